@@ -1,0 +1,1 @@
+"""Questions, chunks and judgments: read, checked, split."""

@@ -1,0 +1,75 @@
+"""Cut documents into chunks the way DocsGPT's `recursive` strategy does."""
+
+from collections.abc import Callable, Iterator
+
+# DocsGPT's order of preference: a paragraph break, then a line break, then the end of a sentence.
+SEPARATORS = ("\n\n", "\n", ". ")
+
+
+def chunk_text(
+    text: str, *, count_tokens: Callable[[str], int], max_tokens: int = 1250, min_tokens: int = 150
+) -> list[str]:
+    """Cut a document where its structure allows, into chunks of `min_tokens` to `max_tokens`.
+
+    Neighbouring pieces are merged until they hold `min_tokens`, so only the last chunk of a document
+    (or one before a large piece) may be shorter. Joined, the chunks are the document again, but for
+    white space between pieces.
+
+    Args:
+        text: The document.
+        count_tokens: Number of tokens in a text. DocsGPT counts in cl100k; pass the embedding model's
+            own tokenizer to be sure that the model reads every chunk to its end.
+        max_tokens: Upper bound, in tokens; only a single word may exceed it.
+        min_tokens: Size at which merging stops, in tokens.
+
+    Returns:
+        Chunks in document order, none of them blank.
+
+    Raises:
+        ValueError: If the bounds are not 0 <= min_tokens <= max_tokens, with both values.
+
+    Source:
+        DocsGPT's application/parser/chunking_strategies.py, `RecursiveChunker`; the defaults are its worker's.
+    """
+    if not 0 <= min_tokens <= max_tokens or max_tokens < 1:
+        raise ValueError(f"chunk bounds must satisfy 0 <= min_tokens <= max_tokens, got {min_tokens} and {max_tokens}")
+    chunks = []
+    pending = ""
+    for piece in _pieces(text, SEPARATORS, count_tokens, max_tokens):
+        if pending and count_tokens(pending + piece) > max_tokens:
+            chunks.append(pending)
+            pending = ""
+        pending += piece
+        if count_tokens(pending) >= min_tokens:
+            chunks.append(pending)
+            pending = ""
+    if pending:
+        chunks.append(pending)
+    return [chunk.strip() for chunk in chunks]
+
+
+def _pieces(
+    text: str, separators: tuple[str, ...], count_tokens: Callable[[str], int], max_tokens: int
+) -> Iterator[str]:
+    if not text.strip():
+        return
+    if count_tokens(text) <= max_tokens:
+        yield text
+        return
+    if not separators:
+        yield from _word_windows(text, count_tokens, max_tokens)
+        return
+    separator, finer = separators[0], separators[1:]
+    parts = text.split(separator)
+    for part in [part + separator for part in parts[:-1]] + parts[-1:]:
+        yield from _pieces(part, finer, count_tokens, max_tokens)
+
+
+def _word_windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> Iterator[str]:
+    window = ""
+    for word in text.split():
+        if window and count_tokens(f"{window}{word} ") > max_tokens:
+            yield window
+            window = ""
+        window += f"{word} "
+    yield window

@@ -1,0 +1,1 @@
+"""Into a DocsGPT deployment, and back out."""

@@ -1,0 +1,25 @@
+"""What can go wrong, in one tree.
+
+    EmbtuneError                 caught by the command line: one line on stderr, exit code 2
+    ├── DatasetError             a file of questions or chunks cannot be used
+    ├── ModelFolderError         a base model or a tuned folder cannot be used
+    └── TrainingError            training cannot start, or cannot end, with a usable model
+
+A bad argument of a function is a plain `ValueError`.
+"""
+
+
+class EmbtuneError(Exception):
+    """Base of every error that a user can mend; the message names the value and the remedy."""
+
+
+class DatasetError(EmbtuneError):
+    """A file of questions or chunks cannot be read, is ambiguous, or contradicts itself."""
+
+
+class ModelFolderError(EmbtuneError):
+    """A model is missing, incomplete, changed since it was written, or not servable by DocsGPT."""
+
+
+class TrainingError(EmbtuneError):
+    """Training cannot start on these data, or ended without a usable model."""

@@ -1,0 +1,1 @@
+"""Baseline against tuned, on questions neither has seen, searched as the host searches."""

