@@ -1,0 +1,189 @@
+"""Rows for the three losses, and batches that cannot contradict themselves."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+from sentence_transformers.base.sampler import DefaultBatchSampler
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.training.config import LossName
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question text with everything that is known of it.
+
+    Attributes:
+        text: The anchor.
+        good: Texts that answer it, at least one.
+        bad: Texts that do not.
+    """
+
+    text: str
+    good: tuple[str, ...]
+    bad: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingExamples:
+    """Rows in the columns that a sentence-transformers loss reads, and which rows belong together.
+
+    Attributes:
+        rows: Columns (anchor, positive[, negative…]) or (anchor, text, label).
+        groups: Row numbers that share a batch, each row in one group.
+        good_texts: For each group, all texts that are good for its question.
+    """
+
+    rows: Dataset
+    groups: tuple[tuple[int, ...], ...]
+    good_texts: tuple[frozenset[str], ...]
+
+
+def questions_of(dataset: RetrievalDataset, mined: Mapping[str, Sequence[str]]) -> list[Question]:
+    """Join judgments and mined negatives by question text, so that no copy of a question contradicts another.
+
+    A question that two ids carry has the good chunks of both, and none of them among its bad ones.
+    """
+    good: dict[str, dict[str, None]] = {}  # ordered sets: the same file must give the same batches
+    bad: dict[str, dict[str, None]] = {}
+    for query_id, text in dataset.queries.items():
+        bad_ids = (*dataset.irrelevant_docs.get(query_id, ()), *mined.get(query_id, ()))
+        good.setdefault(text, {}).update(dict.fromkeys(dataset.corpus[d] for d in dataset.relevant_docs[query_id]))
+        bad.setdefault(text, {}).update(dict.fromkeys(dataset.corpus[d] for d in bad_ids))
+    return [Question(text, tuple(good[text]), tuple(b for b in bad[text] if b not in good[text])) for text in good]
+
+
+def build_examples(questions: Sequence[Question], loss: LossName) -> TrainingExamples:
+    """Lay the questions out as the loss reads them, every good chunk of a question included.
+
+    Args:
+        questions: What to train on.
+        loss: "online-contrastive" and "cosine-similarity" take (question, chunk, label) pairs, the good and the
+            bad ones of a question in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), as
+            many bad ones as every question has.
+
+    Returns:
+        Rows and their grouping.
+    """
+    if loss == "multiple-negatives-ranking":
+        return _ranked(questions)
+    return _labelled(questions, label_type=int if loss == "online-contrastive" else float)
+
+
+def _labelled(questions: Sequence[Question], label_type: type[int] | type[float]) -> TrainingExamples:
+    rows: dict[str, list[Any]] = {"anchor": [], "text": [], "label": []}
+    groups, good_texts = [], []
+    for question in questions:
+        pairs = _interleaved(
+            [(text, label_type(1)) for text in question.good], [(text, label_type(0)) for text in question.bad]
+        )
+        start = len(rows["anchor"])
+        groups.append(tuple(range(start, start + len(pairs))))
+        good_texts.append(frozenset(question.good))
+        rows["anchor"] += [question.text] * len(pairs)
+        rows["text"] += [text for text, _ in pairs]
+        rows["label"] += [label for _, label in pairs]
+    return TrainingExamples(Dataset.from_dict(rows), tuple(groups), tuple(good_texts))
+
+
+def _interleaved(good: list[Any], bad: list[Any]) -> list[Any]:
+    # Good and bad in turn, so that a group too large for a batch still has both labels in each part.
+    paired = [pair for both in zip(good, bad, strict=False) for pair in both]
+    shared = min(len(good), len(bad))
+    return paired + good[shared:] + bad[shared:]
+
+
+def _ranked(questions: Sequence[Question]) -> TrainingExamples:
+    negatives = min(len(question.bad) for question in questions)
+    columns = ["anchor", "positive", *(f"negative_{n + 1}" for n in range(negatives))]
+    rows: list[tuple[str, ...]] = []
+    good_texts = []
+    for question in questions:
+        for position, positive in enumerate(question.good):
+            turned = question.bad[position:] + question.bad[:position]  # each positive starts at another negative
+            rows.append((question.text, positive, *turned[:negatives]))
+            good_texts.append(frozenset(question.good))
+    table = {column: [row[number] for row in rows] for number, column in enumerate(columns)}
+    return TrainingExamples(Dataset.from_dict(table), tuple((n,) for n in range(len(rows))), tuple(good_texts))
+
+
+class GroupedBatchSampler(DefaultBatchSampler):
+    """Shuffled batches of whole groups: the good and the bad chunk of a question are always judged together.
+
+    With `in_batch_negatives`, every text of a batch serves as a negative of its other questions; a group is
+    then put off to a later batch if one of its texts is good for a question that is in, or the other way round.
+
+    Args:
+        examples: Rows and groups.
+        batch_size: Rows in a batch; only a group that is larger by itself is cut.
+        in_batch_negatives: Whether the loss takes other rows' texts as negatives.
+        seed: Of the shuffling; the epoch is added to it.
+    """
+
+    def __init__(self, examples: TrainingExamples, batch_size: int, *, in_batch_negatives: bool, seed: int) -> None:
+        super().__init__(range(len(examples.rows)), batch_size=batch_size, drop_last=False)
+        self.examples = examples
+        self.in_batch_negatives = in_batch_negatives
+        self.seed = seed
+        self._texts = [self._texts_of(group) for group in examples.groups] if in_batch_negatives else []
+        self._batches_of_epoch: dict[int, list[list[int]]] = {}
+
+    def __len__(self) -> int:
+        """Count the batches of this epoch."""
+        return len(self._batches())
+
+    def __iter__(self) -> Iterator[list[int]]:
+        """Yield row numbers, batch by batch."""
+        yield from self._batches()
+
+    def _batches(self) -> list[list[int]]:
+        if self.epoch not in self._batches_of_epoch:
+            order = list(range(len(self.examples.groups)))
+            random.Random(f"{self.seed} {self.epoch}").shuffle(order)
+            self._batches_of_epoch = {self.epoch: self._pack(order)}
+        return self._batches_of_epoch[self.epoch]
+
+    def _pack(self, order: list[int]) -> list[list[int]]:
+        batches = []
+        waiting = order
+        while waiting:
+            batch, waiting = self._fill_one(waiting)
+            batches += [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
+        return batches
+
+    def _fill_one(self, waiting: list[int]) -> tuple[list[int], list[int]]:
+        batch: list[int] = []
+        texts: set[str] = set()
+        good: set[str] = set()
+        left_over = []
+        for position, group in enumerate(waiting):
+            rows = self.examples.groups[group]
+            if batch and len(batch) + len(rows) > self.batch_size:
+                return batch, left_over + waiting[position:]
+            if self.in_batch_negatives and batch and self._clash(group, texts, good):
+                left_over.append(group)
+                continue
+            batch += rows
+            if self.in_batch_negatives:
+                texts |= self._texts[group]
+                good |= self.examples.good_texts[group]
+        return batch, left_over
+
+    def _clash(self, group: int, texts: set[str], good: set[str]) -> bool:
+        return not (self.examples.good_texts[group].isdisjoint(texts) and self._texts[group].isdisjoint(good))
+
+    def _texts_of(self, group: tuple[int, ...]) -> set[str]:
+        rows = self.examples.rows
+        return {text for row in group for column, text in rows[row].items() if column not in ("anchor", "label")}
+
+
+def sampler_factory(examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> Any:
+    """Return what the trainer's `batch_sampler` argument takes: a function that makes the sampler."""
+
+    def make(dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
+        return GroupedBatchSampler(examples, batch_size, in_batch_negatives=in_batch_negatives, seed=seed)
+
+    return make

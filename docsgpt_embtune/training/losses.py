@@ -1,0 +1,116 @@
+"""The article's losses, computed without encoding a text twice."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import (
+    CosineSimilarityLoss,
+    MultipleNegativesRankingLoss,
+    OnlineContrastiveLoss,
+)
+
+from docsgpt_embtune.training.config import LossName
+
+LOSSES = {
+    "online-contrastive": OnlineContrastiveLoss,
+    "cosine-similarity": CosineSimilarityLoss,
+    "multiple-negatives-ranking": MultipleNegativesRankingLoss,
+}
+# Padding tokens that a pass may hold before starting another one costs less than computing them.
+PADDING_PER_PASS = 96
+
+Features = Mapping[str, Any]
+
+
+class EachTextOnce(torch.nn.Module):
+    """Wrap a loss so that each distinct text of a batch is encoded once, beside texts of its own length.
+
+    A question stands beside its good and beside its bad chunk, and the library encodes it for each; it also
+    pads every text of a column to the longest. The embeddings, and so the loss, are the same without either.
+
+    Args:
+        model: The model under training.
+        loss: A sentence-transformers loss of that model.
+    """
+
+    def __init__(self, model: SentenceTransformer, loss: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.loss = loss
+
+    def forward(self, sentence_features: Sequence[Features], labels: torch.Tensor) -> torch.Tensor:
+        """Compute the loss of a batch, given one mapping of tokens (B, L) per column."""
+        features = list(sentence_features)
+        tokens, place = unique_texts(features, self.model.tokenizer.pad_token_id or 0)
+        embeddings = self._embed(tokens)[place]  # (columns * B, D)
+        loss: torch.Tensor = self.loss.compute_loss_from_embeddings(list(embeddings.chunk(len(features))), labels)
+        return loss
+
+    def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        lengths = tokens["attention_mask"].sum(dim=1).tolist()
+        passes = of_like_length(lengths)
+        vectors = []
+        for rows in passes:
+            longest = lengths[rows[0]]
+            vectors.append(self.model({key: value[rows, :longest] for key, value in tokens.items()})["sentence_embedding"])
+        order = torch.tensor([row for rows in passes for row in rows], device=vectors[0].device)
+        return torch.cat(vectors)[torch.argsort(order)]  # (U, D), in the order of `tokens`
+
+
+def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
+    """Part the texts of a batch into passes, longest first, so that little of a pass is padding.
+
+    Args:
+        lengths: Tokens of each text.
+
+    Returns:
+        Positions in `lengths`, each once; the first of a pass is its longest.
+    """
+    passes: list[list[int]] = []
+    padding = PADDING_PER_PASS
+    for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
+        padding += lengths[passes[-1][0]] - lengths[position] if passes else 0
+        if padding >= PADDING_PER_PASS:
+            passes.append([])
+            padding = 0
+        passes[-1].append(position)
+    return passes
+
+
+def make_loss(model: SentenceTransformer, name: LossName) -> torch.nn.Module:
+    """Return the loss that the trainer takes."""
+    loss = LOSSES[name](model)
+    # Cutting padding off the right end is only right where that is the end that is padded.
+    if getattr(model.tokenizer, "padding_side", "right") != "right":
+        return loss
+    return EachTextOnce(model, loss)
+
+
+def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+    """Join the tokenised columns of a batch and drop what stands there twice.
+
+    Args:
+        features: One mapping per column, each tensor (B, L of that column), padded on the right.
+        pad_token_id: What the tokenizer pads `input_ids` with.
+
+    Returns:
+        The U distinct rows as one mapping of (U, L), and for each of the columns * B rows its place among them.
+    """
+    token_keys = [key for key, value in features[0].items() if torch.is_tensor(value) and value.dim() == 2]
+    longest = max(column["input_ids"].shape[1] for column in features)
+
+    def joined(key: str) -> torch.Tensor:
+        filler = pad_token_id if key == "input_ids" else 0
+        return torch.cat(
+            [torch.nn.functional.pad(column[key], (0, longest - column[key].shape[1]), value=filler) for column in features]
+        )
+
+    tokens = {key: joined(key) for key in token_keys}
+    # With the mask, as a text may hold the padding token itself.
+    identity = torch.cat([tokens["input_ids"], tokens["attention_mask"]], dim=1)
+    distinct, place = torch.unique(identity, dim=0, return_inverse=True)
+    row_numbers = torch.arange(len(place), device=place.device)
+    first = row_numbers.new_full((len(distinct),), len(place)).scatter_reduce(0, place, row_numbers, reduce="amin")
+    return {key: value[first] for key, value in tokens.items()}, place
