@@ -1,0 +1,144 @@
+"""Rank the corpus for each question as DocsGPT does: exact L2 over what the embeddings class returns."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel, FloatArray, embed_corpus, embed_queries
+
+Run = dict[str, dict[str, float]]
+Store = Literal["faiss", "langchain"]
+
+DEPTH = 100  # documents kept per query: nobody feeds more of them to a language model
+SHARD = 8192  # documents searched at a time: their vectors stay in the processor's cache for all the queries
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The documents nearest to each query, nearest first.
+
+    Attributes:
+        query_ids: Queries, in the dataset's order.
+        doc_ids: The whole corpus, in its order.
+        nearest: (Q, k) indices into `doc_ids`; -1 where a query found fewer than k documents.
+    """
+
+    query_ids: Sequence[str]
+    doc_ids: Sequence[str]
+    nearest: npt.NDArray[np.int64]
+
+    @property
+    def depth(self) -> int:
+        """Documents kept per query."""
+        return int(self.nearest.shape[1])
+
+    def top(self, query_id: str, k: int) -> list[str]:
+        """Name the first k documents of a query, nearest first."""
+        return [self.doc_ids[index] for index in self.nearest[self._row_of[query_id], :k] if index >= 0]
+
+    def run(self, k: int) -> Run:
+        """Give the first k documents per query as trec_eval has them: query_id -> {doc_id: score}, score = -rank.
+
+        A distance can tie, and every tool breaks ties in its own way; a rank cannot.
+        """
+        return {
+            query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(self.top(query_id, k), start=1)}
+            for query_id in self.query_ids
+        }
+
+    def best_rank(self, query_id: str, doc_ids: Iterable[str]) -> int | None:
+        """Tell the rank (from 1) of the first of these documents, or None if none is within the depth."""
+        wanted = [self._index_of[doc_id] for doc_id in doc_ids]
+        found = np.flatnonzero(np.isin(self.nearest[self._row_of[query_id]], wanted))
+        return int(found[0]) + 1 if found.size else None
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {query_id: row for row, query_id in enumerate(self.query_ids)}
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {doc_id: index for index, doc_id in enumerate(self.doc_ids)}
+
+
+def retrieve(model: EmbeddingModel, dataset: RetrievalDataset, *, k: int = DEPTH, store: Store = "faiss") -> Ranking:
+    """Rank the corpus for each query the way the host's FAISS store does.
+
+    Both sides go through the calls that the host makes, and an exact search over squared L2 distance, so a
+    model that is not unit-norm is ranked as it would be there, not as it would be under cosine similarity.
+
+    Args:
+        model: Anything with `embed_query`, `embed_documents` and `dimension`.
+        dataset: Queries (Q) and corpus (N); the judgments are not looked at.
+        k: Documents kept per query; N where the corpus is smaller.
+        store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did. Same ranks.
+
+    Returns:
+        The ranking; equal distances in corpus order.
+
+    Raises:
+        EvaluationError: If a vector is not finite or not `dimension` wide.
+
+    Source:
+        DocsGPT's application/vectorstore/faiss.py.
+    """
+    query_vectors = embed_queries(model, list(dataset.queries.values()))  # (Q, D)
+    corpus_vectors = embed_corpus(model, list(dataset.corpus.values()))  # (N, D)
+    search: Callable[[FloatArray, FloatArray, int], npt.NDArray[np.int64]] = _SEARCH[store]
+    return Ranking(
+        query_ids=list(dataset.queries),
+        doc_ids=list(dataset.corpus),
+        nearest=search(query_vectors, corpus_vectors, min(k, len(corpus_vectors))),
+    )
+
+
+def search_exact(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Find the k documents nearest to each query by squared L2 distance.
+
+    The corpus is read shard by shard, so only a shard of it need be in memory.
+
+    Args:
+        queries: (Q, D)
+        corpus: (N, D); only slices of rows are taken from it.
+        k: Documents per query, 1 <= k <= N.
+
+    Returns:
+        (Q, k) row numbers of the corpus, nearest first, equal distances in corpus order.
+    """
+    distances = np.empty((len(queries), 0), dtype=np.float32)  # (Q, <= k), the best so far
+    rows = np.empty((len(queries), 0), dtype=np.int64)
+    for start in range(0, len(corpus), SHARD):
+        shard = np.ascontiguousarray(corpus[start : start + SHARD])
+        index = faiss.IndexFlatL2(shard.shape[1])
+        index.add(shard)
+        shard_distances, shard_rows = index.search(queries, min(k, len(shard)))
+        distances = np.hstack([distances, shard_distances])
+        rows = np.hstack([rows, shard_rows + start])
+        order = np.lexsort((rows, distances), axis=1)[:, :k]
+        distances, rows = np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    return rows
+
+
+def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Find the same documents through langchain_community's FAISS store, which asks one query at a time."""
+    from langchain_community.vectorstores import FAISS
+
+    vectors: Any = [(str(row), corpus[row].tolist()) for row in range(len(corpus))]
+    no_model: Any = None  # every vector is given, so there is nothing left to embed
+    store = FAISS.from_embeddings(text_embeddings=vectors, embedding=no_model)
+    return np.array(
+        [
+            [int(document.page_content) for document, _ in store.similarity_search_with_score_by_vector(query, k=k)]
+            for query in queries.tolist()
+        ],
+        dtype=np.int64,
+    )
+
+
+_SEARCH = {"faiss": search_exact, "langchain": search_langchain}
