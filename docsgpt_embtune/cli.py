@@ -69,6 +69,10 @@ def _guard(option: str, relevant_docs: Any) -> RetrievalDataset:
 @click.option("--store", type=click.Choice(["faiss", "langchain"]), default="faiss", show_default=True, help="Ranks.")
 @click.option("--guard", "guards", multiple=True, help="Questions of another source: FILE, or FILE,CORPUS. Repeatable.")
 @relevant_docs_option
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
+)
+@click.option("--no-cache", is_flag=True, help="Embed everything anew, and keep nothing.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every number to this file.")
 def check(
     baseline: str,
@@ -79,11 +83,14 @@ def check(
     store: Any,
     guards: tuple[str, ...],
     relevant_docs: Any,
+    cache: Path | None,
+    no_cache: bool,
     json_path: Path | None,
 ) -> None:
     """Prove that a tuned model finds more than its baseline, searched as DocsGPT searches."""
     from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.summary import summary
+    from docsgpt_embtune.evaluation.vectors import default_cache_folder
 
     report = check_retrieval(
         baseline,
@@ -92,6 +99,7 @@ def check(
         guards={guard: _guard(guard, relevant_docs) for guard in guards},
         ks=ks,
         store=store,
+        cache=None if no_cache else cache or default_cache_folder(),
     )
     click.echo(summary(report))
     if json_path:

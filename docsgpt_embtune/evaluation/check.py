@@ -1,6 +1,5 @@
 """The retrieval check: baseline against tuned, on questions that the tuned model has not seen."""
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,12 +11,15 @@ from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking, Store, retrieve
-from docsgpt_embtune.evaluation.vectors import EmbeddingModel
+from docsgpt_embtune.evaluation.smoke_test import smoke_test
+from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel, cache_folder
 from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
 from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.training.base_models import resolve_base
 
-logger = logging.getLogger(__name__)
+HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
+_BM25_CHUNKS = 200_000  # its index lies in memory whole
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class CheckedModel:
     folder: Path
     fingerprint: str
 
-    def load(self) -> EmbeddingModel:
+    def load(self) -> StockEmbeddings:
         """Load it with the class that the host would use, on the device that the host would choose."""
         if is_tuned_folder(self.folder):
             return TunedEmbeddings(str(self.folder), model_kwargs={"device": None})
@@ -50,13 +52,15 @@ class Comparison:
         rankings: "baseline", "tuned" and "bm25" -> the documents that each found.
         scores: The same keys -> mean of each metric.
         judgment: Tuned against baseline, paired.
-        k_for_recall: Share of the questions -> the same keys -> the K at which so many find an answer.
+        cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
+        k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
         seen: Questions left out because the tuned model learned from them.
     """
 
     dataset: RetrievalDataset
     rankings: Mapping[str, Ranking]
     scores: Mapping[str, Mapping[str, float]]
+    cosine_scores: Mapping[str, Mapping[str, float]]
     judgment: Judgment
     k_for_recall: Mapping[float, Mapping[str, int | None]]
     seen: int
@@ -77,11 +81,21 @@ class Comparison:
                 "seen_queries_left_out": self.seen,
             },
             **{name: dict(values) for name, values in self.scores.items()},
+            "cosine": {name: dict(values) for name, values in self.cosine_scores.items()},
             "difference": {metric: asdict(value) for metric, value in self.judgment.differences.items()},
             "smallest_gain": dict(self.judgment.smallest_gain),
             "k_for_recall": {f"{target:.2f}": dict(ks) for target, ks in self.k_for_recall.items()},
             "verdict": self.verdict,
         }
+
+    @property
+    def cosine_disagrees(self) -> list[str]:
+        """Name the models whose first ten chunks would be others under cosine similarity, for some question."""
+        return [
+            name
+            for name in self.cosine_scores
+            if (self.rankings[name].nearest[:, :10] != self.rankings[name].by_cosine.nearest[:, :10]).any()
+        ]
 
     def query_ranks(self) -> list[dict[str, Any]]:
         """Tell, per question, at which rank each model has its first good and its first bad chunk."""
@@ -107,6 +121,8 @@ class CheckReport:
         tuned: The model that should.
         main: Both on the questions that the tuned model was made for.
         guards: Name -> both on questions of other sources, which the same model must serve.
+        smoke_test: Both on questions made from the corpus, where no guard was given and the corpus allows it.
+        truncation: What the tuned model reads of the chunks.
         ks: Cutoffs of the metrics.
         store: What ranked.
     """
@@ -114,6 +130,8 @@ class CheckReport:
     baseline: CheckedModel
     tuned: CheckedModel
     main: Comparison
+    truncation: TruncationAudit
+    smoke_test: Comparison | None = None
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     ks: tuple[int, ...] = KS
     store: Store = "faiss"
@@ -133,6 +151,17 @@ class CheckReport:
         """Tell whether the tuned model is better, and worse on no guard set."""
         return self.verdict == "improved" and not self.failed_guards
 
+    @property
+    def tokens_per_answer(self) -> dict[str, float] | None:
+        """Tokens of the chunks that each model needs to find four answers in five; None beyond the depth.
+
+        Counted in the tuned model's wordpieces, of which English has about as many as of a language model's tokens.
+        """
+        needed = self.main.k_for_recall[HEADLINE_SHARE]
+        per_chunk = self.truncation.wordpieces_per_chunk
+        tokens = {name: k * per_chunk for name in ("baseline", "tuned") if (k := needed[name]) is not None}
+        return {"chunk": per_chunk, **tokens} if len(tokens) == 2 else None
+
     def to_json(self) -> dict[str, Any]:
         """Lay out everything as `embtune check --json` writes it."""
         return {
@@ -143,6 +172,9 @@ class CheckReport:
             "settings": {"k": list(self.ks), "store": self.store, "depth": DEPTH},
             **self.main.to_json(),
             "guards": {name: guard.to_json() for name, guard in self.guards.items()},
+            "smoke_test": self.smoke_test.to_json() if self.smoke_test else None,
+            "truncation": asdict(self.truncation),
+            "tokens_per_answer": self.tokens_per_answer,
             "proven": self.proven,
             "queries": self.main.query_ranks(),
         }
@@ -156,6 +188,7 @@ def check_retrieval(
     guards: Mapping[str, RetrievalDataset] | None = None,
     ks: Sequence[int] = KS,
     store: Store = "faiss",
+    cache: Path | None = None,
     seed: int = 0,
 ) -> CheckReport:
     """Compare two models as DocsGPT would search with them.
@@ -169,6 +202,7 @@ def check_retrieval(
         guards: Name -> further datasets, each with a verdict of its own.
         ks: Cutoffs of the metrics, 1..100.
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did.
+        cache: Folder that keeps vectors for the next time; a stopped check goes on from there.
         seed: Of the resampling.
 
     Raises:
@@ -176,27 +210,49 @@ def check_retrieval(
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
-    sides = {"baseline": _find_baseline(baseline), "tuned": _find_tuned(tuned)}
-    seen = _seen_digests(sides["tuned"].folder)
-    unseen = {name: _leave_out_seen(data, seen) for name, data in {"": dataset, **(guards or {})}.items()}
-    models = {name: side.load() for name, side in sides.items()}
-    compared = {
-        name: compare(models["baseline"], models["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
-        for name, (data, left_out) in unseen.items()
-    }
-    return CheckReport(
-        baseline=sides["baseline"],
-        tuned=sides["tuned"],
-        main=compared.pop(""),
-        guards=compared,
-        ks=tuple(ks),
-        store=store,
-    )
+    found = {"baseline": _find_baseline(baseline), "tuned": _find_tuned(tuned)}
+    seen = _seen_digests(found["tuned"].folder)
+    main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
+    smoke = None if others else smoke_test(dataset.corpus)
+    models = {name: side.load() for name, side in found.items()}
+    with cache_folder(cache) as folder:
+
+        def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
+            sides = {
+                name: Side(models[name], fingerprint=side.fingerprint, cache=folder) for name, side in found.items()
+            }
+            return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
+
+        return CheckReport(
+            baseline=found["baseline"],
+            tuned=found["tuned"],
+            main=both(*main[1:]),
+            truncation=audit_truncation(models["tuned"].model, dataset),
+            smoke_test=both(smoke) if smoke else None,
+            guards={name: both(data, left_out) for name, data, left_out in others},
+            ks=tuple(ks),
+            store=store,
+        )
+
+
+@dataclass(frozen=True)
+class Side:
+    """A loaded model, and where its vectors may be kept.
+
+    Attributes:
+        model: Anything with `embed_query`, `embed_documents` and `dimension`.
+        fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
+        cache: Folder of the vectors.
+    """
+
+    model: EmbeddingModel
+    fingerprint: str | None = None
+    cache: Path | None = None
 
 
 def compare(
-    baseline: EmbeddingModel,
-    tuned: EmbeddingModel,
+    baseline: Side,
+    tuned: Side,
     dataset: RetrievalDataset,
     *,
     ks: Sequence[int] = KS,
@@ -204,12 +260,14 @@ def compare(
     seed: int = 0,
     seen: int = 0,
 ) -> Comparison:
-    """Compare two loaded models on one dataset, with BM25 beside them."""
+    """Compare two loaded models on one dataset, with BM25 beside them up to 200,000 chunks."""
     rankings = {
-        "baseline": retrieve(baseline, dataset, store=store),
-        "tuned": retrieve(tuned, dataset, store=store),
-        "bm25": retrieve_bm25(dataset),
+        name: retrieve(side.model, dataset, store=store, cache=side.cache, fingerprint=side.fingerprint)
+        for name, side in (("baseline", baseline), ("tuned", tuned))
     }
+    by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}
+    if len(dataset.corpus) <= _BM25_CHUNKS:
+        rankings["bm25"] = retrieve_bm25(dataset)
     scores: dict[str, QueryScores] = {
         name: score_queries(ranking, dataset.qrels, ks) for name, ranking in rankings.items()
     }
@@ -218,6 +276,9 @@ def compare(
         dataset=dataset,
         rankings=rankings,
         scores={name: mean_scores(values) for name, values in scores.items()},
+        cosine_scores={
+            name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
+        },
         judgment=judge(scores["baseline"], scores["tuned"], seed=seed),
         k_for_recall={
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]

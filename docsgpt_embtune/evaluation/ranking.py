@@ -1,8 +1,9 @@
 """Rank the corpus for each question as DocsGPT does: exact L2 over what the embeddings class returns."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import faiss
@@ -10,13 +11,23 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.vectors import EmbeddingModel, FloatArray, embed_corpus, embed_queries
+from docsgpt_embtune.evaluation.vectors import (
+    EmbeddingModel,
+    FloatArray,
+    Shard,
+    StoredVectors,
+    VectorCache,
+    cache_folder,
+    embed_corpus,
+    embed_queries,
+)
 
 Run = dict[str, dict[str, float]]
 Store = Literal["faiss", "langchain"]
 
 DEPTH = 100  # documents kept per query: nobody feeds more of them to a language model
-SHARD = 8192  # documents searched at a time: their vectors stay in the processor's cache for all the queries
+_UNIT_TOLERANCE = 1e-4  # of a norm: below it, L2 distance and cosine similarity rank alike
+_NO_MODEL = "00"  # the fingerprint of vectors that nobody will look for again
 
 
 @dataclass(frozen=True)
@@ -27,11 +38,19 @@ class Ranking:
         query_ids: Queries, in the dataset's order.
         doc_ids: The whole corpus, in its order.
         nearest: (Q, k) indices into `doc_ids`; -1 where a query found fewer than k documents.
+        nearest_by_cosine: The same by cosine similarity, for a model whose vectors are not unit-norm; None
+            where they are, as L2 distance and cosine similarity then rank alike.
     """
 
     query_ids: Sequence[str]
     doc_ids: Sequence[str]
     nearest: npt.NDArray[np.int64]
+    nearest_by_cosine: npt.NDArray[np.int64] | None = None
+
+    @property
+    def by_cosine(self) -> "Ranking":
+        """The ranking that cosine similarity gives; this one where the vectors are unit-norm."""
+        return self if self.nearest_by_cosine is None else replace(self, nearest=self.nearest_by_cosine)
 
     @property
     def depth(self) -> int:
@@ -67,7 +86,15 @@ class Ranking:
         return {doc_id: index for index, doc_id in enumerate(self.doc_ids)}
 
 
-def retrieve(model: EmbeddingModel, dataset: RetrievalDataset, *, k: int = DEPTH, store: Store = "faiss") -> Ranking:
+def retrieve(
+    model: EmbeddingModel,
+    dataset: RetrievalDataset,
+    *,
+    k: int = DEPTH,
+    store: Store = "faiss",
+    cache: Path | None = None,
+    fingerprint: str | None = None,
+) -> Ranking:
     """Rank the corpus for each query the way the host's FAISS store does.
 
     Both sides go through the calls that the host makes, and an exact search over squared L2 distance, so a
@@ -78,55 +105,64 @@ def retrieve(model: EmbeddingModel, dataset: RetrievalDataset, *, k: int = DEPTH
         dataset: Queries (Q) and corpus (N); the judgments are not looked at.
         k: Documents kept per query; N where the corpus is smaller.
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did. Same ranks.
+        cache: Folder that keeps the vectors for the next time; none if not given.
+        fingerprint: Hex digest of what decides the model's vectors; a cache is used only with one.
 
     Returns:
         The ranking; equal distances in corpus order.
 
     Raises:
-        EvaluationError: If a vector is not finite or not `dimension` wide.
+        EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
 
     Source:
         DocsGPT's application/vectorstore/faiss.py.
     """
-    query_vectors = embed_queries(model, list(dataset.queries.values()))  # (Q, D)
-    corpus_vectors = embed_corpus(model, list(dataset.corpus.values()))  # (N, D)
-    search: Callable[[FloatArray, FloatArray, int], npt.NDArray[np.int64]] = _SEARCH[store]
+    with cache_folder(cache if fingerprint else None) as folder:
+        vectors = VectorCache(folder, fingerprint or _NO_MODEL, model.dimension)
+        queries = embed_queries(model, list(dataset.queries.values()), vectors)  # (Q, D)
+        corpus = embed_corpus(model, list(dataset.corpus.values()), vectors)  # (N, D)
+        k = min(k, len(corpus))
+        if store == "langchain":
+            nearest = search_langchain(queries, corpus.array(), k)
+        else:
+            nearest = search_exact(queries, corpus.shards(), k)
+        cosine = None if _all_unit_norm(queries, corpus) else search_cosine(queries, corpus.shards(), k)
     return Ranking(
-        query_ids=list(dataset.queries),
-        doc_ids=list(dataset.corpus),
-        nearest=search(query_vectors, corpus_vectors, min(k, len(corpus_vectors))),
+        query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest, nearest_by_cosine=cosine
     )
 
 
-def search_exact(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
+def search_exact(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
     """Find the k documents nearest to each query by squared L2 distance.
-
-    The corpus is read shard by shard, so only a shard of it need be in memory.
 
     Args:
         queries: (Q, D)
-        corpus: (N, D); only slices of rows are taken from it.
+        corpus: Shards of (N, D); one of them is in memory at a time.
         k: Documents per query, 1 <= k <= N.
 
     Returns:
-        (Q, k) row numbers of the corpus, nearest first, equal distances in corpus order.
+        (Q, k) positions in the corpus, nearest first, equal distances in corpus order.
     """
     distances = np.empty((len(queries), 0), dtype=np.float32)  # (Q, <= k), the best so far
     rows = np.empty((len(queries), 0), dtype=np.int64)
-    for start in range(0, len(corpus), SHARD):
-        shard = np.ascontiguousarray(corpus[start : start + SHARD])
+    for positions, shard in corpus:
         index = faiss.IndexFlatL2(shard.shape[1])
         index.add(shard)
         shard_distances, shard_rows = index.search(queries, min(k, len(shard)))
         distances = np.hstack([distances, shard_distances])
-        rows = np.hstack([rows, shard_rows + start])
+        rows = np.hstack([rows, positions[shard_rows]])
         order = np.lexsort((rows, distances), axis=1)[:, :k]
         distances, rows = np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
     return rows
 
 
+def search_cosine(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
+    """Find the documents of the highest cosine similarity: the same search over vectors brought to unit norm."""
+    return search_exact(_unit(queries), ((positions, _unit(shard)) for positions, shard in corpus), k)
+
+
 def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
-    """Find the same documents through langchain_community's FAISS store, which asks one query at a time."""
+    """Find the same documents as `search_exact` through langchain_community's FAISS store, one query at a time."""
     from langchain_community.vectorstores import FAISS
 
     vectors: Any = [(str(row), corpus[row].tolist()) for row in range(len(corpus))]
@@ -141,4 +177,14 @@ def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDA
     )
 
 
-_SEARCH = {"faiss": search_exact, "langchain": search_langchain}
+def _unit(vectors: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
+    unit: FloatArray = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def _all_unit_norm(queries: FloatArray, corpus: StoredVectors) -> bool:
+    def are_unit(vectors: FloatArray) -> bool:
+        return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=_UNIT_TOLERANCE))
+
+    return are_unit(queries) and all(are_unit(shard) for _, shard in corpus.shards())

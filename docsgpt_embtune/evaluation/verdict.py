@@ -14,7 +14,7 @@ Verdict = Literal["improved", "worse", "not enough evidence"]
 # The metrics that decide. Two and no more: each further one costs every other one power. recall@1 is the
 # purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model.
 HEADLINE = ("recall@1", "ndcg@10")
-ALPHA = 0.05
+ALPHA = 0.05  # at most so often "improved" by luck, and at most so often "worse"
 POWER = 0.8
 RESAMPLES = 9999
 _BATCH = 500  # resamples held in memory at a time
@@ -28,7 +28,8 @@ class Difference:
         mean: Mean of the differences.
         low: Lower end of its 95 % interval (bootstrap over the queries).
         high: Upper end.
-        p: Two-sided p-value of the sign-flip permutation test; for a headline metric after Holm's correction.
+        p: How often luck alone gives so large a difference in this direction, by sign-flip permutation; for a
+            headline metric after Holm's correction.
     """
 
     mean: float
@@ -71,7 +72,8 @@ def judge(
     """Compare two models query by query.
 
     Only the headline metrics decide, with Holm's correction for there being several; the intervals and
-    p-values of the others are given as they are, to be looked at and not to be chosen from.
+    p-values of the others are given as they are, to be looked at and not to be chosen from. The tests are
+    one-sided in the direction that was found, so "improved" by luck, and "worse" by luck, are at most 5 % each.
 
     Args:
         baseline: metric -> query_id -> value, as `score_queries` returns.
@@ -107,19 +109,19 @@ def smallest_gain(gains: npt.NDArray[np.float64], alpha: float = ALPHA) -> float
 
     Args:
         gains: (Q,) differences of the paired queries.
-        alpha: Two-sided level at which a gain counts.
+        alpha: One-sided level at which a gain counts.
 
     Returns:
         The gain; None if even a gain in every query would not have been enough.
 
     Source:
         The normal approximation for a paired mean. Below it lies a floor that no noise estimate can lower:
-        the sign-flip test needs log2(2 / alpha) queries that change, all in the same direction.
+        the sign-flip test needs log2(1 / alpha) queries that change, all in the same direction.
     """
-    needed = math.ceil(math.log2(2 / alpha))
+    needed = math.ceil(math.log2(1 / alpha))
     if needed > len(gains):
         return None
-    z = stats.norm.ppf(1 - alpha / 2) + stats.norm.ppf(POWER)
+    z = stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)
     return float(max(z * gains.std(ddof=1) / math.sqrt(len(gains)), needed / len(gains)))
 
 
@@ -148,6 +150,7 @@ def _difference(gains: npt.NDArray[np.float64], seed: int) -> Difference:
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=_BATCH,
+        alternative="greater" if mean > 0 else "less",
         rng=np.random.default_rng(seed),
     )
     interval = stats.bootstrap(

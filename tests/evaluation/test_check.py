@@ -6,13 +6,15 @@ from click.testing import CliRunner
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.check import check_retrieval, compare
+from docsgpt_embtune.evaluation.check import Side, check_retrieval, compare
 from docsgpt_embtune.evaluation.summary import k_in_words
 from docsgpt_embtune.model_folder import write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
 
 WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau phi".split()
+
+HALF, WHOLE = Side(KeywordEmbeddings(WORDS[:10])), Side(KeywordEmbeddings(WORDS))
 
 
 def word_dataset() -> RetrievalDataset:
@@ -41,24 +43,29 @@ def data_file(text_dataset, tmp_path):
     return path
 
 
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 def run(*arguments: object):
     return CliRunner().invoke(main, ["check", *map(str, arguments)])
 
 
 def test_a_model_that_knows_the_words_beats_one_that_knows_half():
-    comparison = compare(KeywordEmbeddings(WORDS[:10]), KeywordEmbeddings(WORDS), word_dataset())
+    comparison = compare(HALF, WHOLE, word_dataset())
     assert comparison.verdict == "improved"
     assert comparison.scores["tuned"]["recall@1"] == 1.0
     assert comparison.scores["bm25"]["recall@1"] == 1.0
     assert comparison.scores["baseline"]["recall@1"] == pytest.approx(11 / 20)  # one of the unknown ten is first
     assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1}
     assert k_in_words(comparison).endswith("the baseline needs K = 6, the tuned model K = 1.")
-    swapped = compare(KeywordEmbeddings(WORDS), KeywordEmbeddings(WORDS[:10]), word_dataset())
+    swapped = compare(WHOLE, HALF, word_dataset())
     assert swapped.verdict == "worse"
 
 
 def test_query_ranks_tell_where_the_good_and_the_bad_chunk_stand():
-    comparison = compare(KeywordEmbeddings(WORDS[:10]), KeywordEmbeddings(WORDS), word_dataset())
+    comparison = compare(HALF, WHOLE, word_dataset())
     first, *_, last = comparison.query_ranks()
     assert first["query_id"] == "q-alpha"
     assert (first["baseline_rank"], first["tuned_rank"]) == (1, 1)

@@ -40,7 +40,7 @@ def test_agrees_with_trec_eval_on_200_random_rankings_with_ties():
     random = np.random.default_rng(0)
     corpus = random.integers(0, 2, (60, 4)).astype(np.float32)  # few distinct vectors: most distances tie
     queries = random.integers(0, 2, (200, 4)).astype(np.float32)
-    nearest = search_exact(queries, corpus, 60)
+    nearest = search_exact(queries, [(np.arange(60), corpus)], 60)
     distances = ((queries[:, None] - corpus[None]) ** 2).sum(axis=2)
     assert all(len(set(row)) < 10 for row in distances.tolist())
     found = Ranking([f"q{i}" for i in range(200)], [f"d{i}" for i in range(60)], nearest)

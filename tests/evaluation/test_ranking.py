@@ -5,7 +5,6 @@ import pytest
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation import ranking
 from docsgpt_embtune.evaluation.ranking import retrieve, search_exact, search_langchain
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
@@ -17,6 +16,11 @@ def dataset(queries: list[str], corpus: list[str]) -> RetrievalDataset:
         corpus={f"d{i}": text for i, text in enumerate(corpus)},
         relevant_docs={f"q{i}": ("d0",) for i in range(len(queries))},
     )
+
+
+def shards(corpus: np.ndarray, size: int):
+    for start in range(0, len(corpus), size):
+        yield np.arange(start, min(start + size, len(corpus))), corpus[start : start + size]
 
 
 def vectors(rows: int, seed: int, dimension: int = 16) -> np.ndarray:
@@ -38,20 +42,18 @@ def test_equal_distances_stand_in_corpus_order_and_a_repeated_text_is_embedded_o
 
 
 @pytest.mark.parametrize("shard", [7, 64, 1000])
-def test_shards_find_what_one_index_finds(monkeypatch, shard):
+def test_shards_find_what_one_index_finds(shard):
     queries, corpus = vectors(40, seed=0), vectors(500, seed=1)
     whole = faiss.IndexFlatL2(16)
     whole.add(corpus)
-    monkeypatch.setattr(ranking, "SHARD", shard)
-    assert (search_exact(queries, corpus, 100) == whole.search(queries, 100)[1]).all()
+    assert (search_exact(queries, shards(corpus, shard), 100) == whole.search(queries, 100)[1]).all()
 
 
 @pytest.mark.parametrize("k", [1, 5, 100, 120])
-def test_ties_are_in_corpus_order_whatever_the_shard_and_the_depth(monkeypatch, k):
+def test_ties_are_in_corpus_order_whatever_the_shard_and_the_depth(k):
     distinct = vectors(10, seed=2)
     corpus = np.tile(distinct, (12, 1))  # each vector twelve times
-    monkeypatch.setattr(ranking, "SHARD", 32)
-    found = search_exact(vectors(20, seed=3), corpus, k)
+    found = search_exact(vectors(20, seed=3), shards(corpus, 32), k)
     distances = ((vectors(20, seed=3)[:, None] - distinct[None]) ** 2).sum(axis=2)
     expected = [sorted(range(120), key=lambda row: (distances[q, row % 10], row))[:k] for q in range(20)]
     assert found.tolist() == expected
@@ -62,12 +64,12 @@ def test_many_queries_at_once_rank_as_the_hosts_single_ones():
     index = faiss.IndexFlatL2(16)
     index.add(corpus)
     alone = [index.search(query[None], 20)[1][0].tolist() for query in queries]
-    assert search_exact(queries, corpus, 20).tolist() == alone
+    assert search_exact(queries, shards(corpus, 99), 20).tolist() == alone
 
 
 def test_langchain_ranks_alike():
     queries, corpus = vectors(30, seed=6), vectors(200, seed=7)
-    assert (search_langchain(queries, corpus, 50) == search_exact(queries, corpus, 50)).all()
+    assert (search_langchain(queries, corpus, 50) == search_exact(queries, shards(corpus, 99), 50)).all()
 
 
 def test_both_stores_rank_a_real_model_alike(tiny_base_folder):
@@ -101,3 +103,14 @@ def test_a_model_that_is_wrong_about_its_dimension_is_refused():
     model.dimension = 3
     with pytest.raises(EvaluationError, match=r"width \[2\] for 1 texts, and says that its dimension is 3"):
         retrieve(model, dataset(["log"], ["log"]))
+
+
+def test_cosine_is_ranked_beside_l2_for_a_model_that_is_not_unit_norm():
+    found = retrieve(KeywordEmbeddings(["log", "disk"]), dataset(["log"], ["log log log log", "log disk"]))
+    assert found.top("q0", 1) == ["d1"]
+    assert found.by_cosine.top("q0", 1) == ["d0"]
+
+
+def test_cosine_is_the_same_ranking_for_a_unit_norm_model(tiny_base_folder):
+    found = retrieve(StockEmbeddings(tiny_base_folder), dataset(["reset a password"], list(TEXTS)))
+    assert found.by_cosine is found
