@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import verify
+from docsgpt_embtune.model_folder import MANIFEST, verify
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,8 +113,13 @@ class TunedEmbeddings(StockEmbeddings):
         manifest = verify(folder)
         self.model_name = str(folder)
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
-        self.dimension = manifest["dimension"]
         self.model = self._load(folder, manifest["fingerprint"], dict(model_kwargs or {}))
+        self.dimension = _dimension_of(self.model)
+        if self.dimension != manifest["dimension"]:
+            raise ModelFolderError(
+                f"{folder}: gives vectors of {self.dimension} numbers, its {MANIFEST} says {manifest['dimension']}; "
+                "train or copy the folder again"
+            )
 
     @classmethod
     def _load(cls, folder: Path, fingerprint: str, model_kwargs: dict[str, Any]) -> "SentenceTransformer":

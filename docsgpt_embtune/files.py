@@ -10,11 +10,16 @@ from pathlib import Path
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 beside the target, then rename, so that a reader never sees a part of it."""
+    write_bytes_atomically(path, text.encode("utf-8"))
+
+
+def write_bytes_atomically(path: Path, content: bytes) -> None:
+    """Write beside the target, then rename, so that a reader never sees a part of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
         os.chmod(partial, 0o644)  # mkstemp's 0600 would lock out a container's own user
         os.replace(partial, path)
     except BaseException:

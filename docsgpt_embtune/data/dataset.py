@@ -127,6 +127,14 @@ def load_corpus(path: str | Path) -> dict[str, str]:
     return _texts(path, "corpus", content)
 
 
+def query_digest(text: str) -> str:
+    """Name a question without telling it: 16 hex digits, the same for all spacings and cases of the text.
+
+    A model's manifest lists the questions that it learned from in this form (`data.seen_queries`).
+    """
+    return hashlib.sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
 def save_dataset(dataset: RetrievalDataset, path: str | Path) -> None:
     """Write the explicit form, which no reader can misunderstand."""
     content = {

@@ -1,0 +1,86 @@
+"""BM25 on the same questions: the search that needs no model, which a tuned model should beat."""
+
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from itertools import islice
+
+import bm25s
+import numpy as np
+import numpy.typing as npt
+import Stemmer
+from bm25s.stopwords import STOPWORDS_EN
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking
+
+Tokenizer = Callable[[str], list[str]]
+
+_WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
+# Scripts written without spaces between words: Thai, Lao, Khmer, kana, Han.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+_ENGLISH_SHARE = 0.1  # of all words; English prose has 20 % of these stop words and more, its neighbours 5 %
+_SAMPLE = 1000  # chunks looked at to tell the language
+
+
+def retrieve_bm25(dataset: RetrievalDataset, *, k: int = DEPTH) -> Ranking:
+    """Rank the corpus by BM25.
+
+    English is stemmed and loses its stop words. Any other language is cut into words as they stand, and into
+    pairs of characters where it is written without spaces.
+
+    Args:
+        dataset: Queries (Q) and corpus (N).
+        k: Documents kept per query.
+
+    Returns:
+        The ranking; documents that share no word with the query are not in it, equal scores are in corpus order.
+    """
+    texts = list(dataset.corpus.values())
+    tokenize = _tokenizer_for(texts)
+    index = bm25s.BM25(k1=1.2, b=0.75)  # Lucene's defaults
+    index.index([tokenize(text) for text in texts], show_progress=False)
+    k = min(k, len(texts))
+    nearest = np.full((len(dataset.queries), k), -1, dtype=np.int64)
+    for row, query in enumerate(dataset.queries.values()):
+        known = [token for token in tokenize(query) if token in index.vocab_dict]
+        if known:
+            found = _largest(index.get_scores(known), k)
+            nearest[row, : len(found)] = found
+    return Ranking(query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest)
+
+
+def english_tokens(text: str) -> list[str]:
+    """Cut into lower-case words without English stop words, each reduced to its stem."""
+    words = (word for word in _WORD.findall(text.lower()) if word not in _stop_words())
+    stems: list[str] = _english_stemmer().stemWords(list(words))
+    return stems
+
+
+def plain_tokens(text: str) -> list[str]:
+    """Cut into lower-case words as they stand, and text without spaces into pairs of characters."""
+    text = text.casefold()
+    pairs = [run[i : i + 2] for run in _UNSPACED.findall(text) for i in range(max(1, len(run) - 1))]
+    return _WORD.findall(_UNSPACED.sub(" ", text)) + pairs
+
+
+def _tokenizer_for(texts: Iterable[str]) -> Tokenizer:
+    words = [word for text in islice(texts, _SAMPLE) for word in _WORD.findall(text.lower())]
+    stop_words = sum(word in _stop_words() for word in words)
+    return english_tokens if stop_words > _ENGLISH_SHARE * len(words) else plain_tokens
+
+
+def _largest(scores: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int64]:
+    threshold = np.partition(scores, -k)[-k]
+    candidates = np.flatnonzero((scores >= threshold) & (scores > 0))
+    return candidates[np.argsort(-scores[candidates], kind="stable")][:k]
+
+
+@cache
+def _stop_words() -> frozenset[str]:
+    return frozenset(STOPWORDS_EN)
+
+
+@cache
+def _english_stemmer() -> "Stemmer.Stemmer":
+    return Stemmer.Stemmer("english")

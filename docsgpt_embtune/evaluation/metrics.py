@@ -1,0 +1,65 @@
+"""Recall, hit, MRR and nDCG per question, by trec_eval through ir-measures."""
+
+from collections.abc import Mapping, Sequence
+
+import ir_measures
+import numpy as np
+
+from docsgpt_embtune.evaluation.ranking import Ranking
+
+KS = (1, 2, 3, 5, 10, 20)
+TARGETS = (0.5, 0.8, 0.9)  # shares of the questions whose answer should be among the first K
+
+QueryScores = dict[str, dict[str, float]]  # metric -> query_id -> value
+
+_MEASURES = {"recall": ir_measures.R, "hit": ir_measures.Success, "mrr": ir_measures.RR, "ndcg": ir_measures.nDCG}
+
+
+def score_queries(
+    ranking: Ranking, qrels: Mapping[str, Mapping[str, int]], ks: Sequence[int] = KS
+) -> dict[str, dict[str, float]]:
+    """Score each query.
+
+    `recall@k` is the share of a question's good chunks among the first k, `hit@k` is 1 where at least one
+    is there; the two are the same where every question has one good chunk.
+
+    Args:
+        ranking: Documents per query, nearest first.
+        qrels: query_id -> {doc_id: 1}.
+        ks: Cutoffs; each must be within the ranking's depth, or be cut to it by the corpus' size.
+
+    Returns:
+        "recall@1", "hit@1", "mrr@1", "ndcg@1" and so on for each k, in this order -> query_id -> value in 0..1.
+    """
+    names = {
+        measure @ k if measure is not ir_measures.R else ir_measures.R @ k: f"{name}@{k}"
+        for name, measure in _MEASURES.items()
+        for k in ks
+    }
+    scores: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in names.values()}
+    for metric in ir_measures.iter_calc(list(names), qrels, ranking.run(max(ks))):
+        scores[names[metric.measure]][metric.query_id] = metric.value
+    return scores
+
+
+def mean_scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Average each metric over the queries."""
+    return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+
+
+def k_for_share(
+    ranking: Ranking, relevant_docs: Mapping[str, Sequence[str]], targets: Sequence[float] = TARGETS
+) -> dict[float, int | None]:
+    """Tell how many chunks must be fed for a share of the questions to find an answer among them.
+
+    An answer is found where one of a question's good chunks is there: this is what a reader of the answer
+    notices, and what K is raised for.
+
+    Returns:
+        target -> the smallest K at which the share of answered questions reaches it; None where that is
+        more than the ranking's depth.
+    """
+    ranks = [ranking.best_rank(query_id, relevant_docs[query_id]) for query_id in ranking.query_ids]
+    answered = np.bincount([rank for rank in ranks if rank is not None], minlength=ranking.depth + 1)
+    share = np.cumsum(answered) / len(ranks)  # (depth + 1,): share[k] of the questions are answered by K = k
+    return {target: int(np.argmax(share >= target)) if share[-1] >= target else None for target in targets}

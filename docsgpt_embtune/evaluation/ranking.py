@@ -1,0 +1,190 @@
+"""Rank the corpus for each question as DocsGPT does: exact L2 over what the embeddings class returns."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import faiss
+import numpy as np
+import numpy.typing as npt
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.vectors import (
+    EmbeddingModel,
+    FloatArray,
+    Shard,
+    StoredVectors,
+    VectorCache,
+    cache_folder,
+    embed_corpus,
+    embed_queries,
+)
+
+Run = dict[str, dict[str, float]]
+Store = Literal["faiss", "langchain"]
+
+DEPTH = 100  # documents kept per query: nobody feeds more of them to a language model
+_UNIT_TOLERANCE = 1e-4  # of a norm: below it, L2 distance and cosine similarity rank alike
+_NO_MODEL = "00"  # the fingerprint of vectors that nobody will look for again
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The documents nearest to each query, nearest first.
+
+    Attributes:
+        query_ids: Queries, in the dataset's order.
+        doc_ids: The whole corpus, in its order.
+        nearest: (Q, k) indices into `doc_ids`; -1 where a query found fewer than k documents.
+        nearest_by_cosine: The same by cosine similarity, for a model whose vectors are not unit-norm; None
+            where they are, as L2 distance and cosine similarity then rank alike.
+    """
+
+    query_ids: Sequence[str]
+    doc_ids: Sequence[str]
+    nearest: npt.NDArray[np.int64]
+    nearest_by_cosine: npt.NDArray[np.int64] | None = None
+
+    @property
+    def by_cosine(self) -> "Ranking":
+        """The ranking that cosine similarity gives; this one where the vectors are unit-norm."""
+        return self if self.nearest_by_cosine is None else replace(self, nearest=self.nearest_by_cosine)
+
+    @property
+    def depth(self) -> int:
+        """Documents kept per query."""
+        return int(self.nearest.shape[1])
+
+    def top(self, query_id: str, k: int) -> list[str]:
+        """Name the first k documents of a query, nearest first."""
+        return [self.doc_ids[index] for index in self.nearest[self._row_of[query_id], :k] if index >= 0]
+
+    def run(self, k: int) -> Run:
+        """Give the first k documents per query as trec_eval has them: query_id -> {doc_id: score}, score = -rank.
+
+        A distance can tie, and every tool breaks ties in its own way; a rank cannot.
+        """
+        return {
+            query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(self.top(query_id, k), start=1)}
+            for query_id in self.query_ids
+        }
+
+    def best_rank(self, query_id: str, doc_ids: Iterable[str]) -> int | None:
+        """Tell the rank (from 1) of the first of these documents, or None if none is within the depth."""
+        wanted = [self._index_of[doc_id] for doc_id in doc_ids]
+        found = np.flatnonzero(np.isin(self.nearest[self._row_of[query_id]], wanted))
+        return int(found[0]) + 1 if found.size else None
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {query_id: row for row, query_id in enumerate(self.query_ids)}
+
+    @cached_property
+    def _index_of(self) -> dict[str, int]:
+        return {doc_id: index for index, doc_id in enumerate(self.doc_ids)}
+
+
+def retrieve(
+    model: EmbeddingModel,
+    dataset: RetrievalDataset,
+    *,
+    k: int = DEPTH,
+    store: Store = "faiss",
+    cache: Path | None = None,
+    fingerprint: str | None = None,
+) -> Ranking:
+    """Rank the corpus for each query the way the host's FAISS store does.
+
+    Both sides go through the calls that the host makes, and an exact search over squared L2 distance, so a
+    model that is not unit-norm is ranked as it would be there, not as it would be under cosine similarity.
+
+    Args:
+        model: Anything with `embed_query`, `embed_documents` and `dimension`.
+        dataset: Queries (Q) and corpus (N); the judgments are not looked at.
+        k: Documents kept per query; N where the corpus is smaller.
+        store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did. Same ranks.
+        cache: Folder that keeps the vectors for the next time; none if not given.
+        fingerprint: Hex digest of what decides the model's vectors; a cache is used only with one.
+
+    Returns:
+        The ranking; equal distances in corpus order.
+
+    Raises:
+        EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
+
+    Source:
+        DocsGPT's application/vectorstore/faiss.py.
+    """
+    with cache_folder(cache if fingerprint else None) as folder:
+        vectors = VectorCache(folder, fingerprint or _NO_MODEL, model.dimension)
+        queries = embed_queries(model, list(dataset.queries.values()), vectors)  # (Q, D)
+        corpus = embed_corpus(model, list(dataset.corpus.values()), vectors)  # (N, D)
+        k = min(k, len(corpus))
+        if store == "langchain":
+            nearest = search_langchain(queries, corpus.array(), k)
+        else:
+            nearest = search_exact(queries, corpus.shards(), k)
+        cosine = None if _all_unit_norm(queries, corpus) else search_cosine(queries, corpus.shards(), k)
+    return Ranking(
+        query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest, nearest_by_cosine=cosine
+    )
+
+
+def search_exact(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
+    """Find the k documents nearest to each query by squared L2 distance.
+
+    Args:
+        queries: (Q, D)
+        corpus: Shards of (N, D); one of them is in memory at a time.
+        k: Documents per query, 1 <= k <= N.
+
+    Returns:
+        (Q, k) positions in the corpus, nearest first, equal distances in corpus order.
+    """
+    distances = np.empty((len(queries), 0), dtype=np.float32)  # (Q, <= k), the best so far
+    rows = np.empty((len(queries), 0), dtype=np.int64)
+    for positions, shard in corpus:
+        index = faiss.IndexFlatL2(shard.shape[1])
+        index.add(shard)
+        shard_distances, shard_rows = index.search(queries, min(k, len(shard)))
+        distances = np.hstack([distances, shard_distances])
+        rows = np.hstack([rows, positions[shard_rows]])
+        order = np.lexsort((rows, distances), axis=1)[:, :k]
+        distances, rows = np.take_along_axis(distances, order, axis=1), np.take_along_axis(rows, order, axis=1)
+    return rows
+
+
+def search_cosine(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
+    """Find the documents of the highest cosine similarity: the same search over vectors brought to unit norm."""
+    return search_exact(_unit(queries), ((positions, _unit(shard)) for positions, shard in corpus), k)
+
+
+def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
+    """Find the same documents as `search_exact` through langchain_community's FAISS store, one query at a time."""
+    from langchain_community.vectorstores import FAISS
+
+    vectors: Any = [(str(row), corpus[row].tolist()) for row in range(len(corpus))]
+    no_model: Any = None  # every vector is given, so there is nothing left to embed
+    store = FAISS.from_embeddings(text_embeddings=vectors, embedding=no_model)
+    return np.array(
+        [
+            [int(document.page_content) for document, _ in store.similarity_search_with_score_by_vector(query, k=k)]
+            for query in queries.tolist()
+        ],
+        dtype=np.int64,
+    )
+
+
+def _unit(vectors: FloatArray) -> FloatArray:
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
+    unit: FloatArray = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
+
+
+def _all_unit_norm(queries: FloatArray, corpus: StoredVectors) -> bool:
+    def are_unit(vectors: FloatArray) -> bool:
+        return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=_UNIT_TOLERANCE))
+
+    return are_unit(queries) and all(are_unit(shard) for _, shard in corpus.shards())

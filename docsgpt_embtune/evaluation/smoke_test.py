@@ -1,0 +1,42 @@
+"""A guard set made from the corpus alone: a chunk's heading or first sentence should find its chunk."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+
+QUESTIONS = 300
+_MIN_WORDS, _MAX_WORDS = 3, 16
+_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+
+
+def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> RetrievalDataset | None:
+    """Ask for chunks by their own opening words.
+
+    It shows whether a model still finds plain wording that nobody tuned it on, and no more than that: the
+    words stand in the chunk, so a model that does badly here is broken, and one that does well may not be good.
+
+    Args:
+        corpus: doc_id -> text.
+        questions: At most so many, spread evenly over the corpus.
+
+    Returns:
+        The questions over the whole corpus; None where no chunk has an opening of three words that is its own.
+    """
+    openings = {doc_id: _opening(text) for doc_id, text in corpus.items()}
+    counts = Counter(openings.values())
+    usable = [doc_id for doc_id, opening in openings.items() if opening and counts[opening] == 1]
+    if not usable:
+        return None
+    chosen = usable[:: -(-len(usable) // questions)]
+    return RetrievalDataset(
+        queries={doc_id: openings[doc_id] for doc_id in chosen},
+        corpus=corpus,
+        relevant_docs={doc_id: (doc_id,) for doc_id in chosen},
+    )
+
+
+def _opening(text: str) -> str:
+    words = _SENTENCE_END.split(text.strip(), maxsplit=1)[0].split()
+    return " ".join(words[:_MAX_WORDS]) if len(words) >= _MIN_WORDS else ""

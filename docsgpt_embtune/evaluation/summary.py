@@ -1,0 +1,201 @@
+"""The check in words and in one table, for a terminal of 80 columns."""
+
+import textwrap
+from collections.abc import Iterator
+
+from docsgpt_embtune.evaluation.check import HEADLINE_SHARE, CheckReport, Comparison
+from docsgpt_embtune.evaluation.ranking import DEPTH
+from docsgpt_embtune.evaluation.truncation import TruncationAudit
+from docsgpt_embtune.evaluation.verdict import HEADLINE, Verdict
+
+_OPENING: dict[Verdict, str] = {
+    "improved": "Improved: the tuned model finds more.",
+    "worse": "Worse: the tuned model finds less.",
+    "not enough evidence": "Not enough evidence: the difference could be chance.",
+}
+TITLES = {"baseline": "baseline", "bm25": "BM25", "tuned": "tuned"}
+HOST_K = 2  # chunks that DocsGPT feeds unless told otherwise
+
+
+def verdict_in_words(report: CheckReport) -> str:
+    """Say in a sentence or two what the check found."""
+    sentences = [_OPENING[report.verdict], _first_hits(report.main)]
+    if report.verdict == "not enough evidence":
+        sentences.append(_what_could_have_shown(report.main))
+    if report.failed_guards:
+        sentences.append(f"But it is worse on {', '.join(report.failed_guards)}, which it would serve as well.")
+    return " ".join(sentences)
+
+
+def k_in_words(comparison: Comparison) -> str:
+    """Say how many chunks each model needs to find the answer for four questions in five."""
+    needed = comparison.k_for_recall[HEADLINE_SHARE]
+    return (
+        f"To find the answer for {HEADLINE_SHARE:.0%} of the questions, the baseline needs K = "
+        f"{_k(needed['baseline'])}, the tuned model K = {_k(needed['tuned'])}."
+    )
+
+
+def tokens_in_words(report: CheckReport) -> str:
+    """Say what the smaller K saves; empty where K is not smaller, or not known."""
+    tokens = report.tokens_per_answer
+    if not tokens or tokens["tuned"] >= tokens["baseline"]:
+        return ""
+    return (
+        f"That is about {tokens['baseline'] - tokens['tuned']:,.0f} tokens less per answer, "
+        f"at {tokens['chunk']:,.0f} tokens per chunk."
+    )
+
+
+def default_k_in_words(comparison: Comparison) -> str:
+    """Say what the host's own K gives; empty where it was not among the cutoffs."""
+    metric = f"hit@{HOST_K}"
+    if metric not in comparison.scores["tuned"]:
+        return ""
+    baseline, tuned = (comparison.scores[name][metric] for name in ("baseline", "tuned"))
+    return (
+        f"At DocsGPT's default of K = {HOST_K}, an answer is among the chunks for {tuned:.0%} of the questions, "
+        f"with the baseline for {baseline:.0%}."
+    )
+
+
+def truncation_in_words(audit: TruncationAudit) -> str:
+    """Say how much of the chunks the model reads."""
+    if not audit.chunks_cut:
+        return f"The model reads every chunk to its end (longest: {audit.longest:,} wordpieces)."
+    return (
+        f"The model reads the first {audit.max_seq_length} wordpieces of a chunk: {audit.share_seen:.0%} of the "
+        f"text. {audit.chunks_cut:,} of {audit.chunks:,} chunks are cut, and {audit.good_chunks_cut:,} of the "
+        f"{audit.good_chunks:,} that answer a question. {audit.advice}"
+    )
+
+
+def warnings(report: CheckReport) -> list[str]:
+    """Say what a reader should know before trusting the numbers."""
+    found = []
+    if report.main.cosine_disagrees:
+        found.append(_cosine_warning(report.main))
+    if report.baseline.fingerprint == report.tuned.fingerprint:
+        found.append("Baseline and tuned are the same model.")
+    if _bm25_leads(report.main):
+        found.append("BM25, a search without any model, finds more than the tuned model does.")
+    if report.smoke_test and report.smoke_test.verdict == "worse":
+        found.append(
+            "The tuned model is worse at finding chunks by their own opening words: it has unlearned something."
+        )
+    return found
+
+
+def summary(report: CheckReport) -> str:
+    """Lay out the whole check as text."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: CheckReport) -> Iterator[str]:
+    yield from _wrapped(verdict_in_words(report))
+    yield from _wrapped(f"{k_in_words(report.main)} {tokens_in_words(report)}")
+    yield from _wrapped(default_k_in_words(report.main))
+    for warning in warnings(report):
+        yield ""
+        yield from _wrapped(f"WARNING: {warning}")
+    yield ""
+    yield from _setting(report)
+    yield ""
+    yield from _table(report.main)
+    yield ""
+    yield from _wrapped(truncation_in_words(report.truncation), indent="  ")
+    for name, guard in report.guards.items():
+        yield ""
+        yield from _guard(f"guard {name}", guard)
+    if report.smoke_test:
+        yield ""
+        yield from _guard("smoke test, chunks by their own opening words", report.smoke_test)
+        yield "  No guard was given: questions of the other sources that this model would serve (--guard)."
+
+
+def _first_hits(comparison: Comparison) -> str:
+    baseline, tuned = (comparison.scores[name]["hit@1"] for name in ("baseline", "tuned"))
+    return f"An answer comes first for {tuned:.0%} of the questions, with the baseline for {baseline:.0%}."
+
+
+def _cosine_warning(comparison: Comparison) -> str:
+    names = " and ".join(comparison.cosine_disagrees)
+    figures = "; ".join(
+        f"{name}: nDCG@10 {comparison.scores[name]['ndcg@10']:.3f} by L2, "
+        f"{comparison.cosine_scores[name]['ndcg@10']:.3f} by cosine"
+        for name in comparison.cosine_disagrees
+    )
+    return (
+        f"THE VECTORS OF {names.upper()} ARE NOT UNIT-NORM, so DocsGPT's FAISS store (L2) ranks them otherwise than "
+        f"its other stores (cosine): {figures}."
+    )
+
+
+def _bm25_leads(comparison: Comparison) -> bool:
+    return "bm25" in comparison.scores and all(
+        comparison.scores["bm25"][metric] > comparison.scores["tuned"][metric] for metric in HEADLINE
+    )
+
+
+def _columns(comparison: Comparison) -> list[str]:
+    return [name for name in TITLES if name in comparison.scores]
+
+
+def _what_could_have_shown(comparison: Comparison) -> str:
+    gain = comparison.judgment.smallest_gain[HEADLINE[0]]
+    if gain is None:
+        return f"{comparison.judgment.queries} questions are too few to show any gain."
+    return f"{comparison.judgment.queries:,} questions like these show a gain of {gain:.3f} in {HEADLINE[0]} or more."
+
+
+def _setting(report: CheckReport) -> Iterator[str]:
+    dataset = report.main.dataset
+    yield f"  questions  {len(dataset.queries):,} over {len(dataset.corpus):,} chunks{_left_out(report.main)}"
+    yield f"  baseline   {report.baseline.name} ({report.baseline.fingerprint[:12]})"
+    yield f"  tuned      {report.tuned.name} ({report.tuned.fingerprint[:12]})"
+
+
+def _left_out(comparison: Comparison) -> str:
+    return f"; {comparison.seen:,} left out, as the model learned from them" if comparison.seen else ""
+
+
+def _table(comparison: Comparison) -> Iterator[str]:
+    yield (
+        f"  {'':<12}"
+        + "".join(f"{TITLES[name]:>10}" for name in _columns(comparison))
+        + "   difference (95 % interval)"
+    )
+    for metric in _shown(comparison):
+        yield _row(comparison, metric) + (" *" if metric in HEADLINE else "")
+    yield ""
+    yield "  K needed to find the answer for"
+    for target, needed in comparison.k_for_recall.items():
+        yield f"  {target:>4.0%} of them" + "".join(f"{_k(needed[name]):>10}" for name in _columns(comparison))
+    yield ""
+    p_values = ", ".join(f"{metric} p = {comparison.judgment.differences[metric].p:.4f}" for metric in HEADLINE)
+    yield f"  * decides the verdict, corrected for there being {len(HEADLINE)}: {p_values}"
+
+
+def _shown(comparison: Comparison) -> list[str]:
+    recalls = [metric for metric in comparison.judgment.differences if metric.startswith("recall@")]
+    return [*recalls, "mrr@10", "ndcg@10"]
+
+
+def _row(comparison: Comparison, metric: str) -> str:
+    difference = comparison.judgment.differences[metric]
+    values = "".join(f"{comparison.scores[name][metric]:>10.3f}" for name in _columns(comparison))
+    return f"  {metric:<12}{values}   {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+
+
+def _guard(name: str, guard: Comparison) -> Iterator[str]:
+    yield f"  {name}: {guard.verdict} ({len(guard.dataset.queries):,} questions{_left_out(guard)})"
+    for metric in HEADLINE:
+        yield _row(guard, metric)
+
+
+def _k(value: int | None) -> str:
+    return f"> {DEPTH}" if value is None else str(value)
+
+
+def _wrapped(text: str, indent: str = "") -> list[str]:
+    return textwrap.wrap(text, width=80, initial_indent=indent, subsequent_indent=indent)

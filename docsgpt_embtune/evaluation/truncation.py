@@ -1,0 +1,105 @@
+"""How much of each chunk a model really reads: the rest is cut off, and nothing warns."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+_SAMPLE = 20_000  # chunks looked at in a larger corpus, evenly spread
+_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class TruncationAudit:
+    """Wordpieces of the chunks that a model sees, and those that it never does.
+
+    Attributes:
+        max_seq_length: What the model reads of a text, special tokens included, in wordpieces.
+        possible_length: What it could read at most, by its position embeddings; None if it does not say.
+        chunks: Chunks looked at.
+        chunks_cut: How many of them are longer than what the model reads.
+        wordpieces: In these chunks.
+        wordpieces_seen: Of these wordpieces.
+        good_chunks: Chunks that answer a question.
+        good_chunks_cut: How many of them are cut.
+        longest: Wordpieces of the longest chunk.
+    """
+
+    max_seq_length: int
+    possible_length: int | None
+    chunks: int
+    chunks_cut: int
+    wordpieces: int
+    wordpieces_seen: int
+    good_chunks: int
+    good_chunks_cut: int
+    longest: int
+
+    @property
+    def share_seen(self) -> float:
+        """Share of the wordpieces that the model sees."""
+        return self.wordpieces_seen / max(1, self.wordpieces)
+
+    @property
+    def wordpieces_per_chunk(self) -> float:
+        """Mean length of a chunk."""
+        return self.wordpieces / max(1, self.chunks)
+
+    @property
+    def advice(self) -> str:
+        """Say what to do about it; empty where nothing is cut."""
+        if not self.chunks_cut:
+            return ""
+        smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens"
+        if self.possible_length and self.possible_length > self.max_seq_length:
+            return (
+                f"This model could read {self.possible_length} wordpieces: raise max_seq_length in its "
+                f"sentence_bert_config.json before tuning, or {smaller}."
+            )
+        return f"The model cannot read more: {smaller}, or tune a base model that reads longer texts."
+
+
+def audit_truncation(model: "SentenceTransformer", dataset: RetrievalDataset) -> TruncationAudit:
+    """Count what a model reads of the corpus; of more than 20,000 chunks, an evenly spread sample."""
+    step = max(1, len(dataset.corpus) // _SAMPLE)
+    lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
+    good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
+    good_lengths = _lengths(model, [dataset.corpus[doc_id] for doc_id in sorted(good)])
+    max_seq_length = int(model.max_seq_length or model.tokenizer.model_max_length)
+    read = max_seq_length - model.tokenizer.num_special_tokens_to_add()
+    return TruncationAudit(
+        max_seq_length=max_seq_length,
+        possible_length=getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None),
+        chunks=len(lengths),
+        chunks_cut=_cut(lengths, read),
+        wordpieces=sum(lengths),
+        wordpieces_seen=sum(min(length, read) for length in lengths),
+        good_chunks=len(good),
+        good_chunks_cut=_cut(good_lengths, read),
+        longest=max(lengths),
+    )
+
+
+def _cut(lengths: Iterable[int], read: int) -> int:
+    return sum(length > read for length in lengths)
+
+
+def _lengths(model: "SentenceTransformer", texts: Sequence[str]) -> list[int]:
+    def batches() -> Iterator[Sequence[str]]:
+        for start in range(0, len(texts), _BATCH):
+            yield texts[start : start + _BATCH]
+
+    count = model.tokenizer
+    # Truncation is off, and so is the tokenizer's warning about it: to know the whole length is the point.
+    return [
+        len(ids)
+        for batch in batches()
+        for ids in count(list(batch), add_special_tokens=False, truncation=False, padding=False, verbose=False)[
+            "input_ids"
+        ]
+    ]

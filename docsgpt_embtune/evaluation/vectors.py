@@ -1,0 +1,248 @@
+"""Vectors of questions and chunks: embedded once, kept on disk, read a shard at a time."""
+
+import hashlib
+import io
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from docsgpt_embtune.errors import EvaluationError
+from docsgpt_embtune.files import write_bytes_atomically
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float32]
+Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors are kept apart
+Shard = tuple[npt.NDArray[np.int64], FloatArray]  # (n,) positions among the texts, ascending, and (n, D) vectors
+
+ROWS_PER_BLOCK = 512  # embedded in one call and written as one file: what a stopped run loses at most
+BLOCKS_PER_SHARD = 16  # searched together: 8192 vectors stay in the processor's cache for all the queries
+_DIGEST = 16  # bytes
+
+
+class EmbeddingModel(Protocol):
+    """What the host asks of an embeddings class."""
+
+    dimension: int
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one question."""
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed chunks, in order."""
+
+
+@dataclass(frozen=True)
+class StoredVectors:
+    """Vectors of a list of texts, on disk.
+
+    Attributes:
+        blocks: The files that hold them.
+        block_of: (N,) index into `blocks`, for each text.
+        row_of: (N,) row in the block.
+        dimension: Width of the vectors.
+    """
+
+    blocks: Sequence[Path]
+    block_of: npt.NDArray[np.int32]
+    row_of: npt.NDArray[np.int32]
+    dimension: int
+
+    def __len__(self) -> int:
+        """Count the texts."""
+        return len(self.block_of)
+
+    def shards(self) -> Iterator[Shard]:
+        """Yield all vectors, in the order in which they lie on disk; texts that are equal share one vector."""
+        by_block = np.argsort(self.block_of, kind="stable")
+        starts = np.searchsorted(self.block_of[by_block], np.arange(0, len(self.blocks) + 1))
+        for first in range(0, len(self.blocks), BLOCKS_PER_SHARD):
+            last = min(first + BLOCKS_PER_SHARD, len(self.blocks))
+            positions = by_block[starts[first] : starts[last]]
+            if positions.size:
+                yield self._read(np.sort(positions))
+
+    def array(self) -> FloatArray:
+        """Read all vectors into memory: (N, D), in the order of the texts."""
+        vectors = np.empty((len(self), self.dimension), dtype=np.float32)
+        for positions, shard in self.shards():
+            vectors[positions] = shard
+        return vectors
+
+    def _read(self, positions: npt.NDArray[np.int64]) -> Shard:
+        vectors = np.empty((len(positions), self.dimension), dtype=np.float32)
+        blocks = self.block_of[positions]
+        for block in np.unique(blocks):
+            here = np.flatnonzero(blocks == block)
+            # Mapped anew each time: a map that stays open would keep every page that it has shown in memory.
+            mapped = np.load(self.blocks[block], mmap_mode="r")
+            vectors[here] = mapped["vector"][self.row_of[positions[here]]]
+        return positions, vectors
+
+
+class VectorCache:
+    """One model's vectors in a folder of blocks.
+
+    Each block is a file of at most 512 rows (digest of the text, check sum, float32 vector), written beside and
+    renamed, so that it is there whole or not at all. The check sum covers text, vector and model: a row that was
+    changed, or that another model made, is found out, thrown away, and embedded again.
+
+    Args:
+        folder: Holds the blocks of all models.
+        fingerprint: Hex sha256 of what decides the model's vectors, up to 64 bytes of it.
+        dimension: Width of the vectors.
+    """
+
+    def __init__(self, folder: Path, fingerprint: str, dimension: int) -> None:
+        self.folder = folder / fingerprint[:32]
+        self.dimension = dimension
+        self._secret = bytes.fromhex(fingerprint)
+        self._row = np.dtype([("key", f"V{_DIGEST}"), ("check", f"V{_DIGEST}"), ("vector", "<f4", (dimension,))])
+
+    def embed(
+        self, texts: Sequence[str], kind: Kind, call: Callable[[Sequence[str]], list[list[float]]], label: str
+    ) -> StoredVectors:
+        """Look texts up, and embed those that are not there.
+
+        Missing texts are embedded longest first, in blocks of 512: texts of like length waste no padding, and a
+        run that was stopped and started again makes the very blocks that it would have made.
+
+        Args:
+            texts: In any order, repeated or not.
+            kind: Which of the model's two calls `call` is.
+            call: Embeds texts.
+            label: What the progress bar calls them.
+
+        Raises:
+            EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
+        """
+        keys = [self._key(kind, text) for text in texts]
+        text_of = dict(zip(keys, texts, strict=True))
+        blocks, places = self._find(text_of.keys())
+        missing = sorted((key for key in text_of if key not in places), key=lambda key: (-len(text_of[key]), key))
+        self._refuse_full_disk(len(missing))
+        done = len(text_of) - len(missing)
+        with tqdm(total=len(text_of), initial=done, desc=label, unit=kind, disable=None, leave=False) as progress:
+            for start in range(0, len(missing), ROWS_PER_BLOCK):
+                block = missing[start : start + ROWS_PER_BLOCK]
+                block_texts = [text_of[key] for key in block]
+                vectors = _checked(call(block_texts), block_texts, self.dimension)
+                blocks.append(self._write(block, vectors))
+                places.update((key, (len(blocks) - 1, row)) for row, key in enumerate(block))
+                progress.update(len(block))
+        found = np.array([places[key] for key in keys], dtype=np.int32).reshape(-1, 2)  # (N, 2)
+        return StoredVectors(blocks=blocks, block_of=found[:, 0], row_of=found[:, 1], dimension=self.dimension)
+
+    def _key(self, kind: Kind, text: str) -> bytes:
+        return hashlib.blake2b(f"{kind}\n{text}".encode("utf-8", "surrogatepass"), digest_size=_DIGEST).digest()
+
+    def _check(self, key: bytes, vector: bytes) -> bytes:
+        return hashlib.blake2b(key + vector, key=self._secret, digest_size=_DIGEST).digest()
+
+    def _find(self, wanted: Iterable[bytes]) -> tuple[list[Path], dict[bytes, tuple[int, int]]]:
+        blocks: list[Path] = []
+        places: dict[bytes, tuple[int, int]] = {}
+        wanted = set(wanted)
+        for path in sorted(self.folder.glob("*.npy")):
+            keys = self._keys_of(path)
+            rows = [(key, (len(blocks), row)) for row, key in enumerate(keys) if key in wanted]
+            if rows:
+                blocks.append(path)
+                places.update(rows)
+        return blocks, places
+
+    def _keys_of(self, path: Path) -> list[bytes]:
+        try:
+            block = np.load(path, allow_pickle=False)
+            if block.dtype != self._row:
+                raise ValueError(f"holds {block.dtype}")
+            keys = [key.tobytes() for key in block["key"]]
+            for key, check, vector in zip(keys, block["check"], block["vector"], strict=True):
+                if self._check(key, vector.tobytes()) != check.tobytes():
+                    raise ValueError("check sum")
+        except (ValueError, EOFError, OSError) as error:
+            logger.warning("%s: not what this model wrote (%s); thrown away, its texts are embedded again", path, error)
+            path.unlink(missing_ok=True)
+            return []
+        return keys
+
+    def _write(self, keys: Sequence[bytes], vectors: FloatArray) -> Path:
+        block = np.empty(len(keys), dtype=self._row)
+        block["vector"] = vectors
+        for row, key in enumerate(keys):
+            block["key"][row] = np.void(key)
+            block["check"][row] = np.void(self._check(key, block["vector"][row].tobytes()))
+        content = io.BytesIO()
+        np.save(content, block)
+        name = hashlib.blake2b(b"".join(keys), digest_size=_DIGEST).hexdigest()
+        path = self.folder / f"{name}.npy"
+        try:
+            write_bytes_atomically(path, content.getvalue())
+        except OSError as error:
+            raise EvaluationError(
+                f"{path}: cannot be written ({error.strerror}); free space or give another --cache, and run again: "
+                "what is embedded stays"
+            ) from error
+        return path
+
+    def _refuse_full_disk(self, rows: int) -> None:
+        needed = rows * self._row.itemsize
+        self.folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise EvaluationError(
+                f"{self.folder}: {rows:,} vectors need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; "
+                "free space or give another --cache"
+            )
+
+
+def default_cache_folder() -> Path:
+    """Name the folder that holds the vectors of all models, in the user's cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "docsgpt-embtune" / "vectors"
+
+
+@contextmanager
+def cache_folder(folder: Path | None) -> Iterator[Path]:
+    """Yield the folder, or one that goes when the block ends where there is none."""
+    if folder is not None:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as temporary:
+        yield Path(temporary)
+
+
+def embed_queries(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> FloatArray:
+    """Embed questions one by one, as the host does: (Q, D), in order."""
+    return cache.embed(texts, "query", lambda block: [model.embed_query(text) for text in block], "questions").array()
+
+
+def embed_corpus(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> StoredVectors:
+    """Embed chunks; a text that stands twice is embedded once, so its copies tie exactly."""
+    return cache.embed(texts, "document", model.embed_documents, "chunks")
+
+
+def _checked(vectors: list[list[float]], texts: Sequence[str], dimension: int) -> FloatArray:
+    widths = {len(vector) for vector in vectors}
+    if len(vectors) != len(texts) or widths - {dimension}:
+        raise EvaluationError(
+            f"the model returned {len(vectors)} vectors of width {sorted(widths)} for {len(texts)} texts, "
+            f"and says that its dimension is {dimension}"
+        )
+    array = np.asarray(vectors, dtype=np.float32)
+    finite = np.isfinite(array).all(axis=1)
+    if not finite.all():
+        raise EvaluationError(
+            f"the model's vector is not finite for {(~finite).sum()} of {len(texts)} texts "
+            f"(first: {texts[int(np.argmin(finite))][:60]!r}); train again with a lower learning rate"
+        )
+    return array

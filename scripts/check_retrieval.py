@@ -1,0 +1,9 @@
+"""Prove, on questions that it never saw, that a tuned model finds more than its baseline.
+
+python scripts/check_retrieval.py --baseline bundled --tuned models/tuned --data data/test.json
+"""
+
+from docsgpt_embtune.cli import check
+
+if __name__ == "__main__":
+    check()

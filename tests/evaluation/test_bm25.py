@@ -1,0 +1,35 @@
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.bm25 import english_tokens, plain_tokens, retrieve_bm25
+
+
+def rank(query: str, *corpus: str) -> list[str]:
+    dataset = RetrievalDataset(
+        queries={"q": query}, corpus={str(i): text for i, text in enumerate(corpus)}, relevant_docs={"q": ("0",)}
+    )
+    return retrieve_bm25(dataset).top("q", 10)
+
+
+def test_english_is_stemmed_and_loses_its_stop_words():
+    assert english_tokens("The logs are rotated, and the worker's disk is full") == [
+        "log",
+        "rotat",
+        "worker",
+        "disk",
+        "full",
+    ]
+    found = rank("how is a log rotated", "the disk is full and it is the end", "rotating the logs is an art for all")
+    assert found == ["1"]
+
+
+def test_another_language_keeps_its_words_as_they_are():
+    assert plain_tokens("Die Protokolle rotieren") == ["die", "protokolle", "rotieren"]
+    assert rank("Protokolle löschen", "Rechnung stornieren heute", "Protokolle werden gelöscht") == ["1"]
+
+
+def test_text_without_spaces_is_found_by_pairs_of_characters():
+    assert rank("如何重置密码", "账单可以取消", "密码重置链接一小时有效") == ["1"]
+
+
+def test_equal_scores_stand_in_corpus_order_and_a_question_of_unknown_words_finds_nothing():
+    assert rank("the disk", "the disk is here", "the log is there", "the disk is here") == ["0", "2"]
+    assert rank("xylophone", "the disk is here", "the log is there") == []

@@ -1,0 +1,158 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
+from docsgpt_embtune.errors import EvaluationError
+from docsgpt_embtune.evaluation.check import Side, check_retrieval, compare
+from docsgpt_embtune.evaluation.summary import k_in_words
+from docsgpt_embtune.model_folder import write_model_folder
+from tests.conftest import TEXTS
+from tests.evaluation.keyword_embeddings import KeywordEmbeddings
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau phi".split()
+
+HALF, WHOLE = Side(KeywordEmbeddings(WORDS[:10])), Side(KeywordEmbeddings(WORDS))
+
+
+def word_dataset() -> RetrievalDataset:
+    """Each word asks for its own chunk; the chunk of the next word is the bad one."""
+    return RetrievalDataset(
+        queries={f"q-{word}": f"where is {word}" for word in WORDS},
+        corpus={word: f"{word} stands here" for word in WORDS},
+        relevant_docs={f"q-{word}": (word,) for word in WORDS},
+        irrelevant_docs={f"q-{w}": (bad,) for w, bad in zip(WORDS, WORDS[1:] + WORDS[:1], strict=True)},
+    )
+
+
+@pytest.fixture
+def text_dataset() -> RetrievalDataset:
+    return RetrievalDataset(
+        queries={str(i): " ".join(text.split()[:5]) for i, text in enumerate(TEXTS)},
+        corpus={str(i): text for i, text in enumerate(TEXTS)},
+        relevant_docs={str(i): (str(i),) for i in range(len(TEXTS))},
+    )
+
+
+@pytest.fixture
+def data_file(text_dataset, tmp_path):
+    path = tmp_path / "test.json"
+    save_dataset(text_dataset, path)
+    return path
+
+
+@pytest.fixture(autouse=True)
+def own_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def run(*arguments: object):
+    return CliRunner().invoke(main, ["check", *map(str, arguments)])
+
+
+def test_a_model_that_knows_the_words_beats_one_that_knows_half():
+    comparison = compare(HALF, WHOLE, word_dataset())
+    assert comparison.verdict == "improved"
+    assert comparison.scores["tuned"]["recall@1"] == 1.0
+    assert comparison.scores["bm25"]["recall@1"] == 1.0
+    assert comparison.scores["baseline"]["recall@1"] == pytest.approx(11 / 20)  # one of the unknown ten is first
+    assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1}
+    assert k_in_words(comparison).endswith("the baseline needs K = 6, the tuned model K = 1.")
+    swapped = compare(WHOLE, HALF, word_dataset())
+    assert swapped.verdict == "worse"
+
+
+def test_query_ranks_tell_where_the_good_and_the_bad_chunk_stand():
+    comparison = compare(HALF, WHOLE, word_dataset())
+    first, *_, last = comparison.query_ranks()
+    assert first["query_id"] == "q-alpha"
+    assert (first["baseline_rank"], first["tuned_rank"]) == (1, 1)
+    # None of the last ten words is known: their chunks tie with each other at distance 0, in corpus order.
+    assert (last["baseline_rank"], last["baseline_bad_rank"]) == (10, 11)
+
+
+def test_the_command_writes_the_designs_json_and_says_no(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
+    out = tmp_path / "check.json"
+    result = run("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, "--data", data_file, "--json", out)
+    assert result.exit_code == 1, result.output
+    assert result.stdout.startswith("Not enough evidence")
+    assert max(map(len, result.stdout.splitlines()[:3])) <= 80
+    content = json.loads(out.read_text())
+    assert content["verdict"] == "not enough evidence"
+    assert content["proven"] is False
+    assert content["dataset"]["queries"] == len(content["queries"]) == 5
+    for side in ("baseline", "tuned", "bm25"):
+        assert {"recall@1", "hit@20", "mrr@10", "ndcg@10"} <= content[side].keys()
+    assert content["difference"]["recall@1"].keys() == {"mean", "low", "high", "p"}
+    assert content["k_for_recall"]["0.80"].keys() == {"baseline", "tuned", "bm25"}
+    assert {"query_id", "baseline_rank", "tuned_rank"} <= content["queries"][0].keys()
+
+
+def test_stores_and_a_tuned_baseline_give_the_same_answer(tiny_base_folder, tiny_tuned_folder, text_dataset):
+    forward = check_retrieval(tiny_base_folder, tiny_tuned_folder, text_dataset)
+    langchain = check_retrieval(tiny_base_folder, tiny_tuned_folder, text_dataset, store="langchain")
+    assert forward.main.to_json() == langchain.main.to_json()
+    backward = check_retrieval(tiny_tuned_folder, tiny_base_folder, text_dataset)
+    assert backward.main.scores["baseline"] == forward.main.scores["tuned"]
+
+
+def test_questions_that_the_model_learned_from_do_not_count(tiny_base_folder, text_dataset, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    def tuned_on(*query_ids: str):
+        seen = [query_digest(text_dataset.queries[query_id].upper() + "  ") for query_id in query_ids]
+        folder = tmp_path / f"tuned-{len(query_ids)}"
+        model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+        write_model_folder(model, tiny_base_folder, folder, {"data": {"seen_queries": seen}})
+        return folder
+
+    report = check_retrieval(tiny_base_folder, tuned_on("0", "3"), text_dataset)
+    assert list(report.main.dataset.queries) == ["1", "2", "4"]
+    assert report.to_json()["dataset"]["seen_queries_left_out"] == 2
+    with pytest.raises(EvaluationError, match="learned from all 5 questions"):
+        check_retrieval(tiny_base_folder, tuned_on(*text_dataset.queries), text_dataset)
+
+
+def test_a_guard_has_a_verdict_of_its_own(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
+    guard, corpus = tmp_path / "guard.json", tmp_path / "corpus.json"
+    content = json.loads(data_file.read_text())
+    corpus.write_text(json.dumps(content.pop("corpus")))
+    guard.write_text(json.dumps(content))
+    out = tmp_path / "check.json"
+    both = ("--guard", data_file, "--guard", f"{guard},{corpus}", "--json", out)
+    result = run("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, "--data", data_file, *both)
+    assert result.exit_code == 1, result.output
+    assert f"guard {data_file}: not enough evidence (5 questions)" in result.stdout
+    guards = json.loads(out.read_text())["guards"]
+    assert [found["verdict"] for found in guards.values()] == ["not enough evidence"] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"--tuned": "nowhere"}, "nowhere: no such folder"),
+        ({"--baseline": "./nowhere"}, "./nowhere: no such folder"),
+        ({"--data": "nowhere.json"}, "nowhere.json: cannot be read"),
+        ({"--k": "2,3"}, r"the verdict needs the cutoffs 1 and 10; add [1, 10] to --k"),
+        ({"--k": "1,10,1000"}, "cutoffs must be 1 to 100, got [1, 10, 1000]"),
+        ({"--guard": "nowhere.json"}, "nowhere.json: cannot be read"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(tiny_base_folder, tiny_tuned_folder, data_file, change, message):
+    options = {"--baseline": tiny_base_folder, "--tuned": tiny_tuned_folder, "--data": data_file, **change}
+    result = run(*(part for pair in options.items() for part in pair))
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_the_script_reports_errors_as_the_command_does():
+    from docsgpt_embtune.cli import check
+
+    result = CliRunner().invoke(check, ["--baseline", "./x", "--tuned", "./x", "--data", "nowhere.json"])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: nowhere.json: cannot be read (No such file or directory); check the path\n",
+    )

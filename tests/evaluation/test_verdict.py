@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from docsgpt_embtune.evaluation.verdict import _holm, judge, smallest_gain
+
+
+def scores(recall: list[float], ndcg: list[float] | None = None) -> dict[str, dict[str, float]]:
+    named = {"recall@1": recall, "ndcg@10": recall if ndcg is None else ndcg}
+    return {metric: {f"q{i}": value for i, value in enumerate(values)} for metric, values in named.items()}
+
+
+def test_a_clear_gain_is_improved():
+    judgment = judge(scores([0.0] * 40 + [1.0] * 60), scores([1.0] * 100))
+    assert judgment.verdict == "improved"
+    gain = judgment.differences["recall@1"]
+    assert gain.mean == pytest.approx(0.4)
+    assert 0.3 < gain.low < 0.4 < gain.high < 0.51
+    assert gain.p <= 0.001
+
+
+def test_a_clear_loss_is_worse():
+    assert judge(scores([1.0] * 100), scores([0.0] * 40 + [1.0] * 60)).verdict == "worse"
+
+
+def test_the_same_model_proves_nothing():
+    judgment = judge(scores([0.0, 1.0] * 50), scores([0.0, 1.0] * 50))
+    assert judgment.verdict == "not enough evidence"
+    assert judgment.differences["recall@1"].p == 1.0
+    assert judgment.smallest_gain["recall@1"] == pytest.approx(6 / 100)
+
+
+def test_a_large_gain_on_few_questions_is_not_enough():
+    judgment = judge(scores([0.0] * 5), scores([1.0] * 5))
+    assert judgment.verdict == "not enough evidence"
+    assert judgment.smallest_gain["recall@1"] is None
+    assert judge(scores([0.0] * 12), scores([1.0] * 12)).verdict == "improved"
+
+
+def test_a_gain_does_not_hide_a_significant_loss_in_another_headline_metric():
+    judgment = judge(scores([0.0] * 50 + [1.0] * 50, [1.0] * 100), scores([1.0] * 100, [0.8] * 100))
+    assert judgment.differences["recall@1"].significant
+    assert judgment.verdict == "worse"
+
+
+def test_the_seed_decides_the_numbers():
+    values = np.random.default_rng(0).random(60).round(2).tolist()
+    baseline, tuned = scores([0.5] * 60), scores(values)
+    assert judge(baseline, tuned, seed=1) == judge(baseline, tuned, seed=1)
+    assert judge(baseline, tuned, seed=1) != judge(baseline, tuned, seed=2)
+
+
+def test_p_agrees_with_all_sign_flips_counted_by_hand():
+    gains = np.array([0.5, -0.2, 0.9, 0.4, 0.7, 0.3, -0.1, 0.6])
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T  # (256, 8)
+    by_hand = np.mean(signs @ gains >= gains.sum() - 1e-12)
+    judgment = judge(
+        {"recall@1": dict.fromkeys("abcdefgh", 0.0)},
+        {"recall@1": dict(zip("abcdefgh", gains, strict=True))},
+        headline=["recall@1"],
+    )
+    assert judgment.differences["recall@1"].p == pytest.approx(by_hand)
+
+
+def test_holm_multiplies_step_by_step_and_stays_in_order():
+    assert _holm({"a": 0.02, "b": 0.03, "c": 0.9}) == pytest.approx({"a": 0.06, "b": 0.06, "c": 0.9})
+
+
+def test_the_smallest_gain_shrinks_with_the_root_of_the_questions():
+    gains = np.tile([0.5, -0.5], 200)
+    assert smallest_gain(gains) == pytest.approx(2 * smallest_gain(np.tile(gains, 4)), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "tuned"),
+    [
+        ({"recall@1": {"a": 0.0}}, {"recall@1": {"b": 0.0}}),
+        ({"recall@1": {}}, {"recall@1": {}}),
+        ({"recall@1": {"a": 0.0}}, {"recall@2": {"a": 0.0}}),
+        ({"recall@2": {"a": 0.0}}, {"recall@2": {"a": 0.0}}),
+    ],
+    ids=["other queries", "no queries", "other metrics", "no headline metric"],
+)
+def test_what_cannot_be_paired_is_refused(baseline, tuned):
+    with pytest.raises(ValueError, match=r"metrics|queries"):
+        judge(baseline, tuned)

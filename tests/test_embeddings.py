@@ -1,0 +1,152 @@
+"""`TunedEmbeddings` as a host uses it: many threads, forks, and folders that are not what they should be."""
+
+import json
+import math
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+
+from .conftest import TEXTS
+
+
+def test_vectors_are_plain_unit_length_and_the_same_by_every_call(tiny_tuned_folder):
+    embeddings = TunedEmbeddings(str(tiny_tuned_folder), model_kwargs={"device": "cpu"})
+    vectors = embeddings.embed_documents(list(TEXTS))
+    assert type(vectors) is list
+    assert type(vectors[0][0]) is float
+    assert all(math.isclose(math.hypot(*vector), 1, abs_tol=1e-5) for vector in vectors)
+    assert embeddings.embed_query(TEXTS[0]) == pytest.approx(vectors[0], abs=1e-6)
+    assert embeddings(TEXTS[0]) == embeddings.embed_query(TEXTS[0])
+    assert embeddings(list(TEXTS)) == vectors
+    assert embeddings.embed_documents([]) == []
+    assert type(embeddings.dimension) is int
+
+
+def test_tuned_folder_serves_the_same_without_the_plugin(tiny_tuned_folder):
+    ours = TunedEmbeddings(str(tiny_tuned_folder)).embed_documents(list(TEXTS))
+    assert StockEmbeddings(tiny_tuned_folder).embed_documents(list(TEXTS)) == ours
+
+
+def test_96_threads_share_one_model_and_agree(tiny_tuned_folder, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    together = threading.Barrier(96)
+    models, vectors, failures = [], [], []
+
+    def serve():
+        try:
+            together.wait()
+            embeddings = TunedEmbeddings(str(tiny_tuned_folder))
+            models.append(embeddings.model)
+            vectors.extend(embeddings.embed_query(TEXTS[0]) for _ in range(3))
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=serve) for _ in range(96)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(set(map(id, models))) == 1
+    assert len(vectors) == 3 * 96
+    assert all(vector == vectors[0] for vector in vectors)
+
+
+FORK = """
+import os, sys, threading
+from docsgpt_embtune.embeddings import TunedEmbeddings
+embeddings = TunedEmbeddings(sys.argv[1])
+if sys.argv[2] == "encoded":
+    before = embeddings.embed_documents(["Logs are rotated."] * 64)[0]
+if sys.argv[2] == "loading":
+    TunedEmbeddings._loading.acquire()  # as another thread would hold it while it loads
+child = os.fork()
+if child == 0:
+    vector = TunedEmbeddings(sys.argv[1]).embed_documents(["Logs are rotated."] * 64)[0]
+    os._exit(0 if len(vector) == 32 else 1)
+_, status = os.waitpid(child, 0)
+if sys.argv[2] == "loading":
+    TunedEmbeddings._loading.release()
+after = embeddings.embed_documents(["Logs are rotated."] * 64)[0]
+assert sys.argv[2] != "encoded" or max(abs(a - b) for a, b in zip(before, after)) < 1e-6
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("parent", ["constructed", "encoded", "loading"])
+def test_embeds_after_a_fork_in_parent_and_child(tiny_tuned_folder, parent):
+    # In a process of its own: a child that hangs must fail this test, not the run.
+    finished = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FORK, str(tiny_tuned_folder), parent],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "OMP_NUM_THREADS": "2"},
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+@pytest.fixture
+def copied(tiny_tuned_folder, tmp_path):
+    return shutil.copytree(tiny_tuned_folder, tmp_path / "copied")
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection was attempted")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize("name", ["models/tuned", "/nowhere/models/tuned", "sentence-transformers/all-MiniLM-L6-v2"])
+def test_missing_folder_is_an_error_and_never_a_download(name):
+    with pytest.raises(ModelFolderError, match=f"{name}: no such folder .*absolute path"):
+        TunedEmbeddings(name)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    "missing", ["embtune.json", "model.safetensors", "modules.json", "tokenizer.json", "1_Pooling/config.json"]
+)
+def test_half_copied_folder_is_an_error(copied, missing):
+    (copied / missing).unlink()
+    with pytest.raises(ModelFolderError, match=str(copied)):
+        TunedEmbeddings(str(copied))
+
+
+def test_changed_weights_are_an_error(copied):
+    weights = copied / "model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    with pytest.raises(ModelFolderError, match="half-copied or changed"):
+        TunedEmbeddings(str(copied))
+
+
+def test_wrong_width_in_the_manifest_is_an_error(copied):
+    manifest = json.loads((copied / "embtune.json").read_text())
+    (copied / "embtune.json").write_text(json.dumps({**manifest, "dimension": 64}))
+    with pytest.raises(ModelFolderError, match=r"32 numbers, .* says 64"):
+        TunedEmbeddings(str(copied))
+
+
+def test_remote_code_is_never_run(copied, tmp_path):
+    proof = tmp_path / "ran"
+    (copied / "custom.py").write_text(f"open({str(proof)!r}, 'w')\nclass Custom: pass\n")
+    modules = json.loads((copied / "modules.json").read_text())
+    modules[2]["type"] = "custom.Custom"
+    (copied / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelFolderError):
+        TunedEmbeddings(str(copied))
+    assert not proof.exists()
