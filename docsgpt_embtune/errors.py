@@ -3,7 +3,8 @@
     EmbtuneError                 caught by the command line: one line on stderr, exit code 2
     ├── DatasetError             a file of questions or chunks cannot be used
     ├── ModelFolderError         a base model or a tuned folder cannot be used
-    └── TrainingError            training cannot start, or cannot end, with a usable model
+    ├── TrainingError            training cannot start, or cannot end, with a usable model
+    └── DeploymentError          a host's environment, settings or index cannot be read, or changed safely
 
 A bad argument of a function is a plain `ValueError`.
 """
@@ -23,3 +24,7 @@ class ModelFolderError(EmbtuneError):
 
 class TrainingError(EmbtuneError):
     """Training cannot start on these data, or ended without a usable model."""
+
+
+class DeploymentError(EmbtuneError):
+    """A host's environment, settings or stored chunks cannot be read, or cannot be changed safely."""
