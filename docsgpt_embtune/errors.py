@@ -4,7 +4,8 @@
     ├── DatasetError             a file of questions or chunks cannot be used
     ├── ModelFolderError         a base model or a tuned folder cannot be used
     ├── TrainingError            training cannot start, or cannot end, with a usable model
-    └── EvaluationError          two models cannot be compared on these questions
+    ├── EvaluationError          two models cannot be compared on these questions
+    └── DeploymentError          a host's environment, settings or index cannot be read, or changed safely
 
 A bad argument of a function is a plain `ValueError`.
 """
@@ -28,3 +29,7 @@ class TrainingError(EmbtuneError):
 
 class EvaluationError(EmbtuneError):
     """A comparison has no questions to stand on, a model gives unusable vectors, or the vector cache cannot be used."""
+
+
+class DeploymentError(EmbtuneError):
+    """A host's environment, settings or stored chunks cannot be read, or cannot be changed safely."""

@@ -1,0 +1,108 @@
+"""Put the hook into a Python environment, take it out, and say what is in force."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.files import write_text_atomically
+
+PTH_NAME = "docsgpt_embtune.pth"
+# One line, as `.pth` files want it. The package may be gone, or broken, when the file is still there: the host
+# starts all the same, and its log says why the tuned model is not the plugin's.
+PTH_LINE = (
+    "import sys; exec("
+    '"try:\\n import docsgpt_embtune.deployment.hook\\n'
+    "except Exception as error:\\n print('docsgpt-embtune: the hook is not active:', repr(error), file=sys.stderr)\""
+    ")\n"
+)
+
+_ASK = """
+import json, sys, sysconfig
+try:
+    import docsgpt_embtune.deployment.hook as hook
+    package, problem = hook.__file__, None
+except Exception as error:
+    package, problem = None, repr(error)
+print(json.dumps({"site": sysconfig.get_path("purelib"), "package": package, "problem": problem}))
+"""
+
+
+@dataclass(frozen=True)
+class HookStatus:
+    """What is in force in an environment.
+
+    Attributes:
+        python: The environment's interpreter.
+        pth: Where the hook's file is, or would be.
+        installed: Whether it is there.
+        current: Whether it says what this version writes.
+        importable: Whether that interpreter can import docsgpt-embtune.
+        problem: What the import said, if it failed.
+    """
+
+    python: Path
+    pth: Path
+    installed: bool
+    current: bool
+    importable: bool
+    problem: str | None
+
+
+def hook_status(python: Path) -> HookStatus:
+    """Ask an environment's own interpreter what it would do.
+
+    Args:
+        python: The interpreter that runs DocsGPT, e.g. `/venv/bin/python`.
+
+    Raises:
+        DeploymentError: If there is no such interpreter, or it does not answer.
+    """
+    try:
+        # -P: what lies in the current folder is not what the host imports.
+        asked = subprocess.run([str(python), "-P", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True)
+        answer = json.loads(asked.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
+        raise DeploymentError(
+            f"{python}: does not run as a Python interpreter ({error}); give --python the one that runs DocsGPT"
+        ) from error
+    pth = Path(answer["site"]) / PTH_NAME
+    found = pth.read_text(encoding="utf-8") if pth.is_file() else None
+    return HookStatus(
+        python, pth, found is not None, found == PTH_LINE, answer["package"] is not None, answer["problem"]
+    )
+
+
+def install_hook(python: Path) -> HookStatus:
+    """Write the hook's `.pth` into an environment; to repeat it changes nothing.
+
+    Raises:
+        DeploymentError: If docsgpt-embtune cannot be imported there, or the file cannot be written.
+    """
+    status = hook_status(python)
+    if not status.importable:
+        raise DeploymentError(
+            f"{python}: docsgpt-embtune cannot be imported there ({status.problem}); run first: "
+            f"{python} -m pip install docsgpt-embtune"
+        )
+    if not status.current:
+        try:
+            write_text_atomically(status.pth, PTH_LINE)
+        except OSError as error:
+            raise DeploymentError(
+                f"{status.pth}: cannot be written ({error.strerror}); run as the environment's owner"
+            ) from error
+    return hook_status(python)
+
+
+def uninstall_hook(python: Path) -> HookStatus:
+    """Remove the `.pth`, and nothing else; to repeat it changes nothing."""
+    status = hook_status(python)
+    try:
+        status.pth.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeploymentError(
+            f"{status.pth}: cannot be removed ({error.strerror}); run as the environment's owner"
+        ) from error
+    return hook_status(python)

@@ -1,0 +1,155 @@
+"""The hook in an unmodified host, in processes of their own as the host is."""
+
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook, uninstall_hook
+from docsgpt_embtune.errors import DeploymentError
+
+ROOT = Path(__file__).parents[2]
+
+# What of DocsGPT's module the hook relies on, in its own shape: a factory inside a static method.
+HOST = """
+class EmbeddingsSingleton:
+    _instances = {}
+
+    @staticmethod
+    def get_instance(name, *args, **kwargs):
+        return EmbeddingsSingleton._create_instance(name, *args, **kwargs)
+
+    @staticmethod
+    def _create_instance(name, *args, **kwargs):
+        return ("stock", name, args)
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    """A virtual environment of its own that sees this checkout and this interpreter's packages."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=True, with_pip=False)
+    site = next(folder.glob("lib/python*/site-packages"))
+    packages = Path(next(path for path in sys.path if path.endswith("site-packages")))
+    (site / "a.pth").write_text(f"{ROOT}\n{packages}\n")
+    return folder / "bin" / "python"
+
+
+@pytest.fixture
+def hooked(environment):
+    install_hook(environment)
+    yield environment
+    uninstall_hook(environment)
+
+
+@pytest.fixture
+def host(tmp_path):
+    package = tmp_path / "application" / "vectorstore"
+    package.mkdir(parents=True)
+    (tmp_path / "application" / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    (package / "base.py").write_text(HOST)
+    return tmp_path
+
+
+def run(python, host, code, **environment):
+    finished = subprocess.run(
+        [str(python), "-W", "ignore", "-c", code],
+        cwd=host, capture_output=True, text=True, timeout=120, env=environment,
+    )  # fmt: skip
+    assert finished.returncode == 0, finished.stderr
+    return finished
+
+
+ASK = "from application.vectorstore.base import EmbeddingsSingleton as E; print(type(E.get_instance({!r})).__name__)"
+
+
+def test_tuned_folder_is_ours_and_every_other_name_the_hosts(hooked, host, tiny_tuned_folder, tiny_base_folder):
+    assert run(hooked, host, ASK.format(str(tiny_tuned_folder))).stdout.strip() == "TunedEmbeddings"
+    assert run(hooked, host, ASK.format(str(tiny_base_folder))).stdout.strip() == "tuple"
+    assert run(hooked, host, ASK.format("huggingface_hkunlp/instructor-large")).stdout.strip() == "tuple"
+
+
+def test_without_the_hook_everything_is_the_hosts(environment, host, tiny_tuned_folder):
+    assert run(environment, host, ASK.format(str(tiny_tuned_folder))).stdout.strip() == "tuple"
+
+
+def test_environment_variable_turns_it_off(hooked, host, tiny_tuned_folder):
+    off = run(hooked, host, ASK.format(str(tiny_tuned_folder)), EMBTUNE_HOOK="off")
+    assert off.stdout.strip() == "tuple"
+
+
+def test_starting_the_host_imports_nothing_heavy(hooked, host):
+    heavy = "{'torch', 'logging', 'typing', 'importlib.util'}"
+    code = f"import sys, application.vectorstore.base; print(sorted({heavy} & set(sys.modules)))"
+    assert run(hooked, host, code).stdout == run(hooked, host, code, EMBTUNE_HOOK="off").stdout
+
+
+def test_host_that_changed_starts_and_the_log_says_so(hooked, host):
+    (host / "application" / "vectorstore" / "base.py").write_text("LATER = True\n")
+    started = run(hooked, host, "import application.vectorstore.base as base; print(base.LATER)")
+    assert started.stdout.strip() == "True"
+    assert "cannot hook into application.vectorstore.base" in started.stderr
+
+
+def test_host_that_cannot_be_imported_fails_as_it_would_without_us(hooked, host):
+    (host / "application" / "vectorstore" / "base.py").write_text("raise RuntimeError('its own')\n")
+    code = "try:\n import application.vectorstore.base\nexcept RuntimeError as error:\n print(error)"
+    assert run(hooked, host, code).stdout.strip() == "its own"
+
+
+def test_package_gone_but_hook_left_behind_does_not_stop_python(environment, host):
+    pth = hook_status(environment).pth
+    pth.write_text(PTH_LINE)
+    checkout = pth.with_name("a.pth")
+    paths = checkout.read_text()
+    checkout.unlink()
+    try:
+        started = run(environment, host, "print('up')")
+    finally:
+        checkout.write_text(paths)
+        pth.unlink()
+    assert started.stdout.strip() == "up"
+    assert "docsgpt-embtune: the hook is not active: ModuleNotFoundError" in started.stderr
+
+
+def test_damaged_model_raises_and_the_log_says_which(hooked, host, tiny_tuned_folder, tmp_path):
+    damaged = shutil.copytree(tiny_tuned_folder, tmp_path / "damaged")
+    (damaged / "model.safetensors").write_bytes(b"")
+    code = f"try:\n {ASK.format(str(damaged))}\nexcept Exception as error:\n print(type(error).__name__)"
+    started = run(hooked, host, code)
+    assert started.stdout.strip() == "ModelFolderError"
+    assert f"cannot load the tuned model {damaged}" in started.stderr
+
+
+def test_install_twice_and_uninstall_twice_leave_no_trace(environment):
+    site = hook_status(environment).pth.parent
+    before = sorted(path.name for path in site.iterdir())
+    assert not hook_status(environment).installed
+    assert install_hook(environment).current
+    assert install_hook(environment).installed
+    assert not uninstall_hook(environment).installed
+    uninstall_hook(environment)
+    assert sorted(path.name for path in site.iterdir()) == before
+
+
+def test_older_hook_is_replaced(environment):
+    pth = hook_status(environment).pth
+    pth.write_text("import docsgpt_embtune\n")
+    assert hook_status(environment).installed
+    assert not hook_status(environment).current
+    assert install_hook(environment).current
+    uninstall_hook(environment)
+
+
+def test_environment_without_the_package_is_refused(tmp_path):
+    venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
+    python = tmp_path / "bare" / "bin" / "python"
+    with pytest.raises(DeploymentError, match="-m pip install docsgpt-embtune"):
+        install_hook(python)
+    with pytest.raises(DeploymentError, match="does not run as a Python interpreter"):
+        hook_status(tmp_path / "absent")
