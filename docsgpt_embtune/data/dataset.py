@@ -135,15 +135,26 @@ def query_digest(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def save_dataset(dataset: RetrievalDataset, path: str | Path) -> None:
-    """Write the explicit form, which no reader can misunderstand."""
-    content = {
-        "queries": dict(dataset.queries),
-        "corpus": dict(dataset.corpus),
-        "relevant_docs": {query_id: list(ids) for query_id, ids in dataset.relevant_docs.items()},
-        "irrelevant_docs": {query_id: list(ids) for query_id, ids in dataset.irrelevant_docs.items()},
-    }
-    write_text_atomically(Path(path), json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+def save_dataset(dataset: RetrievalDataset, path: str | Path, *, corpus: str | Path | None = None) -> None:
+    """Write the explicit form, which no reader can misunderstand.
+
+    Args:
+        dataset: What to write.
+        path: The questions and judgments, and the corpus with them unless `corpus` is given.
+        corpus: Where the chunks go instead, to be shared by several splits.
+    """
+    content: dict[str, Any] = {"queries": dict(dataset.queries)}
+    if corpus is None:
+        content["corpus"] = dict(dataset.corpus)
+    else:
+        _write_json(Path(corpus), dict(dataset.corpus))
+    content["relevant_docs"] = {query_id: list(ids) for query_id, ids in dataset.relevant_docs.items()}
+    content["irrelevant_docs"] = {query_id: list(ids) for query_id, ids in dataset.irrelevant_docs.items()}
+    _write_json(Path(path), content)
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

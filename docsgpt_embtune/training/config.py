@@ -16,11 +16,11 @@ class TrainConfig:
     """
 
     loss: LossName = "online-contrastive"
-    epochs: int = 3  # at most: the best one on validation is kept
-    batch_size: int = 32  # (question, chunk) pairs, or for multiple-negatives-ranking questions, in a step
-    learning_rate: float = 5e-5
+    epochs: int = 1  # at most: the best one on validation is kept; few questions are learned by heart in two
+    batch_size: int = 10  # rows in a step: (question, chunk) pairs, or questions with their chunks for ranking
+    learning_rate: float = 2e-5
     warmup: float = 0.1  # of all steps; then linear decay to zero
-    mined_negatives: int = 3  # per question without a bad chunk, where the loss needs one
+    negatives: int = 1  # bad chunks for each good one, where the loss takes them; what is not given is mined
     seed: int = 13
     precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
     device: str | None = None  # torch's name; None takes a GPU where there is one
@@ -29,13 +29,16 @@ class TrainConfig:
         """Check every field, as each may come from a command line."""
         _require(self.loss in get_args(LossName), "loss", self.loss, f"one of {', '.join(get_args(LossName))}")
         _require(
-            self.precision in get_args(Precision), "precision", self.precision, f"one of {', '.join(get_args(Precision))}"
+            self.precision in get_args(Precision),
+            "precision",
+            self.precision,
+            f"one of {', '.join(get_args(Precision))}",
         )
         _require(1 <= self.epochs <= 1000, "epochs", self.epochs, "1 to 1000")
         _require(2 <= self.batch_size <= 65536, "batch_size", self.batch_size, "2 to 65536")
         _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1, e.g. 2e-5")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps, 0 up to 1")
-        _require(1 <= self.mined_negatives <= 100, "mined_negatives", self.mined_negatives, "1 to 100")
+        _require(1 <= self.negatives <= 100, "negatives", self.negatives, "1 to 100")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def to_dict(self) -> dict[str, Any]:

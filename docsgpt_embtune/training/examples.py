@@ -61,8 +61,8 @@ def build_examples(questions: Sequence[Question], loss: LossName) -> TrainingExa
 
     Args:
         questions: What to train on.
-        loss: "online-contrastive" and "cosine-similarity" take (question, chunk, label) pairs, the good and the
-            bad ones of a question in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), as
+        loss: "online-contrastive" and "cosine-similarity" take (question, chunk, label) pairs, a good chunk and its
+            share of the bad ones in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), as
             many bad ones as every question has.
 
     Returns:
@@ -77,23 +77,19 @@ def _labelled(questions: Sequence[Question], label_type: type[int] | type[float]
     rows: dict[str, list[Any]] = {"anchor": [], "text": [], "label": []}
     groups, good_texts = [], []
     for question in questions:
-        pairs = _interleaved(
-            [(text, label_type(1)) for text in question.good], [(text, label_type(0)) for text in question.bad]
-        )
-        start = len(rows["anchor"])
-        groups.append(tuple(range(start, start + len(pairs))))
-        good_texts.append(frozenset(question.good))
-        rows["anchor"] += [question.text] * len(pairs)
-        rows["text"] += [text for text, _ in pairs]
-        rows["label"] += [label for _, label in pairs]
+        for good, bad in _dealt(question):
+            start = len(rows["anchor"])
+            rows["anchor"] += [question.text] * (1 + len(bad))
+            rows["text"] += [good, *bad]
+            rows["label"] += [label_type(1), *[label_type(0)] * len(bad)]
+            groups.append(tuple(range(start, len(rows["anchor"]))))
+            good_texts.append(frozenset(question.good))
     return TrainingExamples(Dataset.from_dict(rows), tuple(groups), tuple(good_texts))
 
 
-def _interleaved(good: list[Any], bad: list[Any]) -> list[Any]:
-    # Good and bad in turn, so that a group too large for a batch still has both labels in each part.
-    paired = [pair for both in zip(good, bad, strict=False) for pair in both]
-    shared = min(len(good), len(bad))
-    return paired + good[shared:] + bad[shared:]
+def _dealt(question: Question) -> list[tuple[str, tuple[str, ...]]]:
+    """Deal the bad chunks out to the good ones, so that no group is all of one label while bad ones last."""
+    return [(good, question.bad[n :: len(question.good)]) for n, good in enumerate(question.good)]
 
 
 def _ranked(questions: Sequence[Question]) -> TrainingExamples:
@@ -158,7 +154,7 @@ class GroupedBatchSampler(DefaultBatchSampler):
         batch: list[int] = []
         texts: set[str] = set()
         good: set[str] = set()
-        left_over = []
+        left_over: list[int] = []
         for position, group in enumerate(waiting):
             rows = self.examples.groups[group]
             if batch and len(batch) + len(rows) > self.batch_size:

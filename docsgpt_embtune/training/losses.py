@@ -44,8 +44,10 @@ class EachTextOnce(torch.nn.Module):
         """Compute the loss of a batch, given one mapping of tokens (B, L) per column."""
         features = list(sentence_features)
         tokens, place = unique_texts(features, self.model.tokenizer.pad_token_id or 0)
-        embeddings = self._embed(tokens)[place]  # (columns * B, D)
-        loss: torch.Tensor = self.loss.compute_loss_from_embeddings(list(embeddings.chunk(len(features))), labels)
+        embeddings = self._embed(tokens)[place].float()  # (columns * B, D)
+        # Distances of near neighbours differ in digits that bf16 does not have.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            loss: torch.Tensor = self.loss.compute_loss_from_embeddings(list(embeddings.chunk(len(features))), labels)
         return loss
 
     def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -54,7 +56,9 @@ class EachTextOnce(torch.nn.Module):
         vectors = []
         for rows in passes:
             longest = lengths[rows[0]]
-            vectors.append(self.model({key: value[rows, :longest] for key, value in tokens.items()})["sentence_embedding"])
+            vectors.append(
+                self.model({key: value[rows, :longest] for key, value in tokens.items()})["sentence_embedding"]
+            )
         order = torch.tensor([row for rows in passes for row in rows], device=vectors[0].device)
         return torch.cat(vectors)[torch.argsort(order)]  # (U, D), in the order of `tokens`
 
@@ -81,7 +85,7 @@ def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
 
 def make_loss(model: SentenceTransformer, name: LossName) -> torch.nn.Module:
     """Return the loss that the trainer takes."""
-    loss = LOSSES[name](model)
+    loss: torch.nn.Module = LOSSES[name](model)
     # Cutting padding off the right end is only right where that is the end that is padded.
     if getattr(model.tokenizer, "padding_side", "right") != "right":
         return loss
@@ -103,9 +107,8 @@ def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[
 
     def joined(key: str) -> torch.Tensor:
         filler = pad_token_id if key == "input_ids" else 0
-        return torch.cat(
-            [torch.nn.functional.pad(column[key], (0, longest - column[key].shape[1]), value=filler) for column in features]
-        )
+        columns = [column[key] for column in features]
+        return torch.cat([torch.nn.functional.pad(c, (0, longest - c.shape[1]), value=filler) for c in columns])
 
     tokens = {key: joined(key) for key in token_keys}
     # With the mask, as a text may hold the padding token itself.

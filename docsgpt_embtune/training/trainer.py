@@ -1,12 +1,10 @@
 """From a dataset to a model folder: mine what is missing, train, keep the best epoch, write it."""
 
-import logging
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,15 +16,15 @@ from transformers import PrinterCallback, TrainerCallback, set_seed
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, resolve_precision
 from docsgpt_embtune.training.examples import TrainingExamples, build_examples, questions_of, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.negatives import mine_negatives
-from docsgpt_embtune.training.validation import ValidationPool
-
-logger = logging.getLogger(__name__)
+from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
 
 
 @dataclass(frozen=True)
@@ -35,27 +33,35 @@ class TunedModel:
 
     Attributes:
         model: Carries the weights of the best epoch, in fp32.
-        baseline_ndcg: nDCG@10 of the base model, of each validation query (Q,).
-        epoch_ndcg: The same after each epoch (epochs, Q).
+        baseline: Scores of the base model on the validation questions.
+        epochs: The same after each epoch.
+        precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
-        seconds: Of training and validation, without loading and writing.
+        seconds: Of mining, training and validation, without loading and writing.
     """
 
     model: SentenceTransformer
-    baseline_ndcg: np.ndarray
-    epoch_ndcg: np.ndarray
+    baseline: QueryScores
+    epochs: list[QueryScores]
+    precision: Precision
     mined: int
     seconds: float
 
     @property
     def best_epoch(self) -> int:
-        """Number of the epoch that was kept, from 1."""
-        return int(self.epoch_ndcg.mean(axis=1).argmax()) + 1
+        """Number of the epoch that was kept, from 1; of equal ones the first."""
+        ndcg = [mean_ndcg(scores) for scores in self.epochs]
+        return ndcg.index(max(ndcg)) + 1
+
+    @property
+    def judgment(self) -> Judgment:
+        """The best epoch against the base model, on the validation questions, which chose that epoch."""
+        return judge(self.baseline, self.epochs[self.best_epoch - 1])
 
     @property
     def improved(self) -> bool:
         """Whether validation prefers the best epoch to the base model."""
-        return bool(self.epoch_ndcg[self.best_epoch - 1].mean() > self.baseline_ndcg.mean())
+        return mean_ndcg(self.epochs[self.best_epoch - 1]) > mean_ndcg(self.baseline)
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
@@ -76,7 +82,11 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
 
 
 def tune(
-    model: SentenceTransformer, training: RetrievalDataset, validation: RetrievalDataset, config: TrainConfig
+    model: SentenceTransformer,
+    training: RetrievalDataset,
+    validation: RetrievalDataset,
+    config: TrainConfig,
+    say: Callable[[str], None] = lambda line: None,
 ) -> TunedModel:
     """Tune a model in place and leave it at its best epoch by validation nDCG@10.
 
@@ -85,6 +95,7 @@ def tune(
         training: Questions to learn from.
         validation: Questions to choose the epoch by; none of them may be in `training`.
         config: Settings.
+        say: Takes one line of plain text before each stage, and after each epoch.
 
     Raises:
         TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
@@ -93,19 +104,24 @@ def tune(
     set_seed(config.seed)
     precision = resolve_precision(config.precision, model.device)
     encode = Encoder(model, precision)
+    say(f"computing   in {precision} on {model.device}")
     vectors = _BaseVectors(encode, training, validation)
     pool = ValidationPool(validation, vectors.queries(validation), vectors.corpus(validation))
-    baseline_ndcg = pool.ndcg(encode)
+    baseline = pool.score(encode)
     mined = _mine_where_needed(training, config, vectors)
+    if mined:
+        say(f"mined       {sum(map(len, mined.values())):,} bad chunks for {len(mined):,} questions that had too few")
     examples = build_examples(questions_of(training, mined), config.loss)
-    best = KeepBestEpoch(pool, encode)
+    say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {len(pool.doc_ids):,} chunks)")
+    best = KeepBestEpoch(pool, encode, say)
     with _no_dropout(model), _attention_for(model, precision):
         _run_trainer(model, examples, config, precision, best)
     best.restore(model)
     return TunedModel(
         model=model,
-        baseline_ndcg=baseline_ndcg,
-        epoch_ndcg=np.stack(best.epoch_ndcg),
+        baseline=baseline,
+        epochs=best.epochs,
+        precision=precision,
         mined=sum(map(len, mined.values())),
         seconds=time.monotonic() - started,
     )
@@ -129,23 +145,12 @@ class _BaseVectors:
 def _mine_where_needed(
     dataset: RetrievalDataset, config: TrainConfig, vectors: _BaseVectors
 ) -> dict[str, tuple[str, ...]]:
-    """Find bad chunks for questions without one, where the loss cannot learn from good ones alone."""
-    lacking = [query_id for query_id in dataset.queries if not dataset.irrelevant_docs.get(query_id)]
-    some_have = len(lacking) < len(dataset.queries)
-    # OnlineContrastive needs both labels; the columns of MultipleNegativesRanking must be filled in every row.
-    needed = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_have)
-    if not (lacking and needed):
+    """Fill up bad chunks, where the loss cannot learn from good ones alone or needs as many in every row."""
+    some_given = bool(dataset.irrelevant_docs)
+    if not (config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)):
         return {}
-    rows = {query_id: row for row, query_id in enumerate(dataset.queries)}
-    mined = mine_negatives(
-        dataset,
-        lacking,
-        vectors.queries(dataset)[[rows[query_id] for query_id in lacking]],
-        list(dataset.corpus),
-        vectors.corpus(dataset),
-        per_query=config.mined_negatives,
-    )
-    if config.loss == "online-contrastive" and not some_have and not any(mined.values()):
+    mined = mine_negatives(dataset, vectors.queries(dataset), vectors.corpus(dataset), per_good=config.negatives)
+    if not (some_given or mined):
         raise TrainingError(
             f"no bad chunks are given and none could be mined from {len(dataset.corpus)} chunks; give the whole "
             "corpus, or bad chunks, or --loss multiple-negatives-ranking"
@@ -154,7 +159,11 @@ def _mine_where_needed(
 
 
 def _run_trainer(
-    model: SentenceTransformer, examples: TrainingExamples, config: TrainConfig, precision: Precision, best: "KeepBestEpoch"
+    model: SentenceTransformer,
+    examples: TrainingExamples,
+    config: TrainConfig,
+    precision: Precision,
+    best: "KeepBestEpoch",
 ) -> None:
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch:
         arguments = SentenceTransformerTrainingArguments(
@@ -189,7 +198,7 @@ def _run_trainer(
 
 @contextmanager
 def _no_dropout(model: SentenceTransformer) -> Iterator[None]:
-    """Train without dropout: on a CPU it costs a quarter of a step, and one epoch on few questions gains nothing by it."""
+    """Train without dropout: it costs a quarter of a step on a CPU, and the best epoch is the first or second."""
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     rates = [layer.p for layer in layers]
     for layer in layers:
@@ -204,7 +213,7 @@ def _no_dropout(model: SentenceTransformer) -> Iterator[None]:
 @contextmanager
 def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator[None]:
     """Use plain attention for bf16 on a CPU: torch's fused kernel takes a third of the step there, in its backward."""
-    transformer = model[0].auto_model
+    transformer: Any = model[0].auto_model
     usual = transformer.config._attn_implementation
     if precision == "bf16" and model.device.type == "cpu":
         transformer.set_attn_implementation("eager")
@@ -221,20 +230,23 @@ class KeepBestEpoch(TrainerCallback):
     goes on with the last weights instead.
     """
 
-    def __init__(self, pool: ValidationPool, encode: Encoder) -> None:
+    def __init__(self, pool: ValidationPool, encode: Encoder, say: Callable[[str], None]) -> None:
         self.pool = pool
         self.encode = encode
-        self.epoch_ndcg: list[np.ndarray] = []
+        self.say = say
+        self.epochs: list[QueryScores] = []
         self._best: dict[str, torch.Tensor] = {}
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, model: SentenceTransformer, **_: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
         """Measure; copy the weights if they are the best so far, a tie going to the earlier epoch."""
+        model: SentenceTransformer = context["model"]
         model.eval()
-        ndcg = self.pool.ndcg(self.encode)
+        scores = self.pool.score(self.encode)
         model.train()
-        if not self.epoch_ndcg or ndcg.mean() > max(earlier.mean() for earlier in self.epoch_ndcg):
+        if not self.epochs or mean_ndcg(scores) > max(map(mean_ndcg, self.epochs)):
             self._best = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-        self.epoch_ndcg.append(ndcg)
+        self.epochs.append(scores)
+        self.say(f"epoch {len(self.epochs)}     validation {CHOSEN_BY} {mean_ndcg(scores):.3f}")
 
     def restore(self, model: SentenceTransformer) -> None:
         """Put the best weights back into the model."""
@@ -245,7 +257,7 @@ class KeepBestEpoch(TrainerCallback):
 class StopOnBrokenLoss(TrainerCallback):
     """End the run at once when the loss is no longer a number."""
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Raise TrainingError if the logged loss is not finite."""
         if not np.isfinite(logs.get("loss", 0.0)):
             raise TrainingError(f"the loss became {logs['loss']} at step {state.global_step}; lower --learning-rate")
@@ -262,8 +274,8 @@ class ProgressBar(TrainerCallback):
         """Move it."""
         self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
-        """Show the loss."""
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Show epoch and loss."""
         if "loss" in logs:
             self.bar.set_postfix(epoch=f"{state.epoch:.1f}", loss=f"{float(logs['loss']):.3f}")
 

@@ -1,0 +1,9 @@
+"""Write the bundled sample's corpus and its three splits.
+
+python scripts/sample.py --out runs/sample
+"""
+
+from docsgpt_embtune.cli import sample
+
+if __name__ == "__main__":
+    sample()
