@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from docsgpt_embtune import __version__
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.errors import EmbtuneError, TrainingError
 from docsgpt_embtune.files import write_text_atomically
@@ -45,7 +46,7 @@ def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.group(cls=EmbtuneGroup, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="docsgpt-embtune")
+@click.version_option(__version__)
 def main() -> None:
     """Tune DocsGPT's embeddings on your own questions, prove the gain, deploy it safely."""
 
@@ -92,10 +93,16 @@ def train(
     **settings: Any,
 ) -> None:
     """Tune an embedding model on questions with good and bad chunks, and write it if validation prefers it."""
+    import datasets
+    import transformers
+
     from docsgpt_embtune.model_folder import zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.summary import summary
 
+    # Bars for things that take no time, in between those that tell the time left.
+    transformers.utils.logging.disable_progress_bar()
+    datasets.disable_progress_bars()
     try:
         config = TrainConfig(**settings)
     except ValueError as error:
@@ -178,3 +185,7 @@ def check(
         write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
     if not report.proven:
         sys.exit(EXIT_NO)
+
+
+if __name__ == "__main__":
+    main()

@@ -143,6 +143,10 @@ def _difference(gains: npt.NDArray[np.float64], seed: int) -> Difference:
     changed = gains[gains != 0]  # to flip the sign of a zero changes nothing
     if not changed.size:
         return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
+    if gains.size == 1:  # one query says nothing of others: the difference may lie anywhere
+        return Difference(mean=mean, low=-1.0, high=1.0, p=1.0)
+    if changed.size == 1:  # scipy wants two; a zero adds no evidence
+        changed = np.append(changed, 0.0)
     test = stats.permutation_test(
         (changed,),
         np.mean,

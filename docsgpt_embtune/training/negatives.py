@@ -20,7 +20,7 @@ def mine_negatives(
     """Find the hardest chunks for each question that are probably not answers to it, where it has too few bad ones.
 
     Passed over are the good chunks, near-duplicates of them, and what scores so close to the best good chunk
-    that it may answer too. Where that leaves too few, the question gets fewer.
+    that it may answer too. Where that leaves too few in the first 100, the question gets fewer.
 
     Args:
         dataset: Questions, corpus and judgments.
@@ -46,7 +46,9 @@ def mine_negatives(
         judged_rows = [row_of[doc_id] for doc_id in (*good, *given)]
         good_embeddings = corpus_embeddings[judged_rows[: len(good)]]  # (G, D)
         ceiling = MAX_SHARE_OF_GOOD_SCORE * float((good_embeddings @ query_embeddings[position]).max())
-        candidates = rows[position][scores[position] <= ceiling]
+        safe = scores[position] <= ceiling
+        # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
+        candidates = rows[position][safe] if safe.any() else rows[position][::-1]
         likeness = (corpus_embeddings[candidates] @ good_embeddings.T).max(axis=1)  # (candidates,)
         kept = [row for row in candidates[likeness < NEAR_DUPLICATE] if row not in judged_rows][:wanted]
         if kept:

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from docsgpt_embtune import __version__
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.errors import TrainingError
@@ -18,7 +19,7 @@ from docsgpt_embtune.training.trainer import TunedModel, load_base, tune
 
 # Of the training questions, where no validation questions are given.
 VALIDATION_SHARE = 0.15
-_VERSIONS_OF = ("docsgpt-embtune", "sentence-transformers", "transformers", "torch", "faiss-cpu")
+_VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,11 @@ def train(
         },
         "validation": _validation_record(tuned, validation),
         "data": _data_record(training, validation),
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in _VERSIONS_OF}},
+        "versions": {
+            "docsgpt-embtune": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS_OF},
+        },
     }
     return TrainingReport(tuned, out, write_model_folder(model, found.folder, out, details))
 

@@ -83,3 +83,15 @@ def test_the_smallest_gain_shrinks_with_the_root_of_the_questions():
 def test_what_cannot_be_paired_is_refused(baseline, tuned):
     with pytest.raises(ValueError, match=r"metrics|queries"):
         judge(baseline, tuned)
+
+
+def one_change(queries: int):
+    baseline = {metric: {str(n): 0.0 for n in range(queries)} for metric in ("recall@1", "ndcg@10")}
+    return baseline, {metric: {**values, "0": 1.0} for metric, values in baseline.items()}
+
+
+@pytest.mark.parametrize("queries", [1, 2, 50])
+def test_one_changed_query_is_no_evidence(queries):
+    judgment = judge(*one_change(queries))
+    assert judgment.verdict == "not enough evidence"
+    assert judgment.differences["recall@1"].p >= 0.5

@@ -1,0 +1,42 @@
+import pytest
+
+from docsgpt_embtune.data.chunking import chunk_text
+
+
+def words(text: str) -> int:
+    return len(text.split())
+
+
+PARAGRAPHS = "\n\n".join(f"Paragraph {n} has some words. " + "It goes on. " * n for n in range(12))
+
+
+def test_chunks_stay_within_the_bounds_and_lose_nothing():
+    chunks = chunk_text(PARAGRAPHS, count_tokens=words, max_tokens=30, min_tokens=12)
+    assert all(words(chunk) <= 30 for chunk in chunks)
+    assert " ".join(chunks).split() == PARAGRAPHS.split()
+
+
+def test_cuts_at_paragraphs_before_sentences():
+    text = "One two three.\n\nFour five six. Seven eight nine."
+    assert chunk_text(text, count_tokens=words, max_tokens=6, min_tokens=3) == [
+        "One two three.",
+        "Four five six. Seven eight nine.",
+    ]
+
+
+def test_small_pieces_are_merged_up_to_the_minimum():
+    assert chunk_text("a\n\nb\n\nc\n\nd", count_tokens=words, max_tokens=3, min_tokens=2) == ["a\n\nb", "c\n\nd"]
+
+
+def test_text_without_any_break_is_cut_between_words():
+    chunks = chunk_text("word " * 25, count_tokens=words, max_tokens=10, min_tokens=1)
+    assert [words(chunk) for chunk in chunks] == [10, 10, 5]
+
+
+def test_blank_text_gives_no_chunk():
+    assert chunk_text(" \n\n \n", count_tokens=words) == []
+
+
+def test_bounds_are_checked():
+    with pytest.raises(ValueError, match="got 5 and 3"):
+        chunk_text("text", count_tokens=words, max_tokens=3, min_tokens=5)

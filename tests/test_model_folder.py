@@ -1,0 +1,175 @@
+import json
+import stat
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.model_folder import (
+    fingerprint,
+    read_manifest,
+    verify,
+    write_model_folder,
+    zip_model_folder,
+)
+from docsgpt_embtune.training.base_models import BUNDLED, BaseModel, resolve_base
+from docsgpt_embtune.training.trainer import load_base
+
+TEXTS = ["logs are kept", "a worker is restarted", "ünïcödé 数据"]
+
+
+@pytest.fixture
+def written(tiny_base_folder, tmp_path):
+    def write(name="tuned", shift=0.01):
+        model = load_base(BaseModel("tiny", tiny_base_folder), "cpu")
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter += shift
+        write_model_folder(model, tiny_base_folder, tmp_path / name, {"base": {"name": "tiny"}})
+        return model, tmp_path / name
+
+    return write
+
+
+def test_layout_is_the_one_that_old_versions_read(written):
+    _, folder = written()
+    types = [module["type"] for module in json.loads((folder / "modules.json").read_text())]
+    assert types == [f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Normalize")]
+    assert set(json.loads((folder / "sentence_bert_config.json").read_text())) == {"max_seq_length", "do_lower_case"}
+    pooling = json.loads((folder / "1_Pooling" / "config.json").read_text())
+    assert pooling["pooling_mode_mean_tokens"] is True
+    assert pooling["word_embedding_dimension"] == 32
+    assert not [key for key in pooling if key in ("pooling_mode", "embedding_dimension")]
+
+
+def test_vectors_are_the_tuned_models_and_weights_are_fp32(written):
+    from safetensors.torch import load_file
+
+    model, folder = written()
+    assert np.allclose(SentenceTransformer(str(folder), device="cpu").encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+    assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float32}
+
+
+def test_every_file_can_be_read_by_other_users(written):
+    _, folder = written()
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [folder, *folder.rglob("*")]}
+    assert all(mode & 0o444 == 0o444 for mode in modes.values()), modes
+
+
+def test_base_that_does_not_normalise_gets_it(tiny_base_folder, tmp_path):
+    transformer = Transformer(str(tiny_base_folder))
+    SentenceTransformer(modules=[transformer, Pooling(32, "cls")], device="cpu").save(str(tmp_path / "base"))
+    base = BaseModel("cls", tmp_path / "base")
+    write_model_folder(load_base(base, "cpu"), base.folder, tmp_path / "tuned", {})
+    served = SentenceTransformer(str(tmp_path / "tuned"), device="cpu")
+    assert np.linalg.norm(served.encode(TEXTS), axis=1) == pytest.approx(1.0)
+    assert json.loads((tmp_path / "tuned/1_Pooling/config.json").read_text())["pooling_mode_cls_token"] is True
+
+
+def test_plain_transformer_becomes_a_base(tiny_base_folder, tmp_path):
+    source = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    source[0].auto_model.save_pretrained(tmp_path / "bert")
+    source.tokenizer.save_pretrained(tmp_path / "bert")
+    model = load_base(resolve_base(str(tmp_path / "bert")), "cpu")
+    write_model_folder(model, tmp_path / "bert", tmp_path / "tuned", {})
+    assert np.allclose(SentenceTransformer(str(tmp_path / "tuned"), device="cpu").encode(TEXTS), model.encode(TEXTS))
+
+
+def test_module_that_needs_remote_code_is_refused(tiny_base_folder, tmp_path):
+    class Rotate(torch.nn.Module):
+        def forward(self, features):
+            return features
+
+    model = load_base(BaseModel("tiny", tiny_base_folder), "cpu")
+    model.insert(1, Rotate())
+    with pytest.raises(ModelFolderError, match="module 1 of the model is a Rotate"):
+        write_model_folder(model, tiny_base_folder, tmp_path / "tuned", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_vectors_that_are_not_finite_are_never_written(tiny_base_folder, tmp_path):
+    model = load_base(BaseModel("tiny", tiny_base_folder), "cpu")
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    with pytest.raises(ModelFolderError, match="not finite"):
+        write_model_folder(model, tiny_base_folder, tmp_path / "tuned", {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_fingerprint_is_of_the_vectors_and_not_of_the_rest(written):
+    _, folder = written()
+    before = fingerprint(folder)
+    (folder / "README.md").write_text("a note")
+    assert fingerprint(folder) == before
+    _, other = written("other", shift=0.02)
+    assert fingerprint(other) != before
+
+
+@pytest.mark.parametrize(
+    "name", ["sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json", "model.safetensors"]
+)
+def test_any_change_that_matters_is_found(written, name):
+    _, folder = written()
+    verify(folder)
+    path = folder / name
+    path.write_bytes(path.read_bytes()[:-1] + b" ")
+    with pytest.raises(ModelFolderError, match="half-copied or changed"):
+        verify(folder)
+
+
+def test_prompts_are_part_of_the_identity(written):
+    _, folder = written()
+    (folder / "config_sentence_transformers.json").write_text(json.dumps({"prompts": {"query": "find: "}}))
+    with pytest.raises(ModelFolderError, match="half-copied or changed"):
+        verify(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "fingerprint": "x"}'])
+def test_broken_manifest_is_said(written, content):
+    _, folder = written()
+    (folder / "embtune.json").write_text(content)
+    with pytest.raises(ModelFolderError, match=r"broken|schema 2"):
+        read_manifest(folder)
+
+
+def test_replacing_is_one_step_and_leaves_nothing_behind(written, tmp_path):
+    _, folder = written()
+    first = fingerprint(folder)
+    written(shift=0.02)
+    assert fingerprint(folder) != first
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
+def test_zip_holds_the_files_at_its_root_and_is_the_same_each_time(written, tmp_path):
+    _, folder = written()
+    first = zip_model_folder(folder).read_bytes()
+    (folder / "modules.json").touch()
+    again = zip_model_folder(folder, tmp_path / "again.zip")
+    assert again.read_bytes() == first
+    with zipfile.ZipFile(again) as archive:
+        archive.extractall(tmp_path / "unpacked")
+    assert verify(tmp_path / "unpacked") == read_manifest(folder)
+
+
+def test_bundled_weights_are_the_published_ones():
+    found = resolve_base(BUNDLED)
+    assert found.name == "sentence-transformers/all-MiniLM-L6-v2"
+    assert load_base(found, "cpu").get_embedding_dimension() == 384
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "not a/model name!"])
+def test_base_that_is_nowhere_is_said(name):
+    with pytest.raises(ModelFolderError, match=r"no such folder|neither a folder"):
+        resolve_base(name)
+
+
+def test_hub_name_without_a_network_says_what_to_do(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelFolderError, match="--base bundled"):
+        resolve_base("WhereIsAI/UAE-Large-V1")

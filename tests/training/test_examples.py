@@ -1,0 +1,81 @@
+from collections import Counter
+
+import pytest
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.training.examples import GroupedBatchSampler, Question, build_examples, questions_of
+
+MANY = [Question(f"q{n}", (f"good {n}", f"good {n + 1}"), (f"bad {n}", f"bad {n + 1}")) for n in range(40)]
+
+
+def test_online_contrastive_gets_every_good_and_every_bad_chunk():
+    rows = build_examples([Question("q", ("g1", "g2", "g3"), ("b1", "b2"))], "online-contrastive").rows
+    assert sorted((row["anchor"], row["text"], row["label"]) for row in rows) == [
+        ("q", "b1", 0), ("q", "b2", 0), ("q", "g1", 1), ("q", "g2", 1), ("q", "g3", 1),
+    ]  # fmt: skip
+    assert all(isinstance(label, int) for label in rows["label"])
+
+
+def test_cosine_similarity_gets_good_ones_alone_where_there_are_no_bad_ones():
+    rows = build_examples([Question("q", ("g",), ()), Question("r", ("h",), ("b",))], "cosine-similarity").rows
+    assert [(row["text"], row["label"]) for row in rows] == [("g", 1.0), ("h", 1.0), ("b", 0.0)]
+    assert all(isinstance(label, float) for label in rows["label"])
+
+
+def test_ranking_gets_triplets_or_pairs():
+    triplets = build_examples([Question("q", ("g1", "g2"), ("b1", "b2"))], "multiple-negatives-ranking").rows
+    assert triplets.column_names == ["anchor", "positive", "negative_1", "negative_2"]
+    assert [row["negative_1"] for row in triplets] == ["b1", "b2"]
+    pairs = build_examples([Question("q", ("g",), ()), Question("r", ("h",), ("b",))], "multiple-negatives-ranking")
+    assert pairs.rows.column_names == ["anchor", "positive"]
+
+
+def test_question_under_two_ids_has_the_good_chunks_of_both_and_none_of_them_bad():
+    dataset = RetrievalDataset(
+        queries={"1": "same", "2": "same"},
+        corpus={"a": "A", "b": "B", "c": "C"},
+        relevant_docs={"1": ("a",), "2": ("b",)},
+        irrelevant_docs={"1": ("b", "c")},
+    )
+    assert questions_of(dataset, {"2": ("a",)}) == [Question("same", ("A", "B"), ("C",))]
+
+
+@pytest.mark.parametrize("loss", ["online-contrastive", "cosine-similarity"])
+@pytest.mark.parametrize("epoch", [0, 1])
+def test_good_chunk_and_its_bad_one_share_a_batch(loss, epoch):
+    examples = build_examples(MANY, loss)
+    sampler = GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=1)
+    sampler.set_epoch(epoch)
+    batches = list(sampler)
+    assert Counter(row for batch in batches for row in batch) == Counter(range(len(examples.rows)))
+    assert len(sampler) == len(batches)
+    batch_of = {row: number for number, batch in enumerate(batches) for row in batch}
+    for group in examples.groups:
+        assert len(group) == 2
+        assert len({batch_of[row] for row in group}) == 1
+    assert max(map(len, batches)) <= 10
+
+
+def test_no_good_chunk_stands_as_a_negative_in_a_ranking_batch():
+    examples = build_examples(MANY, "multiple-negatives-ranking")
+    good_of = {question.text: set(question.good) for question in MANY}
+    batches = list(GroupedBatchSampler(examples, 16, in_batch_negatives=True, seed=1))
+    assert Counter(row for batch in batches for row in batch) == Counter(range(len(examples.rows)))
+    for batch in batches:
+        rows = [examples.rows[row] for row in batch]
+        for own in rows:
+            others = [text for row in rows if row is not own for key, text in row.items() if key != "anchor"]
+            assert good_of[own["anchor"]].isdisjoint(others)
+
+
+def test_epochs_are_shuffled_apart_and_seeds_repeat():
+    examples = build_examples(MANY, "online-contrastive")
+    first, again, other = (GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=s) for s in (1, 1, 2))
+    assert list(first) == list(again) != list(other)
+    again.set_epoch(1)
+    assert list(first) != list(again)
+
+
+def test_group_larger_than_a_batch_is_cut():
+    examples = build_examples([Question("q", ("g",), tuple(f"b{n}" for n in range(24)))], "online-contrastive")
+    assert [len(batch) for batch in GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=0)] == [10, 10, 5]

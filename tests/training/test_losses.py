@@ -1,0 +1,60 @@
+import pytest
+import torch
+
+from docsgpt_embtune.training.base_models import BaseModel
+from docsgpt_embtune.training.losses import LOSSES, EachTextOnce, make_loss, of_like_length, unique_texts
+from docsgpt_embtune.training.trainer import load_base
+from tests.conftest import TEXTS
+
+ANCHORS = ["How long are logs kept?", "How long are logs kept?", "Who restarts a worker?"]
+CHUNKS = [TEXTS[0], TEXTS[3], TEXTS[0]]
+
+
+@pytest.fixture
+def model(tiny_base_folder):
+    return load_base(BaseModel("tiny", tiny_base_folder), "cpu").eval()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_and_gradients_are_the_librarys_own(model, name):
+    labels = torch.tensor([1, 0, 0])
+    gradients = []
+    for loss in (make_loss(model, name), LOSSES[name](model)):
+        model.zero_grad()
+        value = loss([model.preprocess(ANCHORS), model.preprocess(CHUNKS)], labels)
+        value.backward()
+        gradients.append((value.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    (once, once_gradients), (plain, plain_gradients) = gradients
+    assert torch.allclose(once, plain, atol=1e-6)
+    assert len(once_gradients) == len(plain_gradients) > 0
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once_gradients, plain_gradients, strict=True))
+
+
+def test_each_distinct_text_is_encoded_once(model):
+    rows = []
+    model.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0]["input_ids"])))
+    make_loss(model, "online-contrastive")(
+        [model.preprocess(ANCHORS), model.preprocess(CHUNKS)], torch.tensor([1, 0, 0])
+    )
+    assert sum(rows) == 4  # two questions and two chunks, where the columns hold six texts
+
+
+def test_unique_texts_finds_its_way_back(model):
+    features = [model.preprocess(ANCHORS), model.preprocess(CHUNKS)]
+    tokens, place = unique_texts(features, 0)
+    assert place.tolist()[0] == place.tolist()[1]
+    assert place.tolist()[3] == place.tolist()[5]
+    length = features[1]["input_ids"].shape[1]
+    assert torch.equal(tokens["input_ids"][place[3:], :length], features[1]["input_ids"])
+
+
+def test_passes_hold_texts_of_like_length():
+    lengths = [200, 10, 190, 12, 9, 120]
+    passes = of_like_length(lengths)
+    assert sorted(position for rows in passes for position in rows) == list(range(len(lengths)))
+    assert passes == [[0, 2, 5], [3, 1, 4]]
+
+
+def test_left_padded_models_keep_the_librarys_way(model):
+    model.tokenizer.padding_side = "left"
+    assert not isinstance(make_loss(model, "online-contrastive"), EachTextOnce)

@@ -1,0 +1,31 @@
+import numpy as np
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.training.negatives import mine_negatives
+
+
+def at(degrees: float) -> list[float]:
+    return [np.cos(np.radians(degrees)), np.sin(np.radians(degrees))]
+
+
+# Cosine to the question at 0 degrees falls with the angle.
+ANGLES = {"closer": 5.0, "good": 20.0, "copy": 22.0, "near": 40.0, "middle": 55.0, "far": 80.0}
+CORPUS = np.array([at(angle) for angle in ANGLES.values()], dtype=np.float32)
+
+
+def mined(per_good: int, irrelevant_docs: dict | None = None):
+    dataset = RetrievalDataset({"q": "?"}, {d: d for d in ANGLES}, {"q": ("good",)}, irrelevant_docs or {})
+    return mine_negatives(dataset, np.array([at(0)], dtype=np.float32), CORPUS, per_good=per_good)
+
+
+def test_hardest_first_without_the_good_its_copy_and_what_scores_like_it():
+    assert mined(10) == {"q": ("near", "middle", "far")}
+
+
+def test_no_more_than_wanted():
+    assert mined(1) == {"q": ("near",)}
+
+
+def test_given_bad_chunks_count_and_are_not_mined_again():
+    assert mined(2, {"q": ("near",)}) == {"q": ("middle",)}
+    assert mined(1, {"q": ("near",)}) == {}

@@ -1,0 +1,186 @@
+"""The main job on a tiny model: real trainer, real files."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.metrics import mean_scores
+from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.encoding import Encoder
+from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.trainer import _BaseVectors
+from docsgpt_embtune.training.validation import ValidationPool, mean_ndcg
+
+NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
+VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written"]
+
+
+def dataset(nouns=NOUNS, verbs=VERBS) -> RetrievalDataset:
+    pairs = [(noun, verb) for noun in nouns for verb in verbs]
+    return RetrievalDataset(
+        queries={f"q-{n}-{v}": f"when is the {n} {v}" for n, v in pairs},
+        corpus={f"{n}-{v}": f"a {n} is {v} every night" for n, v in pairs},
+        relevant_docs={f"q-{n}-{v}": (f"{n}-{v}",) for n, v in pairs},
+    )
+
+
+TRAINING, VALIDATION = dataset(verbs=VERBS[:4]), dataset(verbs=VERBS[4:])
+CONFIG = TrainConfig(epochs=2, learning_rate=1e-3, precision="fp32", device="cpu")
+
+
+@pytest.fixture
+def tuned(tiny_base_folder, tmp_path):
+    def run(config=CONFIG, out="tuned", **options):
+        return train(TRAINING, VALIDATION, tmp_path / out, base=str(tiny_base_folder), config=config, **options)
+
+    return run
+
+
+@pytest.mark.parametrize("loss", ["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"])
+def test_each_loss_writes_a_folder_that_serves(tuned, loss):
+    report = tuned(
+        TrainConfig(loss=loss, epochs=1, learning_rate=1e-3, precision="fp32", device="cpu"), keep_worse=True
+    )
+    vector = TunedEmbeddings(str(report.folder)).embed_query("when is the log kept")
+    assert np.linalg.norm(vector) == pytest.approx(1.0, abs=1e-5)
+    assert report.manifest["training"]["loss"] == loss
+    assert report.manifest["training"]["mined_bad_chunks"] > 0 or loss != "online-contrastive"
+
+
+def test_the_best_epoch_is_what_is_saved(tuned, tiny_base_folder):
+    # A rate at which a later epoch undoes an earlier one, so that keeping the last would be seen.
+    report = tuned(replace(CONFIG, epochs=6, learning_rate=3e-2), keep_worse=True)
+    ndcg = [mean_ndcg(scores) for scores in report.tuned.epochs]
+    assert max(ndcg) != ndcg[-1]
+    base = Encoder(SentenceTransformer(str(tiny_base_folder), device="cpu"), "fp32")
+    vectors = _BaseVectors(base, VALIDATION)
+    pool = ValidationPool(VALIDATION, vectors.queries(VALIDATION), vectors.corpus(VALIDATION))
+    saved = pool.score(Encoder(SentenceTransformer(str(report.folder), device="cpu"), "fp32"))
+    assert mean_ndcg(saved) == pytest.approx(max(ndcg))
+    assert report.manifest["training"]["best_epoch"] == ndcg.index(max(ndcg)) + 1
+
+
+def test_same_seed_same_model_and_another_seed_another(tuned):
+    first, again = (tuned(out=name, keep_worse=True) for name in ("first", "again"))
+    other = tuned(replace(CONFIG, seed=14), out="other", keep_worse=True)
+    assert first.manifest["fingerprint"] == again.manifest["fingerprint"] != other.manifest["fingerprint"]
+
+
+def test_a_model_that_validation_does_not_prefer_is_not_written(tuned, tmp_path):
+    report = tuned(replace(CONFIG, learning_rate=1e-9))
+    assert report.folder is None
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_manifest_tells_where_the_model_comes_from_and_no_private_text(tuned):
+    report = tuned(keep_worse=True)
+    text = (report.folder / "embtune.json").read_text()
+    assert not any(question in text for question in TRAINING.queries.values())
+    manifest = json.loads(text)
+    questions = [*TRAINING.queries.values(), *VALIDATION.queries.values()]
+    assert manifest["data"]["seen_queries"] == sorted(map(query_digest, questions))
+    assert manifest["validation"]["tuned"] == mean_scores(report.tuned.epochs[report.tuned.best_epoch - 1])
+    assert manifest["data"]["training"]["sha256"] == TRAINING.fingerprint
+
+
+def test_validation_questions_are_taken_out_of_training(tiny_base_folder, tmp_path):
+    lines: list[str] = []
+    base = str(tiny_base_folder)
+    train(dataset(), VALIDATION, tmp_path / "out", base=base, config=CONFIG, keep_worse=True, say=lines.append)
+    assert "left out of training: 20 questions that validation asks too" in lines
+    with pytest.raises(TrainingError, match="every training question"):
+        train(VALIDATION, VALIDATION, tmp_path / "other", base=base, config=CONFIG)
+
+
+def test_without_validation_questions_some_are_held_out(tiny_base_folder, tmp_path):
+    report = train(TRAINING, None, tmp_path / "out", base=str(tiny_base_folder), config=CONFIG, keep_worse=True)
+    assert report.manifest["validation"]["queries"] == round(0.15 * len(TRAINING))
+    assert report.manifest["data"]["training"]["queries"] == len(TRAINING) - round(0.15 * len(TRAINING))
+
+
+def test_a_folder_of_somebody_elses_is_left_alone(tuned, tmp_path):
+    (tmp_path / "tuned").mkdir()
+    (tmp_path / "tuned" / "precious.txt").write_text("mine")
+    with pytest.raises(ModelFolderError, match="not a tuned model"):
+        tuned()
+    assert (tmp_path / "tuned" / "precious.txt").read_text() == "mine"
+
+
+def test_no_bad_chunk_to_be_found_is_said(tiny_base_folder, tmp_path):
+    lonely = RetrievalDataset({"q": "when", "r": "why"}, {"c": "a log"}, {"q": ("c",), "r": ("c",)})
+    with pytest.raises(TrainingError, match="none could be mined from 1 chunks"):
+        train(lonely, VALIDATION, tmp_path / "out", base=str(tiny_base_folder), config=CONFIG)
+
+
+def test_loss_that_is_no_number_ends_the_run(tuned, tmp_path):
+    with pytest.raises((TrainingError, ModelFolderError), match="lower --learning-rate"):
+        tuned(replace(CONFIG, epochs=30, learning_rate=0.99, warmup=0.0), keep_worse=True)
+    assert not (tmp_path / "tuned").exists()
+
+
+def write_files(folder: Path) -> list[str]:
+    save_dataset(TRAINING, folder / "train.json")
+    save_dataset(VALIDATION, folder / "val.json")
+    return ["--train", str(folder / "train.json"), "--val", str(folder / "val.json")]
+
+
+def test_command_line_writes_folder_and_zip(tiny_base_folder, tmp_path):
+    arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(tmp_path / "m" / "tuned")]
+    result = CliRunner().invoke(
+        main, ["train", *arguments, "--learning-rate", "1e-3", "--device", "cpu", "--zip", "--keep-worse"]
+    )
+    assert result.exit_code == 0, result.output
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == ["model-embeddings.zip", "tuned"]
+    assert str(tmp_path / "m" / "tuned") in result.stdout
+
+
+def test_command_line_says_no_with_exit_code_1(tiny_base_folder, tmp_path):
+    arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(tmp_path / "tuned")]
+    result = CliRunner().invoke(main, ["train", *arguments, "--learning-rate", "1e-9", "--device", "cpu"])
+    assert result.exit_code == 1
+    assert "nothing was written" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "option", [("--epochs", "0"), ("--learning-rate", "7"), ("--batch-size", "1"), ("--seed", "-1")]
+)
+def test_setting_out_of_range_is_one_line(option, tmp_path):
+    result = CliRunner().invoke(
+        main, ["train", *write_files(tmp_path), "--out", str(tmp_path / "out"), *option.split()]
+    )
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1
+    assert option[1] in result.stderr
+
+
+def test_ctrl_c_leaves_nothing_half_written(tiny_base_folder, tmp_path):
+    out = tmp_path / "models" / "tuned"
+    arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "docsgpt_embtune.cli", "train", *arguments, "--epochs", "1000", "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("epoch 2 "):
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert not out.parent.exists() or list(out.parent.iterdir()) == []
