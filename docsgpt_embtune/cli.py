@@ -153,6 +153,9 @@ def _guard(option: str, relevant_docs: Any) -> RetrievalDataset:
 )
 @click.option("--no-cache", is_flag=True, help="Embed everything anew, and keep nothing.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every number to this file.")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write a report to look at: one HTML file."
+)
 def check(
     baseline: str,
     tuned: str,
@@ -165,6 +168,7 @@ def check(
     cache: Path | None,
     no_cache: bool,
     json_path: Path | None,
+    report_path: Path | None,
 ) -> None:
     """Prove that a tuned model finds more than its baseline, searched as DocsGPT searches."""
     from docsgpt_embtune.evaluation.check import check_retrieval
@@ -183,6 +187,10 @@ def check(
     click.echo(summary(report))
     if json_path:
         write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+    if report_path:
+        from docsgpt_embtune.evaluation.report import write_report
+
+        write_report(report, report_path)
     if not report.proven:
         sys.exit(EXIT_NO)
 

@@ -125,6 +125,7 @@ class CheckReport:
         truncation: What the tuned model reads of the chunks.
         ks: Cutoffs of the metrics.
         store: What ranked.
+        seed: Of the resampling.
     """
 
     baseline: CheckedModel
@@ -135,6 +136,7 @@ class CheckReport:
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     ks: tuple[int, ...] = KS
     store: Store = "faiss"
+    seed: int = 0
 
     @property
     def verdict(self) -> Verdict:
@@ -169,7 +171,7 @@ class CheckReport:
                 name: {"name": model.name, "fingerprint": model.fingerprint}
                 for name, model in (("baseline", self.baseline), ("tuned", self.tuned))
             },
-            "settings": {"k": list(self.ks), "store": self.store, "depth": DEPTH},
+            "settings": {"k": list(self.ks), "store": self.store, "depth": DEPTH, "seed": self.seed},
             **self.main.to_json(),
             "guards": {name: guard.to_json() for name, guard in self.guards.items()},
             "smoke_test": self.smoke_test.to_json() if self.smoke_test else None,
@@ -232,6 +234,7 @@ def check_retrieval(
             guards={name: both(data, left_out) for name, data, left_out in others},
             ks=tuple(ks),
             store=store,
+            seed=seed,
         )
 
 

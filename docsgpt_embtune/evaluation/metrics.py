@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import ir_measures
 import numpy as np
+import numpy.typing as npt
 
 from docsgpt_embtune.evaluation.ranking import Ranking
 
@@ -59,7 +60,12 @@ def k_for_share(
         target -> the smallest K at which the share of answered questions reaches it; None where that is
         more than the ranking's depth.
     """
+    share = share_answered(ranking, relevant_docs)
+    return {target: int(np.argmax(share >= target)) if share[-1] >= target else None for target in targets}
+
+
+def share_answered(ranking: Ranking, relevant_docs: Mapping[str, Sequence[str]]) -> npt.NDArray[np.float64]:
+    """Give the share of the questions with a good chunk among the first K: (depth + 1,), at index K."""
     ranks = [ranking.best_rank(query_id, relevant_docs[query_id]) for query_id in ranking.query_ids]
     answered = np.bincount([rank for rank in ranks if rank is not None], minlength=ranking.depth + 1)
-    share = np.cumsum(answered) / len(ranks)  # (depth + 1,): share[k] of the questions are answered by K = k
-    return {target: int(np.argmax(share >= target)) if share[-1] >= target else None for target in targets}
+    return np.cumsum(answered) / len(ranks)

@@ -21,7 +21,7 @@ def verdict_in_words(report: CheckReport) -> str:
     """Say in a sentence or two what the check found."""
     sentences = [_OPENING[report.verdict], _first_hits(report.main)]
     if report.verdict == "not enough evidence":
-        sentences.append(_what_could_have_shown(report.main))
+        sentences.append(_what_could_haveshown_metrics(report.main))
     if report.failed_guards:
         sentences.append(f"But it is worse on {', '.join(report.failed_guards)}, which it would serve as well.")
     return " ".join(sentences)
@@ -64,7 +64,7 @@ def truncation_in_words(audit: TruncationAudit) -> str:
     if not audit.chunks_cut:
         return f"The model reads every chunk to its end (longest: {audit.longest:,} wordpieces)."
     return (
-        f"The model reads the first {audit.max_seq_length} wordpieces of a chunk: {audit.share_seen:.0%} of the "
+        f"The model reads the first {audit.max_seq_length} wordpieces of a chunk: {audit.share_seen:.1%} of the "
         f"text. {audit.chunks_cut:,} of {audit.chunks:,} chunks are cut, and {audit.good_chunks_cut:,} of the "
         f"{audit.good_chunks:,} that answer a question. {audit.advice}"
     )
@@ -137,11 +137,12 @@ def _bm25_leads(comparison: Comparison) -> bool:
     )
 
 
-def _columns(comparison: Comparison) -> list[str]:
+def columns(comparison: Comparison) -> list[str]:
+    """Name the columns that a table of this comparison has."""
     return [name for name in TITLES if name in comparison.scores]
 
 
-def _what_could_have_shown(comparison: Comparison) -> str:
+def _what_could_haveshown_metrics(comparison: Comparison) -> str:
     gain = comparison.judgment.smallest_gain[HEADLINE[0]]
     if gain is None:
         return f"{comparison.judgment.queries} questions are too few to show any gain."
@@ -161,29 +162,28 @@ def _left_out(comparison: Comparison) -> str:
 
 def _table(comparison: Comparison) -> Iterator[str]:
     yield (
-        f"  {'':<12}"
-        + "".join(f"{TITLES[name]:>10}" for name in _columns(comparison))
-        + "   difference (95 % interval)"
+        f"  {'':<12}" + "".join(f"{TITLES[name]:>10}" for name in columns(comparison)) + "   difference (95 % interval)"
     )
-    for metric in _shown(comparison):
+    for metric in shown_metrics(comparison):
         yield _row(comparison, metric) + (" *" if metric in HEADLINE else "")
     yield ""
     yield "  K needed to find the answer for"
     for target, needed in comparison.k_for_recall.items():
-        yield f"  {target:>4.0%} of them" + "".join(f"{_k(needed[name]):>10}" for name in _columns(comparison))
+        yield f"  {target:>4.0%} of them" + "".join(f"{_k(needed[name]):>10}" for name in columns(comparison))
     yield ""
     p_values = ", ".join(f"{metric} p = {comparison.judgment.differences[metric].p:.4f}" for metric in HEADLINE)
     yield f"  * decides the verdict, corrected for there being {len(HEADLINE)}: {p_values}"
 
 
-def _shown(comparison: Comparison) -> list[str]:
+def shown_metrics(comparison: Comparison) -> list[str]:
+    """Name the metrics that a table shows; the JSON has more."""
     recalls = [metric for metric in comparison.judgment.differences if metric.startswith("recall@")]
     return [*recalls, "mrr@10", "ndcg@10"]
 
 
 def _row(comparison: Comparison, metric: str) -> str:
     difference = comparison.judgment.differences[metric]
-    values = "".join(f"{comparison.scores[name][metric]:>10.3f}" for name in _columns(comparison))
+    values = "".join(f"{comparison.scores[name][metric]:>10.3f}" for name in columns(comparison))
     return f"  {metric:<12}{values}   {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 

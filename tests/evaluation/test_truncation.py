@@ -1,0 +1,36 @@
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.embeddings import StockEmbeddings
+from docsgpt_embtune.evaluation.summary import truncation_in_words
+from docsgpt_embtune.evaluation.truncation import audit_truncation
+
+
+def audit(folder, *texts: str):
+    dataset = RetrievalDataset(
+        queries={"q": "logs"},
+        corpus={str(i): text for i, text in enumerate(texts)},
+        relevant_docs={"q": ("0",)},
+    )
+    return audit_truncation(StockEmbeddings(folder).model, dataset)
+
+
+def test_wordpieces_are_counted_beyond_what_the_model_reads(tiny_base_folder):
+    found = audit(tiny_base_folder, "logs " * 100, "memory " * 62, "disk " * 10)
+    assert (found.max_seq_length, found.possible_length) == (64, 64)
+    assert (found.chunks, found.chunks_cut, found.good_chunks, found.good_chunks_cut) == (3, 1, 1, 1)
+    assert (found.wordpieces, found.wordpieces_seen, found.longest) == (172, 62 + 62 + 10, 100)
+    words = truncation_in_words(found)
+    assert "1 of 3 chunks are cut, and 1 of the 1 that answer a question" in words
+    assert "at most 51 tokens" in words
+
+
+def test_chunks_that_fit_need_no_advice(tiny_base_folder):
+    found = audit(tiny_base_folder, "logs " * 62)
+    assert found.advice == ""
+    assert truncation_in_words(found) == "The model reads every chunk to its end (longest: 62 wordpieces)."
+
+
+def test_a_model_that_could_read_more_is_told_apart(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    model.max_seq_length = 32
+    dataset = RetrievalDataset(queries={"q": "a"}, corpus={"d": "logs " * 40}, relevant_docs={"q": ("d",)})
+    assert "could read 64 wordpieces: raise max_seq_length" in audit_truncation(model, dataset).advice
