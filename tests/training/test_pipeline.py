@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_nothing_half_written(tiny_base_folder, tmp_path):
     out = tmp_path / "models" / "tuned"
     arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(out)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "docsgpt_embtune.cli", "train", *arguments, "--epochs", "1000", "--device", "cpu"],
+        [sys.executable, "-m", "docsgpt_embtune", "train", *arguments, "--epochs", "1000", "--device", "cpu"],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,

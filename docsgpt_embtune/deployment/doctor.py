@@ -1,0 +1,110 @@
+"""What is wrong with a deployment, found by looking: no bookkeeping from the past is needed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
+from docsgpt_embtune.deployment.stores import ChunkStore
+from docsgpt_embtune.errors import DeploymentError
+
+SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
+SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something wrong.
+
+    Attributes:
+        where: The source, table or file.
+        problem: One word for its kind: "unreadable", "empty", "width", "vectors", "mixed", "truncated", "settings".
+        message: What is wrong, with values, and what to do.
+    """
+
+    where: str
+    problem: str
+    message: str
+
+
+def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+    """Embed a sample of a store's chunks again and compare.
+
+    Args:
+        store: One source, or table.
+        model: What DocsGPT embeds questions with.
+        sample: Chunks to compare; at least the store's size compares all of them.
+
+    Returns:
+        What is wrong, nothing if it is healthy.
+    """
+    try:
+        width, stored = store.width(), store.sample(sample)
+    except DeploymentError as error:
+        return [Finding(store.label, "unreadable", str(error))]
+    if not stored.texts:
+        return [Finding(store.label, "empty", "no chunk is in it; delete the source, or upload it again")]
+    if width != model.dimension:
+        message = (
+            f"vectors of {width} numbers, the model gives {model.dimension}: every search fails; "
+            f"run: embtune reembed --model {model.folder}"
+        )
+        findings = [Finding(store.label, "width", message)]
+    else:
+        findings = _compare(store.label, stored.vectors, stored.doc_ids, model.embed(stored.texts), model)
+    return findings + _truncation(store.label, stored.texts, model)
+
+
+def _compare(
+    label: str, stored: np.ndarray, doc_ids: Sequence[str], expected: np.ndarray, model: ServingModel
+) -> list[Finding]:
+    foreign = ~(cosines(stored, expected) >= SAME_VECTOR)  # a NaN is foreign, too
+    if not foreign.any():
+        return []
+    remedy = f"run: embtune reembed --model {model.folder}"
+    if foreign.all():
+        message = f"none of {len(stored)} sampled vectors was made by this model: searches rank wrongly; {remedy}"
+        return [Finding(label, "vectors", message)]
+    first = doc_ids[int(foreign.argmax())]
+    message = (
+        f"{foreign.sum()} of {len(stored)} sampled vectors were made by another model (first: chunk {first!r}): "
+        f"some chunks are found wrongly; {remedy}"
+    )
+    return [Finding(label, "mixed", message)]
+
+
+def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[Finding]:
+    seen = model.seen_share(texts)
+    if seen >= SEEN_ENOUGH:
+        return []
+    limit = model.embeddings.model.max_seq_length
+    message = (
+        f"the model reads {seen:.0%} of the text: it cuts each chunk after {limit} wordpieces; "
+        "upload with smaller chunks, or use a model with a longer input"
+    )
+    return [Finding(label, "truncated", message)]
+
+
+def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[Finding]:
+    """Check that the host's `.env` makes it load this model."""
+    where = str(environment.path)
+    name = environment.get("EMBEDDINGS_NAME")
+    if url := environment.get("EMBEDDINGS_BASE_URL"):
+        message = f"EMBEDDINGS_BASE_URL={url} overrides EMBEDDINGS_NAME: the model is never loaded; remove that line"
+        return [Finding(where, "settings", message)]
+    if name is None:
+        message = f"EMBEDDINGS_NAME is not set, so DocsGPT loads its default; add EMBEDDINGS_NAME={model.folder}"
+        return [Finding(where, "settings", message)]
+    if not Path(name).is_absolute():
+        message = (
+            f"EMBEDDINGS_NAME={name} is no absolute path: where DocsGPT does not find it, it downloads a model of "
+            f"that name; set EMBEDDINGS_NAME={model.folder}"
+        )
+        return [Finding(where, "settings", message)]
+    if Path(name).resolve() != model.folder.resolve():
+        message = f"EMBEDDINGS_NAME={name} is not the model examined here; set EMBEDDINGS_NAME={model.folder}"
+        return [Finding(where, "settings", message)]
+    return []

@@ -1,0 +1,108 @@
+"""The host's `.env`: one line switches the model, and can be taken back."""
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.files import write_text_atomically
+
+
+class EnvironmentFile:
+    """A `.env` file whose other lines are left as they are, to the byte.
+
+    What a switch replaced is kept beside it, in `.env.embtune.json`, until it is taken back.
+
+    Args:
+        path: The file; it need not exist yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._kept_path = path.with_name(f"{path.name}.embtune.json")
+
+    def get(self, name: str) -> str | None:
+        """Return a setting's value, without its quotes; the last line counts, as for the host."""
+        values = [_value(line) for line in self._lines() if _sets(line, name)]
+        return values[-1] if values else None
+
+    def switch(self, settings: Mapping[str, str]) -> None:
+        """Write settings in one step, and keep the lines that they replace.
+
+        Raises:
+            DeploymentError: If the file cannot be read or written.
+        """
+        lines = self._lines()
+        replaced = {name: [line for line in lines if _sets(line, name)] for name in settings}
+        written = {name: f"{name}={value}\n" for name, value in settings.items()}
+        if all(replaced[name] == [written[name]] for name in settings):
+            return
+        kept = {"replaced": replaced, "written": written, "open_end": bool(lines) and not lines[-1].endswith("\n")}
+        self._write(self._kept_path, json.dumps(kept, indent=1) + "\n")
+        for name in settings:
+            lines = _replace(lines, name, [written[name]])
+        self._write(self.path, "".join(lines))
+
+    def take_back(self) -> bool:
+        """Put back the lines that the last switch replaced.
+
+        Returns:
+            False if there was nothing to take back.
+
+        Raises:
+            DeploymentError: If a line that was written has been changed by hand since.
+        """
+        if not self._kept_path.is_file():
+            return False
+        kept = json.loads(self._kept_path.read_text(encoding="utf-8"))
+        lines = self._lines()
+        for name, line in kept["written"].items():
+            found = [other for other in lines if _sets(other, name)]
+            if found == kept["replaced"][name]:
+                continue  # an interrupted switch: nothing was written yet
+            if found != [line]:
+                raise DeploymentError(
+                    f"{self.path}: {name} was changed since it was switched; set it by hand to what it was "
+                    f"({' '.join(kept['replaced'][name]).strip() or 'not set'}), and delete {self._kept_path.name}"
+                )
+            lines = _replace(lines, name, kept["replaced"][name])
+        text = "".join(lines)
+        self._write(self.path, text.removesuffix("\n") if kept["open_end"] else text)
+        self._kept_path.unlink()
+        return True
+
+    def _lines(self) -> list[str]:
+        try:
+            return self.path.read_bytes().decode("utf-8").splitlines(keepends=True)
+        except FileNotFoundError:
+            return []
+        except (OSError, UnicodeDecodeError) as error:
+            raise DeploymentError(f"{self.path}: cannot be read ({error})") from error
+
+    def _write(self, path: Path, text: str) -> None:
+        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
+        try:
+            write_text_atomically(path, text)
+            path.chmod(mode)  # it may hold keys
+        except OSError as error:
+            raise DeploymentError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def _sets(line: str, name: str) -> bool:
+    return re.match(rf"\s*(export\s+)?{re.escape(name)}\s*=", line) is not None
+
+
+def _value(line: str) -> str:
+    value = line.split("=", 1)[1].strip()
+    quoted = re.match(r"""(['"])(.*?)\1""", value)
+    return quoted[2] if quoted else re.split(r"\s+#", value, maxsplit=1)[0]
+
+
+def _replace(lines: list[str], name: str, new: list[str]) -> list[str]:
+    at = [position for position, line in enumerate(lines) if _sets(line, name)]
+    first = at[0] if at else len(lines)
+    before = lines[:first]
+    if new and not at and before and not before[-1].endswith("\n"):
+        before = [*before[:-1], f"{before[-1]}\n"]
+    return before + new + [line for line in lines[first:] if not _sets(line, name)]

@@ -1,0 +1,187 @@
+"""An index folder as DocsGPT keeps one per source: index.faiss with the vectors, and a sidecar with the chunks.
+
+The sidecar is index.json since 0.19, beside which index.pkl is still written, and index.pkl alone before. Neither
+holds a vector, only ids, texts, metadata and which row is whose.
+"""
+
+import io
+import json
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from docsgpt_embtune.deployment.serving import Vectors
+from docsgpt_embtune.errors import DeploymentError
+
+INDEX = "index.faiss"
+JSON_SIDECAR = "index.json"
+PICKLE_SIDECAR = "index.pkl"
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """The chunks of an index.
+
+    Attributes:
+        rows: Chunk id of each row of the index, in row order.
+        texts: Chunk id -> text.
+        metadata: Chunk id -> metadata.
+    """
+
+    rows: tuple[str, ...]
+    texts: Mapping[str, str]
+    metadata: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def row_texts(self) -> list[str]:
+        """The text of each row, in row order."""
+        return [self.texts[doc_id] for doc_id in self.rows]
+
+
+def find_index_folders(path: Path) -> list[Path]:
+    """Find an index folder, or all of them below one, such as DocsGPT's `indexes`.
+
+    Raises:
+        DeploymentError: If there is none.
+    """
+    names = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
+    folders = {file.parent for name in names for file in path.rglob(name) if not _is_ours(file.relative_to(path))}
+    if not folders:
+        raise DeploymentError(f"{path}: no index in it (no {INDEX}); give DocsGPT's indexes folder, or one source's")
+    return sorted(folders)
+
+
+def _is_ours(relative: Path) -> bool:
+    return any(part.startswith(".embtune") for part in relative.parts)
+
+
+def read_index(folder: Path) -> Any:
+    """Read index.faiss.
+
+    Raises:
+        DeploymentError: If it is missing or damaged.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise DeploymentError(f"{path}: missing; restore it from a backup, or upload the source again")
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise DeploymentError(
+            f"{path}: damaged ({str(error)[-80:]}); restore it from a backup, or upload the source again"
+        ) from error
+
+
+def index_vectors(index: Any, rows: Any = None) -> Vectors:
+    """Read vectors out of an index: all of them, or those of some rows: (N, D)."""
+    if rows is None:
+        return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32).reshape(index.ntotal, index.d)
+    return np.array([index.reconstruct(int(row)) for row in rows], dtype=np.float32).reshape(len(rows), index.d)
+
+
+def read_sidecar(folder: Path) -> Sidecar:
+    """Read the chunks as DocsGPT would: index.json if there is one, else index.pkl.
+
+    Raises:
+        DeploymentError: If neither is there, one is damaged, they disagree, or a row has no text.
+    """
+    from_json = _read_json_sidecar(folder / JSON_SIDECAR)
+    from_pickle = _read_pickle_sidecar(folder / PICKLE_SIDECAR)
+    sidecar = from_json or from_pickle
+    if sidecar is None:
+        raise DeploymentError(f"{folder}: neither {JSON_SIDECAR} nor {PICKLE_SIDECAR}; restore one from a backup")
+    if from_json and from_pickle and (from_json.rows, from_json.row_texts) != (from_pickle.rows, from_pickle.row_texts):
+        raise DeploymentError(
+            f"{folder}: {JSON_SIDECAR} and {PICKLE_SIDECAR} hold different chunks ({len(from_json.rows)} and "
+            f"{len(from_pickle.rows)}), one of them is stale; DocsGPT reads {JSON_SIDECAR}: if the index was uploaded "
+            f"since, delete {JSON_SIDECAR}, else delete {PICKLE_SIDECAR}"
+        )
+    return sidecar
+
+
+def _read_json_sidecar(path: Path) -> Sidecar | None:
+    if not path.is_file():
+        return None
+    try:
+        content = json.loads(path.read_bytes())
+        documents = content["documents"]
+        texts = {doc_id: document["page_content"] or "" for doc_id, document in documents.items()}
+        metadata = {doc_id: document["metadata"] or {} for doc_id, document in documents.items()}
+        by_row = {int(row): doc_id for row, doc_id in content["index_to_docstore_id"].items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DeploymentError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from a backup") from error
+    return _sidecar(path, by_row, texts, metadata)
+
+
+def _read_pickle_sidecar(path: Path) -> Sidecar | None:
+    if not path.is_file():
+        return None
+    try:
+        docstore, by_row = _SidecarUnpickler(io.BytesIO(path.read_bytes())).load()
+        documents = {doc_id: _fields(document) for doc_id, document in _fields(docstore)["_dict"].items()}
+        texts = {doc_id: fields["page_content"] or "" for doc_id, fields in documents.items()}
+        metadata = {doc_id: fields.get("metadata") or {} for doc_id, fields in documents.items()}
+        by_row = {int(row): doc_id for row, doc_id in by_row.items()}
+    except DeploymentError:
+        raise
+    except Exception as error:  # a damaged pickle raises nearly anything
+        raise DeploymentError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from a backup") from error
+    return _sidecar(path, by_row, texts, metadata)
+
+
+def _sidecar(path: Path, by_row: dict[int, str], texts: dict[str, str], metadata: dict[str, Any]) -> Sidecar:
+    if sorted(by_row) != list(range(len(by_row))):
+        raise DeploymentError(f"{path}: its rows are not 0 to {len(by_row) - 1}; restore it from a backup")
+    rows = tuple(by_row[row] for row in range(len(by_row)))
+    textless = [doc_id for doc_id in rows if doc_id not in texts]
+    if textless:
+        raise DeploymentError(
+            f"{path}: {len(textless)} of {len(rows)} rows have no text (first: {textless[0]!r}); "
+            "upload the source again"
+        )
+    return Sidecar(rows, texts, metadata)
+
+
+class _Pickled:
+    """Stands for LangChain's docstore and documents: keeps the state that was pickled, and does nothing."""
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+
+class _SidecarUnpickler(pickle.Unpickler):
+    """Reads LangChain's two classes and nothing else, so that no pickle runs code here."""
+
+    _ALLOWED = frozenset(
+        (module, name)
+        for name, modules in {
+            "InMemoryDocstore": (
+                "langchain_community.docstore.in_memory",
+                "langchain.docstore.in_memory",
+            ),
+            "Document": (
+                "langchain_core.documents.base",
+                "langchain_core.documents",
+                "langchain.schema.document",
+                "langchain.docstore.document",
+                "langchain.schema",
+            ),
+        }.items()
+        for module in modules
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in self._ALLOWED:
+            return _Pickled
+        raise DeploymentError(f"{PICKLE_SIDECAR} names {module}.{name}, which no index of DocsGPT does; do not use it")
+
+
+def _fields(pickled: Any) -> dict[str, Any]:
+    # A plain object's state is its dictionary; a pydantic model's holds that dictionary under "__dict__".
+    fields: dict[str, Any] = pickled.state.get("__dict__", pickled.state)
+    return fields

@@ -1,0 +1,201 @@
+"""Re-embed an index folder: only index.faiss holds vectors, so it alone is replaced, by one rename.
+
+Beside it, in `.embtune/`, lie the vectors of a run that is not finished, the index that was replaced, and
+`runs.json`, which tells by sha256 which is which.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+
+from docsgpt_embtune.deployment.faiss_folder import (
+    INDEX,
+    JSON_SIDECAR,
+    PICKLE_SIDECAR,
+    Sidecar,
+    index_vectors,
+    read_index,
+    read_sidecar,
+)
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
+from docsgpt_embtune.deployment.stores import StoredSample, spread
+from docsgpt_embtune.deployment.vector_journal import VectorJournal
+from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.files import write_text_atomically
+
+WORK = ".embtune"
+VERIFIED_CHUNKS = 16
+_SHARD = 8192  # rows added to an index at a time
+
+
+class FaissStore:
+    """One source's index folder.
+
+    Args:
+        folder: The folder that holds index.faiss.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._work = folder / WORK
+        self._built = self._work / INDEX
+        self._previous = self._work / f"previous-{INDEX}"
+        self._runs_path = self._work / "runs.json"
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return str(self.folder)
+
+    def texts(self) -> list[str]:
+        """Return the text of every row."""
+        return self._read_consistent()[1].row_texts
+
+    def width(self) -> int:
+        """Return the width of index.faiss."""
+        width: int = read_index(self.folder).d
+        return width
+
+    def sample(self, size: int) -> StoredSample:
+        """Return rows spread over the index."""
+        index, sidecar = self._read_consistent()
+        rows = spread(index.ntotal, size)
+        doc_ids = [sidecar.rows[row] for row in rows]
+        return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
+
+    def is_on(self, model: ServingModel) -> bool:
+        """Tell whether index.faiss is the one that was built with this model, to the byte."""
+        in_force = _sha256(self.folder / INDEX)
+        return any(run["built"] == in_force and run["model"] == model.fingerprint for run in self._runs())
+
+    def remaining(self, model: ServingModel) -> list[str]:
+        """Return the texts whose vectors are not in the journal."""
+        texts = set(self.texts())
+        if not self._work.is_dir():
+            return sorted(texts)
+        with VectorJournal(self._work, model) as journal:
+            return sorted(text for text in texts if text not in journal)
+
+    def bytes_needed(self, model: ServingModel) -> int:
+        """Count the journal and the new index."""
+        return 2 * 4 * model.dimension * len(self.texts())
+
+    def build(self, model: ServingModel) -> None:
+        """Embed every chunk into the journal, then write the new index beside the old."""
+        before = self._sources()
+        _, sidecar = self._read_consistent()
+        with VectorJournal(self._work, model) as journal:
+            journal.embed_missing(sidecar.row_texts, label=self.folder.name)
+            self._write_index(sidecar, journal, model)
+        run = {"model": model.fingerprint, "sources": before, "built": _sha256(self._built)}
+        # The run before stays on record: it may be in force, and then it can still be taken back.
+        write_text_atomically(self._runs_path, json.dumps([*self._runs()[-1:], run], indent=1) + "\n")
+
+    def swap(self, model: ServingModel) -> Mapping[str, str]:
+        """Verify the new index, keep the old one, and put the new one in its place by one rename."""
+        if self._runs()[-1]["sources"] != self._sources():
+            raise DeploymentError(
+                f"{self.folder}: changed while it was re-embedded (nothing is swapped, and no vector is lost); "
+                "run the same command again"
+            )
+        self._verify(model)
+        self._previous.unlink(missing_ok=True)
+        shutil.copyfile(self.folder / INDEX, self._previous)
+        _sync(self._previous)
+        self._built.chmod((self.folder / INDEX).stat().st_mode & 0o777)
+        os.replace(self._built, self.folder / INDEX)
+        _sync(self.folder)
+        VectorJournal(self._work, model).remove()
+        return {}
+
+    def roll_back(self) -> Mapping[str, str]:
+        """Put the replaced index.faiss back, to the byte; the sidecars were never touched."""
+        previous, now = _sha256(self._previous), self._sources()
+        taken = [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
+        if previous is None or not taken:
+            raise DeploymentError(f"{self.folder}: no re-embedding to take back")
+        if now != {**taken[-1]["sources"], INDEX: taken[-1]["built"]}:
+            raise DeploymentError(
+                f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
+                "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
+            )
+        os.replace(self._previous, self.folder / INDEX)
+        _sync(self.folder)
+        shutil.rmtree(self._work)
+        return {}
+
+    def _read_consistent(self) -> tuple[Any, Sidecar]:
+        index, sidecar = read_index(self.folder), read_sidecar(self.folder)
+        if index.ntotal != len(sidecar.rows):
+            raise DeploymentError(
+                f"{self.folder}: {INDEX} has {index.ntotal} vectors and its sidecar {len(sidecar.rows)} chunks, so "
+                "texts and vectors are not each other's; restore the files from one backup, or upload the source again"
+            )
+        return index, sidecar
+
+    def _write_index(self, sidecar: Sidecar, journal: VectorJournal, model: ServingModel) -> None:
+        index = faiss.IndexFlatL2(model.dimension)
+        texts = sidecar.row_texts
+        for start in range(0, len(texts), _SHARD):
+            index.add(journal.vectors(texts[start : start + _SHARD]))
+        try:
+            faiss.write_index(index, str(self._built))
+        except RuntimeError as error:  # faiss' own error for a disk that is full
+            raise OSError(str(error)) from error
+        _sync(self._built)
+
+    def _verify(self, model: ServingModel) -> None:
+        built = {"model": model.fingerprint, "built": _sha256(self._built)}
+        if not built.items() <= (self._runs() or [{}])[-1].items():
+            raise DeploymentError(f"{self._built}: not what was built for {model.folder}; run the same command again")
+        index = faiss.read_index(str(self._built))
+        texts = read_sidecar(self.folder).row_texts
+        if (index.ntotal, index.d) != (len(texts), model.dimension):
+            raise DeploymentError(f"{self._built}: {index.ntotal} rows of {index.d}, expected {len(texts)} rows")
+        rows = spread(len(texts), VERIFIED_CHUNKS)
+        again = model.embed([texts[row] for row in rows])
+        agreement = cosines(index_vectors(index, rows), again)
+        if len(rows) and not agreement.min() >= SAME_VECTOR:
+            raise DeploymentError(
+                f"{self._built}: row {rows[int(agreement.argmin())]} is not the model's vector of its text (cosine "
+                f"{agreement.min():.4f}); delete {self._work} and run again"
+            )
+        _, found = index.search(again, 1)
+        for row, nearest in zip(rows, found[:, 0], strict=True):
+            is_twin = np.allclose(index.reconstruct(int(nearest)), index.reconstruct(row), atol=1e-3)
+            if texts[nearest] != texts[row] and not is_twin:
+                raise DeploymentError(f"{self._built}: a search for chunk {row} finds chunk {nearest}")
+
+    def _sources(self) -> dict[str, str | None]:
+        names = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
+        return {name: _sha256(self.folder / name) for name in names}
+
+    def _runs(self) -> list[dict[str, Any]]:
+        """What was built here, the latest last: its model, the sha256 of what it was built from, and its own."""
+        try:
+            runs: list[dict[str, Any]] = json.loads(self._runs_path.read_bytes())
+        except FileNotFoundError:
+            return []
+        return runs
+
+
+def _sha256(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

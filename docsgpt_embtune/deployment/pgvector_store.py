@@ -1,0 +1,301 @@
+"""Re-embed DocsGPT's tables in PostgreSQL: a second vector column is filled, then the two change names.
+
+A column and not a second table: ids, sequences, foreign keys, grants and the text index stay what they are, a new
+width is no different from the old one, rows that come in meanwhile show as NULL, and both swap and rollback are two
+renames in one transaction. The database is the journal: a block is committed when it is embedded.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+import numpy as np
+from tqdm import tqdm
+
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
+from docsgpt_embtune.deployment.stores import StoredSample
+from docsgpt_embtune.deployment.vector_journal import BLOCK
+from docsgpt_embtune.errors import DeploymentError
+
+VERIFIED_CHUNKS = 16
+LATECOMER_ROUNDS = 5  # times that rows may come in between building and swapping before it is the user's to stop them
+# table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
+_TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
+
+
+@contextmanager
+def pgvector_stores(uri: str) -> Iterator[list["PgvectorStore"]]:
+    """Open every table of a DocsGPT database that holds vectors, as long as the context lasts.
+
+    Args:
+        uri: PGVECTOR_CONNECTION_STRING, or POSTGRES_URI, of the host.
+
+    Raises:
+        DeploymentError: If the database cannot be reached, or has no such table.
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
+    for prefix in ("postgresql+psycopg://", "postgresql+psycopg2://"):  # SQLAlchemy's spelling, as in POSTGRES_URI
+        uri = uri.replace(prefix, "postgresql://", 1)
+    with _as_deployment_error("PostgreSQL"):
+        connection = psycopg.connect(uri, autocommit=True)
+    with connection:
+        stores = [PgvectorStore(connection, *names) for names in _TABLES]
+        found = [store for store in stores if store.exists()]
+        if not found:
+            raise DeploymentError(
+                f"PostgreSQL database {connection.info.dbname!r} has no table {_TABLES[0][0]!r} with vectors; "
+                "give the URI in PGVECTOR_CONNECTION_STRING, or POSTGRES_URI if that is not set"
+            )
+        yield found
+
+
+class PgvectorStore:
+    """One table with a vector column.
+
+    Args:
+        connection: A psycopg connection in autocommit.
+        table: Name of the table.
+        column: Its vector column.
+        text_column: The text that the vectors are of.
+    """
+
+    def __init__(self, connection: Any, table: str, column: str, text_column: str) -> None:
+        from psycopg import sql
+
+        self._connection = connection
+        self._table = table
+        self._column = column
+        self._pending = f"{column}_embtune_pending"
+        self._previous = f"{column}_embtune_previous"
+        self._names = {
+            "table": sql.Identifier(table),
+            "column": sql.Identifier(column),
+            "text": sql.Identifier(text_column),
+            "pending": sql.Identifier(self._pending),
+            "previous": sql.Identifier(self._previous),
+        }
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return f"PostgreSQL {self._connection.info.dbname}.{self._table}"
+
+    def exists(self) -> bool:
+        """Tell whether the table is there and has the column."""
+        return self._type_of(self._column) is not None
+
+    def texts(self) -> list[str]:
+        """Return the text of every row that has a vector."""
+        return [text for (text,) in self._rows("SELECT {text} FROM {table} WHERE {column} IS NOT NULL")]
+
+    def width(self) -> int:
+        """Return the declared width of the vector column."""
+        declared = self._type_of(self._column) or ""
+        return int(declared.removeprefix("vector(").removesuffix(")") or 0)
+
+    def sample(self, size: int) -> StoredSample:
+        """Return rows in the order of a hash of their ids."""
+        found = self._rows(
+            "SELECT id::text, {text}, {column}::text FROM {table} WHERE {column} IS NOT NULL ORDER BY md5(id::text) "
+            "LIMIT %s",
+            [size],
+        )
+        vectors = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
+        return StoredSample(
+            [doc_id for doc_id, _, _ in found], [text for _, text, _ in found], vectors.reshape(len(found), -1)
+        )
+
+    def is_on(self, model: ServingModel) -> bool:
+        """Tell whether the column in force was written with this model, as its comment says."""
+        return self._comment_on(self._column) == _comment(model)
+
+    def remaining(self, model: ServingModel) -> list[str]:
+        """Return the texts of the rows whose new vector is not there."""
+        if self._comment_on(self._pending) != _comment(model):
+            return sorted(set(self.texts()))
+        query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
+        return [text for (text,) in self._rows(query)]
+
+    def bytes_needed(self, model: ServingModel) -> int:
+        """Count the new vectors and a second version of each row, which PostgreSQL keeps until it vacuums."""
+        ((table_bytes, rows),) = self._rows("SELECT pg_relation_size('{table}'), count(*) FROM {table}")
+        return int(table_bytes) + 4 * model.dimension * int(rows)
+
+    def build(self, model: ServingModel) -> None:
+        """Fill the second column, longest texts first, one committed block after another."""
+        with _as_deployment_error(self.label), self._alone():
+            self._prepare_column(model)
+            self._fill(model)
+            self._copy_indexes()
+
+    def swap(self, model: ServingModel) -> Mapping[str, str]:
+        """Verify the second column, then rename both in one transaction that no row can slip past."""
+        with _as_deployment_error(self.label), self._alone():
+            self._verify(model)
+            for _ in range(LATECOMER_ROUNDS):
+                if self._rename_if_complete():
+                    return {}
+                self._fill(model)
+        raise DeploymentError(
+            f"{self.label}: rows keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
+        )
+
+    def roll_back(self) -> Mapping[str, str]:
+        """Rename the columns back; the old values were never touched."""
+        with _as_deployment_error(self.label), self._alone():
+            if self._type_of(self._previous) is None:
+                raise DeploymentError(f"{self.label}: no re-embedding to take back")
+            with self._connection.transaction():
+                self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                later = "SELECT count(*) FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL"
+                ((added,),) = self._rows(later)
+                if added:
+                    raise DeploymentError(
+                        f"{self.label}: {added} rows were added since it was re-embedded, and have no old vector; "
+                        "embed them all with the old model instead: embtune reembed --model OLD_MODEL"
+                    )
+                self._execute("ALTER TABLE {table} DROP COLUMN {column}")
+                self._execute("ALTER TABLE {table} RENAME COLUMN {previous} TO {column}")
+        return {}
+
+    def _prepare_column(self, model: ServingModel) -> None:
+        if self._comment_on(self._pending) == _comment(model):
+            return
+        width, comment = str(model.dimension), _comment(model)
+        with self._connection.transaction():
+            self._execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {pending}")
+            self._execute("ALTER TABLE {table} ADD COLUMN {pending} vector({width})", width=width)
+            self._execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
+
+    def _fill(self, model: ServingModel) -> None:
+        id_type = self._type_of("id") or "text"
+        missing = self._rows(
+            "SELECT id FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL ORDER BY length({text}) DESC, id"
+        )
+        with tqdm(total=len(missing), desc=f"embedding {self._table}", unit="chunk", disable=None) as progress:
+            for start in range(0, len(missing), BLOCK):
+                ids = [str(row_id) for (row_id,) in missing[start : start + BLOCK]]
+                # Their order is kept: texts of like length are in one batch.
+                block = self._rows(
+                    "SELECT t.id::text, t.{text} FROM {table} t "
+                    "JOIN unnest(%s::{id_type}[]) WITH ORDINALITY AS o(id, n) ON t.id = o.id ORDER BY o.n",
+                    [ids],
+                    id_type=id_type,
+                )
+                vectors = model.embed([text for _, text in block])
+                self._execute(
+                    "UPDATE {table} t SET {pending} = n.v::vector "
+                    "FROM unnest(%s::{id_type}[], %s::text[]) AS n(id, v) WHERE t.id = n.id",
+                    [[row_id for row_id, _ in block], [json.dumps(vector.tolist()) for vector in vectors]],
+                    id_type=id_type,
+                )
+                progress.update(len(block))
+
+    def _copy_indexes(self) -> None:
+        """Give the second column the vector indexes that an operator made on the first."""
+        for name, definition in self._vector_indexes():
+            copy = f"{name}_embtune"[-63:]
+            if not self._rows("SELECT 1 FROM pg_class WHERE relname = %s", [copy]):
+                _, using = definition.split(" USING ", 1)
+                using = using.replace(self._column, self._pending, 1)
+                self._execute('CREATE INDEX "{index}" ON {table} USING {using}', index=copy, using=using)
+
+    def _vector_indexes(self) -> Any:
+        return self._rows(
+            "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i "
+            "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid "
+            "AND a.attnum = ANY(i.indkey) WHERE i.indrelid = %s::regclass AND a.attname = %s",
+            [self._table, self._column],
+        )
+
+    def _verify(self, model: ServingModel) -> None:
+        if self._comment_on(self._pending) != _comment(model):
+            raise DeploymentError(f"{self.label}: nothing was built for {model.folder}; run the same command again")
+        found = self._rows(
+            "SELECT id::text, {text}, {pending}::text FROM {table} WHERE {pending} IS NOT NULL "
+            "ORDER BY md5(id::text) LIMIT %s",
+            [VERIFIED_CHUNKS],
+        )
+        if not found:
+            return
+        stored = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
+        again = model.embed([text for _, text, _ in found])
+        agreement = cosines(stored, again)
+        if not agreement.min() >= SAME_VECTOR:
+            raise DeploymentError(
+                f"{self.label}: row {found[int(agreement.argmin())][0]} is not the model's vector of its text (cosine "
+                f"{agreement.min():.4f}); drop the column {self._pending} and run again"
+            )
+        nearest = "SELECT {text} FROM {table} WHERE {pending} IS NOT NULL ORDER BY {pending} <=> %s::vector LIMIT 1"
+        ((text,),) = self._rows(nearest, [json.dumps(again[0].tolist())])
+        if text != found[0][1] and not cosines(model.embed([text]), again[:1]).min() >= SAME_VECTOR:
+            raise DeploymentError(f"{self.label}: a search for row {found[0][0]} finds another row")
+
+    def _rename_if_complete(self) -> bool:
+        with self._connection.transaction():
+            self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            ((late,),) = self._rows("SELECT count(*) FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL")
+            if late:
+                return False
+            self._execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
+            self._execute("ALTER TABLE {table} RENAME COLUMN {column} TO {previous}")
+            self._execute("ALTER TABLE {table} RENAME COLUMN {pending} TO {column}")
+        return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        lock = f"docsgpt-embtune:{self._table}"
+        ((free,),) = self._rows("SELECT pg_try_advisory_lock(hashtext(%s))", [lock])
+        if not free:
+            raise DeploymentError(f"{self.label}: another re-embedding is at work here; wait for it, or end it")
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                self._rows("SELECT pg_advisory_unlock(hashtext(%s))", [lock])
+
+    def _type_of(self, column: str) -> str | None:
+        found = self._rows(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [self._table, column],
+        )
+        return str(found[0][0]) if found else None
+
+    def _comment_on(self, column: str) -> str | None:
+        found = self._rows(
+            "SELECT col_description(attrelid, attnum) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [self._table, column],
+        )
+        return found[0][0] if found else None
+
+    def _rows(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
+        return self._execute(query, values, **parts).fetchall()
+
+    def _execute(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
+        from psycopg import sql
+
+        raw: dict[str, Any] = {name: sql.SQL(part) for name, part in parts.items()}
+        return self._connection.execute(sql.SQL(query).format(**self._names, **raw), values or None)
+
+
+def _comment(model: ServingModel) -> str:
+    return f"embtune:{model.fingerprint}"
+
+
+@contextmanager
+def _as_deployment_error(label: str) -> Iterator[None]:
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DeploymentError(
+            f"{label}: {' '.join(str(error).split())}; the old vectors are in force and whole, and what was embedded "
+            "is kept: mend that and run the same command again"
+        ) from error

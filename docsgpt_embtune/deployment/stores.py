@@ -1,0 +1,75 @@
+"""What re-embedding and the doctor ask of a vector store, whichever it is."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from docsgpt_embtune.deployment.serving import ServingModel, Vectors
+
+
+@dataclass(frozen=True)
+class StoredSample:
+    """Chunks as they are stored, each with its vector.
+
+    Attributes:
+        doc_ids: Ids of the chunks.
+        texts: Their texts.
+        vectors: (N, D), as the store has them.
+    """
+
+    doc_ids: Sequence[str]
+    texts: Sequence[str]
+    vectors: Vectors
+
+
+class ChunkStore(Protocol):
+    """A vector store whose chunks can be embedded anew: built beside, verified, swapped in one step, taken back.
+
+    Every step may be repeated, and a process that is killed in any of them leaves the old vectors in force and
+    whole, or the new ones.
+    """
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+
+    def texts(self) -> list[str]:
+        """Return the text of every stored chunk; a text that stands twice comes twice."""
+
+    def width(self) -> int:
+        """Return the width of the vectors that are in force."""
+
+    def sample(self, size: int) -> StoredSample:
+        """Return `size` stored chunks, spread over the store, the same ones every time; all if there are fewer."""
+
+    def is_on(self, model: ServingModel) -> bool:
+        """Tell whether a finished re-embedding onto this model is in force."""
+
+    def remaining(self, model: ServingModel) -> list[str]:
+        """Return the texts that an interrupted run, if any, has not embedded with this model."""
+
+    def bytes_needed(self, model: ServingModel) -> int:
+        """Return the disk that the new vectors need beside the old, in bytes."""
+
+    def build(self, model: ServingModel) -> None:
+        """Embed every chunk beside what is in force, or go on where an earlier run stopped."""
+
+    def swap(self, model: ServingModel) -> Mapping[str, str]:
+        """Verify what was built and put it in force in one step; return `.env` settings that must change with it."""
+
+    def roll_back(self) -> Mapping[str, str]:
+        """Put the vectors before the last swap in force again; return `.env` settings that must change with it."""
+
+
+def spread(total: int, size: int) -> list[int]:
+    """Return `size` positions, evenly spread over `total`; all of them if there are fewer.
+
+    Example:
+        >>> spread(10, 3)
+        [0, 4, 9]
+    """
+    if total <= size:
+        return list(range(total))
+    if size == 1:
+        return [0]
+    return [position * (total - 1) // (size - 1) for position in range(size)]

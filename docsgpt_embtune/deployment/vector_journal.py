@@ -1,0 +1,106 @@
+"""Vectors as they are computed, on disk, so that work which was paid for is never done twice."""
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from tqdm import tqdm
+
+from docsgpt_embtune.deployment.serving import ServingModel, Vectors
+from docsgpt_embtune.errors import DeploymentError
+
+BLOCK = 256  # texts between two writes: what a crash can cost
+_DIGEST_BYTES = 32
+
+
+class VectorJournal:
+    """Text -> vector for one model, appended block by block; what a crash tears off is dropped at the next start.
+
+    Two files: the vectors as raw float32 rows, and the sha256 of each row's text. The vectors of a block are on
+    the disk before its keys are written, so a key never stands for a vector that is not there.
+
+    Args:
+        folder: Where the files are kept; made if need be.
+        model: Its fingerprint is in the file names, so another model's vectors are never taken for its own.
+    """
+
+    def __init__(self, folder: Path, model: ServingModel) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._model = model
+        name = f"{model.fingerprint[:16]}-{model.dimension}"
+        self._vectors_path = folder / f"{name}.vectors"
+        self._keys_path = folder / f"{name}.keys"
+        self._row_bytes = 4 * model.dimension
+        self._lock = self._keys_path.open("ab")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
+        except BlockingIOError as error:
+            self._lock.close()
+            raise DeploymentError(f"{folder}: another re-embedding is at work here; wait for it, or end it") from error
+        self._row_of = self._recover()
+
+    def __contains__(self, text: str) -> bool:
+        """Tell whether a text's vector is there."""
+        return _key(text) in self._row_of
+
+    def embed_missing(self, texts: Iterable[str], *, label: str = "") -> None:
+        """Embed what is not there yet, each different text once, longest first, with progress on stderr."""
+        missing = sorted({text for text in texts if text not in self}, key=len, reverse=True)
+        with tqdm(total=len(missing), desc=f"embedding {label}".strip(), unit="chunk", disable=None) as progress:
+            for start in range(0, len(missing), BLOCK):
+                block = missing[start : start + BLOCK]
+                self._append(block, self._model.embed(block))
+                progress.update(len(block))
+
+    def vectors(self, texts: Sequence[str]) -> Vectors:
+        """Read the vectors of texts that were embedded: (N, D), in order."""
+        if not texts:
+            return np.empty((0, self._model.dimension), dtype=np.float32)
+        stored = np.memmap(self._vectors_path, dtype=np.float32, mode="r").reshape(-1, self._model.dimension)
+        return np.asarray(stored[[self._row_of[_key(text)] for text in texts]])
+
+    def close(self) -> None:
+        """Let another journal have the files."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        """Use it as a context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def remove(self) -> None:
+        """Close it and delete the files."""
+        self.close()
+        self._vectors_path.unlink(missing_ok=True)
+        self._keys_path.unlink(missing_ok=True)
+
+    def _append(self, texts: Sequence[str], vectors: Vectors) -> None:
+        keys = [_key(text) for text in texts]
+        for path, content in ((self._vectors_path, vectors.tobytes()), (self._keys_path, b"".join(keys))):
+            with path.open("ab") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        self._row_of.update({key: row for row, key in enumerate(keys, start=len(self._row_of))})
+
+    def _recover(self) -> dict[bytes, int]:
+        for path in (self._vectors_path, self._keys_path):
+            path.touch()
+        whole_rows = min(
+            self._vectors_path.stat().st_size // self._row_bytes, self._keys_path.stat().st_size // _DIGEST_BYTES
+        )
+        os.truncate(self._vectors_path, whole_rows * self._row_bytes)
+        os.truncate(self._keys_path, whole_rows * _DIGEST_BYTES)
+        keys = self._keys_path.read_bytes()
+        return {keys[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]: row for row in range(whole_rows)}
+
+
+def _key(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()

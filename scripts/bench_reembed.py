@@ -1,0 +1,77 @@
+"""Re-embedding a FAISS source against a stock re-upload, which embeds one chunk a call; side by side, medians.
+
+    python scripts/bench_reembed.py --chunks 20000 --words 40 --rounds 5
+
+A round embeds one slice of the source each way, in turns, so that a busy machine slows both alike; the ratio is of the
+two medians. With --whole the re-embedding of the whole source is run and timed, too.
+"""
+
+import argparse
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from pydoc_data.topics import topics
+
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.vector_journal import VectorJournal
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--chunks", type=int, default=20_000, help="chunks of the source")
+    parser.add_argument("--words", type=int, default=120, help="mean words of a chunk; they vary by half")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--slice", type=int, default=64, help="chunks that stock embeds in a round; we do eight times that"
+    )
+    parser.add_argument("--whole", action="store_true")
+    arguments = parser.parse_args()
+    model = load_serving_model(arguments.model)
+    chunks = make_chunks(arguments.chunks, arguments.words)
+    model.embed(chunks[:8])
+    stock, ours = [], []
+    for number in range(arguments.rounds):
+        start = number * 9 * arguments.slice
+        stock.append(one_a_call(model, chunks[start : start + arguments.slice]))
+        ours.append(in_batches(model, chunks[start + arguments.slice : start + 9 * arguments.slice]))
+        print(f"round {number + 1}: stock {stock[-1]:.1f} chunks/s, re-embedding {ours[-1]:.1f} chunks/s")
+    slow, fast = statistics.median(stock), statistics.median(ours)
+    print(f"medians: stock {slow:.1f}, re-embedding {fast:.1f} chunks/s: {fast / slow:.1f} times faster")
+    if arguments.whole:
+        print(f"whole source: {arguments.chunks / in_batches(model, chunks):.0f} s for {arguments.chunks:,} chunks")
+
+
+def make_chunks(count: int, words: int) -> list[str]:
+    """Cut chunks of varying length out of Python's reference, no two alike."""
+    text = " ".join(topics.values()).split()
+    draw = random.Random(0)
+    chunks = []
+    for number in range(count):
+        length = draw.randint(words // 2, words * 3 // 2)
+        start = draw.randrange(len(text) - length)
+        chunks.append(f"{number} {' '.join(text[start : start + length])}")
+    return chunks
+
+
+def one_a_call(model: ServingModel, chunks: list[str]) -> float:
+    """Embed as DocsGPT's ingest does; chunks per second."""
+    started = time.perf_counter()
+    for chunk in chunks:
+        model.embed([chunk])
+    return len(chunks) / (time.perf_counter() - started)
+
+
+def in_batches(model: ServingModel, chunks: list[str]) -> float:
+    """Embed as re-embedding does, journal and all; chunks per second."""
+    with tempfile.TemporaryDirectory() as folder, VectorJournal(Path(folder), model) as journal:
+        started = time.perf_counter()
+        journal.embed_missing(chunks)
+        return len(chunks) / (time.perf_counter() - started)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,13 @@
+"""Stored chunks onto the tuned model, and back.
+
+python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env DocsGPT/.env --dry-run
+python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env DocsGPT/.env
+python scripts/reembed.py --indexes DocsGPT/indexes --env DocsGPT/.env --rollback
+"""
+
+import sys
+
+from docsgpt_embtune.cli import main
+
+if __name__ == "__main__":
+    main(["reembed", *sys.argv[1:]])

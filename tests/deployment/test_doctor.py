@@ -1,0 +1,137 @@
+"""One deployment for each way in which it can be wrong, and healthy ones that must not alarm."""
+
+import json
+
+import faiss
+import numpy as np
+import pytest
+
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.doctor import examine, examine_settings
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+
+from .conftest import CHUNKS, write_index_folder
+
+
+def rewrite_vectors(folder, change):
+    index = faiss.read_index(str(folder / "index.faiss"))
+    vectors = change(index.reconstruct_n(0, index.ntotal))
+    changed = faiss.IndexFlatL2(vectors.shape[1])
+    changed.add(np.ascontiguousarray(vectors))
+    faiss.write_index(changed, str(folder / "index.faiss"))
+
+
+def no_index(folder, tuned):
+    (folder / "index.faiss").unlink()
+
+
+def no_sidecar(folder, tuned):
+    (folder / "index.json").unlink()
+    (folder / "index.pkl").unlink()
+
+
+def damaged_index(folder, tuned):
+    content = (folder / "index.faiss").read_bytes()
+    (folder / "index.faiss").write_bytes(content[: len(content) // 2])
+
+
+def damaged_json(folder, tuned):
+    content = (folder / "index.json").read_bytes()
+    (folder / "index.json").write_bytes(content[: len(content) // 2])
+
+
+def hostile_pickle(folder, tuned):
+    (folder / "index.pkl").write_bytes(b"cos\nsystem\n(Vtrue\ntR.")
+
+
+def stale_json(folder, tuned):
+    """New index and pickle beside an old index.json, as an upload to split storage leaves them."""
+    write_index_folder(folder, tuned, [*CHUNKS, "New."], sidecars=("pkl",))
+
+
+def fewer_vectors(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: vectors[:-1])
+
+
+def textless_row(folder, tuned):
+    content = json.loads((folder / "index.json").read_text())
+    del content["documents"]["chunk-3"]
+    (folder / "index.json").write_text(json.dumps(content))
+
+
+def wrong_width(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.hstack([vectors, vectors]))
+
+
+def other_model(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.roll(vectors, 1, axis=1))
+
+
+def mixed_vectors(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.vstack([vectors[:50], np.roll(vectors[50:], 1, axis=1)]))
+
+
+def not_finite(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.vstack([vectors[:-1], np.full((1, vectors.shape[1]), np.nan)]))
+
+
+def text_not_seen(folder, tuned):
+    write_index_folder(folder, tuned, ["logs are rotated every night " * 60] * 5)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "problem", "message"),
+    [
+        (no_index, "unreadable", "index.faiss: missing"),
+        (no_sidecar, "unreadable", "neither index.json nor index.pkl"),
+        (damaged_index, "unreadable", "index.faiss: damaged"),
+        (damaged_json, "unreadable", "index.json: damaged"),
+        (hostile_pickle, "unreadable", "names os.system"),
+        (stale_json, "unreadable", "one of them is stale"),
+        (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
+        (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
+        (wrong_width, "width", "vectors of 64 numbers, the model gives 32"),
+        (other_model, "vectors", "none of 62 sampled vectors was made by this model"),
+        (mixed_vectors, "mixed", "12 of 62 sampled vectors were made by another model (first: chunk 'chunk-50')"),
+        (not_finite, "mixed", "1 of 62 sampled vectors"),
+        (text_not_seen, "truncated", "cuts each chunk after 64 wordpieces"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_each_way_to_be_wrong_is_named(tmp_path, tuned, break_it, problem, message):
+    folder = write_index_folder(tmp_path / "handbook", tuned)
+    break_it(folder, tuned)
+    (finding,) = examine(FaissStore(folder), tuned)
+    assert finding.problem == problem
+    assert message in finding.message
+    assert str(folder) in finding.where
+
+
+def test_healthy_indexes_raise_no_alarm(tmp_path, index_folder, tuned):
+    steps.reembed([FaissStore(index_folder)], tuned)
+    old = write_index_folder(tmp_path / "old", tuned, sidecars=("pkl",))
+    new = write_index_folder(tmp_path / "new", tuned, sidecars=("json",))
+    assert [examine(FaissStore(folder), tuned) for folder in (index_folder, old, new)] == [[], [], []]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is not set"),
+        ("EMBEDDINGS_NAME=models/tuned\n", "no absolute path"),
+        ("EMBEDDINGS_NAME=/app/models/other\n", "is not the model examined"),
+        ("EMBEDDINGS_NAME={folder}\nEMBEDDINGS_BASE_URL=http://embed:80\n", "overrides EMBEDDINGS_NAME"),
+    ],
+)
+def test_settings_that_load_another_model_are_named(tmp_path, tuned, text, message):
+    (tmp_path / ".env").write_text(text.format(folder=tuned.folder))
+    (finding,) = examine_settings(EnvironmentFile(tmp_path / ".env"), tuned)
+    assert finding.problem == "settings"
+    assert message in finding.message
+
+
+@pytest.mark.parametrize("line", ["EMBEDDINGS_NAME={}", "export EMBEDDINGS_NAME='{}'  # tuned", 'EMBEDDINGS_NAME="{}"'])
+def test_settings_that_load_the_model_raise_no_alarm(tmp_path, tuned, line):
+    (tmp_path / ".env").write_text(f"EMBEDDINGS_NAME=/old\n{line.format(tuned.folder)}\n")
+    assert examine_settings(EnvironmentFile(tmp_path / ".env"), tuned) == []

@@ -1,0 +1,216 @@
+"""Re-embedding of index folders: nothing lost, nothing half, and back to the byte."""
+
+import contextlib
+import random
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_folder import find_index_folders, index_vectors, read_index, read_sidecar
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.vector_journal import VectorJournal
+from docsgpt_embtune.errors import DeploymentError
+
+from ..conftest import build_tiny_folder
+from .conftest import CHUNKS, search, write_index_folder
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def test_every_chunk_is_embedded_anew_and_nothing_else_changes(index_folder, tuned):
+    before = contents(index_folder)
+    swapped = steps.reembed([FaissStore(index_folder)], tuned)
+    after = contents(index_folder)
+    assert len(swapped) == 1
+    assert {name for name in before if before[name] != after[name]} == {"index.faiss"}
+    assert np.allclose(index_vectors(read_index(index_folder)), tuned.embed(CHUNKS), atol=1e-5)
+    assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
+
+
+def test_rollback_brings_every_byte_back(index_folder, tuned, tmp_path):
+    before = contents(index_folder)
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_bytes(b"API_KEY=x\nEMBEDDINGS_NAME='old' # mine\nVECTOR_STORE=faiss")
+    lines = environment.path.read_bytes()
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned, environment)
+    assert environment.get("EMBEDDINGS_NAME") == str(tuned.folder)
+    steps.roll_back([store], environment)
+    assert contents(index_folder) == before
+    assert environment.path.read_bytes() == lines
+    assert sorted(path.name for path in index_folder.iterdir()) == sorted(before)
+    with pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        store.roll_back()
+
+
+def test_second_run_has_nothing_to_do(index_folder, tuned):
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    written = (index_folder / "index.faiss").stat().st_mtime_ns
+    assert steps.reembed([store], tuned) == []
+    assert (index_folder / "index.faiss").stat().st_mtime_ns == written
+
+
+def test_new_width_is_a_new_index(index_folder, tmp_path):
+    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    plan = steps.plan([FaissStore(index_folder)], wide)[0]
+    assert (plan.width_before, plan.width_after) == (32, 48)
+    steps.reembed([FaissStore(index_folder)], wide)
+    assert read_index(index_folder).d == 48
+    assert search(index_folder, wide, CHUNKS[3]) == [CHUNKS[3]]
+
+
+def test_old_index_with_only_the_pickle(tmp_path, stock, tuned):
+    folder = write_index_folder(tmp_path / "old", stock, sidecars=("pkl",))
+    assert read_sidecar(folder).metadata["chunk-3"] == {"source": "chunk-3.md", "token_count": 9}
+    steps.reembed([FaissStore(folder)], tuned)
+    assert sorted(contents(folder)) == ["index.faiss", "index.pkl"]
+    from langchain_community.vectorstores import FAISS
+
+    store = FAISS.load_local(str(folder), tuned.embeddings, allow_dangerous_deserialization=True)
+    assert store.similarity_search(CHUNKS[9], k=1)[0].page_content == CHUNKS[9]
+
+
+def test_hostile_pickle_runs_nothing(index_folder, tmp_path):
+    proof = tmp_path / "ran"
+    (index_folder / "index.json").unlink()
+    (index_folder / "index.pkl").write_bytes(f"cbuiltins\nopen\n(V{proof}\nVw\ntR.".encode())
+    with pytest.raises(DeploymentError, match=r"names builtins\.open"):
+        FaissStore(index_folder).texts()
+    assert not proof.exists()
+
+
+def test_dry_run_changes_nothing(index_folder, tuned):
+    before = sorted(index_folder.rglob("*"))
+    plan = steps.plan([FaissStore(index_folder)], tuned)[0]
+    assert (plan.chunks, plan.remaining, plan.done) == (len(CHUNKS), len(set(CHUNKS)), False)
+    assert plan.seconds > 0
+    assert plan.disk_bytes == 2 * 4 * 32 * len(CHUNKS)
+    assert sorted(index_folder.rglob("*")) == before
+
+
+def test_index_that_changes_meanwhile_is_not_swapped(index_folder, stock, tuned):
+    store = FaissStore(index_folder)
+    store.build(tuned)
+    write_index_folder(index_folder, stock, [*CHUNKS, "A chunk that came in between."])
+    before = contents(index_folder)
+    with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
+        store.swap(tuned)
+    assert contents(index_folder) == before
+    steps.reembed([store], tuned)
+    assert search(index_folder, tuned, "A chunk that came in between.") == ["A chunk that came in between."]
+
+
+def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tuned, stock):
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    write_index_folder(index_folder, tuned, [*CHUNKS, "A chunk that came later."])
+    with pytest.raises(DeploymentError, match="--model OLD_MODEL"):
+        store.roll_back()
+    steps.reembed([store], stock)
+    assert search(index_folder, stock, "A chunk that came later.") == ["A chunk that came later."]
+
+
+def test_failure_in_one_source_swaps_none(index_folder, stock, tuned):
+    broken = write_index_folder(index_folder.parent / "zz", stock)
+    (broken / "index.faiss").write_bytes(b"not an index")
+    before = contents(index_folder)
+    with pytest.raises(DeploymentError, match=r"zz/index\.faiss: damaged"):
+        steps.reembed([FaissStore(folder) for folder in find_index_folders(index_folder.parent)], tuned)
+    assert contents(index_folder) == before
+
+
+def test_tampered_work_is_caught_before_the_swap(index_folder, tuned):
+    store = FaissStore(index_folder)
+    store.build(tuned)
+    built = index_folder / ".embtune" / "index.faiss"
+    built.write_bytes(built.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(DeploymentError, match="not what was built"):
+        store.swap(tuned)
+
+
+def test_journal_drops_what_a_crash_tore_off(tmp_path, tuned):
+    with VectorJournal(tmp_path, tuned) as journal:
+        journal.embed_missing(CHUNKS[:20])
+    for path in tmp_path.iterdir():
+        with path.open("ab") as file:
+            file.write(b"torn")
+    with VectorJournal(tmp_path, tuned) as journal:
+        assert all(text in journal for text in CHUNKS[:20])
+        journal.embed_missing(CHUNKS[:30])
+        assert np.allclose(journal.vectors(CHUNKS[:30]), tuned.embed(CHUNKS[:30]), atol=1e-5)
+
+
+def test_two_runs_at_once_are_refused(tmp_path, tuned):
+    with VectorJournal(tmp_path, tuned), pytest.raises(DeploymentError, match="another re-embedding is at work"):
+        VectorJournal(tmp_path, tuned)
+
+
+# The stock and the tuned vectors of a killed run must be told apart, so the child re-embeds a real index for real;
+# only its blocks are small, so that there are many moments between them.
+CHILD = """
+import sys
+from docsgpt_embtune.deployment import reembed, vector_journal
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.serving import load_serving_model
+from pathlib import Path
+vector_journal.BLOCK = 2
+model = load_serving_model(sys.argv[2])
+print("ready", flush=True)
+reembed.reembed([FaissStore(Path(sys.argv[1]))], model)
+"""
+
+
+def start_child(folder, model, limit=None):
+    set_limit = (lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))) if limit else None
+    child = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CHILD, str(folder), str(model.folder)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=set_limit,
+    )  # fmt: skip
+    child.stdout.readline()
+    return child
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_index_is_always_whole(index_folder, stock, tuned):
+    draw = random.Random(0)
+    for _ in range(3):
+        child = start_child(index_folder, tuned)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(draw.uniform(0, 0.4))
+        child.kill()
+        child.communicate()
+        in_force = tuned if FaissStore(index_folder).is_on(tuned) else stock
+        assert np.allclose(index_vectors(read_index(index_folder)), in_force.embed(CHUNKS), atol=1e-5)
+        assert search(index_folder, in_force, CHUNKS[11]) == [CHUNKS[11]]
+    steps.reembed([FaissStore(index_folder)], tuned)
+    assert np.allclose(index_vectors(read_index(index_folder)), tuned.embed(CHUNKS), atol=1e-5)
+    FaissStore(index_folder).roll_back()
+    assert np.allclose(index_vectors(read_index(index_folder)), stock.embed(CHUNKS), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_disk_that_is_full_leaves_the_old_index_in_force(index_folder, tuned):
+    before = contents(index_folder)
+    child = start_child(index_folder, tuned, limit=4000)  # bytes a file may have: the journal needs 8,000
+    _, errors = child.communicate()
+    assert child.returncode == 1
+    assert "the old vectors are in force and whole" in errors
+    assert contents(index_folder) == before
+    steps.reembed([FaissStore(index_folder)], tuned)
+    assert search(index_folder, tuned, CHUNKS[5]) == [CHUNKS[5]]
+
+
+def test_too_little_disk_is_said_before_the_work(index_folder, tuned, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
+    with pytest.raises(DeploymentError, match=r"needed beside the old vectors and 0 MB are free"):
+        steps.require_disk([FaissStore(index_folder)], tuned, index_folder)

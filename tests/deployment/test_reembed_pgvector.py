@@ -1,0 +1,215 @@
+"""Re-embedding in a real PostgreSQL with pgvector, in DocsGPT's table shapes."""
+
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.doctor import examine
+from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.errors import DeploymentError
+
+from ..conftest import build_tiny_folder
+from .conftest import CHUNKS
+
+pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
+psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
+
+NAMES = ("Backup", "Invoice", "Worker")
+
+SCHEMA = """
+CREATE EXTENSION IF NOT EXISTS vector;
+DROP TABLE IF EXISTS documents, graph_nodes;
+CREATE TABLE documents (
+    id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vector(32), metadata JSONB, source_id TEXT NOT NULL,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+);
+CREATE INDEX documents_source_id_idx ON documents (source_id);
+CREATE INDEX documents_by_vector ON documents USING hnsw (embedding vector_cosine_ops);
+CREATE TABLE graph_nodes (
+    id UUID PRIMARY KEY DEFAULT gen_random_uuid(), source_id UUID NOT NULL, name TEXT, normalized_name TEXT,
+    name_embedding vector(32), UNIQUE (source_id, normalized_name)
+);
+"""
+
+
+@pytest.fixture(scope="session")
+def server():
+    # Not below pytest's folder, which only its user may enter: PostgreSQL runs as another where that is root.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        running = pgserver.get_server(Path(folder) / "data")
+        yield running
+        running.cleanup()
+
+
+@pytest.fixture
+def uri(server, stock):
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(SCHEMA)
+        add(connection, CHUNKS, stock)
+        for name, vector in zip(NAMES, stock.embed(NAMES), strict=True):
+            connection.execute(
+                "INSERT INTO graph_nodes (source_id, name, normalized_name, name_embedding) "
+                "VALUES (gen_random_uuid(), %s, lower(%s), %s::vector)",
+                [name, name, json.dumps(vector.tolist())],
+            )
+    return server.get_uri()
+
+
+@pytest.fixture
+def stores(uri):
+    with pgvector_stores(uri) as opened:
+        yield opened
+
+
+def add(connection, texts, model):
+    for text, vector in zip(texts, model.embed(texts), strict=True):
+        connection.execute(
+            "INSERT INTO documents (text, embedding, metadata, source_id) VALUES (%s, %s, %s, 'handbook')",
+            [text, json.dumps(vector.tolist()), json.dumps({"source": "a.md"})],
+        )
+
+
+def rows(uri, query):
+    with psycopg.connect(uri) as connection:
+        return connection.execute(query).fetchall()
+
+
+def dump(uri):
+    return (
+        rows(uri, "SELECT id, text, embedding::text, metadata, source_id, created_at FROM documents ORDER BY id"),
+        rows(uri, "SELECT id, name, name_embedding::text FROM graph_nodes ORDER BY id"),
+        rows(uri, "SELECT attname FROM pg_attribute WHERE attrelid = 'documents'::regclass AND NOT attisdropped"),
+        rows(uri, "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'documents' ORDER BY 1"),
+    )
+
+
+def vectors(uri):
+    found = rows(uri, "SELECT embedding::text FROM documents ORDER BY id")
+    return np.array([json.loads(vector) for (vector,) in found])
+
+
+def nearest(uri, model, text):
+    query = "SELECT text FROM documents WHERE source_id = 'handbook' ORDER BY embedding <=> %s::vector LIMIT 1"
+    with psycopg.connect(uri) as connection:
+        return connection.execute(query, [json.dumps(model.embeddings.embed_query(text))]).fetchone()[0]
+
+
+def test_chunks_and_entity_names_are_embedded_anew_and_nothing_else_changes(uri, stores, tuned):
+    before = dump(uri)
+    assert [plan.chunks for plan in steps.plan(stores, tuned)] == [len(CHUNKS), 3]
+    steps.reembed(stores, tuned)
+    after = dump(uri)
+    assert [row[:2] + row[3:] for row in after[0]] == [row[:2] + row[3:] for row in before[0]]
+    assert np.allclose(vectors(uri), tuned.embed(CHUNKS), atol=1e-5)
+    names = {name: json.loads(vector) for _, name, vector in after[1]}
+    assert np.allclose([names[name] for name in NAMES], tuned.embed(NAMES), atol=1e-5)
+    assert nearest(uri, tuned, CHUNKS[7]) == CHUNKS[7]
+    assert any("hnsw (embedding vector_cosine_ops)" in definition for _, definition in after[3])
+    assert steps.reembed(stores, tuned) == []
+    assert [examine(store, tuned) for store in stores] == [[], []]
+
+
+def test_rollback_brings_everything_back(uri, stores, tuned):
+    before = dump(uri)
+    steps.reembed(stores, tuned)
+    steps.roll_back(stores)
+    assert dump(uri) == before
+    with pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        stores[0].roll_back()
+
+
+def test_new_width(uri, stores, tmp_path):
+    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    before = dump(uri)
+    steps.reembed(stores, wide)
+    assert [store.width() for store in stores] == [48, 48]
+    assert nearest(uri, wide, CHUNKS[3]) == CHUNKS[3]
+    steps.roll_back(stores)
+    assert dump(uri) == before
+
+
+def test_rows_that_come_in_before_the_swap_are_embedded_too(uri, stores, stock, tuned):
+    store = stores[0]
+    store.build(tuned)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        add(connection, ["A chunk that came in between."], stock)
+    store.swap(tuned)
+    assert np.allclose(vectors(uri), tuned.embed([*CHUNKS, "A chunk that came in between."]), atol=1e-5)
+
+
+def test_rows_added_since_are_not_thrown_away_by_a_rollback(uri, stores, tuned):
+    store = stores[0]
+    steps.reembed([store], tuned)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        add(connection, ["A chunk that came later."], tuned)
+    with pytest.raises(DeploymentError, match="1 rows were added since"):
+        store.roll_back()
+    assert len(vectors(uri)) == len(CHUNKS) + 1
+
+
+def test_doctor_names_stock_vectors(stores, tuned):
+    assert [examine(store, tuned)[0].problem for store in stores] == ["vectors", "vectors"]
+
+
+def test_two_runs_at_once_are_refused(uri, stores, tuned):
+    with (
+        stores[0]._alone(),
+        pgvector_stores(uri) as others,
+        pytest.raises(DeploymentError, match="another re-embedding is at work"),
+    ):
+        others[0].build(tuned)
+
+
+def test_database_without_the_tables_and_server_that_is_not_there(uri, server):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP TABLE documents, graph_nodes")
+    with pytest.raises(DeploymentError, match="has no table 'documents'"), pgvector_stores(uri):
+        pass
+    unreachable = "postgresql+psycopg://nobody@127.0.0.1:1/none"
+    with pytest.raises(DeploymentError, match="PostgreSQL: "), pgvector_stores(unreachable):
+        pass
+
+
+CHILD = """
+import sys
+from docsgpt_embtune.deployment import pgvector_store, reembed
+from docsgpt_embtune.deployment.serving import load_serving_model
+pgvector_store.BLOCK = 2
+model = load_serving_model(sys.argv[2])
+with pgvector_store.pgvector_stores(sys.argv[1]) as stores:
+    print("ready", flush=True)
+    reembed.reembed(stores, model)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_table_is_always_whole(uri, stores, stock, tuned):
+    draw = random.Random(0)
+    before = dump(uri)
+    for _ in range(3):
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CHILD, uri, str(tuned.folder)], stdout=subprocess.PIPE, text=True
+        )
+        child.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(draw.uniform(0, 0.4))
+        child.kill()
+        child.communicate()
+        in_force = tuned if stores[0].is_on(tuned) else stock
+        assert np.allclose(vectors(uri), in_force.embed(CHUNKS), atol=1e-5)
+    while rows(uri, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"):
+        pass  # until the server notices that the client is gone
+    steps.reembed(stores, tuned)
+    assert np.allclose(vectors(uri), tuned.embed(CHUNKS), atol=1e-5)
+    steps.roll_back(stores)
+    assert dump(uri) == before
