@@ -101,7 +101,7 @@ def train(
     from docsgpt_embtune.training.summary import summary
 
     # Bars for things that take no time, in between those that tell the time left.
-    transformers.utils.logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     datasets.disable_progress_bars()
     try:
         config = TrainConfig(**settings)

@@ -1,0 +1,36 @@
+# make train: the main job on the bundled sample, offline.   make test: lint, types and tests.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SAMPLE := runs/sample
+TUNED := models/python-reference
+
+.PHONY: train test lint clean
+
+train: $(VENV)/.installed
+	$(BIN)/python scripts/sample.py --out $(SAMPLE)
+	$(BIN)/python scripts/train.py --train $(SAMPLE)/train.json --val $(SAMPLE)/validation.json \
+		--corpus $(SAMPLE)/corpus.json --base bundled --out $(TUNED) --zip \
+		--loss multiple-negatives-ranking --batch-size 32 --learning-rate 5e-5 --negatives 3
+	$(BIN)/python scripts/check_retrieval.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
+		--corpus $(SAMPLE)/corpus.json --json runs/check.json --report runs/check.html
+	$(BIN)/python scripts/show_search.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
+		--corpus $(SAMPLE)/corpus.json
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# torch first: the pin is the build without CUDA where the index has one, and an unpinned one brings gigabytes.
+$(VENV)/.installed: pyproject.toml .constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .constraints.txt -e '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs models build *.egg-info .mypy_cache .pytest_cache .ruff_cache
