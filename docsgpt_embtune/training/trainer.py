@@ -165,6 +165,7 @@ def _run_trainer(
     precision: Precision,
     best: "KeepBestEpoch",
 ) -> None:
+    model.model_card_data.generate_widget_examples = False  # for a card that is not written
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch:
         arguments = SentenceTransformerTrainingArguments(
             output_dir=scratch,
@@ -194,6 +195,8 @@ def _run_trainer(
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
+        # accelerate leaves the model's forward wrapped in autocast: without this it would go on computing in bf16.
+        trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
 
 @contextmanager

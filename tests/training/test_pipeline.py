@@ -73,6 +73,13 @@ def test_the_best_epoch_is_what_is_saved(tuned, tiny_base_folder):
     assert report.manifest["training"]["best_epoch"] == ndcg.index(max(ndcg)) + 1
 
 
+def test_after_training_in_bf16_the_model_computes_in_fp32_again(tuned):
+    report = tuned(replace(CONFIG, epochs=1, precision="bf16"), keep_worse=True)
+    texts = list(VALIDATION.queries.values())
+    saved = SentenceTransformer(str(report.folder), device="cpu").encode(texts)
+    assert np.allclose(report.tuned.model.encode(texts), saved, atol=1e-6)
+
+
 def test_same_seed_same_model_and_another_seed_another(tuned):
     first, again = (tuned(out=name, keep_worse=True) for name in ("first", "again"))
     other = tuned(replace(CONFIG, seed=14), out="other", keep_worse=True)
