@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
@@ -109,7 +110,7 @@ def train(
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs)
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
-    report = tune_and_write(training, validation, out, base=base, config=config, keep_worse=keep_worse, say=click.echo)
+    report = tune_and_write(training, validation, out, base=base, config=config, keep_worse=keep_worse, say=tqdm.write)
     click.echo(summary(report))
     if report.folder is None:
         sys.exit(EXIT_NO)
