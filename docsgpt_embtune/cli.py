@@ -37,6 +37,13 @@ class EmbtuneGroup(click.Group):
     command_class = EmbtuneCommand
 
 
+def hide_loading_bars() -> None:
+    """Keep the bars of what takes no time from standing among those that tell the time left."""
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+
+
 def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flag that settles what an ambiguous file means."""
     return click.option(
@@ -95,14 +102,12 @@ def train(
 ) -> None:
     """Tune an embedding model on questions with good and bad chunks, and write it if validation prefers it."""
     import datasets
-    import transformers
 
     from docsgpt_embtune.model_folder import zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.summary import summary
 
-    # Bars for things that take no time, in between those that tell the time left.
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    hide_loading_bars()
     datasets.disable_progress_bars()
     try:
         config = TrainConfig(**settings)
@@ -176,6 +181,7 @@ def check(
     from docsgpt_embtune.evaluation.summary import summary
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
 
+    hide_loading_bars()
     report = check_retrieval(
         baseline,
         tuned,

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is the host'
 from application.core.settings import settings
 from application.vectorstore.document_class import Document
 from application.vectorstore.faiss import FaissStore
-from docsgpt_embtune.cli import EmbtuneCommand
+from docsgpt_embtune.cli import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.training.base_models import resolve_base
 
@@ -29,6 +29,7 @@ WIDTH = 46  # characters a side
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
 def main(baseline: str, tuned: str, data: str, corpus: str | None) -> None:
     """Print both models' first five chunks for the two questions that gained most and the one that lost most."""
+    hide_loading_bars()
     dataset = load_dataset(data, corpus=corpus)
     names = {"baseline": str(resolve_base(baseline).folder), "tuned": str(Path(tuned).resolve())}
     rankings = {side: search_all(name, dataset) for side, name in names.items()}
