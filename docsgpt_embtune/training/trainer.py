@@ -182,6 +182,7 @@ def _run_trainer(
             save_strategy="no",
             logging_strategy="steps",
             logging_steps=10,
+            logging_nan_inf_filter=False,  # it would hide from the log what must end the run
             report_to=[],
             disable_tqdm=True,
             optim="adamw_torch_fused",
