@@ -48,9 +48,10 @@ def main() -> None:
     parser.add_argument("--stock", default="bundled", help="the model that the index is first built with")
     parser.add_argument("--tuned", type=Path, required=True)
     parser.add_argument("--data", type=Path, required=True, help="questions and chunks to try it with")
+    parser.add_argument("--corpus", type=Path, help="the chunks, where they are in a file of their own")
     parser.add_argument("--relevant-docs", choices=["good-bad", "all-good"])
     arguments = parser.parse_args()
-    dataset = load_dataset(arguments.data, relevant_docs=arguments.relevant_docs)
+    dataset = load_dataset(arguments.data, corpus=arguments.corpus, relevant_docs=arguments.relevant_docs)
     checkout, python = arguments.checkout.resolve(), arguments.python
     stock, tuned = resolve_base(arguments.stock).folder, arguments.tuned.resolve()
     index, environment = checkout / "indexes" / SOURCE, checkout / "indexes" / f"{SOURCE}.env"

@@ -2,6 +2,7 @@
 
 import errno
 import shutil
+import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,8 @@ from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 
-TIMED_CHUNKS = 16
+TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
+TIMED_ROUNDS = 3
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -68,13 +70,18 @@ def _plan(store: ChunkStore, model: ServingModel) -> Plan:
 
 
 def _estimate(texts: list[str], model: ServingModel) -> float:
-    sample = [texts[position] for position in spread(len(texts), TIMED_CHUNKS)]
+    sample = [texts[position] for position in spread(len(texts), TIMED_ROUNDS * TIMED_CHUNKS)]
     if not sample:
         return 0.0
     model.embed(sample[:1])  # the first call starts the threads
+    rounds = [_seconds(sample[number::TIMED_ROUNDS], model) for number in range(TIMED_ROUNDS)]
+    return statistics.median(rounds) / len(sample[::TIMED_ROUNDS]) * len(texts)
+
+
+def _seconds(texts: list[str], model: ServingModel) -> float:
     started = time.perf_counter()
-    model.embed(sample)
-    return (time.perf_counter() - started) / len(sample) * len(texts)
+    model.embed(texts)
+    return time.perf_counter() - started
 
 
 def reembed(
