@@ -13,9 +13,9 @@ from typing import Any, LiteralString
 import numpy as np
 from tqdm import tqdm
 
+from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
-from docsgpt_embtune.deployment.stores import StoredSample
-from docsgpt_embtune.deployment.vector_journal import BLOCK
+from docsgpt_embtune.deployment.stores import ChunkStore, StoredSample
 from docsgpt_embtune.errors import DeploymentError
 
 VERIFIED_CHUNKS = 16
@@ -25,7 +25,7 @@ _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding",
 
 
 @contextmanager
-def pgvector_stores(uri: str) -> Iterator[list["PgvectorStore"]]:
+def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
     """Open every table of a DocsGPT database that holds vectors, as long as the context lasts.
 
     Args:
@@ -44,7 +44,7 @@ def pgvector_stores(uri: str) -> Iterator[list["PgvectorStore"]]:
         connection = psycopg.connect(uri, autocommit=True)
     with connection:
         stores = [PgvectorStore(connection, *names) for names in _TABLES]
-        found = [store for store in stores if store.exists()]
+        found: list[ChunkStore] = [store for store in stores if store.exists()]
         if not found:
             raise DeploymentError(
                 f"PostgreSQL database {connection.info.dbname!r} has no table {_TABLES[0][0]!r} with vectors; "
@@ -177,8 +177,8 @@ class PgvectorStore:
             "SELECT id FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL ORDER BY length({text}) DESC, id"
         )
         with tqdm(total=len(missing), desc=f"embedding {self._table}", unit="chunk", disable=None) as progress:
-            for start in range(0, len(missing), BLOCK):
-                ids = [str(row_id) for (row_id,) in missing[start : start + BLOCK]]
+            for start in range(0, len(missing), vector_journal.BLOCK):
+                ids = [str(row_id) for (row_id,) in missing[start : start + vector_journal.BLOCK]]
                 # Their order is kept: texts of like length are in one batch.
                 block = self._rows(
                     "SELECT t.id::text, t.{text} FROM {table} t "

@@ -182,9 +182,9 @@ def test_database_without_the_tables_and_server_that_is_not_there(uri, server):
 
 CHILD = """
 import sys
-from docsgpt_embtune.deployment import pgvector_store, reembed
+from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.serving import load_serving_model
-pgvector_store.BLOCK = 2
+vector_journal.BLOCK = 2
 model = load_serving_model(sys.argv[2])
 with pgvector_store.pgvector_stores(sys.argv[1]) as stores:
     print("ready", flush=True)
