@@ -3,7 +3,7 @@
 python scripts/check_retrieval.py --baseline bundled --tuned models/tuned --data data/test.json
 """
 
-from docsgpt_embtune.cli import check
+from docsgpt_embtune.cli.check import check
 
 if __name__ == "__main__":
     check()

@@ -5,9 +5,7 @@ python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env D
 python scripts/reembed.py --indexes DocsGPT/indexes --env DocsGPT/.env --rollback
 """
 
-import sys
-
-from docsgpt_embtune.cli import main
+from docsgpt_embtune.cli.deploy import reembed
 
 if __name__ == "__main__":
-    main(["reembed", *sys.argv[1:]])
+    reembed()

@@ -3,7 +3,7 @@
 python scripts/sample.py --out runs/sample
 """
 
-from docsgpt_embtune.cli import sample
+from docsgpt_embtune.cli.train import sample
 
 if __name__ == "__main__":
     sample()

@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is the host'
 from application.core.settings import settings
 from application.vectorstore.document_class import Document
 from application.vectorstore.faiss import FaissStore
-from docsgpt_embtune.cli import EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.training.base_models import resolve_base
 

@@ -3,7 +3,7 @@
 python scripts/train.py --train data/train.json --val data/validation.json --base bundled --out models/tuned --zip
 """
 
-from docsgpt_embtune.cli import train
+from docsgpt_embtune.cli.train import train
 
 if __name__ == "__main__":
     train()

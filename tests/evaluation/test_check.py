@@ -149,7 +149,7 @@ def test_bad_input_is_one_line_and_exit_code_2(tiny_base_folder, tiny_tuned_fold
 
 
 def test_the_script_reports_errors_as_the_command_does():
-    from docsgpt_embtune.cli import check
+    from docsgpt_embtune.cli.check import check
 
     result = CliRunner().invoke(check, ["--baseline", "./x", "--tuned", "./x", "--data", "nowhere.json"])
     assert (result.exit_code, result.stderr) == (

@@ -1,0 +1,25 @@
+"""`embtune`: parse, call the library once, print. Exit codes: 0 done, 1 done but the answer is no, 2 bad input."""
+
+import click
+
+from docsgpt_embtune import __version__
+from docsgpt_embtune.cli import check, deploy, train
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Tune DocsGPT's embeddings on your own questions, prove the gain, deploy it safely."""
+
+
+for command in (
+    train.sample,
+    train.train,
+    check.check,
+    deploy.install,
+    deploy.uninstall,
+    deploy.status,
+    deploy.reembed,
+    deploy.doctor,
+):
+    main.add_command(command)

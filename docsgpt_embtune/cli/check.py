@@ -1,0 +1,81 @@
+"""`embtune check`."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.files import write_text_atomically
+
+
+def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(k) for k in value.split(",")}))
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers like 1,2,3,5,10,20") from error
+
+
+def _guard(option: str, relevant_docs: Any) -> RetrievalDataset:
+    questions, _, corpus = option.partition(",")
+    return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
+
+
+@click.command(cls=EmbtuneCommand)
+@click.option("--baseline", required=True, help="The model to beat: a hub name, a folder, or 'bundled'.")
+@click.option("--tuned", required=True, help="The tuned model's folder.")
+@click.option("--data", required=True, help="Questions that the tuned model never saw, with their good chunks.")
+@click.option("--corpus", help="The chunks, where --data does not hold them.")
+@click.option("--k", "ks", default="1,2,3,5,10,20", show_default=True, callback=_cutoffs, help="Cutoffs.")
+@click.option("--store", type=click.Choice(["faiss", "langchain"]), default="faiss", show_default=True, help="Ranks.")
+@click.option("--guard", "guards", multiple=True, help="Questions of another source: FILE, or FILE,CORPUS. Repeatable.")
+@relevant_docs_option
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
+)
+@click.option("--no-cache", is_flag=True, help="Embed everything anew, and keep nothing.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every number to this file.")
+@click.option(
+    "--report", "report_path", type=click.Path(path_type=Path), help="Write a report to look at: one HTML file."
+)
+def check(
+    baseline: str,
+    tuned: str,
+    data: str,
+    corpus: str | None,
+    ks: tuple[int, ...],
+    store: Any,
+    guards: tuple[str, ...],
+    relevant_docs: Any,
+    cache: Path | None,
+    no_cache: bool,
+    json_path: Path | None,
+    report_path: Path | None,
+) -> None:
+    """Prove that a tuned model finds more than its baseline, searched as DocsGPT searches."""
+    from docsgpt_embtune.evaluation.check import check_retrieval
+    from docsgpt_embtune.evaluation.summary import summary
+    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+
+    hide_loading_bars()
+    report = check_retrieval(
+        baseline,
+        tuned,
+        load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
+        guards={guard: _guard(guard, relevant_docs) for guard in guards},
+        ks=ks,
+        store=store,
+        cache=None if no_cache else cache or default_cache_folder(),
+    )
+    click.echo(summary(report))
+    if json_path:
+        write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+    if report_path:
+        from docsgpt_embtune.evaluation.report import write_report
+
+        write_report(report, report_path)
+    if not report.proven:
+        sys.exit(EXIT_NO)

@@ -1,0 +1,170 @@
+"""`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+
+PYTHON_OPTION = click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    default=Path(sys.executable),
+    show_default="this one",
+    help="The interpreter that runs DocsGPT, e.g. /venv/bin/python.",
+)
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def install(python: Path, yes: bool) -> None:
+    """Let an unmodified DocsGPT load tuned folders through the plugin, web process and worker alike."""
+    from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook
+
+    status = hook_status(python)
+    if status.current:
+        click.echo(f"already installed: {status.pth}")
+        return
+    click.echo(f"to be written to {status.pth}:\n\n{PTH_LINE}")
+    if not yes:
+        click.confirm("write it?", abort=True)
+    install_hook(python)
+    click.echo("installed; restart DocsGPT's web process and its Celery worker (EMBTUNE_HOOK=off turns the hook off)")
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+def uninstall(python: Path) -> None:
+    """Remove what `install` wrote."""
+    from docsgpt_embtune.deployment.install import hook_status, uninstall_hook
+
+    if not hook_status(python).installed:
+        click.echo("not installed")
+        return
+    click.echo(f"removed {uninstall_hook(python).pth}; restart DocsGPT's web process and its Celery worker")
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+def status(python: Path) -> None:
+    """Say whether the hook is in force; exit code 1 if it is not."""
+    from docsgpt_embtune.deployment.install import hook_status
+
+    found = hook_status(python)
+    click.echo(f"environment   {python}")
+    click.echo(f"hook          {'installed' if found.installed else 'not installed'}: {found.pth}")
+    if found.installed and not found.current:
+        click.echo("              of another version; run: embtune install")
+    click.echo(f"package       {'importable' if found.importable else f'cannot be imported: {found.problem}'}")
+    if not (found.current and found.importable):
+        sys.exit(EXIT_NO)
+
+
+MODEL_OPTION = click.option("--model", help="Tuned folder, any other model folder, a hub name, or `bundled`.")
+
+
+def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say where stored chunks are."""
+    for option in (
+        click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's."),
+        click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(cls=EmbtuneCommand)
+@MODEL_OPTION
+@store_options
+@click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env: switched with the vectors.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
+@click.option("--rollback", is_flag=True, help="Put back the vectors and the .env line of before.")
+def reembed(
+    model: str | None, indexes: Path | None, pgvector: str | None, env_file: Path | None, dry_run: bool, rollback: bool
+) -> None:
+    """Embed stored chunks anew with the tuned model: built beside the old, verified, swapped, reversible."""
+    from docsgpt_embtune.deployment import reembed as steps
+    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+    from docsgpt_embtune.deployment.serving import load_serving_model
+
+    environment = EnvironmentFile(env_file) if env_file else None
+    stores = _stores(indexes, pgvector)
+    if rollback:
+        steps.roll_back(stores, environment)
+        click.echo(f"rolled back: {', '.join(store.label for store in stores)}")
+        click.echo("restart DocsGPT's web process and its Celery worker")
+        return
+    if model is None:
+        raise click.UsageError("--model is needed, unless it is a --rollback")
+    serving = load_serving_model(model)
+    if dry_run:
+        _print_plans(steps.plan(stores, serving))
+        return
+    if indexes is not None:
+        steps.require_disk(stores, serving, indexes)
+    swapped = steps.reembed(stores, serving, environment)
+    for store in stores:
+        click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
+    if environment is None:
+        click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
+    click.echo("restart DocsGPT's web process and its Celery worker")
+
+
+def _stores(indexes: Path | None, pgvector: str | None) -> list[Any]:
+    from docsgpt_embtune.deployment.faiss_folder import find_index_folders
+    from docsgpt_embtune.deployment.faiss_store import FaissStore
+
+    stores: list[Any] = []
+    if indexes is not None:
+        stores += [FaissStore(folder) for folder in find_index_folders(indexes)]
+    if pgvector is not None:
+        from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
+
+        stores += click.get_current_context().with_resource(pgvector_stores(pgvector))
+    if not stores:
+        raise click.UsageError("say where the chunks are: --indexes or --pgvector")
+    return stores
+
+
+def _print_plans(plans: list[Any]) -> None:
+    for plan in plans:
+        if plan.done:
+            click.echo(f"{plan.label}: {plan.chunks:,} chunks, on the model already")
+            continue
+        minutes, seconds = divmod(round(plan.seconds), 60)
+        width = (
+            str(plan.width_after)
+            if plan.width_before == plan.width_after
+            else (f"{plan.width_before} to {plan.width_after}")
+        )
+        click.echo(
+            f"{plan.label}: {plan.chunks:,} chunks, {plan.remaining:,} different texts to embed, width {width}, "
+            f"about {minutes} min {seconds:02d} s, {plan.disk_bytes / 1e6:,.0f} MB of disk"
+        )
+
+
+@click.command(cls=EmbtuneCommand)
+@click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be.")
+@store_options
+@click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env: checked, too.")
+@click.option("--sample", type=click.IntRange(min=1), default=64, show_default=True, help="Chunks compared per source.")
+def doctor(model: str, indexes: Path | None, pgvector: str | None, env_file: Path | None, sample: int) -> None:
+    """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is."""
+    from docsgpt_embtune.deployment.doctor import examine, examine_settings
+    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+    from docsgpt_embtune.deployment.serving import load_serving_model
+
+    stores = _stores(indexes, pgvector)
+    serving = load_serving_model(model)
+    findings = [finding for store in stores for finding in examine(store, serving, sample)]
+    if env_file is not None:
+        findings += examine_settings(EnvironmentFile(env_file), serving)
+    for finding in findings:
+        click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
+    click.echo(f"{len(stores)} sources examined, {len(findings) or 'nothing'} wrong")
+    if findings:
+        sys.exit(EXIT_NO)
