@@ -7,8 +7,14 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.cli.common import (
+    EXIT_NO,
+    EmbtuneCommand,
+    hide_loading_bars,
+    load_guard,
+    relevant_docs_option,
+)
+from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.files import write_text_atomically
 
 
@@ -17,11 +23,6 @@ def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> t
         return tuple(sorted({int(k) for k in value.split(",")}))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list of numbers like 1,2,3,5,10,20") from error
-
-
-def _guard(option: str, relevant_docs: Any) -> RetrievalDataset:
-    questions, _, corpus = option.partition(",")
-    return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
 
 
 @click.command(cls=EmbtuneCommand)
@@ -65,7 +66,7 @@ def check(
         baseline,
         tuned,
         load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
-        guards={guard: _guard(guard, relevant_docs) for guard in guards},
+        guards={guard: load_guard(guard, relevant_docs) for guard in guards},
         ks=ks,
         store=store,
         cache=None if no_cache else cache or default_cache_folder(),

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.errors import EmbtuneError
 
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
@@ -37,3 +38,9 @@ def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Choice(["good-bad", "all-good"]),
         help="What two ids of a question in relevant_docs are, where the file itself does not say.",
     )(function)
+
+
+def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:
+    """Read what a --guard names: FILE, or FILE,CORPUS."""
+    questions, _, corpus = option.partition(",")
+    return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)

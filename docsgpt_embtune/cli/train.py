@@ -7,8 +7,14 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.cli.common import (
+    EXIT_NO,
+    EmbtuneCommand,
+    hide_loading_bars,
+    load_guard,
+    relevant_docs_option,
+)
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import TrainConfig
 
@@ -16,67 +22,118 @@ _DEFAULTS = TrainConfig()
 
 
 @click.command(cls=EmbtuneCommand)
-@click.option("--train", "train_path", required=True, help="Questions to learn from, with their good and bad chunks.")
-@click.option("--val", "val_path", help="Questions to choose the epoch by; held out of --train if not given.")
-@click.option("--corpus", help="The chunks, where the question files do not hold them.")
+@click.option("--train", "train_path", help="Questions to learn from, with their good chunks and perhaps bad ones.")
+@click.option("--val", "val_path", help="Questions to choose by; held out of --train if not given.")
+@click.option("--corpus", help="The chunks, where the question files do not hold them; alone, all there is to learn.")
 @click.option("--base", default="bundled", show_default=True, help="A hub name, a model folder, or 'bundled'.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option(
+    "--recipe",
+    type=click.Choice(["auto", "explicit"]),
+    help="auto: every chunk, then the questions, as far as validation prefers it. explicit: one loss with the settings "
+    "given, and what any of --loss, --epochs, --batch-size, --learning-rate, --warmup and --negatives means.",
+)
+@click.option("--time-budget", type=float, help="Minutes that the automatic recipe may take.  [default: 20]")
+@click.option(
+    "--guard", "guards", multiple=True, help="Questions of another source that must not get worse. Repeatable."
+)
+@click.option(
     "--loss",
     type=click.Choice(["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]),
-    default=_DEFAULTS.loss,
-    show_default=True,
-    help="What is minimised.",
+    help=f"What is minimised.  [default: {_DEFAULTS.loss}]",
 )
-@click.option("--epochs", type=int, default=_DEFAULTS.epochs, show_default=True, help="At most; the best is kept.")
-@click.option("--batch-size", type=int, default=_DEFAULTS.batch_size, show_default=True, help="Rows in a step.")
-@click.option("--learning-rate", type=float, default=_DEFAULTS.learning_rate, show_default=True)
-@click.option("--warmup", type=float, default=_DEFAULTS.warmup, show_default=True, help="Share of the steps.")
+@click.option("--epochs", type=int, help=f"At most; the best is kept.  [default: {_DEFAULTS.epochs}]")
+@click.option("--batch-size", type=int, help=f"Rows in a step.  [default: {_DEFAULTS.batch_size}]")
+@click.option("--learning-rate", type=float, help=f"[default: {_DEFAULTS.learning_rate}]")
+@click.option("--warmup", type=float, help=f"Share of the steps.  [default: {_DEFAULTS.warmup}]")
 @click.option(
     "--negatives",
     type=int,
-    default=_DEFAULTS.negatives,
-    show_default=True,
-    help="Bad chunks for each good one, where the loss takes them; what is not given is mined from the corpus.",
+    help="Bad chunks for each good one, where the loss takes them; what is not given is mined from the corpus.  "
+    f"[default: {_DEFAULTS.negatives}]",
 )
 @click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="While training.")
 @click.option("--device", help="torch's name, e.g. cpu or cuda; a GPU where there is one, if not given.")
+@click.option("--report-to", multiple=True, help="Where the curves go, e.g. tensorboard. Repeatable.")
+@click.option("--resume", is_flag=True, help="Go on with a run to this folder that was stopped.")
 @click.option("--zip", "make_zip", is_flag=True, help="Also write model-embeddings.zip beside the folder.")
-@click.option("--keep-worse", is_flag=True, help="Write the folder even if validation prefers the base model.")
+@click.option("--keep-worse", is_flag=True, help="Write the folder even if validation does not prefer it.")
 @relevant_docs_option
 def train(
-    train_path: str,
+    train_path: str | None,
     val_path: str | None,
     corpus: str | None,
     base: str,
     out: Path,
+    recipe: str | None,
+    time_budget: float | None,
+    guards: tuple[str, ...],
+    seed: int,
+    precision: Any,
+    device: str | None,
+    report_to: tuple[str, ...],
+    resume: bool,
     make_zip: bool,
     keep_worse: bool,
     relevant_docs: Any,
     **settings: Any,
 ) -> None:
-    """Tune an embedding model on questions with good and bad chunks, and write it if validation prefers it."""
+    """Tune an embedding model on questions and chunks, and write it if validation prefers it."""
     import datasets
 
     from docsgpt_embtune.model_folder import zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
+    from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary
 
     hide_loading_bars()
     datasets.disable_progress_bars()
+    explicit = _explicit_settings(recipe, settings, time_budget, guards)
     try:
-        config = TrainConfig(**settings)
+        config = TrainConfig(seed=seed, precision=precision, device=device, report_to=report_to, **(explicit or {}))
+        automatic = None
+        if explicit is None:
+            guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
+            automatic = Automatic(20.0 if time_budget is None else time_budget, guard_sets)
     except ValueError as error:
         raise TrainingError(str(error)) from error
-    training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs)
+    training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
-    report = tune_and_write(training, validation, out, base=base, config=config, keep_worse=keep_worse, say=tqdm.write)
+    report = tune_and_write(
+        training,
+        validation,
+        out,
+        base=base,
+        config=config,
+        automatic=automatic,
+        corpus=load_corpus(corpus) if corpus and not (training or validation) else None,
+        keep_worse=keep_worse,
+        resume=resume,
+        say=tqdm.write,
+    )
     click.echo(summary(report))
     if report.folder is None:
         sys.exit(EXIT_NO)
     if make_zip:
         click.echo(f"zip         {zip_model_folder(report.folder)}")
+
+
+def _explicit_settings(
+    recipe: str | None, settings: dict[str, Any], time_budget: float | None, guards: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """Return the settings of an explicit run, or None for the automatic recipe; a mixture of both is refused."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    if recipe == "auto" and given:
+        raise click.UsageError(f"--recipe auto chooses {named} itself; leave that out, or --recipe")
+    if not given and recipe != "explicit":
+        return None
+    if time_budget is not None or guards:
+        raise click.UsageError(
+            f"--time-budget and --guard belong to --recipe auto, and {named or '--recipe explicit'} to an explicit run"
+        )
+    return given
 
 
 @click.command(cls=EmbtuneCommand)

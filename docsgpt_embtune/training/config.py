@@ -24,6 +24,7 @@ class TrainConfig:
     seed: int = 13
     precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
     device: str | None = None  # torch's name; None takes a GPU where there is one
+    report_to: tuple[str, ...] = ()  # where transformers sends the curves, e.g. "tensorboard"
 
     def __post_init__(self) -> None:
         """Check every field, as each may come from a command line."""

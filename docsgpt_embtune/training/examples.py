@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -176,10 +177,22 @@ class GroupedBatchSampler(DefaultBatchSampler):
         return {text for row in group for column, text in rows[row].items() if column not in ("anchor", "label")}
 
 
-def sampler_factory(examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> Any:
-    """Return what the trainer's `batch_sampler` argument takes: a function that makes the sampler."""
+class SamplerFactory:
+    """What the trainer's `batch_sampler` argument takes: it makes the sampler.
 
-    def make(dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
-        return GroupedBatchSampler(examples, batch_size, in_batch_negatives=in_batch_negatives, seed=seed)
+    Args:
+        examples: Rows and groups.
+        in_batch_negatives: Whether the loss takes other rows' texts as negatives.
+        seed: Of the shuffling.
+    """
 
-    return make
+    def __init__(self, examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> None:
+        self.make = partial(GroupedBatchSampler, examples, in_batch_negatives=in_batch_negatives, seed=seed)
+
+    def __call__(self, dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
+        """Make the sampler for a batch size."""
+        return self.make(batch_size)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave everything out of a checkpoint, where the trainer puts its arguments: the texts are private."""
+        return {}

@@ -1,8 +1,14 @@
 """Bad chunks for questions that have none: what the base model ranks high and nobody called good."""
 
+from collections.abc import Sequence
+from itertools import islice, zip_longest
+
 import faiss
+import numpy as np
+import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.ranking import Ranking
 from docsgpt_embtune.training.encoding import Vectors
 
 # A chunk that scores above this share of the question's best good chunk may well be good itself: NV-Retriever
@@ -15,12 +21,18 @@ DEPTH = 100
 
 
 def mine_negatives(
-    dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, *, per_good: int
+    dataset: RetrievalDataset,
+    query_embeddings: Vectors,
+    corpus_embeddings: Vectors,
+    *,
+    per_good: int,
+    keywords: Ranking | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Find the hardest chunks for each question that are probably not answers to it, where it has too few bad ones.
 
-    Passed over are the good chunks, near-duplicates of them, and what scores so close to the best good chunk
-    that it may answer too. Where that leaves too few in the first 100, the question gets fewer.
+    Passed over are the good chunks, near-duplicates of them, chunks that hold the question word for word, and
+    what scores so close to the best good chunk that it may answer too. Where that leaves too few in the first 100,
+    the question gets fewer.
 
     Args:
         dataset: Questions, corpus and judgments.
@@ -28,6 +40,8 @@ def mine_negatives(
         corpus_embeddings: Vectors of the corpus (N, D) in its order, unit norm.
         per_good: Bad chunks wanted for each good one, those that are given included: fewer than one would let a
             contrastive loss pull everything together.
+        keywords: The corpus ranked for the same queries by their words: every second negative comes from there,
+            as what shares the words and misses the point is what embeddings alone do not bring up.
 
     Returns:
         query_id -> doc_ids, hardest first; only questions for which some were wanted and found.
@@ -36,21 +50,39 @@ def mine_negatives(
     row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
     index = faiss.IndexFlatIP(corpus_embeddings.shape[1])
     index.add(corpus_embeddings)
-    scores, rows = index.search(query_embeddings, min(DEPTH, len(doc_ids)))  # (Q, DEPTH) each
+    _, nearest = index.search(query_embeddings, min(DEPTH, len(doc_ids)))  # (Q, DEPTH)
     mined = {}
-    for position, query_id in enumerate(dataset.queries):
+    for position, (query_id, question) in enumerate(dataset.queries.items()):
         good, given = dataset.relevant_docs[query_id], dataset.irrelevant_docs.get(query_id, ())
         wanted = per_good * len(good) - len(given)
         if wanted <= 0:
             continue
-        judged_rows = [row_of[doc_id] for doc_id in (*good, *given)]
-        good_embeddings = corpus_embeddings[judged_rows[: len(good)]]  # (G, D)
-        ceiling = MAX_SHARE_OF_GOOD_SCORE * float((good_embeddings @ query_embeddings[position]).max())
-        safe = scores[position] <= ceiling
-        # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
-        candidates = rows[position][safe] if safe.any() else rows[position][::-1]
-        likeness = (corpus_embeddings[candidates] @ good_embeddings.T).max(axis=1)  # (candidates,)
-        kept = [row for row in candidates[likeness < NEAR_DUPLICATE] if row not in judged_rows][:wanted]
-        if kept:
+        judged = {row_of[doc_id] for doc_id in (*good, *given)}
+        good_embeddings = corpus_embeddings[[row_of[doc_id] for doc_id in good]]  # (G, D)
+        query = query_embeddings[position]
+        candidates = _without_likely_answers(nearest[position], query, corpus_embeddings, good_embeddings)
+        if keywords is not None:
+            alike = keywords.nearest[position]
+            alike = _without_likely_answers(alike[alike >= 0], query, corpus_embeddings, good_embeddings)
+            candidates = _alternating(candidates, alike)
+        fit = (row for row in candidates if row not in judged and question not in dataset.corpus[doc_ids[row]])
+        if kept := list(islice(fit, wanted)):
             mined[query_id] = tuple(doc_ids[row] for row in kept)
     return mined
+
+
+def _without_likely_answers(
+    rows: npt.NDArray[np.int64], query: Vectors, corpus_embeddings: Vectors, good_embeddings: Vectors
+) -> list[int]:
+    embeddings = corpus_embeddings[rows]
+    safe = embeddings @ query <= MAX_SHARE_OF_GOOD_SCORE * float((good_embeddings @ query).max())
+    # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
+    order = np.flatnonzero(safe) if safe.any() else np.arange(len(rows))[::-1]
+    copies = (embeddings @ good_embeddings.T).max(axis=1, initial=-1.0) >= NEAR_DUPLICATE
+    return [int(rows[place]) for place in order if not copies[place]]
+
+
+def _alternating(first: Sequence[int], second: Sequence[int]) -> list[int]:
+    """Take one of each in turn, each row once."""
+    turns = (row for pair in zip_longest(first, second) for row in pair if row is not None)
+    return list(dict.fromkeys(turns))

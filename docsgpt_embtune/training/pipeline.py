@@ -1,7 +1,8 @@
 """The main job: questions and chunks in, a model folder that validation prefers to the base out."""
 
 import platform
-from collections.abc import Callable
+import random
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -13,12 +14,19 @@ from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.model_folder import fingerprint, refuse_foreign_destination, write_model_folder
-from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.trainer import TunedModel, load_base, tune
+from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
+from docsgpt_embtune.training.run_folder import run_folder
+from docsgpt_embtune.training.stages import Say, TunedModel
+from docsgpt_embtune.training.trainer import load_base
 
-# Of the training questions, where no validation questions are given.
+# Held out where no validation questions are given: this share of the questions, or of the chunks where there are
+# no questions. With fewer than a hundred, luck does the choosing.
 VALIDATION_SHARE = 0.15
+ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
+MOST_VALIDATION_CHUNKS = 300
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 
 
@@ -38,69 +46,116 @@ class TrainingReport:
 
 
 def train(
-    training: RetrievalDataset,
+    training: RetrievalDataset | None,
     validation: RetrievalDataset | None,
     out: Path,
     *,
     base: str = "bundled",
     config: TrainConfig | None = None,
+    automatic: Automatic | None = None,
+    corpus: Mapping[str, str] | None = None,
     keep_worse: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    resume: bool = False,
+    say: Say = lambda line: None,
 ) -> TrainingReport:
     """Tune a base model and write it, if validation prefers it.
 
     Args:
-        training: Questions to learn from.
-        validation: Questions to choose the epoch by; None holds 15 % of the training questions out for it.
+        training: Questions to learn from; None to learn from the chunks alone, which `automatic` can.
+        validation: Questions to choose by; None holds some of the training questions out for it, or, where there
+            are none, some of the chunks.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name.
-        config: Settings.
-        keep_worse: Write the folder even if validation prefers the base model.
+        config: Settings; of an automatic run only seed, precision, device and `report_to` are used.
+        automatic: Choose loss and settings by validation; None does what `config` says.
+        corpus: doc_id -> text, where there are neither training nor validation questions.
+        keep_worse: Write the folder even if validation does not prefer it.
+        resume: Go on with a run to the same folder that was killed.
         say: Takes one line of plain text before each stage.
 
     Raises:
         ModelFolderError: If the base model or the destination cannot be used.
-        TrainingError: If there is nothing to learn from, or the run ends without a usable model.
+        TrainingError: If there is nothing to learn from, the run ends without a usable model, or the run to go on
+            with was another one.
         DatasetError: If no validation questions can be held out.
     """
     config = config or TrainConfig()
     refuse_foreign_destination(out)
     found = resolve_base(base)
-    training, validation = _apart(training, validation, config.seed, say)
-    say(f"training    {training.describe()}")
-    say(f"validation  {validation.describe()}")
+    data = _split(training, validation, corpus, config.seed, say)
+    if data.training is None and automatic is None:
+        raise TrainingError("without training questions only the automatic recipe can train; give --train")
+    say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
+    say(f"validation  {data.validation.describe()}")
     model = load_base(found, config.device)
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
-    tuned = tune(model, training, validation, config, say=say)
-    if not (tuned.improved or keep_worse):
-        return TrainingReport(tuned, None, {})
-    details = {
-        "base": {"name": found.name, "fingerprint": fingerprint(found.folder)},
-        "training": {
-            **config.to_dict(),
-            "precision": tuned.precision,
-            "best_epoch": tuned.best_epoch,
-            "mined_bad_chunks": tuned.mined,
-            "seconds": round(tuned.seconds, 1),
-        },
-        "validation": _validation_record(tuned, validation),
-        "data": _data_record(training, validation),
-        "versions": {
-            "docsgpt-embtune": __version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in _VERSIONS_OF},
-        },
-    }
-    return TrainingReport(tuned, out, write_model_folder(model, found.folder, out, details))
+    with run_folder(out, _identity(found, config, automatic, data), resume=resume, say=say) as folder:
+        if automatic is not None:
+            tuned = tune_automatically(
+                model,
+                data.training,
+                data.validation,
+                config,
+                automatic,
+                not_asked=data.not_asked,
+                folder=folder,
+                say=say,
+            )
+        elif data.training is not None:
+            tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
+        if not (tuned.improved or keep_worse):
+            return TrainingReport(tuned, None, {})
+        manifest = write_model_folder(model, found.folder, out, _details(found, config, automatic, tuned, data))
+    return TrainingReport(tuned, out, manifest)
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What is learned from and what is chosen by, with nothing in both.
+
+    Attributes:
+        training: Questions to learn from, if there are any.
+        validation: Questions to choose by.
+        not_asked: Chunks that validation questions were taken from, where they were taken from chunks.
+    """
+
+    training: RetrievalDataset | None
+    validation: RetrievalDataset
+    not_asked: frozenset[str] = frozenset()
+
+
+def _split(
+    training: RetrievalDataset | None,
+    validation: RetrievalDataset | None,
+    corpus: Mapping[str, str] | None,
+    seed: int,
+    say: Say,
+) -> _Data:
+    if training is not None:
+        return _Data(*_apart(training, validation, seed, say))
+    if validation is not None:
+        return _Data(None, validation)
+    if not corpus:
+        raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
+    count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(corpus)))
+    asked = frozenset(random.Random(seed).sample(sorted(corpus), count))
+    made = questions_from_corpus(corpus, seed + 1, doc_ids=sorted(asked))
+    if not len(made):
+        raise TrainingError(
+            f"{len(corpus)} chunks are too few, or too short, to hold any out for validation; give --val"
+        )
+    say(f"no questions given: {len(made)} chunks are held out, and validation asks for them by words of their own")
+    return _Data(None, made, asked)
 
 
 def _apart(
-    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Callable[[str], None]
+    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Say
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
     if validation is None:
-        training, validation = hold_out(training, VALIDATION_SHARE, seed)
-        say(f"no --val given: {len(validation)} of the questions are held out to choose the epoch by")
+        share = min(0.4, max(VALIDATION_SHARE, ENOUGH_QUESTIONS_TO_CHOOSE_BY / len(training)))
+        training, validation = hold_out(training, share, seed)
+        say(f"no --val given: {len(validation)} of the questions are held out to choose by")
     held_out = {query_digest(text) for text in validation.queries.values()}
     kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
     if len(kept) < len(training):
@@ -110,22 +165,59 @@ def _apart(
     return training.subset(kept), validation
 
 
-def _validation_record(tuned: TunedModel, validation: RetrievalDataset) -> dict[str, Any]:
+def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, data: _Data) -> dict[str, Any]:
+    """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
+    return {
+        "base": fingerprint(base.folder),
+        "config": config.to_dict(),
+        "minutes": automatic.minutes if automatic else None,
+        "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
+        "training": data.training.fingerprint if data.training else None,
+        "validation": data.validation.fingerprint,
+    }
+
+
+def _details(
+    base: BaseModel, config: TrainConfig, automatic: Automatic | None, tuned: TunedModel, data: _Data
+) -> dict[str, Any]:
+    told = {"recipe": "auto", "minutes": automatic.minutes, "seed": config.seed} if automatic else config.to_dict()
+    return {
+        "base": {"name": base.name, "fingerprint": fingerprint(base.folder)},
+        "training": {
+            **told,
+            "precision": tuned.precision,
+            "kept": tuned.chosen.name,
+            "mined_bad_chunks": tuned.mined,
+            "seconds": round(tuned.seconds, 1),
+        },
+        "validation": _validation_record(tuned, data),
+        "data": _data_record(data),
+        "versions": {
+            "docsgpt-embtune": __version__,
+            "python": platform.python_version(),
+            **{name: version(name) for name in _VERSIONS_OF},
+        },
+    }
+
+
+def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     judgment = tuned.judgment
     return {
-        "queries": len(validation),
+        "queries": len(data.validation),
+        "asked_by": "words of the chunks themselves" if data.not_asked else "the questions given",
         "baseline": mean_scores(tuned.baseline),
-        "epochs": [mean_scores(scores) for scores in tuned.epochs],
-        "tuned": mean_scores(tuned.epochs[tuned.best_epoch - 1]),
+        "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},
+        "tuned": mean_scores(tuned.chosen.scores),
         "difference": {metric: asdict(difference) for metric, difference in judgment.differences.items()},
         "verdict": judgment.verdict,
     }
 
 
-def _data_record(training: RetrievalDataset, validation: RetrievalDataset) -> dict[str, Any]:
+def _data_record(data: _Data) -> dict[str, Any]:
     # Names, hashes and digests only: the questions are people's private text, and the folder travels.
-    both = {"training": training, "validation": validation}
-    texts = [text for dataset in both.values() for text in dataset.queries.values()]
+    both = {"training": data.training, "validation": data.validation}
+    given = {name: dataset for name, dataset in both.items() if dataset is not None}
+    texts = [text for dataset in given.values() for text in dataset.queries.values()]
     return {
         **{
             name: {
@@ -134,7 +226,7 @@ def _data_record(training: RetrievalDataset, validation: RetrievalDataset) -> di
                 "queries": len(dataset),
                 "corpus": len(dataset.corpus),
             }
-            for name, dataset in both.items()
+            for name, dataset in given.items()
         },
         "seen_queries": sorted({query_digest(text) for text in texts}),
     }

@@ -6,12 +6,19 @@ from docsgpt_embtune.training.validation import CHOSEN_BY
 
 
 def summary(report: TrainingReport) -> str:
-    """Say which epoch was kept, what validation thinks of it, and where the model is."""
+    """Say which candidate was kept, what validation thinks of it, and where the model is."""
     tuned = report.tuned
-    best = mean_scores(tuned.epochs[tuned.best_epoch - 1])
+    best = mean_scores(tuned.chosen.scores)
     base = mean_scores(tuned.baseline)
     scores = ", ".join(f"{metric} {base[metric]:.3f} to {best[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
-    kept = f"kept        epoch {tuned.best_epoch} of {len(tuned.epochs)}: validation {scores}, {tuned.seconds:.0f} s"
+    kept = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}: validation {scores}, {tuned.seconds:.0f} s"
     if report.folder is None:
-        return f"{kept}\nno model    validation prefers the base model, so nothing was written (--keep-worse writes it)"
+        return f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
     return f"{kept}\nmodel       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"
+
+
+def _reason(report: TrainingReport) -> str:
+    tuned = report.tuned
+    if mean_scores(tuned.chosen.scores)[CHOSEN_BY] <= mean_scores(tuned.baseline)[CHOSEN_BY]:
+        return "validation prefers the base model"
+    return f"on {tuned.judgment.queries} validation questions this could be luck"

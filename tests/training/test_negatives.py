@@ -1,6 +1,7 @@
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.ranking import Ranking
 from docsgpt_embtune.training.negatives import mine_negatives
 
 
@@ -13,9 +14,9 @@ ANGLES = {"closer": 5.0, "good": 20.0, "copy": 22.0, "near": 40.0, "middle": 55.
 CORPUS = np.array([at(angle) for angle in ANGLES.values()], dtype=np.float32)
 
 
-def mined(per_good: int, irrelevant_docs: dict | None = None):
-    dataset = RetrievalDataset({"q": "?"}, {d: d for d in ANGLES}, {"q": ("good",)}, irrelevant_docs or {})
-    return mine_negatives(dataset, np.array([at(0)], dtype=np.float32), CORPUS, per_good=per_good)
+def mined(per_good: int, irrelevant_docs: dict | None = None, question: str = "?", **options):
+    dataset = RetrievalDataset({"q": question}, {d: d for d in ANGLES}, {"q": ("good",)}, irrelevant_docs or {})
+    return mine_negatives(dataset, np.array([at(0)], dtype=np.float32), CORPUS, per_good=per_good, **options)
 
 
 def test_hardest_first_without_the_good_its_copy_and_what_scores_like_it():
@@ -29,3 +30,12 @@ def test_no_more_than_wanted():
 def test_given_bad_chunks_count_and_are_not_mined_again():
     assert mined(2, {"q": ("near",)}) == {"q": ("middle",)}
     assert mined(1, {"q": ("near",)}) == {}
+
+
+def test_every_second_comes_from_the_keywords():
+    by_words = Ranking(["q"], list(ANGLES), np.array([[5, 0, 1, 2, -1]]))  # far, closer, good, copy
+    assert mined(3, keywords=by_words) == {"q": ("near", "far", "middle")}
+
+
+def test_chunk_that_holds_the_question_is_an_answer():
+    assert mined(1, question="nea") == {"q": ("middle",)}

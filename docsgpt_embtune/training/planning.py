@@ -1,0 +1,160 @@
+"""How long a run will take, and what fits into its time, from a few real steps."""
+
+import json
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.training.encoding import arithmetic
+from docsgpt_embtune.training.losses import make_loss
+from docsgpt_embtune.training.stages import Stage, TuningRun
+from docsgpt_embtune.training.trainer import set_up_for_training
+
+# Of the time that a plan may fill: a machine with other work to do is slower than its probe.
+PLANNED_SHARE = 0.8
+UNLIMITED = 1_000_000  # tokens, for a model that names no limit
+CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What a machine does in a second.
+
+    Attributes:
+        training: Seconds of a training step for each character that it reads.
+        encoding: Seconds of encoding for each character.
+    """
+
+    training: float
+    encoding: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages that fit into the time, and what each is expected to take.
+
+    Attributes:
+        stages: In order.
+        seconds: Of each stage, mining and validation included.
+        memory_bytes: Peak of the process, or of the GPU.
+    """
+
+    stages: tuple[Stage, ...]
+    seconds: tuple[float, ...]
+    memory_bytes: int
+
+    def describe(self, minutes: float) -> list[str]:
+        """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
+        lines = [
+            f"{number}. {stage.name}: {len(stage.questions):,} questions, {stage.config.loss}, "
+            f"{stage.config.negatives} mined bad chunks each, about {_clock(seconds)}"
+            for number, (stage, seconds) in enumerate(zip(self.stages, self.seconds, strict=True), 1)
+        ]
+        return [
+            *lines,
+            f"about {_clock(sum(self.seconds))} in all, of {_clock(minutes * 60)} allowed; "
+            f"{self.memory_bytes / 2**30:.1f} GiB of memory at its peak",
+        ]
+
+
+def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
+    """Fit stages into the time: every question where they fit, and where not, the same share of each stage's.
+
+    Args:
+        run: Not yet trained.
+        stages: What would be done with time enough.
+        minutes: That the whole run may take, what it has taken so far included.
+    """
+    pace, memory_bytes = _probe(run, stages[0])
+    needed = sum(_estimate(stage, run, pace) for stage in stages)
+    left = PLANNED_SHARE * minutes * 60 - (time.monotonic() - run.started)
+    share = _remembered(run, min(1.0, max(left, 1.0) / needed))
+    if share < 1:
+        stages = [_with_share(stage, share) for stage in stages]
+    return Plan(tuple(stages), tuple(_estimate(stage, run, pace) for stage in stages), memory_bytes)
+
+
+def _remembered(run: TuningRun, share: float) -> float:
+    """Take the share that a killed run had begun with, or else note this one for a run that goes on."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return 1.0  # each process has a clock of its own, and all must do the same
+    if run.folder is None:
+        return share
+    file = run.folder / "plan.json"
+    if file.is_file():
+        return float(json.loads(file.read_text(encoding="utf-8"))["share"])
+    write_text_atomically(file, json.dumps({"share": share}))
+    return share
+
+
+def _with_share(stage: Stage, share: float) -> Stage:
+    """Keep a random share of a stage's questions, at least a batch of them."""
+    query_ids = list(stage.questions.queries)
+    count = min(len(query_ids), max(stage.config.batch_size, int(share * len(query_ids))))
+    kept = set(random.Random(stage.config.seed).sample(query_ids, count))
+    return replace(stage, questions=stage.questions.subset(q for q in query_ids if q in kept))
+
+
+def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
+    questions = stage.questions
+    corpus = _characters(questions.corpus.values(), run.model)
+    rows = sum(map(len, questions.relevant_docs.values()))
+    asked = _characters(questions.queries.values(), run.model) / len(questions)
+    chunk = corpus / len(questions.corpus)
+    read = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
+    return pace.training * read + pace.encoding * corpus + stage.config.epochs * run.scoring_seconds
+
+
+def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
+    """Take two real steps, the first to warm up, with chunks drawn at random and without changing a weight."""
+    drawn = random.Random(stage.config.seed)
+    rows = stage.config.batch_size
+    loss = make_loss(run.model, stage.config.loss)
+    queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
+    run.model.train()
+    with set_up_for_training(run.model, run.precision):
+        for _ in range(2):
+            columns = [drawn.choices(queries, k=rows)]
+            columns += [drawn.choices(corpus, k=rows) for _ in range(1 + stage.config.negatives)]
+            started = time.monotonic()
+            features = [_on_device(run.model, column) for column in columns]
+            with arithmetic(run.precision, run.model.device):
+                value = loss(features, torch.zeros(rows, device=run.model.device))
+            value.backward()
+            float(value)  # a GPU is waited for
+            seconds = time.monotonic() - started
+    run.model.zero_grad(set_to_none=True)
+    run.model.eval()
+    read = _characters((text for column in columns for text in column), run.model)
+    return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), _peak_memory(run.model)
+
+
+def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:
+    return {key: value.to(model.device) for key, value in model.preprocess(texts).items() if torch.is_tensor(value)}
+
+
+def _peak_memory(model: SentenceTransformer) -> int:
+    optimizer = 2 * sum(parameter.nbytes for parameter in model.parameters())
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(model.device) + optimizer
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + optimizer
+
+
+def _characters(texts: Iterable[str], model: SentenceTransformer) -> float:
+    """Count what a model reads of these texts."""
+    longest = CHARACTERS_PER_TOKEN * (model.max_seq_length or UNLIMITED)
+    return sum(min(len(text), longest) for text in texts)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

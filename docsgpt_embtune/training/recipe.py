@@ -1,0 +1,155 @@
+"""What a run does: one loss with the settings given, or stages that validation chooses among."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.planning import make_plan
+from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
+from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
+
+# Chosen on validation questions of several datasets: hard negatives are worth ten points of nDCG@10, and ranking
+# never did harm where contrastive pairs did.
+RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=2)
+# How much of the way from the base to the tuned weights is tried, until the guards hold.
+SHARES_OF_THE_WAY = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """What the automatic recipe is told.
+
+    Attributes:
+        minutes: That a run may take.
+        guards: Questions of other sources, which must not get worse: the weights are drawn back towards the base
+            until they hold.
+
+    Raises:
+        ValueError: If the time is none.
+    """
+
+    minutes: float = 20.0
+    guards: Mapping[str, RetrievalDataset] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what may come from a command line."""
+        if not self.minutes > 0:
+            raise ValueError(f"minutes must be above 0; got {self.minutes!r}")
+
+
+def tune_as_told(
+    model: SentenceTransformer,
+    training: RetrievalDataset,
+    validation: RetrievalDataset,
+    config: TrainConfig,
+    folder: Path | None = None,
+    say: Say = lambda line: None,
+) -> TunedModel:
+    """Tune a model in place with one loss, and leave it at its best epoch by validation nDCG@10.
+
+    Args:
+        model: From `load_base`.
+        training: Questions to learn from.
+        validation: Questions to choose the epoch by; none of them may be in `training`.
+        config: Settings.
+        folder: What a killed run needs to go on, from it and for it; None for none.
+        say: Takes one line of plain text before each stage, and after each epoch.
+
+    Raises:
+        TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
+    """
+    run = TuningRun(model, validation, config, folder, say)
+    some_given = bool(training.irrelevant_docs)
+    # A loss that cannot learn from good chunks alone needs bad ones, and ranking as many in every row.
+    mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
+    run.train(0, Stage("questions", training, config, mines))
+    return run.result(evidence_needed=False)
+
+
+def tune_automatically(
+    model: SentenceTransformer,
+    training: RetrievalDataset | None,
+    validation: RetrievalDataset,
+    config: TrainConfig,
+    automatic: Automatic,
+    *,
+    not_asked: frozenset[str] = frozenset(),
+    folder: Path | None = None,
+    say: Say = lambda line: None,
+) -> TunedModel:
+    """Tune a model in place on every chunk of the corpus, then on the questions, as far as validation prefers it.
+
+    Args:
+        model: From `load_base`.
+        training: Questions to learn from; None where there is only a corpus.
+        validation: Questions to choose by, over the same corpus.
+        config: Seed, precision and device; the recipe sets the rest.
+        automatic: How long it may take, and what must not get worse.
+        not_asked: doc_ids that the validation questions were taken from, where they were.
+        folder: What a killed run needs to go on, from it and for it; None for none.
+        say: Takes one line of plain text for the plan and for each step.
+
+    Raises:
+        TrainingError: If the loss is not finite.
+    """
+    run = TuningRun(model, validation, config, folder, say)
+    guards_hold = _watch(run, automatic.guards)
+    base = copy_of_weights(model)
+    plan = make_plan(run, _stages(training, validation, config, not_asked), automatic.minutes)
+    for line in plan.describe(automatic.minutes):
+        say(f"plan        {line}")
+    for number, stage in enumerate(plan.stages):
+        run.train(number, stage)
+    if automatic.guards:
+        _draw_back(run, base, guards_hold)
+    return run.result(evidence_needed=True)
+
+
+def _stages(
+    training: RetrievalDataset | None,
+    validation: RetrievalDataset,
+    config: TrainConfig,
+    not_asked: frozenset[str],
+) -> list[Stage]:
+    """Every chunk first, asked for by its own words: questions exist for a few chunks only, and come after."""
+    ranking = replace(
+        RANKING, seed=config.seed, precision=config.precision, device=config.device, report_to=config.report_to
+    )
+    corpus = (training or validation).corpus
+    asked = (doc_id for doc_id in corpus if doc_id not in not_asked)
+    stages = [Stage("every chunk", questions_from_corpus(corpus, config.seed, doc_ids=asked), ranking, mines=True)]
+    if training is not None:
+        stages.append(Stage("questions", training, ranking, mines=True))
+    return stages
+
+
+def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[], bool]:
+    """Return what tells whether every guard set is as good as with the base model, chance aside."""
+    pools = {name: run.pool_of(guard) for name, guard in guards.items()}
+    baselines = {name: pool.score(run.encode) for name, pool in pools.items()}
+
+    def guards_hold() -> bool:
+        verdicts = {name: judge(baselines[name], pool.score(run.encode)).verdict for name, pool in pools.items()}
+        for name, verdict in verdicts.items():
+            run.say(f"guard       {name}: {verdict}")
+        return "worse" not in verdicts.values()
+
+    return guards_hold
+
+
+def _draw_back(run: TuningRun, base: Weights, guards_hold: Callable[[], bool]) -> None:
+    """Draw the best weights towards the base until the guards hold; what does not hold is no candidate."""
+    run.selection.restore()
+    tuned = copy_of_weights(run.model)
+    for share in SHARES_OF_THE_WAY:
+        run.model.load_state_dict(drawn_towards(base, tuned, share))
+        if guards_hold():
+            if share < 1:
+                run.selection.replace_all(f"{share:.0%} of the way from the base")
+            return

@@ -1,0 +1,56 @@
+"""Where a run keeps what it needs to go on after a kill."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.training.stages import Say
+
+
+@contextmanager
+def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say) -> Iterator[Path]:
+    """Yield a hidden folder beside the model folder to be; it is removed when the block ends well.
+
+    It holds weights, scores and settings, and no text. One that an earlier run left behind is removed, unless
+    that run is to be gone on with.
+
+    Args:
+        out: The model folder to be.
+        identity: What decides the run's outcome.
+        resume: Go on with what the earlier run left.
+        say: Takes one line of plain text.
+
+    Raises:
+        TrainingError: If what was left is of another run than the one to go on with.
+    """
+    folder = out.parent / f".{out.name}.run"
+    if int(os.environ.get("RANK", "0")) == 0:
+        _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) -> None:
+    note = folder / "run.json"
+    if resume and note.is_file():
+        left = json.loads(note.read_text(encoding="utf-8"))
+        differing = [key for key in identity if left.get(key) != identity[key]]
+        if differing:
+            raise TrainingError(
+                f"{folder}: was left by a run with another {differing[0]}; run with the same data and settings, or "
+                "without --resume to start anew"
+            )
+        say("resume      going on with the run that was stopped")
+        return
+    if resume:
+        say("resume      no stopped run to this folder was found: starting anew")
+    elif note.is_file():
+        say("a run to this folder was stopped: it is started anew (--resume goes on with it)")
+    shutil.rmtree(folder, ignore_errors=True)
+    write_text_atomically(note, json.dumps(identity))

@@ -1,0 +1,226 @@
+"""A training run: stages in a row, each entering what it made for validation to choose from."""
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from itertools import count as numbers_from
+from pathlib import Path
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+from transformers import set_seed
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.training.config import Precision, TrainConfig
+from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
+from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.negatives import mine_negatives
+from docsgpt_embtune.training.selection import Candidate, Selection
+from docsgpt_embtune.training.trainer import fit
+from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One fit of the best weights so far.
+
+    Attributes:
+        name: What the candidates that come out of it are called.
+        questions: What is learned from.
+        config: Loss and settings.
+        mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
+        mines_by_keywords: Whether half of those are what BM25 finds.
+    """
+
+    name: str
+    questions: RetrievalDataset
+    config: TrainConfig
+    mines: bool
+    mines_by_keywords: bool = False
+
+
+@dataclass(frozen=True)
+class TunedModel:
+    """A model after training, and how each candidate did on the validation questions.
+
+    Attributes:
+        model: Carries the weights of the best candidate in fp32; of the base model where none is better.
+        baseline: Scores of the base model on the validation questions.
+        candidates: Every model that came up, in order.
+        chosen: The best of them, better than the base or not.
+        evidence_needed: Whether a higher score is not enough and must be beyond chance, as it must be where many
+            candidates were tried.
+        precision: In which was trained.
+        mined: Bad chunks that were mined for want of given ones.
+        seconds: Of mining, training and validation, without loading and writing.
+    """
+
+    model: SentenceTransformer
+    baseline: QueryScores
+    candidates: list[Candidate]
+    chosen: Candidate
+    evidence_needed: bool
+    precision: Precision
+    mined: int
+    seconds: float
+
+    @property
+    def judgment(self) -> Judgment:
+        """The chosen candidate against the base model, on the validation questions, which chose it."""
+        return judge(self.baseline, self.chosen.scores)
+
+    @property
+    def improved(self) -> bool:
+        """Whether validation prefers the chosen candidate to the base model."""
+        if self.evidence_needed:
+            return self.judgment.verdict == "improved"
+        return mean_ndcg(self.chosen.scores) > mean_ndcg(self.baseline)
+
+
+class TuningRun:
+    """A model on its way through stages.
+
+    Args:
+        model: From `load_base`; tuned in place.
+        validation: Questions to choose by; none of them may be learned from.
+        config: Seed and precision of the whole run.
+        folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
+        say: Takes one line of plain text at each step.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        validation: RetrievalDataset,
+        config: TrainConfig,
+        folder: Path | None = None,
+        say: Say = lambda line: None,
+    ) -> None:
+        self.started = time.monotonic()
+        self.model = model
+        self.folder = folder
+        self.say = say
+        self.mined = 0
+        set_seed(config.seed)
+        self.precision = resolve_precision(config.precision, model.device)
+        self.encode = Encoder(model, self.precision)
+        self.vectors = VectorsUntilTrained(self.encode)
+        say(f"computing   in {self.precision} on {model.device}")
+        pool = self.pool_of(validation)
+        scoring = time.monotonic()
+        baseline = pool.score(self.encode)
+        self.scoring_seconds = time.monotonic() - scoring
+        say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {len(pool.doc_ids):,} chunks)")
+        file = folder / "best.safetensors" if folder else None
+        self.selection = Selection(baseline, model, lambda: pool.score(self.encode), say, file)
+        self.selection.resume()
+
+    def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
+        """Choose the chunks that these questions are ranked over; the model must be the base still."""
+        return ValidationPool(
+            dataset, self.vectors.of(dataset.queries.values()), self.vectors.of(dataset.corpus.values())
+        )
+
+    def train(self, number: int, stage: Stage) -> None:
+        """Train the best weights so far on a stage's questions and enter every epoch.
+
+        Args:
+            number: Of the stage, from 0; one that an earlier, killed run had finished is passed over.
+            stage: What to do.
+
+        Raises:
+            TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
+        """
+        if number < self.selection.finished_stages:
+            return
+        self.selection.restore()
+        mined = self._mine(stage) if stage.mines else {}
+        examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
+        self.vectors.forget()
+        fit(
+            self.model,
+            examples,
+            stage.config,
+            self.precision,
+            at_epoch_end=lambda epoch: self.selection.enter(_candidate_name(stage, epoch)),
+            checkpoints=self.folder / f"stage-{number}" if self.folder else None,
+            name=stage.name,
+        )
+        self.selection.finish_stage()
+
+    def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
+        dataset = stage.questions
+        mined = mine_negatives(
+            dataset,
+            self.vectors.of(dataset.queries.values()),
+            self.vectors.of(dataset.corpus.values()),
+            per_good=stage.config.negatives,
+            keywords=retrieve_bm25(dataset) if stage.mines_by_keywords else None,
+        )
+        if not (dataset.irrelevant_docs or mined):
+            raise TrainingError(
+                f"no bad chunks are given and none could be mined from {len(dataset.corpus)} chunks; give the whole "
+                "corpus, or bad chunks, or --loss multiple-negatives-ranking"
+            )
+        self.mined += sum(map(len, mined.values()))
+        self.say(
+            f"mined       {sum(map(len, mined.values())):,} bad chunks for {len(mined):,} questions that had too few"
+        )
+        return mined
+
+    def result(self, *, evidence_needed: bool) -> TunedModel:
+        """Leave the model at its best candidate and say what happened."""
+        self.selection.restore()
+        candidates = self.selection.candidates
+        return TunedModel(
+            model=self.model,
+            baseline=self.selection.baseline,
+            candidates=candidates,
+            chosen=self.selection.kept or max(candidates, key=lambda candidate: mean_ndcg(candidate.scores)),
+            evidence_needed=evidence_needed,
+            precision=self.precision,
+            mined=self.mined,
+            seconds=time.monotonic() - self.started,
+        )
+
+
+def _candidate_name(stage: Stage, epoch: int) -> str:
+    return stage.name if stage.config.epochs == 1 else f"{stage.name}, epoch {epoch}"
+
+
+class VectorsUntilTrained:
+    """The model's vectors, each text encoded once until the model changes.
+
+    Attributes:
+        seconds: Spent on encoding so far.
+        characters: Encoded so far.
+    """
+
+    def __init__(self, encode: Encoder) -> None:
+        self.seconds = 0.0
+        self.characters = 0
+        self._encode = encode
+        self.forget()
+
+    def of(self, texts: Iterable[str]) -> Vectors:
+        """Return (N, D) float32, one row per text, unit norm."""
+        texts = list(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in self._row_of]
+        if new:
+            self._row_of.update(zip(new, numbers_from(len(self._row_of)), strict=False))
+            started = time.monotonic()
+            self._blocks.append(self._encode(new, show_progress=True))
+            self.seconds += time.monotonic() - started
+            self.characters += sum(map(len, new))
+        return np.concatenate(self._blocks)[[self._row_of[text] for text in texts]]
+
+    def forget(self) -> None:
+        """Drop everything: the model is about to change."""
+        self._row_of: dict[str, int] = {}
+        self._blocks: list[Vectors] = []
