@@ -17,6 +17,7 @@ from docsgpt_embtune.cli.common import (
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.processes import is_main_process
 
 _DEFAULTS = TrainConfig()
 
@@ -110,8 +111,10 @@ def train(
         corpus=load_corpus(corpus) if corpus and not (training or validation) else None,
         keep_worse=keep_worse,
         resume=resume,
-        say=tqdm.write,
+        say=tqdm.write if is_main_process() else lambda line: None,
     )
+    if not is_main_process():
+        return
     click.echo(summary(report))
     if report.folder is None:
         sys.exit(EXIT_NO)

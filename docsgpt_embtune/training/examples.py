@@ -3,7 +3,6 @@
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from datasets import Dataset
@@ -11,6 +10,7 @@ from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.training.config import LossName
+from docsgpt_embtune.training.processes import process_count
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class GroupedBatchSampler(DefaultBatchSampler):
 
     With `in_batch_negatives`, every text of a batch serves as a negative of its other questions; a group is
     then put off to a later batch if one of its texts is good for a question that is in, or the other way round.
+    Where many questions share an answer this leaves a tail of batches with a few rows each, whose negatives teach
+    little and whose steps are as large as any: what does not fill half a batch is left out of the epoch.
 
     Args:
         examples: Rows and groups.
@@ -121,7 +123,8 @@ class GroupedBatchSampler(DefaultBatchSampler):
     """
 
     def __init__(self, examples: TrainingExamples, batch_size: int, *, in_batch_negatives: bool, seed: int) -> None:
-        super().__init__(range(len(examples.rows)), batch_size=batch_size, drop_last=False)
+        # Several processes wait for each other at every step, so that each must have as many.
+        super().__init__(range(len(examples.rows)), batch_size=batch_size, drop_last=process_count() > 1)
         self.examples = examples
         self.in_batch_negatives = in_batch_negatives
         self.seed = seed
@@ -149,6 +152,8 @@ class GroupedBatchSampler(DefaultBatchSampler):
         while waiting:
             batch, waiting = self._fill_one(waiting)
             batches += [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
+        if self.in_batch_negatives:
+            return [batch for batch in batches if 2 * len(batch) >= self.batch_size] or batches
         return batches
 
     def _fill_one(self, waiting: list[int]) -> tuple[list[int], list[int]]:
@@ -177,22 +182,10 @@ class GroupedBatchSampler(DefaultBatchSampler):
         return {text for row in group for column, text in rows[row].items() if column not in ("anchor", "label")}
 
 
-class SamplerFactory:
-    """What the trainer's `batch_sampler` argument takes: it makes the sampler.
+def sampler_factory(examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> Any:
+    """Return what the trainer's `batch_sampler` argument takes: a function that makes the sampler."""
 
-    Args:
-        examples: Rows and groups.
-        in_batch_negatives: Whether the loss takes other rows' texts as negatives.
-        seed: Of the shuffling.
-    """
+    def make(dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
+        return GroupedBatchSampler(examples, batch_size, in_batch_negatives=in_batch_negatives, seed=seed)
 
-    def __init__(self, examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> None:
-        self.make = partial(GroupedBatchSampler, examples, in_batch_negatives=in_batch_negatives, seed=seed)
-
-    def __call__(self, dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
-        """Make the sampler for a batch size."""
-        return self.make(batch_size)
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Leave everything out of a checkpoint, where the trainer puts its arguments: the texts are private."""
-        return {}
+    return make

@@ -12,6 +12,7 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from docsgpt_embtune.training.config import LossName
+from docsgpt_embtune.training.processes import process_count
 
 LOSSES = {
     "online-contrastive": OnlineContrastiveLoss,
@@ -37,13 +38,14 @@ class EachTextOnce(torch.nn.Module):
 
     def __init__(self, model: SentenceTransformer, loss: Any) -> None:
         super().__init__()
-        self.model = model
+        self.model = model  # the trainer puts a wrapped one here where there are several processes
         self.loss = loss
+        self.pad_token_id = model.tokenizer.pad_token_id or 0
 
     def forward(self, sentence_features: Sequence[Features], labels: torch.Tensor) -> torch.Tensor:
         """Compute the loss of a batch, given one mapping of tokens (B, L) per column."""
         features = list(sentence_features)
-        tokens, place = unique_texts(features, self.model.tokenizer.pad_token_id or 0)
+        tokens, place = unique_texts(features, self.pad_token_id)
         embeddings = self._embed(tokens)[place].float()  # (columns * B, D)
         # Distances of near neighbours differ in digits that bf16 does not have.
         with torch.autocast(embeddings.device.type, enabled=False):
@@ -53,6 +55,8 @@ class EachTextOnce(torch.nn.Module):
     def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
         passes = of_like_length(lengths)
+        if process_count() > 1:  # each pass waits for the same one in the other processes, and they have others
+            passes = [[row for rows in passes for row in rows]]
         vectors = []
         for rows in passes:
             longest = lengths[rows[0]]

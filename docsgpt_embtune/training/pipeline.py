@@ -17,6 +17,7 @@ from docsgpt_embtune.model_folder import fingerprint, refuse_foreign_destination
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.stages import Say, TunedModel
@@ -36,7 +37,7 @@ class TrainingReport:
 
     Attributes:
         tuned: The model and its validation scores.
-        folder: Where it was written; None if validation preferred the base model.
+        folder: Where it was written; None if validation did not prefer it, or another process writes it.
         manifest: What was written beside it; empty if nothing was.
     """
 
@@ -103,7 +104,7 @@ def train(
             )
         elif data.training is not None:
             tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
-        if not (tuned.improved or keep_worse):
+        if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
         manifest = write_model_folder(model, found.folder, out, _details(found, config, automatic, tuned, data))
     return TrainingReport(tuned, out, manifest)

@@ -1,7 +1,6 @@
 """How long a run will take, and what fits into its time, from a few real steps."""
 
 import json
-import os
 import random
 import resource
 import sys
@@ -15,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.training.encoding import arithmetic
 from docsgpt_embtune.training.losses import make_loss
+from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import set_up_for_training
 
@@ -76,7 +76,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     pace, memory_bytes = _probe(run, stages[0])
     needed = sum(_estimate(stage, run, pace) for stage in stages)
     left = PLANNED_SHARE * minutes * 60 - (time.monotonic() - run.started)
-    share = _remembered(run, min(1.0, max(left, 1.0) / needed))
+    share = _remembered(run, min(1.0, max(left, 0.0) / needed))
     if share < 1:
         stages = [_with_share(stage, share) for stage in stages]
     return Plan(tuple(stages), tuple(_estimate(stage, run, pace) for stage in stages), memory_bytes)
@@ -84,7 +84,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
 
 def _remembered(run: TuningRun, share: float) -> float:
     """Take the share that a killed run had begun with, or else note this one for a run that goes on."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if process_count() > 1:
         return 1.0  # each process has a clock of its own, and all must do the same
     if run.folder is None:
         return share
@@ -129,7 +129,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
             with arithmetic(run.precision, run.model.device):
                 value = loss(features, torch.zeros(rows, device=run.model.device))
             value.backward()
-            float(value)  # a GPU is waited for
+            value.item()  # a GPU is waited for
             seconds = time.monotonic() - started
     run.model.zero_grad(set_to_none=True)
     run.model.eval()

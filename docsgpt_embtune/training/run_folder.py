@@ -1,7 +1,6 @@
 """Where a run keeps what it needs to go on after a kill."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,12 +9,15 @@ from typing import Any
 
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.stages import Say
 
 
 @contextmanager
-def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say) -> Iterator[Path]:
+def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say) -> Iterator[Path | None]:
     """Yield a hidden folder beside the model folder to be; it is removed when the block ends well.
+
+    A run in several processes has none: which of them got how far is not known after a kill.
 
     It holds weights, scores and settings, and no text. One that an earlier run left behind is removed, unless
     that run is to be gone on with.
@@ -27,11 +29,16 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         say: Takes one line of plain text.
 
     Raises:
-        TrainingError: If what was left is of another run than the one to go on with.
+        TrainingError: If what was left is of another run than the one to go on with, or the run is in several
+            processes.
     """
+    if process_count() > 1:
+        if resume:
+            raise TrainingError(f"--resume is for one process, and these are {process_count()}; start anew without it")
+        yield None
+        return
     folder = out.parent / f".{out.name}.run"
-    if int(os.environ.get("RANK", "0")) == 0:
-        _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
+    _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -140,6 +140,8 @@ class TuningRun:
         if number < self.selection.finished_stages:
             return
         self.selection.restore()
+        if self.selection.kept:
+            self.vectors.forget()  # a run that goes on has those of the base so far
         mined = self._mine(stage) if stage.mines else {}
         examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
         self.vectors.forget()

@@ -20,8 +20,9 @@ from transformers.trainer_utils import get_last_checkpoint
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
-from docsgpt_embtune.training.examples import SamplerFactory, TrainingExamples
+from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
+from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
 SECONDS_BETWEEN_SAVES = 30.0
 
@@ -35,6 +36,8 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
         base: From `resolve_base`.
         device: torch's name; None takes a GPU where there is one.
     """
+    if device is None and torch.cuda.is_available():
+        device = own_gpu()
     model = SentenceTransformer(
         str(base.folder), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
     )
@@ -68,7 +71,7 @@ def fit(
         TrainingError: If the loss is not finite.
     """
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch, set_up_for_training(model, precision):
-        trainer = SentenceTransformerTrainer(
+        trainer = _Trainer(
             model=model,
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
@@ -82,6 +85,13 @@ def fit(
         # accelerate leaves the model's forward wrapped in autocast: without this it would go on computing in bf16.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
     model.eval()
+
+
+class _Trainer(SentenceTransformerTrainer):
+    """Leave out of checkpoints what quotes the questions, which are people's private text: model card, arguments."""
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        self.model.save_pretrained(output_dir, create_model_card=False)
 
 
 def _arguments(
@@ -102,7 +112,7 @@ def _arguments(
         seed=config.seed,
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
-        batch_sampler=SamplerFactory(
+        batch_sampler=sampler_factory(
             examples, in_batch_negatives=config.loss == "multiple-negatives-ranking", seed=config.seed
         ),
         save_strategy="steps" if saves else "no",
@@ -112,6 +122,7 @@ def _arguments(
         logging_steps=10,
         logging_nan_inf_filter=False,  # it would hide from the log what must end the run
         report_to=list(config.report_to),
+        dataloader_drop_last=process_count() > 1,
         disable_tqdm=True,
         optim="adamw_torch_fused",
     )
@@ -216,7 +227,12 @@ class ProgressBar(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
         self.bar = tqdm(
-            total=state.max_steps, desc=self.name, initial=state.global_step, unit="step", dynamic_ncols=True
+            total=state.max_steps,
+            initial=state.global_step,
+            desc=self.name,
+            unit="step",
+            dynamic_ncols=True,
+            disable=not is_main_process(),
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:

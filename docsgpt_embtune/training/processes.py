@@ -1,0 +1,18 @@
+"""One run in several processes, started by `accelerate launch` or `torchrun`: what these set in the environment."""
+
+import os
+
+
+def process_count() -> int:
+    """Count the processes of this run; 1 where it is not distributed."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_main_process() -> bool:
+    """Tell whether this process is the one that speaks and writes."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def own_gpu() -> str:
+    """Name the GPU that belongs to this process, among those of its machine."""
+    return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

@@ -1,0 +1,113 @@
+"""Kill a training run with SIGKILL at random moments, go on with --resume, and compare the weights it ends with.
+
+    python scripts/kill_training.py --kills 20
+
+Trains the bundled base on a part of the bundled sample: once undisturbed, then killed again and again until it was
+killed so often, and then to its end. Both model folders must carry the same fingerprint.
+"""
+
+import argparse
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+QUESTIONS, CHUNKS = 48, 160
+# What is killed, and the undisturbed run too: saves every second, so that most kills are in the middle of a stage.
+CHILD = """
+import sys
+from docsgpt_embtune.cli.train import train
+from docsgpt_embtune.training import trainer
+trainer.SECONDS_BETWEEN_SAVES = 1.0
+train(sys.argv[1:])
+"""
+
+
+def main() -> None:
+    """Train, kill, resume, compare."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    draw = random.Random(arguments.seed)
+    with tempfile.TemporaryDirectory(prefix="embtune-kill-") as folder:
+        files = write_data(Path(folder))
+        started = time.monotonic()
+        expected = finish(files, Path(folder) / "undisturbed")
+        seconds = time.monotonic() - started
+        print(f"undisturbed: {seconds:.0f} s, weights {expected[:12]}")
+        kills = 0
+        while kills < arguments.kills:  # a run that ends before it is killed does not count, and another is begun
+            left = killed(files, Path(folder) / "killed", draw.uniform(0.1, 0.7) * seconds)
+            kills += left is not None
+            print(f"kill {kills}: {left}" if left else "ended before it was killed", flush=True)
+        found = finish(files, Path(folder) / "killed")
+    print(f"after {arguments.kills} kills: weights {found[:12]}, {'the same' if found == expected else 'DIFFERENT'}")
+    sys.exit(0 if found == expected else 1)
+
+
+def write_data(folder: Path) -> list[str]:
+    """Write a part of the sample, small enough for many runs."""
+    from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+    from docsgpt_embtune.data.sample import load_sample
+
+    options = []
+    for split, option in (("train", "--train"), ("validation", "--val")):
+        whole = load_sample()[split]
+        part = whole.subset(list(whole.queries)[:QUESTIONS])
+        judged = {
+            doc for judgments in (part.relevant_docs, part.irrelevant_docs) for ids in judgments.values() for doc in ids
+        }
+        kept = {doc: whole.corpus[doc] for doc in [*judged, *list(whole.corpus)[:CHUNKS]]}
+        path = folder / f"{split}.json"
+        save_dataset(RetrievalDataset(part.queries, kept, part.relevant_docs, part.irrelevant_docs), path)
+        options += [option, str(path)]
+    return options
+
+
+def start(files: list[str], out: Path) -> "subprocess.Popen[bytes]":
+    """Start a run, or go on with the one that was killed."""
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        *files,
+        "--out",
+        str(out),
+        "--resume",
+        "--keep-worse",
+        "--time-budget",
+        "999",
+    ]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def killed(files: list[str], out: Path, seconds: float) -> str | None:
+    """Kill a run after so many seconds and say how far it had come; None if it ended before."""
+    run = start(files, out)
+    try:
+        run.wait(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+        folder = out.parent / f".{out.name}.run"
+        saved = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("stage-*/checkpoint-*"))
+        return f"after {seconds:.0f} s, {', '.join(saved) or 'no checkpoint'} left"
+    return None
+
+
+def finish(files: list[str], out: Path) -> str:
+    """Let a run come to its end and return its weights' fingerprint."""
+    from docsgpt_embtune.model_folder import read_manifest
+
+    if start(files, out).wait() != 0:
+        raise SystemExit(f"the run to {out} failed")
+    fingerprint: str = read_manifest(out)["fingerprint"]
+    return fingerprint
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The automatic recipe on a tiny model: real trainer, real files, real kills."""
+
+import os
+import random
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from click.testing import CliRunner
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.training import recipe, trainer
+from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.recipe import Automatic
+from docsgpt_embtune.training.selection import drawn_towards
+from docsgpt_embtune.training.validation import mean_ndcg
+
+NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
+VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written", "moved", "lost", "found", "sold"]
+CORPUS = {f"{n}-{v}": f"every night a {n} is {v} here by hand" for n in NOUNS for v in VERBS}
+CONFIG = TrainConfig(precision="fp32", device="cpu")
+AUTOMATIC = Automatic()
+
+
+def dataset(verbs: list[str]) -> RetrievalDataset:
+    pairs = [(noun, verb) for noun in NOUNS for verb in verbs]
+    return RetrievalDataset(
+        queries={f"q-{n}-{v}": f"when is the {n} {v}" for n, v in pairs},
+        corpus=CORPUS,
+        relevant_docs={f"q-{n}-{v}": (f"{n}-{v}",) for n, v in pairs},
+    )
+
+
+def shuffled(questions: RetrievalDataset) -> RetrievalDataset:
+    answers = list(questions.relevant_docs.values())
+    random.Random(0).shuffle(answers)
+    return replace(questions, relevant_docs=dict(zip(questions.queries, answers, strict=True)))
+
+
+TRAINING, VALIDATION = dataset(VERBS[:6]), dataset(VERBS[6:])
+
+
+@pytest.fixture(autouse=True)
+def quick_learning(monkeypatch):
+    """A tiny model with random weights learns at another rate than a real one."""
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=3e-3))
+
+
+@pytest.fixture
+def tuned(tiny_base_folder, tmp_path):
+    def run(training=TRAINING, validation=VALIDATION, out="tuned", automatic=AUTOMATIC, **options):
+        base = str(tiny_base_folder)
+        options = {"config": CONFIG, **options}
+        return train(training, validation, tmp_path / out, base=base, automatic=automatic, **options)
+
+    return run
+
+
+def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
+    said: list[str] = []
+    report = tuned(say=said.append)
+    assert [candidate.name for candidate in report.tuned.candidates] == ["every chunk", "questions"]
+    assert report.tuned.chosen == max(report.tuned.candidates, key=lambda candidate: mean_ndcg(candidate.scores))
+    assert report.manifest["training"]["recipe"] == "auto"
+    assert report.manifest["validation"]["verdict"] == "improved"
+    plan = [line for line in said if line.startswith("plan")]
+    assert len(plan) == 3
+    assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
+
+
+def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
+    said: list[str] = []
+    tuned(automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
+    first, second, _ = (line for line in said if line.startswith("plan"))
+    assert "1. every chunk: 32 questions" in first
+    assert "2. questions: 32 questions" in second
+
+
+def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tuned, tmp_path):
+    report = tuned(shuffled(TRAINING), shuffled(VALIDATION))
+    assert report.folder is None
+    assert not report.tuned.improved
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
+    report = tuned(None, None, corpus=CORPUS, keep_worse=True)
+    assert [candidate.name for candidate in report.tuned.candidates] == ["every chunk"]
+    assert report.manifest["validation"]["asked_by"] == "words of the chunks themselves"
+    assert report.manifest["validation"]["queries"] == 15
+    assert "training" not in report.manifest["data"]
+
+
+def test_chunks_asked_for_in_validation_are_not_asked_for_in_training(tuned, monkeypatch):
+    asked: list[set[str]] = []
+    real = recipe.questions_from_corpus
+
+    def spy(corpus, seed, *, doc_ids):
+        made = real(corpus, seed, doc_ids=doc_ids)
+        asked.append({doc_id for doc_ids in made.relevant_docs.values() for doc_id in doc_ids})
+        return made
+
+    monkeypatch.setattr(recipe, "questions_from_corpus", spy)
+    tuned(None, None, corpus=CORPUS, keep_worse=True)
+    assert len(asked[0]) == 85
+
+
+def test_nothing_to_learn_from_is_said(tuned):
+    with pytest.raises(TrainingError, match="nothing to learn from"):
+        tuned(None, None)
+    with pytest.raises(TrainingError, match="only the automatic recipe"):
+        tuned(None, VALIDATION, automatic=None)
+
+
+def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_base_folder):
+    # What the base model finds first is the truth of the guard, so that any large change makes it worse.
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
+    base = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    texts = [f"the {noun} was {verb}" for noun in NOUNS for verb in VERBS]
+    doc_ids = list(CORPUS)
+    nearest = (base.encode(texts) @ base.encode(list(CORPUS.values())).T).argmax(axis=1)
+    queries = {text: text for text in texts}
+    guard = RetrievalDataset(queries, CORPUS, {t: (doc_ids[n],) for t, n in zip(texts, nearest, strict=True)})
+    said: list[str] = []
+    guarded = Automatic(guards={"other source": guard})
+    report = tuned(automatic=guarded, keep_worse=True, say=said.append)
+    verdicts = [line for line in said if line.startswith("guard")]
+    assert verdicts[0] == "guard       other source: worse"
+    assert verdicts[-1] != "guard       other source: worse"
+    assert report.tuned.chosen.name.endswith("of the way from the base")
+
+
+def test_half_way_between_two_models():
+    base, other = {"w": torch.zeros(2), "n": torch.tensor(1)}, {"w": torch.ones(2), "n": torch.tensor(1)}
+    assert drawn_towards(base, other, 0.5)["w"].tolist() == [0.5, 0.5]
+    assert drawn_towards(base, other, 0.5)["n"] == 1
+
+
+@pytest.mark.parametrize("stopped_at", [("every chunk", 2), ("questions", 1)])
+def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
+    undisturbed = tuned(out="undisturbed", keep_worse=True)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    real = trainer.ProgressBar.on_step_end
+
+    def stop(self, args, state, control, **context):
+        real(self, args, state, control, **context)
+        if (self.name, state.global_step) == stopped_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.ProgressBar, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(keep_worse=True)
+    assert not (tmp_path / "tuned").exists()
+    said: list[str] = []
+    resumed = tuned(keep_worse=True, resume=True, say=said.append)
+    assert "resume      going on with the run that was stopped" in said
+    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+    assert not (tmp_path / ".tuned.run").exists()
+
+
+def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch, tmp_path):
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tuned(keep_worse=True)
+    left = [path for path in (tmp_path / ".tuned.run").rglob("*") if path.is_file()]
+    assert any(path.name == "optimizer.pt" for path in left)
+    assert not any(b"when is the log" in path.read_bytes() or b"by hand" in path.read_bytes() for path in left)
+
+
+def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
+    monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        tuned(keep_worse=True)
+    with pytest.raises(TrainingError, match="left by a run with another config"):
+        tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (
+            ["--recipe", "auto", "--loss", "cosine-similarity", "--epochs", "2"],
+            "--recipe auto chooses --loss, --epochs",
+        ),
+        (["--epochs", "2", "--time-budget", "3"], "--time-budget and --guard belong to --recipe auto"),
+        (["--time-budget", "0"], "minutes must be above 0; got 0.0"),
+    ],
+)
+def test_mixed_up_options_are_refused(tmp_path, arguments, complaint):
+    save_dataset(TRAINING, tmp_path / "train.json")
+    files = ["--train", str(tmp_path / "train.json"), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, ["train", *files, *arguments])
+    assert result.exit_code == 2
+    assert complaint in result.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(tiny_base_folder, tmp_path):
+    save_dataset(TRAINING, tmp_path / "train.json")
+    save_dataset(VALIDATION, tmp_path / "val.json")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", "-m", "docsgpt_embtune", "train"]
+    command += ["--train", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json"), "--keep-worse"]
+    command += ["--base", str(tiny_base_folder), "--out", str(tmp_path / "tuned"), "--device", "cpu"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.count("baseline    validation") == 1
+    assert (tmp_path / "tuned" / "embtune.json").is_file()
