@@ -1,8 +1,9 @@
 """Rows for the three losses, and batches that cannot contradict themselves."""
 
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 from typing import Any
 
 from datasets import Dataset
@@ -64,7 +65,7 @@ def build_examples(questions: Sequence[Question], loss: LossName) -> TrainingExa
         questions: What to train on.
         loss: "online-contrastive" and "cosine-similarity" take (question, chunk, label) pairs, a good chunk and its
             share of the bad ones in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), as
-            many bad ones as every question has.
+            many bad ones as half of the questions have.
 
     Returns:
         Rows and their grouping.
@@ -94,17 +95,36 @@ def _dealt(question: Question) -> list[tuple[str, tuple[str, ...]]]:
 
 
 def _ranked(questions: Sequence[Question]) -> TrainingExamples:
-    negatives = min(len(question.bad) for question in questions)
-    columns = ["anchor", "positive", *(f"negative_{n + 1}" for n in range(negatives))]
+    questions = _with_as_many_bad_ones(questions)
+    columns = ["anchor", "positive", *(f"negative_{n + 1}" for n in range(len(questions[0].bad)))]
     rows: list[tuple[str, ...]] = []
     good_texts = []
     for question in questions:
         for position, positive in enumerate(question.good):
             turned = question.bad[position:] + question.bad[:position]  # each positive starts at another negative
-            rows.append((question.text, positive, *turned[:negatives]))
+            rows.append((question.text, positive, *turned))
             good_texts.append(frozenset(question.good))
     table = {column: [row[number] for row in rows] for number, column in enumerate(columns)}
     return TrainingExamples(Dataset.from_dict(table), tuple((n,) for n in range(len(rows))), tuple(good_texts))
+
+
+def _with_as_many_bad_ones(questions: Sequence[Question]) -> list[Question]:
+    """Give every question as many bad chunks as half of them have, borrowing others' where its own are too few.
+
+    A row of the ranking loss has a fixed number of columns, and one question with none must not cost all others theirs.
+    """
+    wanted = sorted(len(question.bad) for question in questions)[len(questions) // 2]
+    everyones = [text for question in questions for text in question.bad[:wanted]]
+    evened = []
+    for number, question in enumerate(questions):
+        bad: Iterable[str] = question.bad
+        if len(question.bad) < wanted:
+            start = number * wanted % len(everyones)
+            others = chain(everyones[start:], everyones[:start])
+            bad = dict.fromkeys(chain(question.bad, (text for text in others if text not in question.good)))
+        evened.append(replace(question, bad=tuple(islice(bad, wanted))))
+    fewest = min(len(question.bad) for question in evened)
+    return [replace(question, bad=question.bad[:fewest]) for question in evened]
 
 
 class GroupedBatchSampler(DefaultBatchSampler):

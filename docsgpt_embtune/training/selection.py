@@ -1,19 +1,24 @@
 """Which weights are the best so far, by validation, kept so that a killed run can go on."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.training.validation import mean_ndcg
+from docsgpt_embtune.training.validation import CHOSEN_BY, mean_ndcg
 
 Weights = dict[str, torch.Tensor]
+BEST_FILE = "best.safetensors"  # the best weights so far, and every candidate's scores
+STAGE_FILE = "stage.safetensors"  # what the stage in progress began with
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,9 @@ class Selection:
         model: Carries the base model's weights now.
         score: Scores the model as it is.
         say: Takes one line of plain text for each candidate.
-        file: Where the best weights and all scores are kept between runs; None keeps them in memory only.
+        folder: Where weights and scores are kept between runs; None keeps them in memory only.
+        leniency: How many standard errors a later candidate may be below the best one and still take its place.
+            Above 0 where each stage is known to help and the validation questions are too few to see it.
     """
 
     def __init__(
@@ -49,43 +56,59 @@ class Selection:
         model: SentenceTransformer,
         score: Callable[[], QueryScores],
         say: Callable[[str], None],
-        file: Path | None = None,
+        *,
+        folder: Path | None = None,
+        leniency: float = 0.0,
     ) -> None:
         self.baseline = baseline
         self.candidates: list[Candidate] = []
+        self.kept: Candidate | None = None  # None while the base model is better than each
         self.finished_stages = 0
         self.model = model
         self._score = score
         self._say = say
-        self._file = file
-        self._best_weights = copy_of_weights(model)
-
-    @property
-    def kept(self) -> Candidate | None:
-        """The best candidate, the first of equal ones; None while the base model is better than each."""
-        best = max(self.candidates, key=lambda candidate: mean_ndcg(candidate.scores), default=None)
-        return best if best and mean_ndcg(best.scores) > mean_ndcg(self.baseline) else None
+        self._folder = folder
+        self._leniency = leniency
+        self._best_weights = self._stage_weights = copy_of_weights(model)
 
     def enter(self, name: str) -> None:
         """Score the model as it is now and hold on to its weights if they are the best so far."""
         self.model.eval()
         candidate = Candidate(name, self._score())
         # A run that goes on after a kill may come by an epoch's end again.
+        again = self.kept is not None and self.kept.name == name
         self.candidates = [known for known in self.candidates if known.name != name] + [candidate]
-        if self.kept is candidate:
+        if again or self._is_better(candidate):
+            self.kept = candidate
             self._best_weights = copy_of_weights(self.model)
-        self._keep()
-        self._say(f"{name:<11} validation ndcg@10 {mean_ndcg(candidate.scores):.3f}")
+        self._write_best()
+        self._say(f"{name:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
 
-    def finish_stage(self) -> None:
-        """Note that a stage is done, so that a run that goes on does not do it again."""
-        self.finished_stages += 1
-        self._keep()
+    def _is_better(self, candidate: Candidate) -> bool:
+        gain = mean_ndcg(candidate.scores) - mean_ndcg(self.baseline)
+        if self.kept is None or gain <= 0:
+            return gain > 0
+        new, best = candidate.scores[CHOSEN_BY], self.kept.scores[CHOSEN_BY]
+        differences = np.array([new[query_id] - best[query_id] for query_id in best])
+        error = float(differences.std()) / math.sqrt(len(differences))
+        return float(differences.mean()) > -self._leniency * error
 
     def replace_all(self, name: str) -> None:
         """Let the model as it is now be the only candidate: the others are out for another reason than score."""
-        self.candidates = []
+        self.candidates, self.kept = [], None
         self.enter(name)
+
+    def begin_stage(self) -> None:
+        """Put the weights into the model that were the best when the last stage had ended."""
+        self.model.load_state_dict(self._stage_weights)
+        self.model.eval()
+
+    def finish_stage(self) -> None:
+        """Let the next stage begin with the best weights so far; a run that goes on does not do this one again."""
+        self.finished_stages += 1
+        self._stage_weights = self._best_weights
+        if self._folder:
+            _save(self._stage_weights, self._folder / STAGE_FILE, {"finished_stages": self.finished_stages})
 
     def restore(self) -> None:
         """Put the best weights back into the model: the base's, while no candidate is better."""
@@ -94,24 +117,34 @@ class Selection:
 
     def resume(self) -> None:
         """Take up what an earlier run kept, if it kept anything."""
-        if self._file is None or not self._file.is_file():
-            return
-        with safe_open(self._file, framework="pt", device=str(self.model.device)) as kept:
-            state = json.loads(kept.metadata()["state"])
-            self._best_weights = {name: kept.get_tensor(name) for name in kept.keys()}
-        self.finished_stages = state["finished_stages"]
-        self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]
+        device = str(self.model.device)
+        if self._folder and (self._folder / STAGE_FILE).is_file():
+            self._stage_weights, state = _load(self._folder / STAGE_FILE, device)
+            self.finished_stages = state["finished_stages"]
+        if self._folder and (self._folder / BEST_FILE).is_file():
+            self._best_weights, state = _load(self._folder / BEST_FILE, device)
+            self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]
+            self.kept = next((known for known in self.candidates if known.name == state["kept"]), None)
 
-    def _keep(self) -> None:
-        if self._file is None:
+    def _write_best(self) -> None:
+        if self._folder is None:
             return
-        state = {
-            "finished_stages": self.finished_stages,
-            "candidates": [(candidate.name, candidate.scores) for candidate in self.candidates],
-        }
-        beside = self._file.with_suffix(".partial")
-        save_file(self._best_weights, beside, metadata={"state": json.dumps(state)})
-        beside.replace(self._file)
+        candidates = [(candidate.name, candidate.scores) for candidate in self.candidates]
+        kept = self.kept.name if self.kept else None
+        _save(self._best_weights, self._folder / BEST_FILE, {"candidates": candidates, "kept": kept})
+
+
+def _save(weights: Weights, file: Path, state: dict[str, Any]) -> None:
+    """Write weights and state in one file, so that a kill leaves both or neither."""
+    beside = file.with_suffix(".partial")
+    save_file(weights, beside, metadata={"state": json.dumps(state)})
+    beside.replace(file)
+
+
+def _load(file: Path, device: str) -> tuple[Weights, dict[str, Any]]:
+    with safe_open(file, framework="pt", device=device) as kept:
+        weights = {name: kept.get_tensor(name) for name in kept.keys()}
+        return weights, json.loads(kept.metadata()["state"])
 
 
 def copy_of_weights(model: SentenceTransformer) -> Weights:

@@ -92,6 +92,7 @@ class TuningRun:
         config: Seed and precision of the whole run.
         folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
         say: Takes one line of plain text at each step.
+        leniency: Of the selection among candidates.
     """
 
     def __init__(
@@ -101,6 +102,8 @@ class TuningRun:
         config: TrainConfig,
         folder: Path | None = None,
         say: Say = lambda line: None,
+        *,
+        leniency: float = 0.0,
     ) -> None:
         self.started = time.monotonic()
         self.model = model
@@ -117,8 +120,9 @@ class TuningRun:
         baseline = pool.score(self.encode)
         self.scoring_seconds = time.monotonic() - scoring
         say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {len(pool.doc_ids):,} chunks)")
-        file = folder / "best.safetensors" if folder else None
-        self.selection = Selection(baseline, model, lambda: pool.score(self.encode), say, file)
+        self.selection = Selection(
+            baseline, model, lambda: pool.score(self.encode), say, folder=folder, leniency=leniency
+        )
         self.selection.resume()
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
@@ -139,8 +143,8 @@ class TuningRun:
         """
         if number < self.selection.finished_stages:
             return
-        self.selection.restore()
-        if self.selection.kept:
+        self.selection.begin_stage()
+        if number > 0:
             self.vectors.forget()  # a run that goes on has those of the base so far
         mined = self._mine(stage) if stage.mines else {}
         examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
@@ -165,7 +169,7 @@ class TuningRun:
             per_good=stage.config.negatives,
             keywords=retrieve_bm25(dataset) if stage.mines_by_keywords else None,
         )
-        if not (dataset.irrelevant_docs or mined):
+        if stage.config.loss == "online-contrastive" and not (dataset.irrelevant_docs or mined):
             raise TrainingError(
                 f"no bad chunks are given and none could be mined from {len(dataset.corpus)} chunks; give the whole "
                 "corpus, or bad chunks, or --loss multiple-negatives-ranking"

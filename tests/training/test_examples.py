@@ -26,8 +26,14 @@ def test_ranking_gets_triplets_or_pairs():
     triplets = build_examples([Question("q", ("g1", "g2"), ("b1", "b2"))], "multiple-negatives-ranking").rows
     assert triplets.column_names == ["anchor", "positive", "negative_1", "negative_2"]
     assert [row["negative_1"] for row in triplets] == ["b1", "b2"]
-    pairs = build_examples([Question("q", ("g",), ()), Question("r", ("h",), ("b",))], "multiple-negatives-ranking")
+    pairs = build_examples([Question("q", ("g",), ()), Question("r", ("h",), ())], "multiple-negatives-ranking")
     assert pairs.rows.column_names == ["anchor", "positive"]
+
+
+def test_question_without_a_bad_chunk_borrows_one_that_does_not_answer_it():
+    questions = [Question("p", ("g",), ("b",)), Question("q", ("h",), ()), Question("r", ("i",), ("h",))]
+    rows = build_examples(questions, "multiple-negatives-ranking").rows
+    assert [(row["anchor"], row["negative_1"]) for row in rows] == [("p", "b"), ("q", "b"), ("r", "h")]
 
 
 def test_question_under_two_ids_has_the_good_chunks_of_both_and_none_of_them_bad():

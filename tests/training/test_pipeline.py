@@ -144,7 +144,7 @@ def test_loss_that_is_no_number_ends_the_run(tiny_base_folder, tmp_path):
         {**TRAINING.corpus, "long": "a log is kept " * 20},
         {**TRAINING.relevant_docs, "long": ("long",)},
     )
-    ranking = replace(CONFIG, loss="multiple-negatives-ranking")
+    ranking = replace(CONFIG, loss="multiple-negatives-ranking", batch_size=41, epochs=10)
     with pytest.raises(TrainingError, match="the loss became nan at step"):
         train(long, VALIDATION, tmp_path / "out", base=str(tmp_path / "broken"), config=ranking)
     assert not (tmp_path / "out").exists()
