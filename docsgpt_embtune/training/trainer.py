@@ -91,7 +91,7 @@ class _Trainer(SentenceTransformerTrainer):
     """Leave out of checkpoints what quotes the questions, which are people's private text: model card, arguments."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.model.save_pretrained(output_dir or self.args.output_dir, create_model_card=False)
+        self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
 
 def _arguments(
