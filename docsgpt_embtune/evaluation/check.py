@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
@@ -51,7 +52,7 @@ class Comparison:
         dataset: The questions that counted, with their corpus.
         rankings: "baseline", "tuned" and "bm25" -> the documents that each found.
         scores: The same keys -> mean of each metric.
-        judgment: Tuned against baseline, paired.
+        judgment: Tuned against baseline, paired; questions that share a good chunk count as one piece of evidence.
         cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
         k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
         seen: Questions left out because the tuned model learned from them.
@@ -76,7 +77,8 @@ class Comparison:
             "dataset": {
                 "sources": list(self.dataset.sources),
                 "fingerprint": self.dataset.fingerprint,
-                "queries": len(self.dataset.queries),
+                "queries": self.judgment.queries,
+                "groups": self.judgment.groups,
                 "corpus": len(self.dataset.corpus),
                 "seen_queries_left_out": self.seen,
             },
@@ -282,7 +284,7 @@ def compare(
         cosine_scores={
             name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
         },
-        judgment=judge(scores["baseline"], scores["tuned"], seed=seed),
+        judgment=judge(scores["baseline"], scores["tuned"], groups=groups_by_answer(dataset.relevant_docs), seed=seed),
         k_for_recall={
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
         },

@@ -21,7 +21,7 @@ def verdict_in_words(report: CheckReport) -> str:
     """Say in a sentence or two what the check found."""
     sentences = [_OPENING[report.verdict], _first_hits(report.main)]
     if report.verdict == "not enough evidence":
-        sentences.append(_what_could_haveshown_metrics(report.main))
+        sentences.append(_what_could_show(report.main))
     if report.failed_guards:
         sentences.append(f"But it is worse on {', '.join(report.failed_guards)}, which it would serve as well.")
     return " ".join(sentences)
@@ -57,6 +57,13 @@ def default_k_in_words(comparison: Comparison) -> str:
         f"At DocsGPT's default of K = {HOST_K}, an answer is among the chunks for {tuned:.0%} of the questions, "
         f"with the baseline for {baseline:.0%}."
     )
+
+
+def evidence_in_words(comparison: Comparison) -> str:
+    """Say how many questions there are, and about how many answers where several ask for the same one."""
+    judgment = comparison.judgment
+    answers = f" about {judgment.groups:,} separate answers" if judgment.groups < judgment.queries else ""
+    return f"{judgment.queries:,} questions{answers}"
 
 
 def truncation_in_words(audit: TruncationAudit) -> str:
@@ -142,16 +149,17 @@ def columns(comparison: Comparison) -> list[str]:
     return [name for name in TITLES if name in comparison.scores]
 
 
-def _what_could_haveshown_metrics(comparison: Comparison) -> str:
+def _what_could_show(comparison: Comparison) -> str:
     gain = comparison.judgment.smallest_gain[HEADLINE[0]]
     if gain is None:
-        return f"{comparison.judgment.queries} questions are too few to show any gain."
-    return f"{comparison.judgment.queries:,} questions like these show a gain of {gain:.3f} in {HEADLINE[0]} or more."
+        return f"{evidence_in_words(comparison)} are too few to show any gain."
+    return f"{evidence_in_words(comparison)} can show a gain of {gain:.3f} or more in {HEADLINE[0]}."
 
 
 def _setting(report: CheckReport) -> Iterator[str]:
     dataset = report.main.dataset
-    yield f"  questions  {len(dataset.queries):,} over {len(dataset.corpus):,} chunks{_left_out(report.main)}"
+    yield f"  data       {evidence_in_words(report.main)}{_left_out(report.main)}"
+    yield f"  corpus     {len(dataset.corpus):,} chunks"
     yield f"  baseline   {report.baseline.name} ({report.baseline.fingerprint[:12]})"
     yield f"  tuned      {report.tuned.name} ({report.tuned.fingerprint[:12]})"
 
@@ -188,7 +196,7 @@ def _row(comparison: Comparison, metric: str) -> str:
 
 
 def _guard(name: str, guard: Comparison) -> Iterator[str]:
-    yield f"  {name}: {guard.verdict} ({len(guard.dataset.queries):,} questions{_left_out(guard)})"
+    yield f"  {name}: {guard.verdict} ({evidence_in_words(guard)}{_left_out(guard)})"
     for metric in HEADLINE:
         yield _row(guard, metric)
 

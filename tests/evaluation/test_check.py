@@ -7,7 +7,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import Side, check_retrieval, compare
-from docsgpt_embtune.evaluation.summary import k_in_words
+from docsgpt_embtune.evaluation.summary import evidence_in_words, k_in_words
 from docsgpt_embtune.model_folder import write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
@@ -71,6 +71,22 @@ def test_query_ranks_tell_where_the_good_and_the_bad_chunk_stand():
     assert (first["baseline_rank"], first["tuned_rank"]) == (1, 1)
     # None of the last ten words is known: their chunks tie with each other at distance 0, in corpus order.
     assert (last["baseline_rank"], last["baseline_bad_rank"]) == (10, 11)
+
+
+def test_wordings_of_one_question_count_once():
+    dataset = word_dataset()
+    wordings = {f"{query_id}-{n}": f"{text} {n}" for query_id, text in dataset.queries.items() for n in range(5)}
+    repeated = RetrievalDataset(
+        queries=wordings,
+        corpus=dataset.corpus,
+        relevant_docs={query_id: dataset.relevant_docs[query_id[:-2]] for query_id in wordings},
+    )
+    once, often = compare(HALF, WHOLE, dataset), compare(HALF, WHOLE, repeated)
+    assert (often.judgment.queries, often.judgment.groups) == (100, 20)
+    assert often.to_json()["dataset"]["groups"] == 20
+    assert often.judgment.differences["recall@1"] == once.judgment.differences["recall@1"]
+    assert evidence_in_words(often) == "100 questions about 20 separate answers"
+    assert evidence_in_words(once) == "20 questions"
 
 
 def test_the_command_writes_the_designs_json_and_says_no(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
