@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from docsgpt_embtune.evaluation.check import HEADLINE_SHARE, Comparison
+from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison
 from docsgpt_embtune.evaluation.metrics import share_answered
 from docsgpt_embtune.evaluation.summary import TITLES, shown_metrics
 from docsgpt_embtune.evaluation.verdict import HEADLINE

@@ -11,7 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from docsgpt_embtune.evaluation import summary
-from docsgpt_embtune.evaluation.check import CheckReport, Comparison
+from docsgpt_embtune.evaluation.check import CheckReport
+from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_plot
 from docsgpt_embtune.files import write_text_atomically
 

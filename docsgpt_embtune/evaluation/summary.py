@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Iterator
 
-from docsgpt_embtune.evaluation.check import HEADLINE_SHARE, CheckReport, Comparison
+from docsgpt_embtune.evaluation.check import CheckReport
+from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, HEADLINE_SHARE, Comparison
 from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, Verdict
@@ -82,6 +83,12 @@ def warnings(report: CheckReport) -> list[str]:
     found = []
     if report.main.cosine_disagrees:
         found.append(_cosine_warning(report.main))
+    for name, prompts in report.unused_prompts.items():
+        if prompts:
+            found.append(
+                f"The {TITLES[name]} model was made for prompts ({', '.join(prompts)}), which DocsGPT does not put "
+                "before questions and chunks; so neither does this check."
+            )
     if report.baseline.fingerprint == report.tuned.fingerprint:
         found.append("Baseline and tuned are the same model.")
     if _bm25_leads(report.main):
@@ -109,6 +116,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
     yield from _setting(report)
     yield ""
     yield from _table(report.main)
+    yield from _wrapped(bm25_in_words(report.main), indent="  ")
     yield ""
     yield from _wrapped(truncation_in_words(report.truncation), indent="  ")
     for name, guard in report.guards.items():
@@ -141,6 +149,16 @@ def _cosine_warning(comparison: Comparison) -> str:
 def _bm25_leads(comparison: Comparison) -> bool:
     return "bm25" in comparison.scores and all(
         comparison.scores["bm25"][metric] > comparison.scores["tuned"][metric] for metric in HEADLINE
+    )
+
+
+def bm25_in_words(comparison: Comparison) -> str:
+    """Say why BM25 does not stand beside the models; empty where it does."""
+    if "bm25" in comparison.scores:
+        return ""
+    return (
+        f"BM25 is not beside them: its index lies in memory whole, so it is left out above {BM25_CHUNKS:,} chunks, "
+        f"and there are {len(comparison.dataset.corpus):,}."
     )
 
 
