@@ -17,6 +17,7 @@ from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_
 from docsgpt_embtune.files import write_text_atomically
 
 LISTED = 300  # questions lost, and as many won: more would make a file that no browser likes
+PRINTED = 40  # of each: paper cannot be searched, and the worst come first
 _VERSIONS = ("docsgpt-embtune", "sentence-transformers", "transformers", "torch", "faiss-cpu", "ir-measures", "scipy")
 
 
@@ -85,6 +86,7 @@ def render_report(report: CheckReport) -> str:
         lost=lost,
         won=won,
         listed=LISTED,
+        printed=PRINTED,
         versions=dict(_installed(_VERSIONS)),
     )
 

@@ -38,9 +38,9 @@ def k_in_words(comparison: Comparison) -> str:
 
 
 def tokens_in_words(report: CheckReport) -> str:
-    """Say what the smaller K saves; empty where K is not smaller, or not known."""
+    """Say what the smaller K saves; empty where no gain is proven, or K is not smaller, or not known."""
     tokens = report.tokens_per_answer
-    if not tokens or tokens["tuned"] >= tokens["baseline"]:
+    if report.verdict != "improved" or not tokens or tokens["tuned"] >= tokens["baseline"]:
         return ""
     return (
         f"That is about {tokens['baseline'] - tokens['tuned']:,.0f} tokens less per answer, "
@@ -214,7 +214,7 @@ def _row(comparison: Comparison, metric: str) -> str:
 
 
 def _guard(name: str, guard: Comparison) -> Iterator[str]:
-    yield f"  {name}: {guard.verdict} ({evidence_in_words(guard)}{_left_out(guard)})"
+    yield from _wrapped(f"{name}: {guard.verdict} ({evidence_in_words(guard)}{_left_out(guard)})", indent="  ")
     for metric in HEADLINE:
         yield _row(guard, metric)
 
