@@ -5,6 +5,9 @@ python scripts/bench_calibration.py --comparisons 500
 A question's vector is its chunk's, blurred; a model is one way of blurring. Two models share a part of the
 blur (both misread the same hard questions) and differ in the rest. Of equal blur they differ by noise alone;
 a slightly lower blur is a true gain, set so that it is 5 points of recall@1 over very many questions.
+
+Wordings of one question ask for one chunk and share most of their blur, in each model. Counted as questions of
+their own they make "improved" out of noise: the last lines show how often, and what grouping them does to it.
 """
 
 from dataclasses import dataclass
@@ -20,6 +23,7 @@ DIMENSION = 64
 CHUNKS = 1000
 BLUR = 2.2  # recall@1 of about one half
 GAIN = 0.05
+ALIKE = 0.8  # share of the variance of the blur that the wordings of a question have in common
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -36,13 +40,18 @@ class World:
     chunks: FloatArray
     shared: float
 
-    def compare(self, blurs: tuple[float, float], questions: int, random: np.random.Generator) -> list[FloatArray]:
-        """Rank as many new questions with two models: two arrays (questions,) of the good chunk's rank."""
-        good = random.integers(CHUNKS, size=questions)
-        common = random.standard_normal((questions, DIMENSION))
+    def compare(
+        self, blurs: tuple[float, float], questions: int, random: np.random.Generator, wordings: int = 1
+    ) -> list[FloatArray]:
+        """Rank as many new questions with two models: two arrays (questions,) of the good chunk's rank.
+
+        Questions that follow each other are wordings of one.
+        """
+        good = np.repeat(random.integers(CHUNKS, size=questions // wordings), wordings)
+        common = _blur(questions, wordings, random)
         ranks = []
         for blur in blurs:
-            own = random.standard_normal((questions, DIMENSION))
+            own = _blur(questions, wordings, random)
             noise = np.sqrt(self.shared) * common + np.sqrt(1 - self.shared) * own
             vectors = self.chunks[good] + blur / np.sqrt(DIMENSION) * noise
             similarity = vectors @ self.chunks.T  # (questions, CHUNKS)
@@ -63,34 +72,77 @@ class World:
         return (low + high) / 2
 
 
+def _blur(questions: int, wordings: int, random: np.random.Generator) -> FloatArray:
+    of_wording = random.standard_normal((questions, DIMENSION))
+    if wordings == 1:
+        return of_wording
+    of_question = np.repeat(random.standard_normal((questions // wordings, DIMENSION)), wordings, axis=0)
+    blur: FloatArray = np.sqrt(ALIKE) * of_question + np.sqrt(1 - ALIKE) * of_wording
+    return blur
+
+
 def scores(ranks: FloatArray) -> dict[str, dict[str, float]]:
     """Score ranks of single good chunks: recall@1, and nDCG@10, which is 1 / log2(1 + rank) within the first ten."""
     values = {"recall@1": ranks == 1, "ndcg@10": np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0)}
-    return {metric: dict(enumerate(by_query.astype(float))) for metric, by_query in values.items()}  # type: ignore[arg-type]
+    return {metric: {str(q): float(v) for q, v in enumerate(by_query)} for metric, by_query in values.items()}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One line of the table.
+
+    Attributes:
+        shared: Share of the variance of the blur that the two models have in common.
+        gain: True gain in recall@1.
+        wordings: Of each question.
+        grouped: Whether the verdict is told which questions are wordings of one.
+    """
+
+    shared: float
+    gain: float
+    wordings: int = 1
+    grouped: bool = False
+
+
+def measure(case: Case, comparisons: int, questions: int) -> str:
+    """Judge as many comparisons and lay out how often each verdict was given."""
+    random = np.random.default_rng(0)
+    chunks = random.standard_normal((CHUNKS, DIMENSION))
+    world = World(chunks / np.linalg.norm(chunks, axis=1, keepdims=True), case.shared)
+    blurs = (BLUR, world.blur_of_gain(case.gain) if case.gain else BLUR)
+    names = [str(question) for question in range(questions)]
+    groups = [names[first : first + case.wordings] for first in range(0, questions, case.wordings)]
+    verdicts, changed, gains = [], [], []
+    for seed in trange(comparisons, leave=False, disable=None):
+        baseline, tuned = world.compare(blurs, questions, random, case.wordings)
+        judgment = judge(scores(baseline), scores(tuned), groups=groups if case.grouped else None, seed=seed)
+        verdicts.append(judgment.verdict)
+        changed.append(((baseline == 1) != (tuned == 1)).mean())
+        gains.append((tuned == 1).mean() - (baseline == 1).mean())
+    rates = "".join(f"{verdicts.count(name) / comparisons:>10.1%}" for name in ("improved", "worse"))
+    return (
+        f"{case.shared:>11.2f}  {case.wordings:>8}  {'yes' if case.grouped else 'no':>7}  {case.gain:>9.3f}"
+        f"  {np.mean(changed):>7.1%}  {np.mean(gains):>13.3f} {rates}"
+    )
 
 
 @click.command()
 @click.option("--comparisons", default=500, show_default=True)
 @click.option("--questions", default=400, show_default=True)
 @click.option("--shared", default="0.95,0.9", show_default=True, help="Shares of the blur that both models have.")
-def main(comparisons: int, questions: int, shared: str) -> None:
+@click.option("--wordings", default=5, show_default=True, help="Of each question, in the last lines.")
+def main(comparisons: int, questions: int, shared: str, wordings: int) -> None:
     """Print how often each verdict is given, without and with a true gain."""
+    if questions % wordings:
+        raise click.UsageError(f"--questions {questions} is no multiple of --wordings {wordings}")
+    shares = [float(share) for share in shared.split(",")]
+    cases = [Case(share, gain) for share in shares for gain in (0.0, GAIN)]
+    cases += [Case(shares[-1], 0.0, wordings, grouped) for grouped in (False, True)]
+    cases += [Case(shares[-1], GAIN, wordings, grouped=True)]
     click.echo(f"{comparisons} comparisons of {questions} questions over {CHUNKS} chunks\n")
-    click.echo("shared blur  true gain  changed  measured gain   improved   worse")
-    for share in map(float, shared.split(",")):
-        random = np.random.default_rng(0)
-        chunks = random.standard_normal((CHUNKS, DIMENSION))
-        world = World(chunks / np.linalg.norm(chunks, axis=1, keepdims=True), share)
-        for gain in (0.0, GAIN):
-            blurs = (BLUR, world.blur_of_gain(gain) if gain else BLUR)
-            verdicts, changed, gains = [], [], []
-            for seed in trange(comparisons, leave=False, disable=None):
-                baseline, tuned = world.compare(blurs, questions, random)
-                verdicts.append(judge(scores(baseline), scores(tuned), seed=seed).verdict)
-                changed.append(((baseline == 1) != (tuned == 1)).mean())
-                gains.append((tuned == 1).mean() - (baseline == 1).mean())
-            rates = "".join(f"{verdicts.count(name) / comparisons:>10.1%}" for name in ("improved", "worse"))
-            click.echo(f"{share:>11.2f}  {gain:>9.3f}  {np.mean(changed):>7.1%}  {np.mean(gains):>13.3f} {rates}")
+    click.echo("shared blur  wordings  grouped  true gain  changed  measured gain   improved   worse")
+    for case in cases:
+        click.echo(measure(case, comparisons, questions))
 
 
 if __name__ == "__main__":

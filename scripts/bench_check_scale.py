@@ -19,7 +19,7 @@ import click
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.check import Side, compare
+from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, embed_corpus, embed_queries
 

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,10 @@ from docsgpt_embtune.cli.common import (
     relevant_docs_option,
 )
 from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_text_atomically
+
+OUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
 def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> tuple[int, ...]:
@@ -23,6 +28,14 @@ def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> t
         return tuple(sorted({int(k) for k in value.split(",")}))
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list of numbers like 1,2,3,5,10,20") from error
+
+
+@contextmanager
+def _said_if_not_written(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(f"{path}: cannot be written ({error.strerror}); give another path") from error
 
 
 @click.command(cls=EmbtuneCommand)
@@ -38,10 +51,8 @@ def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> t
     "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
 )
 @click.option("--no-cache", is_flag=True, help="Embed everything anew, and keep nothing.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path), help="Write every number to this file.")
-@click.option(
-    "--report", "report_path", type=click.Path(path_type=Path), help="Write a report to look at: one HTML file."
-)
+@click.option("--json", "json_path", type=OUT_FILE, help="Write every number to this file.")
+@click.option("--report", "report_path", type=OUT_FILE, help="Write a report to look at: one HTML file.")
 def check(
     baseline: str,
     tuned: str,
@@ -58,6 +69,7 @@ def check(
 ) -> None:
     """Prove that a tuned model finds more than its baseline, searched as DocsGPT searches."""
     from docsgpt_embtune.evaluation.check import check_retrieval
+    from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
     from docsgpt_embtune.evaluation.summary import summary
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
 
@@ -73,10 +85,10 @@ def check(
     )
     click.echo(summary(report))
     if json_path:
-        write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+        with _said_if_not_written(json_path):
+            write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
     if report_path:
-        from docsgpt_embtune.evaluation.report import write_report
-
-        write_report(report, report_path)
+        with _said_if_not_written(report_path):
+            write_report(report, report_path)
     if not report.proven:
         sys.exit(EXIT_NO)

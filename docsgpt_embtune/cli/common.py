@@ -2,13 +2,15 @@
 
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.errors import EmbtuneError
 
+# Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
+INSTALL = "pip install 'docsgpt-embtune[train]'"
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -16,12 +18,25 @@ class EmbtuneCommand(click.Command):
     """A command in which an error that the user can mend is one line on stderr and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, turning what the library raises into one line."""
+        """Run the command, turning what the library raises, and a missing package, into one line."""
         try:
             return super().invoke(ctx)
         except EmbtuneError as error:
-            click.echo(f"error: {' '.join(str(error).split())}", err=True)
-            sys.exit(2)
+            _exit_with(str(error))
+        except ImportError as error:
+            if _is_our_own(error):
+                raise
+            _exit_with(f"{error}; run: {INSTALL}")
+
+
+def _is_our_own(error: ImportError) -> bool:
+    package = (error.name or "").partition(".")[0]
+    return package == "docsgpt_embtune" or package in sys.stdlib_module_names
+
+
+def _exit_with(message: str) -> NoReturn:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(2)
 
 
 def hide_loading_bars() -> None:

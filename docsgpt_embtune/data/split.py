@@ -21,7 +21,7 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     Raises:
         DatasetError: If every question shares its good chunks with the others.
     """
-    groups = _groups_by_answer(dataset.relevant_docs)
+    groups = groups_by_answer(dataset.relevant_docs)
     if len(groups) < 2:
         raise DatasetError(
             f"{', '.join(dataset.sources)}: all {len(dataset)} questions share their good chunks, so none can be held "
@@ -41,8 +41,15 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     )
 
 
-def _groups_by_answer(relevant_docs: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
-    """Join queries that share a good document, directly or over others (connected components)."""
+def groups_by_answer(relevant_docs: Mapping[str, tuple[str, ...]]) -> list[list[str]]:
+    """Join queries that share a good document, directly or over others (connected components).
+
+    Args:
+        relevant_docs: query_id -> ids of the documents that answer, at least one.
+
+    Returns:
+        The query ids of each group; every query is in exactly one.
+    """
     leader: dict[str, str] = {}
 
     def find(doc_id: str) -> str:

@@ -3,23 +3,23 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
-from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
-from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking, Store, retrieve
+from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison, Side, compare
+from docsgpt_embtune.evaluation.metrics import KS
+from docsgpt_embtune.evaluation.ranking import DEPTH, Store
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
-from docsgpt_embtune.evaluation.vectors import EmbeddingModel, cache_folder
-from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
+from docsgpt_embtune.evaluation.vectors import cache_folder
+from docsgpt_embtune.evaluation.verdict import Verdict
 from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.training.base_models import resolve_base
 
-HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
-_BM25_CHUNKS = 200_000  # its index lies in memory whole
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True)
@@ -44,75 +44,6 @@ class CheckedModel:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """Two models (and BM25) on one dataset.
-
-    Attributes:
-        dataset: The questions that counted, with their corpus.
-        rankings: "baseline", "tuned" and "bm25" -> the documents that each found.
-        scores: The same keys -> mean of each metric.
-        judgment: Tuned against baseline, paired.
-        cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
-        k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
-        seen: Questions left out because the tuned model learned from them.
-    """
-
-    dataset: RetrievalDataset
-    rankings: Mapping[str, Ranking]
-    scores: Mapping[str, Mapping[str, float]]
-    cosine_scores: Mapping[str, Mapping[str, float]]
-    judgment: Judgment
-    k_for_recall: Mapping[float, Mapping[str, int | None]]
-    seen: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """What the judgment says."""
-        return self.judgment.verdict
-
-    def to_json(self) -> dict[str, Any]:
-        """Lay out the numbers as `embtune check --json` writes them."""
-        return {
-            "dataset": {
-                "sources": list(self.dataset.sources),
-                "fingerprint": self.dataset.fingerprint,
-                "queries": len(self.dataset.queries),
-                "corpus": len(self.dataset.corpus),
-                "seen_queries_left_out": self.seen,
-            },
-            **{name: dict(values) for name, values in self.scores.items()},
-            "cosine": {name: dict(values) for name, values in self.cosine_scores.items()},
-            "difference": {metric: asdict(value) for metric, value in self.judgment.differences.items()},
-            "smallest_gain": dict(self.judgment.smallest_gain),
-            "k_for_recall": {f"{target:.2f}": dict(ks) for target, ks in self.k_for_recall.items()},
-            "verdict": self.verdict,
-        }
-
-    @property
-    def cosine_disagrees(self) -> list[str]:
-        """Name the models whose first ten chunks would be others under cosine similarity, for some question."""
-        return [
-            name
-            for name in self.cosine_scores
-            if (self.rankings[name].nearest[:, :10] != self.rankings[name].by_cosine.nearest[:, :10]).any()
-        ]
-
-    def query_ranks(self) -> list[dict[str, Any]]:
-        """Tell, per question, at which rank each model has its first good and its first bad chunk."""
-        return [self._ranks_of(query_id) for query_id in self.dataset.queries]
-
-    def _ranks_of(self, query_id: str) -> dict[str, Any]:
-        good = self.dataset.relevant_docs[query_id]
-        bad = self.dataset.irrelevant_docs.get(query_id, ())
-        row: dict[str, Any] = {"query_id": query_id}
-        for name in ("baseline", "tuned"):
-            row[f"{name}_rank"] = self.rankings[name].best_rank(query_id, good)
-        for name in ("baseline", "tuned") if bad else ():
-            row[f"{name}_bad_rank"] = self.rankings[name].best_rank(query_id, bad)
-        return row
-
-
-@dataclass(frozen=True)
 class CheckReport:
     """What a retrieval check found.
 
@@ -123,6 +54,7 @@ class CheckReport:
         guards: Name -> both on questions of other sources, which the same model must serve.
         smoke_test: Both on questions made from the corpus, where no guard was given and the corpus allows it.
         truncation: What the tuned model reads of the chunks.
+        unused_prompts: "baseline" and "tuned" -> names of the prompts that the model has and DocsGPT never uses.
         ks: Cutoffs of the metrics.
         store: What ranked.
         seed: Of the resampling.
@@ -134,6 +66,7 @@ class CheckReport:
     truncation: TruncationAudit
     smoke_test: Comparison | None = None
     guards: Mapping[str, Comparison] = field(default_factory=dict)
+    unused_prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ks: tuple[int, ...] = KS
     store: Store = "faiss"
     seed: int = 0
@@ -171,6 +104,7 @@ class CheckReport:
                 name: {"name": model.name, "fingerprint": model.fingerprint}
                 for name, model in (("baseline", self.baseline), ("tuned", self.tuned))
             },
+            "unused_prompts": {name: list(prompts) for name, prompts in self.unused_prompts.items()},
             "settings": {"k": list(self.ks), "store": self.store, "depth": DEPTH, "seed": self.seed},
             **self.main.to_json(),
             "guards": {name: guard.to_json() for name, guard in self.guards.items()},
@@ -232,62 +166,11 @@ def check_retrieval(
             truncation=audit_truncation(models["tuned"].model, dataset),
             smoke_test=both(smoke) if smoke else None,
             guards={name: both(data, left_out) for name, data, left_out in others},
+            unused_prompts={name: _unused_prompts(model.model) for name, model in models.items()},
             ks=tuple(ks),
             store=store,
             seed=seed,
         )
-
-
-@dataclass(frozen=True)
-class Side:
-    """A loaded model, and where its vectors may be kept.
-
-    Attributes:
-        model: Anything with `embed_query`, `embed_documents` and `dimension`.
-        fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
-        cache: Folder of the vectors.
-    """
-
-    model: EmbeddingModel
-    fingerprint: str | None = None
-    cache: Path | None = None
-
-
-def compare(
-    baseline: Side,
-    tuned: Side,
-    dataset: RetrievalDataset,
-    *,
-    ks: Sequence[int] = KS,
-    store: Store = "faiss",
-    seed: int = 0,
-    seen: int = 0,
-) -> Comparison:
-    """Compare two loaded models on one dataset, with BM25 beside them up to 200,000 chunks."""
-    rankings = {
-        name: retrieve(side.model, dataset, store=store, cache=side.cache, fingerprint=side.fingerprint)
-        for name, side in (("baseline", baseline), ("tuned", tuned))
-    }
-    by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}
-    if len(dataset.corpus) <= _BM25_CHUNKS:
-        rankings["bm25"] = retrieve_bm25(dataset)
-    scores: dict[str, QueryScores] = {
-        name: score_queries(ranking, dataset.qrels, ks) for name, ranking in rankings.items()
-    }
-    needed = {name: k_for_share(ranking, dataset.relevant_docs) for name, ranking in rankings.items()}
-    return Comparison(
-        dataset=dataset,
-        rankings=rankings,
-        scores={name: mean_scores(values) for name, values in scores.items()},
-        cosine_scores={
-            name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
-        },
-        judgment=judge(scores["baseline"], scores["tuned"], seed=seed),
-        k_for_recall={
-            target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
-        },
-        seen=seen,
-    )
 
 
 def _refuse_cutoffs(ks: Sequence[int]) -> None:
@@ -307,6 +190,11 @@ def _find_tuned(folder: str | Path) -> CheckedModel:
     if not path.is_dir():
         raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
     return CheckedModel(name=str(folder), folder=path, fingerprint=fingerprint(path))
+
+
+def _unused_prompts(model: "SentenceTransformer") -> tuple[str, ...]:
+    # The host calls `encode` without naming a prompt, so the default one is all that it ever uses.
+    return tuple(name for name, prompt in model.prompts.items() if prompt and name != model.default_prompt_name)
 
 
 def _seen_digests(tuned: Path) -> frozenset[str]:

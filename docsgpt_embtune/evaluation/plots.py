@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from docsgpt_embtune.evaluation.check import HEADLINE_SHARE, Comparison
+from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison
 from docsgpt_embtune.evaluation.metrics import share_answered
 from docsgpt_embtune.evaluation.summary import TITLES, shown_metrics
 from docsgpt_embtune.evaluation.verdict import HEADLINE
@@ -57,7 +57,7 @@ def recall_plot(comparison: Comparison) -> str:
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         axes.set_xlabel("K: chunks fed to the language model")
         axes.set_ylabel("questions with an answer among them")
-        axes.legend(frameon=False, loc="lower right")
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.08))  # above the labels of K
         return _svg(figure, "recall")
 
 
@@ -94,6 +94,8 @@ def rank_plot(ranks: Mapping[str, Sequence[int | None]], what: str) -> str:
             counts = np.bincount(classes, minlength=len(_CLASSES))
             bars = axes.bar(places + offset, counts, width=0.38, color=_STAND_INS[name], label=TITLES[name])
             axes.bar_label(bars, padding=1, fontsize=8, color=_STAND_INS["muted"])
+        axes.margins(y=0.12)
+        axes.yaxis.set_major_locator(mpl.ticker.MaxNLocator(integer=True))
         axes.set_xticks(places, _CLASSES)
         axes.grid(visible=False, axis="x")
         axes.set_xlabel(f"rank of a question's {what}")
@@ -108,9 +110,12 @@ def _draw_arrow(axes: Axes, needed: Mapping[str, int | None]) -> None:
     for k, name in ((start, "baseline"), (end, "tuned")):
         if k is not None:
             axes.plot([k, k], [0, HEADLINE_SHARE], color=_STAND_INS[name], linewidth=1, linestyle=":")
-            axes.text(
-                k, 0.02, f" K = {k}", color=_STAND_INS[name], ha="left" if k == max(start or 0, end or 0) else "right"
-            )
+    for k, name in {start: "baseline", end: "tuned"}.items():  # one label where both are the same
+        if k is not None:
+            # Away from the other label, and never over the axis.
+            side = -1 if 1 < k < max(start or k, end or k) else 1
+            place: Any = {"xytext": (4 * side, 0), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
+            axes.annotate(f"K = {k}", (k, 0.02), color=_STAND_INS[name], **place)
     if start is not None and end is not None and start != end:
         axes.annotate(
             "",

@@ -11,11 +11,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from docsgpt_embtune.evaluation import summary
-from docsgpt_embtune.evaluation.check import CheckReport, Comparison
+from docsgpt_embtune.evaluation.check import CheckReport
+from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_plot
 from docsgpt_embtune.files import write_text_atomically
 
 LISTED = 300  # questions lost, and as many won: more would make a file that no browser likes
+PRINTED = 40  # of each: paper cannot be searched, and the worst come first
 _VERSIONS = ("docsgpt-embtune", "sentence-transformers", "transformers", "torch", "faiss-cpu", "ir-measures", "scipy")
 
 
@@ -84,6 +86,7 @@ def render_report(report: CheckReport) -> str:
         lost=lost,
         won=won,
         listed=LISTED,
+        printed=PRINTED,
         versions=dict(_installed(_VERSIONS)),
     )
 

@@ -3,7 +3,8 @@
 import textwrap
 from collections.abc import Iterator
 
-from docsgpt_embtune.evaluation.check import HEADLINE_SHARE, CheckReport, Comparison
+from docsgpt_embtune.evaluation.check import CheckReport
+from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, HEADLINE_SHARE, Comparison
 from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, Verdict
@@ -21,7 +22,7 @@ def verdict_in_words(report: CheckReport) -> str:
     """Say in a sentence or two what the check found."""
     sentences = [_OPENING[report.verdict], _first_hits(report.main)]
     if report.verdict == "not enough evidence":
-        sentences.append(_what_could_haveshown_metrics(report.main))
+        sentences.append(_what_could_show(report.main))
     if report.failed_guards:
         sentences.append(f"But it is worse on {', '.join(report.failed_guards)}, which it would serve as well.")
     return " ".join(sentences)
@@ -37,9 +38,9 @@ def k_in_words(comparison: Comparison) -> str:
 
 
 def tokens_in_words(report: CheckReport) -> str:
-    """Say what the smaller K saves; empty where K is not smaller, or not known."""
+    """Say what the smaller K saves; empty where no gain is proven, or K is not smaller, or not known."""
     tokens = report.tokens_per_answer
-    if not tokens or tokens["tuned"] >= tokens["baseline"]:
+    if report.verdict != "improved" or not tokens or tokens["tuned"] >= tokens["baseline"]:
         return ""
     return (
         f"That is about {tokens['baseline'] - tokens['tuned']:,.0f} tokens less per answer, "
@@ -59,6 +60,13 @@ def default_k_in_words(comparison: Comparison) -> str:
     )
 
 
+def evidence_in_words(comparison: Comparison) -> str:
+    """Say how many questions there are, and about how many answers where several ask for the same one."""
+    judgment = comparison.judgment
+    answers = f" about {judgment.groups:,} separate answers" if judgment.groups < judgment.queries else ""
+    return f"{judgment.queries:,} questions{answers}"
+
+
 def truncation_in_words(audit: TruncationAudit) -> str:
     """Say how much of the chunks the model reads."""
     if not audit.chunks_cut:
@@ -75,6 +83,12 @@ def warnings(report: CheckReport) -> list[str]:
     found = []
     if report.main.cosine_disagrees:
         found.append(_cosine_warning(report.main))
+    for name, prompts in report.unused_prompts.items():
+        if prompts:
+            found.append(
+                f"The {TITLES[name]} model was made for prompts ({', '.join(prompts)}), which DocsGPT does not put "
+                "before questions and chunks; so neither does this check."
+            )
     if report.baseline.fingerprint == report.tuned.fingerprint:
         found.append("Baseline and tuned are the same model.")
     if _bm25_leads(report.main):
@@ -102,6 +116,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
     yield from _setting(report)
     yield ""
     yield from _table(report.main)
+    yield from _wrapped(bm25_in_words(report.main), indent="  ")
     yield ""
     yield from _wrapped(truncation_in_words(report.truncation), indent="  ")
     for name, guard in report.guards.items():
@@ -137,21 +152,32 @@ def _bm25_leads(comparison: Comparison) -> bool:
     )
 
 
+def bm25_in_words(comparison: Comparison) -> str:
+    """Say why BM25 does not stand beside the models; empty where it does."""
+    if "bm25" in comparison.scores:
+        return ""
+    return (
+        f"BM25 is not beside them: its index lies in memory whole, so it is left out above {BM25_CHUNKS:,} chunks, "
+        f"and there are {len(comparison.dataset.corpus):,}."
+    )
+
+
 def columns(comparison: Comparison) -> list[str]:
     """Name the columns that a table of this comparison has."""
     return [name for name in TITLES if name in comparison.scores]
 
 
-def _what_could_haveshown_metrics(comparison: Comparison) -> str:
+def _what_could_show(comparison: Comparison) -> str:
     gain = comparison.judgment.smallest_gain[HEADLINE[0]]
     if gain is None:
-        return f"{comparison.judgment.queries} questions are too few to show any gain."
-    return f"{comparison.judgment.queries:,} questions like these show a gain of {gain:.3f} in {HEADLINE[0]} or more."
+        return f"{evidence_in_words(comparison)} are too few to show any gain."
+    return f"{evidence_in_words(comparison)} can show a gain of {gain:.3f} or more in {HEADLINE[0]}."
 
 
 def _setting(report: CheckReport) -> Iterator[str]:
     dataset = report.main.dataset
-    yield f"  questions  {len(dataset.queries):,} over {len(dataset.corpus):,} chunks{_left_out(report.main)}"
+    yield f"  data       {evidence_in_words(report.main)}{_left_out(report.main)}"
+    yield f"  corpus     {len(dataset.corpus):,} chunks"
     yield f"  baseline   {report.baseline.name} ({report.baseline.fingerprint[:12]})"
     yield f"  tuned      {report.tuned.name} ({report.tuned.fingerprint[:12]})"
 
@@ -188,7 +214,7 @@ def _row(comparison: Comparison, metric: str) -> str:
 
 
 def _guard(name: str, guard: Comparison) -> Iterator[str]:
-    yield f"  {name}: {guard.verdict} ({len(guard.dataset.queries):,} questions{_left_out(guard)})"
+    yield from _wrapped(f"{name}: {guard.verdict} ({evidence_in_words(guard)}{_left_out(guard)})", indent="  ")
     for metric in HEADLINE:
         yield _row(guard, metric)
 

@@ -71,7 +71,8 @@ def audit_truncation(model: "SentenceTransformer", dataset: RetrievalDataset) ->
     good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
     good_lengths = _lengths(model, [dataset.corpus[doc_id] for doc_id in sorted(good)])
     max_seq_length = int(model.max_seq_length or model.tokenizer.model_max_length)
-    read = max_seq_length - model.tokenizer.num_special_tokens_to_add()
+    prompt = model.prompts.get(model.default_prompt_name or "") or ""  # stands before every text, and takes its room
+    read = max_seq_length - model.tokenizer.num_special_tokens_to_add() - _lengths(model, [prompt])[0]
     return TruncationAudit(
         max_seq_length=max_seq_length,
         possible_length=getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None),

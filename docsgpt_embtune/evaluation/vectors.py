@@ -6,8 +6,9 @@ import logging
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -26,8 +27,9 @@ Kind = Literal["query", "document"]  # a model may embed the two differently, so
 Shard = tuple[npt.NDArray[np.int64], FloatArray]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
 ROWS_PER_BLOCK = 512  # embedded in one call and written as one file: what a stopped run loses at most
-BLOCKS_PER_SHARD = 16  # searched together: 8192 vectors stay in the processor's cache for all the queries
+BLOCKS_PER_SHARD = 64  # searched together: of 32,768 vectors, smaller ones take longer as each begins without a best
 _DIGEST = 16  # bytes
+_LEFTOVER_AGE = 3600.0  # seconds; a block is written in one, so an older part of a file is of a run that was killed
 
 
 class EmbeddingModel(Protocol):
@@ -130,6 +132,7 @@ class VectorCache:
         text_of = dict(zip(keys, texts, strict=True))
         blocks, places = self._find(text_of.keys())
         missing = sorted((key for key in text_of if key not in places), key=lambda key: (-len(text_of[key]), key))
+        self._remove_leftovers()
         self._refuse_full_disk(len(missing))
         done = len(text_of) - len(missing)
         with tqdm(total=len(text_of), initial=done, desc=label, unit=kind, disable=None, leave=False) as progress:
@@ -170,7 +173,11 @@ class VectorCache:
             for key, check, vector in zip(keys, block["check"], block["vector"], strict=True):
                 if self._check(key, vector.tobytes()) != check.tobytes():
                     raise ValueError("check sum")
-        except (ValueError, EOFError, OSError) as error:
+        except OSError as error:
+            raise EvaluationError(
+                f"{path}: cannot be read ({error.strerror}); remove it, or give another --cache"
+            ) from error
+        except (ValueError, EOFError) as error:
             logger.warning("%s: not what this model wrote (%s); thrown away, its texts are embedded again", path, error)
             path.unlink(missing_ok=True)
             return []
@@ -195,9 +202,20 @@ class VectorCache:
             ) from error
         return path
 
+    def _remove_leftovers(self) -> None:
+        for path in self.folder.glob(".*.partial"):
+            with suppress(FileNotFoundError):  # another run may have removed it, or renamed what it had written
+                if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
+                    path.unlink()
+
     def _refuse_full_disk(self, rows: int) -> None:
         needed = rows * self._row.itemsize
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise EvaluationError(
+                f"{self.folder}: cannot be made ({error.strerror}); give another --cache, or --no-cache"
+            ) from error
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise EvaluationError(

@@ -1,8 +1,9 @@
 """Is one model better than another, or could it be luck? A paired answer with its uncertainty."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 Verdict = Literal["improved", "worse", "not enough evidence"]
+FloatArray = npt.NDArray[np.float64]
 
 # The metrics that decide. Two and no more: each further one costs every other one power. recall@1 is the
 # purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model.
@@ -25,11 +27,11 @@ class Difference:
     """Tuned minus baseline in one metric, over paired queries.
 
     Attributes:
-        mean: Mean of the differences.
-        low: Lower end of its 95 % interval (bootstrap over the queries).
+        mean: Mean of the differences over the queries.
+        low: Lower end of its 95 % interval (bootstrap over the groups of queries).
         high: Upper end.
-        p: How often luck alone gives so large a difference in this direction, by sign-flip permutation; for a
-            headline metric after Holm's correction.
+        p: How often luck alone gives so large a difference in this direction, by flipping the signs of whole
+            groups; for a headline metric after Holm's correction.
     """
 
     mean: float
@@ -54,18 +56,49 @@ class Judgment:
         smallest_gain: headline metric -> the smallest gain that so many questions would have shown in 80 %
             of such comparisons; None where no gain could have been shown.
         queries: Number of paired queries.
+        groups: Number of groups that they fall into, each of which is one piece of evidence.
     """
 
     verdict: Verdict
     differences: dict[str, Difference]
     smallest_gain: dict[str, float | None]
     queries: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class PairedGains:
+    """Tuned minus baseline in one metric, added up over the queries that stand or fall together.
+
+    Five wordings of one question are one piece of evidence and not five: a model that reads their chunk
+    better wins them all. So whole groups are drawn, and whole groups change their sign.
+
+    Attributes:
+        sums: (G,) sum of the gains of each group's queries.
+        sizes: (G,) number of its queries.
+    """
+
+    sums: FloatArray
+    sizes: FloatArray
+
+    @property
+    def mean(self) -> float:
+        """Mean gain of a query."""
+        return float(self.sums.sum() / self.sizes.sum())
+
+    @property
+    def standard_error(self) -> float:
+        """Of the mean, as of a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6)."""
+        groups = len(self.sums)
+        residuals = self.sums - self.mean * self.sizes
+        return float(math.sqrt(groups / (groups - 1) * (residuals**2).sum()) / self.sizes.sum())
 
 
 def judge(
     baseline: Mapping[str, Mapping[str, float]],
     tuned: Mapping[str, Mapping[str, float]],
     *,
+    groups: Sequence[Sequence[str]] | None = None,
     headline: Sequence[str] = HEADLINE,
     seed: int = 0,
 ) -> Judgment:
@@ -78,37 +111,42 @@ def judge(
     Args:
         baseline: metric -> query_id -> value, as `score_queries` returns.
         tuned: The same metrics of the same queries.
+        groups: Queries that are no evidence apart from each other, such as wordings of one question; each
+            query is in exactly one group. Every query is a group of its own if not given.
         headline: The metrics that decide.
         seed: Of the resampling; same seed, same numbers.
 
     Raises:
-        ValueError: If the two do not hold the same metrics and queries, or a headline metric is missing.
+        ValueError: If the two do not hold the same metrics and queries, the groups hold others, or a headline
+            metric is missing.
 
     Source:
         Smucker, Allan and Carterette, "A comparison of statistical significance tests for information
-        retrieval evaluation", CIKM 2007; Holm, "A simple sequentially rejective multiple test procedure", 1979.
+        retrieval evaluation", CIKM 2007; Holm, "A simple sequentially rejective multiple test procedure", 1979;
+        Field and Welsh, "Bootstrapping clustered data", JRSS B 2007.
     """
-    gains = _paired_gains(baseline, tuned)
+    gains = _paired_gains(baseline, tuned, groups)
     if missing := [metric for metric in headline if metric not in gains]:
         raise ValueError(f"headline metrics {missing} are not among the metrics {list(gains)}")
     differences = {metric: _difference(values, seed) for metric, values in gains.items()}
     adjusted = _holm({metric: differences[metric].p for metric in headline})
     for metric, p in adjusted.items():
-        found = differences[metric]
-        differences[metric] = Difference(mean=found.mean, low=found.low, high=found.high, p=p)
+        differences[metric] = replace(differences[metric], p=p)
+    sizes = gains[headline[0]].sizes
     return Judgment(
         verdict=_verdict([differences[metric] for metric in headline]),
         differences=differences,
         smallest_gain={metric: smallest_gain(gains[metric], ALPHA / len(headline)) for metric in headline},
-        queries=len(gains[headline[0]]),
+        queries=int(sizes.sum()),
+        groups=len(sizes),
     )
 
 
-def smallest_gain(gains: npt.NDArray[np.float64], alpha: float = ALPHA) -> float | None:
+def smallest_gain(gains: PairedGains, alpha: float = ALPHA) -> float | None:
     """Estimate the smallest mean gain that as many queries, as noisy as these, would show in 80 % of the cases.
 
     Args:
-        gains: (Q,) differences of the paired queries.
+        gains: Of the paired queries.
         alpha: One-sided level at which a gain counts.
 
     Returns:
@@ -116,35 +154,42 @@ def smallest_gain(gains: npt.NDArray[np.float64], alpha: float = ALPHA) -> float
 
     Source:
         The normal approximation for a paired mean. Below it lies a floor that no noise estimate can lower:
-        the sign-flip test needs log2(1 / alpha) queries that change, all in the same direction.
+        the sign-flip test needs log2(1 / alpha) groups that change, all in the same direction.
     """
     needed = math.ceil(math.log2(1 / alpha))
-    if needed > len(gains):
+    if needed > len(gains.sums):
         return None
     z = stats.norm.ppf(1 - alpha) + stats.norm.ppf(POWER)
-    return float(max(z * gains.std(ddof=1) / math.sqrt(len(gains)), needed / len(gains)))
+    return float(max(z * gains.standard_error, needed / gains.sizes.sum()))
 
 
 def _paired_gains(
-    baseline: Mapping[str, Mapping[str, float]], tuned: Mapping[str, Mapping[str, float]]
-) -> dict[str, npt.NDArray[np.float64]]:
+    baseline: Mapping[str, Mapping[str, float]],
+    tuned: Mapping[str, Mapping[str, float]],
+    groups: Sequence[Sequence[str]] | None,
+) -> dict[str, PairedGains]:
     if baseline.keys() != tuned.keys():
         raise ValueError(f"metrics differ: {sorted(baseline)} and {sorted(tuned)}")
     gains = {}
     for metric, values in baseline.items():
         if not values or values.keys() != tuned[metric].keys():
             raise ValueError(f"{metric}: {len(values)} and {len(tuned[metric])} queries are not the same, or are none")
-        gains[metric] = np.array([tuned[metric][query_id] - value for query_id, value in values.items()])
+        grouped = groups or [[query_id] for query_id in values]
+        if Counter(query_id for group in grouped for query_id in group) != Counter(values.keys()):
+            raise ValueError(f"{metric}: the groups do not hold each of the {len(values)} queries once")
+        gains[metric] = PairedGains(
+            sums=np.array([sum(tuned[metric][query_id] - values[query_id] for query_id in group) for group in grouped]),
+            sizes=np.array([len(group) for group in grouped], dtype=np.float64),
+        )
     return gains
 
 
-def _difference(gains: npt.NDArray[np.float64], seed: int) -> Difference:
-    mean = float(gains.mean())
-    changed = gains[gains != 0]  # to flip the sign of a zero changes nothing
+def _difference(gains: PairedGains, seed: int) -> Difference:
+    changed = gains.sums[gains.sums != 0]  # to flip the sign of a zero changes nothing
     if not changed.size:
         return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
-    if gains.size == 1:  # one query says nothing of others: the difference may lie anywhere
-        return Difference(mean=mean, low=-1.0, high=1.0, p=1.0)
+    if gains.sums.size == 1:  # one group says nothing of others: the difference may lie anywhere
+        return Difference(mean=gains.mean, low=-1.0, high=1.0, p=1.0)
     if changed.size == 1:  # scipy wants two; a zero adds no evidence
         changed = np.append(changed, 0.0)
     test = stats.permutation_test(
@@ -154,12 +199,13 @@ def _difference(gains: npt.NDArray[np.float64], seed: int) -> Difference:
         vectorized=True,
         n_resamples=RESAMPLES,
         batch=_BATCH,
-        alternative="greater" if mean > 0 else "less",
+        alternative="greater" if gains.mean > 0 else "less",
         rng=np.random.default_rng(seed),
     )
     interval = stats.bootstrap(
-        (gains,),
-        np.mean,
+        (gains.sums, gains.sizes),
+        _mean_of_groups,
+        paired=True,
         method="percentile",
         confidence_level=1 - ALPHA,
         vectorized=True,
@@ -167,7 +213,12 @@ def _difference(gains: npt.NDArray[np.float64], seed: int) -> Difference:
         batch=_BATCH,
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return Difference(mean=mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
+    return Difference(mean=gains.mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
+
+
+def _mean_of_groups(sums: FloatArray, sizes: FloatArray, axis: int) -> FloatArray:
+    mean: FloatArray = sums.sum(axis=axis) / sizes.sum(axis=axis)
+    return mean
 
 
 def _holm(p_values: Mapping[str, float]) -> dict[str, float]:

@@ -1,13 +1,19 @@
 import json
+import shutil
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.check import Side, check_retrieval, compare
-from docsgpt_embtune.evaluation.summary import k_in_words
+from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.evaluation.comparison import Side, compare, judge_first_copies
+from docsgpt_embtune.evaluation.summary import bm25_in_words, evidence_in_words, k_in_words
 from docsgpt_embtune.model_folder import write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
@@ -48,6 +54,14 @@ def own_cache(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+def scaled_copy(folder, out):
+    """The same model without Normalize, so that its vectors are as long as they come."""
+    from sentence_transformers import SentenceTransformer
+
+    SentenceTransformer(modules=list(SentenceTransformer(str(folder), device="cpu"))[:2], device="cpu").save(str(out))
+    return out
+
+
 def run(*arguments: object):
     return CliRunner().invoke(main, ["check", *map(str, arguments)])
 
@@ -71,6 +85,56 @@ def test_query_ranks_tell_where_the_good_and_the_bad_chunk_stand():
     assert (first["baseline_rank"], first["tuned_rank"]) == (1, 1)
     # None of the last ten words is known: their chunks tie with each other at distance 0, in corpus order.
     assert (last["baseline_rank"], last["baseline_bad_rank"]) == (10, 11)
+
+
+def test_a_copy_of_the_good_chunk_is_as_good():
+    dataset = word_dataset()
+    copied = replace(dataset, corpus={**{f"copy of {w}": text for w, text in dataset.corpus.items()}, **dataset.corpus})
+    comparison = compare(HALF, WHOLE, copied)
+    assert comparison.scores["tuned"]["recall@1"] == comparison.scores["bm25"]["recall@1"] == 1.0
+    first = comparison.query_ranks()[0]
+    assert (first["tuned_rank"], first["tuned_bad_rank"]) == (1, 3)  # both copies stand before the bad one
+
+
+def test_questions_about_copies_of_one_chunk_are_one_piece_of_evidence():
+    dataset = word_dataset()
+    copied = replace(
+        dataset,
+        queries={"first": "where is alpha", "second": "what is alpha"},
+        corpus={**dataset.corpus, "copy": dataset.corpus["alpha"]},
+        relevant_docs={"first": ("alpha", "copy"), "second": ("copy",)},
+        irrelevant_docs={},
+    )
+    judged = judge_first_copies(copied)
+    assert judged.relevant_docs == {"first": ("alpha",), "second": ("alpha",)}
+    assert compare(HALF, WHOLE, copied).judgment.groups == 1
+
+
+def test_bm25_is_left_out_of_a_large_corpus_and_that_is_said(monkeypatch):
+    monkeypatch.setattr("docsgpt_embtune.evaluation.comparison.BM25_CHUNKS", 19)
+    large = compare(HALF, WHOLE, word_dataset())
+    assert bm25_in_words(large).startswith("BM25 is not beside them")
+    assert "and there are 20." in bm25_in_words(large)
+    assert large.to_json()["bm25"] is None
+    assert large.k_for_recall[0.8].keys() == {"baseline", "tuned"}
+    monkeypatch.undo()
+    assert bm25_in_words(compare(HALF, WHOLE, word_dataset())) == ""
+
+
+def test_wordings_of_one_question_count_once():
+    dataset = word_dataset()
+    wordings = {f"{query_id}-{n}": f"{text} {n}" for query_id, text in dataset.queries.items() for n in range(5)}
+    repeated = RetrievalDataset(
+        queries=wordings,
+        corpus=dataset.corpus,
+        relevant_docs={query_id: dataset.relevant_docs[query_id[:-2]] for query_id in wordings},
+    )
+    once, often = compare(HALF, WHOLE, dataset), compare(HALF, WHOLE, repeated)
+    assert (often.judgment.queries, often.judgment.groups) == (100, 20)
+    assert often.to_json()["dataset"]["groups"] == 20
+    assert often.judgment.differences["recall@1"] == once.judgment.differences["recall@1"]
+    assert evidence_in_words(often) == "100 questions about 20 separate answers"
+    assert evidence_in_words(once) == "20 questions"
 
 
 def test_the_command_writes_the_designs_json_and_says_no(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
@@ -146,6 +210,68 @@ def test_bad_input_is_one_line_and_exit_code_2(tiny_base_folder, tiny_tuned_fold
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_models_that_are_not_unit_norm_are_told_loudly(tiny_base_folder, data_file, tmp_path):
+    longer = scaled_copy(tiny_base_folder, tmp_path / "longer")
+    result = run("--baseline", tiny_base_folder, "--tuned", longer, "--data", data_file)
+    assert "WARNING: THE VECTORS OF TUNED ARE NOT UNIT-NORM" in result.stdout
+    assert "tuned: nDCG@10" in " ".join(result.stdout.split())
+    result = run("--baseline", tiny_base_folder, "--tuned", tiny_base_folder, "--data", data_file)
+    assert "UNIT-NORM" not in result.stdout
+
+
+def test_prompts_that_docsgpt_never_uses_are_told(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
+    prompted = shutil.copytree(tiny_base_folder, tmp_path / "prompted")
+    settings = prompted / "config_sentence_transformers.json"
+    content = json.loads(settings.read_text())
+    settings.write_text(json.dumps(content | {"prompts": {"query": "query: ", "document": ""}}))
+    out = tmp_path / "check.json"
+    result = run("--baseline", prompted, "--tuned", tiny_tuned_folder, "--data", data_file, "--json", out)
+    said = " ".join(result.stdout.split())
+    assert "WARNING: The baseline model was made for prompts (query), which DocsGPT does not put" in said
+    found = json.loads(out.read_text())
+    assert found["unused_prompts"] == {"baseline": ["query"], "tuned": []}
+    plain = check_retrieval(tiny_base_folder, tiny_tuned_folder, load_dataset(data_file)).main
+    assert found["baseline"] == plain.scores["baseline"]
+
+
+def test_a_file_that_cannot_be_written_is_one_line(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "check.json"
+    result = run("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, "--data", data_file, "--json", out)
+    assert (result.exit_code, result.stdout[:10]) == (2, "Not enough")
+    assert result.stderr.endswith(f"error: {out}: cannot be written (File exists); give another path\n")
+
+
+WITHOUT_A_PACKAGE = textwrap.dedent(
+    """
+    import sys
+
+    class Missing:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] == sys.argv[1]:
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Missing())
+    from docsgpt_embtune.cli import main
+    main(sys.argv[2:])
+    """
+)
+
+
+@pytest.mark.parametrize("package", ["ir_measures", "scipy", "jinja2"])
+def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package):
+    options = ("check", "--baseline", "x", "--tuned", "x", "--data", "x.json")
+    done = subprocess.run([sys.executable, "-c", WITHOUT_A_PACKAGE, package, *options], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: No module named '{package}'; run: pip install 'docsgpt-embtune[train]'\n"
+
+
+def test_a_missing_module_of_our_own_is_no_missing_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "docsgpt_embtune.evaluation.check", None)
+    result = run("--baseline", "x", "--tuned", "x", "--data", "x.json")
+    assert isinstance(result.exception, ModuleNotFoundError)
 
 
 def test_the_script_reports_errors_as_the_command_does():

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.check import CheckedModel, CheckReport, Side, compare
+from docsgpt_embtune.evaluation.check import CheckedModel, CheckReport
+from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.report import changed_questions, render_report, write_report
+from docsgpt_embtune.evaluation.summary import tokens_in_words
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
 from tests.evaluation.test_check import WORDS, word_dataset
@@ -98,6 +100,38 @@ def test_the_page_says_what_the_check_found(page):
     html = page.read_text(encoding="utf-8")
     for said in ("Improved", "75.0% of the text", "K =", "No guard set was given", "a" * 64, "b" * 64):
         assert said in html
+
+
+def test_figures_by_hand():
+    """Ten questions over twenty chunks: the tuned model finds every answer first, the baseline four of them."""
+    dataset = word_dataset().subset([f"q-{word}" for word in WORDS[:10]])
+    report = make_report(dataset, baseline=WORDS[:4], tuned=WORDS)
+    # Of the unknown six, all chunks but the known four are as near: in corpus order, from 5th to 10th of the corpus.
+    ranks = [(row["baseline_rank"], row["tuned_rank"]) for row in report.main.query_ranks()]
+    assert ranks == [(1, 1)] * 4 + [(rank, 1) for rank in range(1, 7)]
+    assert report.main.k_for_recall[0.5] == {"baseline": 1, "tuned": 1, "bm25": 1}
+    assert report.main.k_for_recall[0.8] == {"baseline": 4, "tuned": 1, "bm25": 1}  # 5 by the 1st, 8 by the 4th
+    # 6000 wordpieces in 20 chunks are 300 in each; three chunks less.
+    assert report.tokens_per_answer == {"chunk": 300.0, "baseline": 1200.0, "tuned": 300.0}
+    # Five changed questions can be luck in 1 of 32 cases, and twice that counts: 6.25 %, so six would have to change.
+    assert report.verdict == "not enough evidence"
+    assert report.main.judgment.differences["recall@1"].p == pytest.approx(2 / 32)
+    gains = [0.0] * 5 + [1.0] * 5
+    z = 1.959964 + 0.841621
+    expected = z * np.std(gains, ddof=1) / 10**0.5
+    assert report.main.judgment.smallest_gain["recall@1"] == pytest.approx(max(expected, 6 / 10), abs=1e-5)
+    assert tokens_in_words(report) == ""  # a saving is claimed with a proven gain alone
+    proven = make_report(word_dataset(), baseline=WORDS[:4], tuned=WORDS)  # 16 of 20 by the 12th
+    assert tokens_in_words(proven).startswith("That is about 3,300 tokens less")
+
+
+def test_a_failed_guard_is_seen_at_once():
+    improved = make_report(word_dataset(), baseline=WORDS[:4], tuned=WORDS)
+    worse = make_report(word_dataset(), baseline=WORDS, tuned=WORDS[:4])
+    assert '<body class="improved">' in render_report(improved)
+    guarded = render_report(replace(improved, guards={"other": worse.main}))
+    assert '<body class="worse">' in guarded
+    assert "But it is worse on other" in guarded
 
 
 @in_browser

@@ -23,6 +23,13 @@ def test_wordpieces_are_counted_beyond_what_the_model_reads(tiny_base_folder):
     assert "at most 51 tokens" in words
 
 
+def test_a_default_prompt_takes_room_in_every_chunk(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    model.prompts, model.default_prompt_name = {"chunk": "disk memory "}, "chunk"
+    dataset = RetrievalDataset(queries={"q": "a"}, corpus={"d": "logs " * 62}, relevant_docs={"q": ("d",)})
+    assert audit_truncation(model, dataset).wordpieces_seen == 60
+
+
 def test_chunks_that_fit_need_no_advice(tiny_base_folder):
     found = audit(tiny_base_folder, "logs " * 62)
     assert found.advice == ""

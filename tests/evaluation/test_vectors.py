@@ -1,8 +1,10 @@
 import logging
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import time
 
 import numpy as np
 import pytest
@@ -117,6 +119,28 @@ def test_blocks_of_another_model_are_found_out(tmp_path, caplog):
     assert len(model.asked) == len(TEXTS)
     assert np.array_equal(vectors, SpectrumEmbeddings().embed_documents(TEXTS))
     assert caplog.text.count("not what this model wrote") == 4
+
+
+def test_what_a_killed_run_left_half_written_goes_when_it_is_old(tmp_path):
+    stored(tmp_path)
+    folder = blocks(tmp_path)[0].parent
+    old, being_written = folder / ".a.npy.x.partial", folder / ".b.npy.y.partial"
+    for path in (old, being_written):
+        path.write_bytes(b"half")
+    os.utime(old, (time.time() - 7200,) * 2)
+    stored(tmp_path, texts=[*TEXTS, "one more"])
+    assert not old.exists()
+    assert being_written.exists()
+
+
+def test_a_cache_that_cannot_be_read_or_made_is_said_and_nothing_is_removed(tmp_path):
+    stored(tmp_path, texts=TEXTS[:5])
+    (blocks(tmp_path)[0].parent / "folder.npy").mkdir()
+    with pytest.raises(EvaluationError, match=r"folder.npy: cannot be read \(Is a directory\); remove it"):
+        stored(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(EvaluationError, match=r"cannot be made \(Not a directory\); give another --cache"):
+        stored(tmp_path / "file")
 
 
 STOPPED_RUN = textwrap.dedent(

@@ -1,7 +1,9 @@
+import math
+
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.verdict import _holm, judge, smallest_gain
+from docsgpt_embtune.evaluation.verdict import PairedGains, _holm, judge, smallest_gain
 
 
 def scores(recall: list[float], ndcg: list[float] | None = None) -> dict[str, dict[str, float]]:
@@ -65,9 +67,47 @@ def test_holm_multiplies_step_by_step_and_stays_in_order():
     assert _holm({"a": 0.02, "b": 0.03, "c": 0.9}) == pytest.approx({"a": 0.06, "b": 0.06, "c": 0.9})
 
 
+def gains(*groups: list[float]) -> PairedGains:
+    return PairedGains(sums=np.array([sum(g) for g in groups]), sizes=np.array([float(len(g)) for g in groups]))
+
+
 def test_the_smallest_gain_shrinks_with_the_root_of_the_questions():
-    gains = np.tile([0.5, -0.5], 200)
-    assert smallest_gain(gains) == pytest.approx(2 * smallest_gain(np.tile(gains, 4)), rel=0.01)
+    few, many = gains(*[[0.5], [-0.5]] * 200), gains(*[[0.5], [-0.5]] * 800)
+    assert smallest_gain(few) == pytest.approx(2 * smallest_gain(many), rel=0.01)
+
+
+def test_the_standard_error_by_hand():
+    alone = gains([1.0], [0.0], [0.0], [1.0])
+    assert alone.standard_error == pytest.approx(np.std([1, 0, 0, 1], ddof=1) / 2)
+    # mean 3/5; what the groups add up to beyond it: 2 - 2 * 3/5, 0 - 3/5, 1 - 2 * 3/5
+    grouped = gains([1.0, 1.0], [0.0], [1.0, 0.0])
+    assert grouped.standard_error == pytest.approx((3 / 2 * (0.8**2 + 0.6**2 + 0.2**2)) ** 0.5 / 5)
+
+
+def test_five_wordings_of_a_question_are_one_piece_of_evidence():
+    """Thirteen answers, five wordings each, which the tuned model wins or loses together: nine won, four lost."""
+    wordings = [[f"q{5 * answer + i}" for i in range(5)] for answer in range(13)]
+    baseline, tuned = scores([0.0] * 45 + [1.0] * 20), scores([1.0] * 45 + [0.0] * 20)
+    assert judge(baseline, tuned).verdict == "improved"
+    grouped = judge(baseline, tuned, groups=wordings)
+    assert grouped.verdict == "not enough evidence"
+    assert (grouped.queries, grouped.groups) == (65, 13)
+    # The binomial tail: nine or more of thirteen coins, times two for there being two metrics.
+    assert grouped.differences["recall@1"].p == pytest.approx(2 * sum(map(math.comb, [13] * 5, range(9, 14))) / 2**13)
+    assert grouped.differences["recall@1"].mean == pytest.approx(25 / 65)
+    assert grouped.differences["recall@1"].low < 0 < judge(baseline, tuned).differences["recall@1"].low
+
+
+def test_groups_of_one_change_nothing():
+    values = np.random.default_rng(0).random(40).round(2).tolist()
+    baseline, tuned = scores([0.5] * 40), scores(values)
+    assert judge(baseline, tuned, groups=[[f"q{i}"] for i in range(40)]) == judge(baseline, tuned)
+
+
+@pytest.mark.parametrize("groups", [[["q0"]], [["q0", "q1"], ["q1"]], [["q0"], ["q2"]]])
+def test_groups_that_do_not_hold_each_query_once_are_refused(groups):
+    with pytest.raises(ValueError, match="the groups do not hold each of the 2 queries once"):
+        judge(scores([0.0, 1.0]), scores([1.0, 1.0]), groups=groups)
 
 
 @pytest.mark.parametrize(

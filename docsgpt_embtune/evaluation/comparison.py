@@ -1,0 +1,180 @@
+"""Two models on one dataset: what each finds, and whether the one is better."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
+from docsgpt_embtune.evaluation.ranking import Ranking, Store, retrieve
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel
+from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
+
+HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
+BM25_CHUNKS = 200_000  # at most: its index lies in memory whole
+
+
+@dataclass(frozen=True)
+class Side:
+    """A loaded model, and where its vectors may be kept.
+
+    Attributes:
+        model: Anything with `embed_query`, `embed_documents` and `dimension`.
+        fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
+        cache: Folder of the vectors.
+    """
+
+    model: EmbeddingModel
+    fingerprint: str | None = None
+    cache: Path | None = None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models (and BM25) on one dataset.
+
+    Attributes:
+        dataset: The questions that counted, with their corpus; of chunks of one text, the first is judged.
+        rankings: "baseline", "tuned" and "bm25" -> the documents that each found; no "bm25" above 200,000 chunks.
+        scores: The same keys -> mean of each metric.
+        judgment: Tuned against baseline, paired; questions that share a good chunk count as one piece of evidence.
+        cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
+        k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
+        seen: Questions left out because the tuned model learned from them.
+    """
+
+    dataset: RetrievalDataset
+    rankings: Mapping[str, Ranking]
+    scores: Mapping[str, Mapping[str, float]]
+    cosine_scores: Mapping[str, Mapping[str, float]]
+    judgment: Judgment
+    k_for_recall: Mapping[float, Mapping[str, int | None]]
+    seen: int
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the judgment says."""
+        return self.judgment.verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """Lay out the numbers as `embtune check --json` writes them."""
+        return {
+            "dataset": {
+                "sources": list(self.dataset.sources),
+                "fingerprint": self.dataset.fingerprint,
+                "queries": self.judgment.queries,
+                "groups": self.judgment.groups,
+                "corpus": len(self.dataset.corpus),
+                "seen_queries_left_out": self.seen,
+            },
+            "bm25": None,
+            **{name: dict(values) for name, values in self.scores.items()},
+            "cosine": {name: dict(values) for name, values in self.cosine_scores.items()},
+            "difference": {metric: asdict(value) for metric, value in self.judgment.differences.items()},
+            "smallest_gain": dict(self.judgment.smallest_gain),
+            "k_for_recall": {f"{target:.2f}": dict(ks) for target, ks in self.k_for_recall.items()},
+            "verdict": self.verdict,
+        }
+
+    @property
+    def cosine_disagrees(self) -> list[str]:
+        """Name the models whose first ten chunks would be others under cosine similarity, for some question."""
+        return [
+            name
+            for name in self.cosine_scores
+            if (self.rankings[name].nearest[:, :10] != self.rankings[name].by_cosine.nearest[:, :10]).any()
+        ]
+
+    def query_ranks(self) -> list[dict[str, Any]]:
+        """Tell, per question, at which rank each model has its first good and its first bad chunk."""
+        return [self._ranks_of(query_id) for query_id in self.dataset.queries]
+
+    def _ranks_of(self, query_id: str) -> dict[str, Any]:
+        good = self.dataset.relevant_docs[query_id]
+        bad = self.dataset.irrelevant_docs.get(query_id, ())
+        row: dict[str, Any] = {"query_id": query_id}
+        for name in ("baseline", "tuned"):
+            row[f"{name}_rank"] = self.rankings[name].best_rank(query_id, good)
+        for name in ("baseline", "tuned") if bad else ():
+            row[f"{name}_bad_rank"] = self.rankings[name].best_rank(query_id, bad)
+        return row
+
+
+def compare(
+    baseline: Side,
+    tuned: Side,
+    dataset: RetrievalDataset,
+    *,
+    ks: Sequence[int] = KS,
+    store: Store = "faiss",
+    seed: int = 0,
+    seen: int = 0,
+) -> Comparison:
+    """Compare two loaded models on one dataset, with BM25 beside them up to 200,000 chunks.
+
+    Args:
+        baseline: The model to beat.
+        tuned: The model that should.
+        dataset: Questions, corpus and judgments.
+        ks: Cutoffs of the metrics, 1..100.
+        store: What ranks.
+        seed: Of the resampling.
+        seen: Questions that were left out already, to be told.
+
+    Raises:
+        EvaluationError: If a model gives unusable vectors, or the disk is full.
+    """
+    dataset = judge_first_copies(dataset)
+    rankings = {
+        name: retrieve(side.model, dataset, store=store, cache=side.cache, fingerprint=side.fingerprint)
+        for name, side in (("baseline", baseline), ("tuned", tuned))
+    }
+    by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}
+    if len(dataset.corpus) <= BM25_CHUNKS:
+        rankings["bm25"] = retrieve_bm25(dataset)
+    scores: dict[str, QueryScores] = {
+        name: score_queries(ranking, dataset.qrels, ks) for name, ranking in rankings.items()
+    }
+    needed = {name: k_for_share(ranking, dataset.relevant_docs) for name, ranking in rankings.items()}
+    return Comparison(
+        dataset=dataset,
+        rankings=rankings,
+        scores={name: mean_scores(values) for name, values in scores.items()},
+        cosine_scores={
+            name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
+        },
+        judgment=judge(scores["baseline"], scores["tuned"], groups=groups_by_answer(dataset.relevant_docs), seed=seed),
+        k_for_recall={
+            target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
+        },
+        seen=seen,
+    )
+
+
+def judge_first_copies(dataset: RetrievalDataset) -> RetrievalDataset:
+    """Let the first chunk of a text stand for all of that text.
+
+    A chunk that stands in the corpus twice answers as well under the one id as under the other, but is judged
+    under one, as a rule. Copies tie in every ranking and so stand in corpus order: the first of them is the
+    one that is found first.
+    """
+    first_of: dict[str, str] = {}
+    for doc_id, text in dataset.corpus.items():
+        first_of.setdefault(text, doc_id)
+    if len(first_of) == len(dataset.corpus):
+        return dataset
+
+    def first_copies(judged: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        return {
+            query_id: tuple(dict.fromkeys(first_of[dataset.corpus[doc_id]] for doc_id in doc_ids))
+            for query_id, doc_ids in judged.items()
+        }
+
+    return replace(
+        dataset,
+        relevant_docs=first_copies(dataset.relevant_docs),
+        irrelevant_docs=first_copies(dataset.irrelevant_docs),
+    )
