@@ -224,4 +224,7 @@ def _k(value: int | None) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    return textwrap.wrap(text, width=80, initial_indent=indent, subsequent_indent=indent)
+    # A path stays whole, so that it can be copied.
+    return textwrap.wrap(
+        text, 80, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
