@@ -7,6 +7,7 @@ from pathlib import Path
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
@@ -138,7 +139,12 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[
     baselines = {name: pool.score(run.encode) for name, pool in pools.items()}
 
     def guards_hold() -> bool:
-        verdicts = {name: judge(baselines[name], pool.score(run.encode)).verdict for name, pool in pools.items()}
+        verdicts = {
+            name: judge(
+                baselines[name], pool.score(run.encode), groups=groups_by_answer(guards[name].relevant_docs)
+            ).verdict
+            for name, pool in pools.items()
+        }
         for name, verdict in verdicts.items():
             run.say(f"guard       {name}: {verdict}")
         return "worse" not in verdicts.values()

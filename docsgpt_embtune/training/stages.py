@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import set_seed
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
@@ -54,6 +55,7 @@ class TunedModel:
         baseline: Scores of the base model on the validation questions.
         candidates: Every model that came up, in order.
         chosen: The best of them, better than the base or not.
+        groups: Validation questions about one answer, which are one piece of evidence.
         evidence_needed: Whether a higher score is not enough and must be beyond chance, as it must be where many
             candidates were tried.
         precision: In which was trained.
@@ -65,6 +67,7 @@ class TunedModel:
     baseline: QueryScores
     candidates: list[Candidate]
     chosen: Candidate
+    groups: list[list[str]]
     evidence_needed: bool
     precision: Precision
     mined: int
@@ -73,7 +76,7 @@ class TunedModel:
     @property
     def judgment(self) -> Judgment:
         """The chosen candidate against the base model, on the validation questions, which chose it."""
-        return judge(self.baseline, self.chosen.scores)
+        return judge(self.baseline, self.chosen.scores, groups=self.groups)
 
     @property
     def improved(self) -> bool:
@@ -107,6 +110,7 @@ class TuningRun:
     ) -> None:
         self.started = time.monotonic()
         self.model = model
+        self.validation = validation
         self.folder = folder
         self.say = say
         self.mined = 0
@@ -189,6 +193,7 @@ class TuningRun:
             baseline=self.selection.baseline,
             candidates=candidates,
             chosen=self.selection.kept or max(candidates, key=lambda candidate: mean_ndcg(candidate.scores)),
+            groups=groups_by_answer(self.validation.relevant_docs),
             evidence_needed=evidence_needed,
             precision=self.precision,
             mined=self.mined,
