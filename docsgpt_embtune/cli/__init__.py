@@ -14,6 +14,7 @@ def main() -> None:
 
 for command in (
     data.convert,
+    data.prepare,
     train.sample,
     train.train,
     check.check,

@@ -64,6 +64,6 @@ def _unknown(source: Source) -> str:
     if source.container == "folder":
         return (
             f"{source.path}: a folder that cannot be read as a dataset: it holds neither corpus.jsonl and "
-            f"queries.jsonl (BEIR), nor {QUESTIONS} and {CORPUS} (AutoRAG), nor what datasets.save_to_disk writes; check the path"
+            f"queries.jsonl (BEIR), nor {QUESTIONS} and {CORPUS} (AutoRAG), nor what datasets.save_to_disk writes"
         )
     return f"{source.path}: has no key 'queries' (it has {sorted(source.fields)[:5]})"
