@@ -130,7 +130,8 @@ def prepare(
 
     if fix and out is None:
         raise click.UsageError("--fix writes new files: say where with --out FOLDER")
-    hide_loading_bars()
+    if model != "none" or cross_encoder:
+        hide_loading_bars()
     datasets.disable_progress_bars()
     reading = ReadOptions(**options)
     unseen = [read_content(path, replace(reading, columns={})) for path in held_out]

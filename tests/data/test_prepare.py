@@ -9,8 +9,7 @@ from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.preparation import parting
 from docsgpt_embtune.data.preparation.checks import CHECKS
 
-LETTERS = [f"{first}{second}" for first in "bcdfghjklmnp" for second in "aeiou"]
-WORDS = [f"{one}{two}{one}" for one in LETTERS for two in LETTERS]
+WORDS = [f"{number:04}" for number in range(3600)]  # digits: of no language
 
 
 def sentence(number: int, length: int = 24) -> str:
@@ -91,7 +90,9 @@ def plant_cut_question(data: dict) -> None:
 
 
 def plant_cut_chunk(data: dict) -> None:
-    data["corpus"]["c3"] = data["corpus"]["c3"].rstrip(".") + " " + WORDS[30][:5]
+    for number in range(4, 30):
+        data["corpus"][f"c{number}"] += " Installation is here."
+    data["corpus"]["c3"] += " Go on with the install"
 
 
 def plant_foreign_question(data: dict) -> None:

@@ -8,7 +8,7 @@ from docsgpt_embtune.data.formats import table
 from docsgpt_embtune.data.formats.content import Row
 from docsgpt_embtune.data.formats.format import row_format
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.formats.source import HUB, Record, Source
+from docsgpt_embtune.data.formats.source import HUB, Record, Source, arrow_errors
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import folder_written_whole
 
@@ -34,7 +34,10 @@ class HuggingFaceSource(Source):
 
     def records(self) -> Iterator[Record]:
         """Stream the rows."""
-        yield from self._dataset
+        with arrow_errors(self.path):
+            # The files are mapped into memory unseen: to follow a damaged offset would end the process.
+            self._dataset.data.validate(full=True)
+            yield from self._dataset
 
 
 def rows(source: Source, options: ReadOptions) -> Iterator[Row]:

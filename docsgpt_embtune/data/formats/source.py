@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -181,7 +182,7 @@ class Source:
             raise DatasetError(
                 f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
             )
-        with self._arrow_errors():
+        with arrow_errors(self.path):
             return delimiter, list(self._csv(delimiter, {}).schema.names)
 
     def _csv(self, delimiter: str, types: Mapping[str, pyarrow.DataType]) -> pyarrow.csv.CSVStreamingReader:
@@ -195,18 +196,18 @@ class Source:
     def _delimited_records(self) -> Iterator[Record]:
         delimiter, names = self._header()
         self._refuse_columns_twice(names)
-        with self._arrow_errors():
+        with arrow_errors(self.path):
             for batch in self._csv(delimiter, dict.fromkeys(names, pyarrow.string())):
                 yield from batch.to_pylist()
 
     def _parquet(self) -> pyarrow.parquet.ParquetFile:
-        with self._arrow_errors():
+        with arrow_errors(self.path):
             return pyarrow.parquet.ParquetFile(self.path)
 
     def _parquet_records(self) -> Iterator[Record]:
         file = self._parquet()
         self._refuse_columns_twice(file.schema_arrow.names)
-        with self._arrow_errors():
+        with arrow_errors(self.path):
             for batch in file.iter_batches(batch_size=_ROWS):
                 yield from batch.to_pylist()
 
@@ -227,23 +228,15 @@ class Source:
         if twice:
             raise DatasetError(offence(self.path, "column stands twice", map(repr, twice), of=str(len(names))))
 
-    def _arrow_errors(self) -> "_ArrowErrors":
-        return _ArrowErrors(self.path)
 
-
-class _ArrowErrors:
+@contextmanager
+def arrow_errors(path: Path) -> Iterator[None]:
     """Word what Arrow says of a file as a fault of the file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        # Damaged Parquet shows as any of these: a broken schema as ValueError, a made-up length as MemoryError.
-        if isinstance(error, (pyarrow.ArrowException, OSError, ValueError, MemoryError)):
-            raise DatasetError(f"{self.path}: cannot be read ({error})") from error
+    try:
+        yield
+    # Damaged Parquet shows as any of these: a broken schema as ValueError, a made-up length as MemoryError.
+    except (pyarrow.ArrowException, OSError, ValueError, MemoryError) as error:
+        raise DatasetError(f"{path}: cannot be read ({error})") from error
 
 
 def _json_object(line: str) -> dict[str, Any] | None:

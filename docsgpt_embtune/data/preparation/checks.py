@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
 from docsgpt_embtune.data.preparation.cut_texts import cut_texts
 from docsgpt_embtune.data.preparation.languages import in_other_languages
 from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
@@ -134,6 +133,9 @@ def _find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
         WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
     if judged and (settings.model or settings.cross_encoder):
+        # Imported here: it brings torch, which the other checks do without.
+        from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
+
         named = "SELECT DISTINCT query_id FROM judgments WHERE NOT good"
         corpus = dict(
             store.query(
