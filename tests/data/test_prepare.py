@@ -297,11 +297,11 @@ def test_what_does_not_fit_into_memory_streams_as_rows(tmp_path, monkeypatch):
         assert large.irrelevant_docs == small.irrelevant_docs
 
 
-def test_model_tells_a_bad_chunk_that_says_the_same_in_other_words(tmp_path, tiny_base_folder):
+def test_model_tells_a_bad_chunk_that_says_the_same_in_other_letters(tmp_path, tiny_base_folder):
     data = made_up(6)
     data["corpus"] |= {
         "good": "Logs are kept for a week.",
-        "same": "a week logs for . kept are Kept",
+        "same": "Lögs are kept fór a wéek.",  # other letters, but this model reads no accents
         "other": "An invoice",
     }
     data["queries"]["q"] = "How long are logs kept?"
