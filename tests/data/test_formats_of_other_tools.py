@@ -24,7 +24,7 @@ def tool():
 
 
 def test_llamaindex_reads_ours_and_we_read_its(tmp_path, tool):
-    kind = tool("llama_index.core.evaluation").EmbeddingQAFinetuneDataset
+    kind = tool("llama_index.finetuning").EmbeddingQAFinetuneDataset
     theirs = kind(queries=QUERIES, corpus=CORPUS, relevant_docs={q: list(ids) for q, ids in GOOD.items()})
     theirs.save_json(str(tmp_path / "theirs.json"))
     assert find_format(Source(tmp_path / "theirs.json")).name == "llamaindex"
