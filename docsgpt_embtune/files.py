@@ -15,15 +15,23 @@ def write_text_atomically(path: Path, text: str) -> None:
 
 def write_bytes_atomically(path: Path, content: bytes) -> None:
     """Write beside the target, then rename, so that a reader never sees a part of it."""
+    with file_written_whole(path) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def file_written_whole(path: Path) -> Iterator[Path]:
+    """Yield an empty file beside `path` that takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(partial, 0o644)  # mkstemp's 0600 would lock out a container's own user
+        yield partial
+        partial.chmod(0o644)  # mkstemp's 0600 would lock out a container's own user
         os.replace(partial, path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
 
 

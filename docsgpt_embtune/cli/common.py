@@ -41,9 +41,9 @@ def _exit_with(message: str) -> NoReturn:
 
 def hide_loading_bars() -> None:
     """Keep the bars of what takes no time from standing among those that tell the time left."""
-    import transformers
+    from transformers.utils import logging
 
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:

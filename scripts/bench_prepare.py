@@ -1,0 +1,96 @@
+"""Rows per second and peak memory of `embtune prepare` on many rows.
+
+python scripts/bench_prepare.py --rows 1000000,10000000
+
+Each size runs in a process of its own. The rows are made up: a question and its good and bad chunk, one row in a
+hundred an exact copy of another's question, one in a thousand with a chunk that is both good and bad. What is timed
+is all of it: reading, checking, mending, splitting, writing.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main as embtune
+from docsgpt_embtune.data.formats.content import Row, chunks, text_id
+from docsgpt_embtune.data.formats.format import RowFormat
+from docsgpt_embtune.data.formats.registry import FORMATS
+
+QUESTION_WORDS, CHUNK_WORDS = 8, 40
+SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet"}
+
+
+def made_up_rows(number: int) -> Iterator[Row]:
+    """Yield rows of words drawn from forty thousand."""
+    random = np.random.default_rng(0)
+    words = np.array([f"{first}{second}" for first in _SYLLABLES for second in _SYLLABLES], dtype=object)
+    for place in range(number):
+        source = place if place % 100 else max(0, place - 50)
+        drawn = words[np.random.Generator(np.random.SFC64(source)).integers(len(words), size=QUESTION_WORDS)]
+        question = " ".join(drawn) + "?"
+        good, bad = (" ".join(words[random.integers(len(words), size=CHUNK_WORDS)]) for _ in range(2))
+        yield Row(text_id(question), question, chunks([good]), chunks([bad, good] if place % 1000 == 1 else [bad]))
+
+
+_SYLLABLES = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second in "aeiou" for third in "lnr"]
+
+
+def measure(rows: int, format_name: str) -> dict[str, float | str]:
+    """Write rows, prepare them, and say how long that took and what it held."""
+    with tempfile.TemporaryDirectory(dir=".") as name:
+        source = Path(name) / f"rows{SUFFIXES[format_name]}"
+        target = FORMATS[format_name]
+        assert isinstance(target, RowFormat)
+        target.write_rows(made_up_rows(rows), source)
+        before = _peak_memory()
+        start = time.perf_counter()
+        arguments = ["prepare", str(source), "--out", str(Path(name) / "out"), "--fix", "--model", "none"]
+        result = CliRunner().invoke(embtune, arguments)
+        seconds = time.perf_counter() - start
+        return {
+            "seconds": seconds,
+            "memory": _peak_memory(),
+            "before": before,
+            "bytes": source.stat().st_size,
+            "exit": result.exit_code,
+            "output": result.stdout,
+        }
+
+
+def _peak_memory() -> float:
+    # Of this program alone; getrusage would hand down the peak of the one that started it.
+    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(peak.split()[1]) / 2**20  # GiB
+
+
+@click.command()
+@click.option("--rows", default="100000,1000000", show_default=True)
+@click.option("--format", "format_name", type=click.Choice(list(SUFFIXES)), default="jsonl", show_default=True)
+@click.option("--one", type=int, hidden=True, help="Measure this size here, and print JSON.")
+def main(rows: str, format_name: str, one: int | None) -> None:
+    """Print rows per second and peak memory for each size."""
+    if one:
+        click.echo(json.dumps(measure(one, format_name)))
+        return
+    for size in map(int, rows.split(",")):
+        command = [sys.executable, __file__, "--one", str(size), "--format", format_name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        found = json.loads(done.stdout)
+        click.echo(
+            f"{size:,} rows of {format_name}, {found['bytes'] / 1e9:.2f} GB: {found['seconds']:,.0f} s, "
+            f"{size / found['seconds']:,.0f} rows/s, {found['memory']:.2f} GiB at the peak "
+            f"({found['before']:.2f} before), exit code {found['exit']}"
+        )
+        click.echo(found["output"])
+
+
+if __name__ == "__main__":
+    main()
