@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, deploy, train
+from docsgpt_embtune.cli import check, deploy, gather, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -15,6 +15,7 @@ def main() -> None:
 for command in (
     train.sample,
     train.train,
+    gather.chunks,
     check.check,
     deploy.install,
     deploy.uninstall,
