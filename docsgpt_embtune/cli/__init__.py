@@ -16,6 +16,7 @@ for command in (
     train.sample,
     train.train,
     gather.chunks,
+    gather.harvest,
     check.check,
     deploy.install,
     deploy.uninstall,

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import PUBLIC, write_text_atomically
 
 RelevantDocs = Literal["good-bad", "all-good"]
 DatasetKey = Literal["queries", "corpus", "relevant_docs", "irrelevant_docs"]
@@ -135,13 +135,16 @@ def query_digest(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def save_dataset(dataset: RetrievalDataset, path: str | Path, *, corpus: str | Path | None = None) -> None:
+def save_dataset(
+    dataset: RetrievalDataset, path: str | Path, *, corpus: str | Path | None = None, mode: int = PUBLIC
+) -> None:
     """Write the explicit form, which no reader can misunderstand.
 
     Args:
         dataset: What to write.
         path: The questions and judgments, and the corpus with them unless `corpus` is given.
         corpus: Where the chunks go instead, to be shared by several splits.
+        mode: Permissions of the questions' file.
     """
     content: dict[str, Any] = {"queries": dict(dataset.queries)}
     if corpus is None:
@@ -150,11 +153,11 @@ def save_dataset(dataset: RetrievalDataset, path: str | Path, *, corpus: str | P
         _write_json(Path(corpus), dict(dataset.corpus))
     content["relevant_docs"] = {query_id: list(ids) for query_id, ids in dataset.relevant_docs.items()}
     content["irrelevant_docs"] = {query_id: list(ids) for query_id, ids in dataset.irrelevant_docs.items()}
-    _write_json(Path(path), content)
+    _write_json(Path(path), content, mode=mode)
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+def _write_json(path: Path, content: Mapping[str, Any], *, mode: int = PUBLIC) -> None:
+    write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n", mode=mode)
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

@@ -27,9 +27,7 @@ class ReadOnlyDatabase:
 
     def columns(self, table: str) -> frozenset[str]:
         """Name the columns of a table, none if there is no such table."""
-        query: LiteralString = (
-            "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
-        )
+        query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
         return frozenset(name for (name,) in self.rows(query, [table]))
 
     def rows(self, query: LiteralString, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
