@@ -17,6 +17,7 @@ for command in (
     train.train,
     gather.chunks,
     gather.harvest,
+    gather.synthesize,
     check.check,
     deploy.install,
     deploy.uninstall,

@@ -136,7 +136,12 @@ def query_digest(text: str) -> str:
 
 
 def save_dataset(
-    dataset: RetrievalDataset, path: str | Path, *, corpus: str | Path | None = None, mode: int = PUBLIC
+    dataset: RetrievalDataset,
+    path: str | Path,
+    *,
+    corpus: str | Path | None = None,
+    mode: int = PUBLIC,
+    made_by: str = "",
 ) -> None:
     """Write the explicit form, which no reader can misunderstand.
 
@@ -145,8 +150,10 @@ def save_dataset(
         path: The questions and judgments, and the corpus with them unless `corpus` is given.
         corpus: Where the chunks go instead, to be shared by several splits.
         mode: Permissions of the questions' file.
+        made_by: Where questions come from that no person asked; written for people, passed over by readers.
     """
-    content: dict[str, Any] = {"queries": dict(dataset.queries)}
+    content: dict[str, Any] = {"made_by": made_by} if made_by else {}
+    content["queries"] = dict(dataset.queries)
     if corpus is None:
         content["corpus"] = dict(dataset.corpus)
     else:
