@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +28,7 @@ class AnswerJournal:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
         self._model = model
+        self._writing = threading.Lock()
         self._file = path.open("a+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
@@ -44,12 +46,14 @@ class AnswerJournal:
         return self._answers[self._key(prompt)]
 
     def add(self, prompt: str, answer: Any) -> None:
-        """Keep an answer; it is on the disk when this returns. For one thread at a time."""
+        """Keep an answer; it is on the disk when this returns."""
         key = self._key(prompt)
-        self._file.write(json.dumps({"key": key, "answer": answer}, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._answers[key] = answer
+        line = json.dumps({"key": key, "answer": answer}).encode() + b"\n"
+        with self._writing:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._answers[key] = answer
 
     def close(self) -> None:
         """Let another run have the file."""

@@ -132,7 +132,8 @@ def _liked(feedback: Any) -> bool | None:
 
 
 def _texts(sources: Any) -> tuple[str, ...]:
-    found = (source.get("text") for source in sources or [] if isinstance(source, dict))
+    rows = sources if isinstance(sources, list) else []
+    found = (source.get("text") for source in rows if isinstance(source, dict))
     return tuple(text for text in found if isinstance(text, str) and text.strip())
 
 
@@ -141,7 +142,10 @@ def _day(date: Any) -> str:
     if isinstance(date, dict):
         date = date.get("$date")
     if isinstance(date, dict):
-        date = datetime.fromtimestamp(int(date["$numberLong"]) / 1000, UTC).isoformat()
+        try:
+            date = datetime.fromtimestamp(int(date["$numberLong"]) / 1000, UTC).isoformat()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return ""
     return str(date or "")[:10]
 
 

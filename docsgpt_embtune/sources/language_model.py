@@ -211,18 +211,22 @@ class LanguageModel:
 
 
 def json_in(text: str) -> Any:
-    """Take the JSON object out of an answer, which may have prose or a fence around it.
+    """Take the last JSON object out of an answer, which may have thoughts, prose or a fence around it.
 
     Raises:
         WrongFormError: If there is none.
     """
+    found = None
     start = text.find("{")
-    if start < 0:
+    while start >= 0:
+        try:
+            found, end = json.JSONDecoder().raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        start = text.find("{", end)
+    if found is None:
         raise WrongFormError("no JSON in the answer")
-    try:
-        return json.JSONDecoder().raw_decode(text[start:])[0]
-    except (ValueError, RecursionError) as error:
-        raise WrongFormError("broken JSON in the answer") from error
+    return found
 
 
 class _TryAgainError(Exception):

@@ -166,9 +166,13 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
     csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
     _require_columns(path, reader.fieldnames or ())
-    return [
-        (reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS}) for row in reader
-    ]
+    try:
+        return [
+            (reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {reader.line_num}: not CSV ({error})") from error
 
 
 def _jsonl_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:

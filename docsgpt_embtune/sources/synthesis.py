@@ -9,7 +9,7 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +26,8 @@ from docsgpt_embtune.sources.question_filter import fault_of
 TIMED_CHUNKS = 3  # asked before the estimate, which is of their median
 CHARACTERS_PER_TOKEN = 4  # of English; a rough figure, for the estimate alone
 _TOKENS_PER_QUESTION = 30  # with the JSON around it
+
+Parser = Callable[[str], Any]
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class Synthesizer:
         seconds = []
         for prompt in self._missing()[:TIMED_CHUNKS]:
             started = time.perf_counter()
-            self._ask_all([prompt], parse_questions, label="timing")
+            self._ask_all({prompt: parse_questions}, label="timing")
             seconds.append(time.perf_counter() - started)
         missing = self._missing()
         judgments = self._expected_judgments(missing)
@@ -141,7 +143,7 @@ class Synthesizer:
         Raises:
             GenerationError: If the server cannot be used, or no question is left; what was answered is kept.
         """
-        unanswered = self._ask_all(self._question_prompts.values(), parse_questions, label="questions")
+        unanswered = self._ask_all(dict.fromkeys(self._question_prompts.values(), parse_questions), label="questions")
         without_questions = {
             doc_id: unanswered[prompt] for doc_id, prompt in self._question_prompts.items() if prompt in unanswered
         }
@@ -162,10 +164,7 @@ class Synthesizer:
     def _missing(self) -> list[str]:
         return [prompt for prompt in self._question_prompts.values() if prompt not in self._journal]
 
-    def _ask_all(self, prompts: Iterable[str], parse: Callable[[str], Any], label: str) -> dict[str, str]:
-        return self._ask_each({prompt: parse for prompt in prompts}, label)
-
-    def _ask_each(self, parsers: Mapping[str, Callable[[str], Any]], label: str) -> dict[str, str]:
+    def _ask_all(self, parsers: Mapping[str, Parser], label: str) -> dict[str, str]:
         """Ask each prompt that has no answer yet; returns prompt -> why for those that get none."""
         missing = {prompt: parse for prompt, parse in parsers.items() if prompt not in self._journal}
         unanswered = {}
@@ -173,25 +172,23 @@ class Synthesizer:
             ThreadPoolExecutor(self._concurrency) as pool,
             tqdm(total=len(parsers), initial=len(parsers) - len(missing), desc=label, disable=None) as progress,
         ):
-            asked = {pool.submit(self._model.ask, prompt, parse): prompt for prompt, parse in missing.items()}
+            asked = {pool.submit(self._ask, prompt, parse): prompt for prompt, parse in missing.items()}
             try:
                 for future in as_completed(asked):
                     try:
-                        self._journal.add(asked[future], future.result())
+                        future.result()
                     except UnanswerableError as error:
                         unanswered[asked[future]] = str(error)
                     progress.update()
             except BaseException:
                 self._model.stop()
-                pool.shutdown(cancel_futures=True)
-                self._keep_paid_for(asked)
+                pool.shutdown(cancel_futures=True)  # what is in flight is paid for: it is waited for, and kept
                 raise
         return unanswered
 
-    def _keep_paid_for(self, asked: Mapping["Future[Any]", str]) -> None:
-        for future, prompt in asked.items():
-            if not future.cancelled() and future.exception() is None and prompt not in self._journal:
-                self._journal.add(prompt, future.result())
+    def _ask(self, prompt: str, parse: Parser) -> None:
+        # Kept by the thread that asked, before it asks on: a crash costs no more than one answer for each thread.
+        self._journal.add(prompt, self._model.ask(prompt, parse))
 
     def _made_questions(self, thrown_out: Counter[str]) -> list[MadeQuestion]:
         """Read the questions out of the journal, in the corpus' order, without faulty and repeated ones."""
@@ -229,8 +226,7 @@ class Synthesizer:
         ]
 
     def _ask_judgments(self, judgments: Iterable[Judgment]) -> dict[str, str]:
-        parsers = {judgment.prompt: judgment.parse for judgment in judgments}
-        unanswered = self._ask_each(parsers, label="judging")
+        unanswered = self._ask_all({judgment.prompt: judgment.parse for judgment in judgments}, label="judging")
         return {judgment.doc_id: unanswered[judgment.prompt] for judgment in judgments if judgment.prompt in unanswered}
 
     def _assemble(

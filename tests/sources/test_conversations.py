@@ -93,3 +93,10 @@ def test_exports_that_cannot_be_used_are_named(tmp_path, content, message):
     path.write_text(content)
     with pytest.raises(DatasetError, match=message):
         list(mongo_answers([path]))
+
+
+def test_rows_that_are_not_what_they_should_be_are_taken_for_what_they_hold(tmp_path):
+    odd = {"sources": 5, "timestamp": {"$date": {"$numberLong": "soon"}}}
+    path = tmp_path / "conversations.json"
+    path.write_text(json.dumps([7, conversation("odd", None, query("How long?", "LIKE", **odd), query("", "LIKE"))]))
+    assert list(mongo_answers([path])) == [RatedAnswer("How long?", (), True, False, "")]

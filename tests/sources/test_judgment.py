@@ -64,7 +64,8 @@ def test_verdicts_of_another_form_are_not_taken(answer):
 
 
 def test_verdicts_in_prose_and_fences_are_taken():
-    answer = 'Sure:\n```json\n{"verdicts": [{"question": "1", "best": "none", "answered_by": ["none"]}]}\n```'
+    verdicts = '{"verdicts": [{"question": "1", "best": "none", "answered_by": ["none"]}]}'
+    answer = f'<think>{{so}} {{"verdicts": 1}}</think>Sure:\n```json\n{verdicts}\n```'
     assert parse_verdicts(answer, questions=1, letters=frozenset("AB")) == [
         {"best": "", "answered_by": [], "depends_on_passage": False}
     ]
