@@ -6,7 +6,7 @@
 
 The deployment is made up and real-shaped: DocsGPT's tables in a real PostgreSQL with pgvector, the chunks embedded
 with the base model, the training questions asked of them with DocsGPT's K of 2. What people would do is simulated,
-from labels that are known: half of the questions are rated, with a like where a right chunk was among the two, one
+from labels that are known: a share of the questions is rated, with a like where a right chunk was among the two, one
 thumb in ten the wrong way round; one question in five is a follow-up; one in twenty tells an address. The reviewer
 says good and bad where the labels do, and nothing where they are silent, for the rows of the review file alone.
 Every other step is the `embtune` command that a user would type. The test questions are never asked.
@@ -34,7 +34,7 @@ from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.sources.review import read_review, write_review
 
 K = 2  # DocsGPT's default
-RATED, WRONG_THUMBS, FOLLOW_UPS, TELL_AN_ADDRESS = 0.5, 0.1, 0.2, 0.05
+WRONG_THUMBS, FOLLOW_UPS, TELL_AN_ADDRESS = 0.1, 0.2, 0.05
 ADDRESS = "somebody@example.com"
 RECIPE = "--loss multiple-negatives-ranking --batch-size 32 --learning-rate 5e-5 --negatives 3".split()
 SCHEMA = """
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--base", default="bundled")
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--unreviewed", action="store_true", help="let thumbs count as they are, to see what they lack")
+    parser.add_argument("--rated", type=float, default=0.5, help="share of the questions whose answer somebody rates")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     work = arguments.work
@@ -74,8 +75,10 @@ def main() -> None:
             work / name for name in ("train.json", "test.json", "corpus.json")
         )
     asked = load_dataset(arguments.train, corpus=arguments.corpus, relevant_docs=arguments.relevant_docs)
+    draw = random.Random(arguments.seed)
     with postgresql() as uri:
-        make_deployment(uri, asked, load_serving_model(arguments.base), random.Random(arguments.seed))
+        rated = [query_id for query_id in asked.queries if draw.random() < arguments.rated]
+        make_deployment(uri, asked.subset(rated), load_serving_model(arguments.base), draw)
         embtune("chunks", "--pgvector", uri, "--out", work / "chunks.json")
         corpus = json.loads((work / "chunks.json").read_text(encoding="utf-8"))
         harvested = ["harvest", "--corpus", work / "chunks.json", "--out", work / "harvested.json"]
@@ -124,15 +127,14 @@ def make_deployment(uri: str, asked: RetrievalDataset, model: ServingModel, draw
                 "INSERT INTO documents (text, embedding, metadata, source_id) VALUES (%s, %s, '{}', 'handbook')",
                 [(t, json.dumps(v.tolist())) for t, v in zip(texts, model.embed(texts), strict=True)],
             )
-        rated = [query_id for query_id in asked.queries if draw.random() < RATED]
         liked = 0
-        for query_id in rated:
-            shown = search(connection, model, asked.queries[query_id])
+        for query_id, question in asked.queries.items():
+            shown = search(connection, model, question)
             is_right = any(asked.corpus[doc_id] in shown for doc_id in asked.relevant_docs[query_id])
             is_liked = is_right != (draw.random() < WRONG_THUMBS)
             liked += is_liked
-            add_message(connection, asked.queries[query_id], shown, "like" if is_liked else "dislike", draw)
-    print(f"made a deployment: {len(texts):,} chunks; {len(rated):,} rated answers, {liked:,} liked (simulated users)")
+            add_message(connection, question, shown, "like" if is_liked else "dislike", draw)
+    print(f"made a deployment: {len(texts):,} chunks; {len(asked):,} rated answers, {liked:,} liked (simulated users)")
 
 
 def search(connection: Any, model: ServingModel, question: str) -> list[str]:

@@ -160,7 +160,5 @@ def _records(path: Path) -> Iterator[Mapping[str, Any]]:
         raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
-    except json.JSONDecodeError as error:
-        raise DatasetError(
-            f"{path}: neither a JSON array nor one JSON object a line ({error.msg}, column {error.colno})"
-        ) from error
+    except (ValueError, RecursionError) as error:  # besides broken JSON, numbers too long and nesting too deep
+        raise DatasetError(f"{path}: neither a JSON array nor one JSON object a line ({error})") from error

@@ -182,8 +182,8 @@ def _jsonl_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DatasetError(f"{path}: line {number} is not JSON ({error.msg}, column {error.colno})") from error
+        except (ValueError, RecursionError) as error:  # besides broken JSON, numbers too long and nesting too deep
+            raise DatasetError(f"{path}: line {number} is not JSON ({error})") from error
         _require_columns(path, row if isinstance(row, dict) else ())
         rows.append((number, row))
     return rows

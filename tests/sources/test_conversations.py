@@ -83,10 +83,11 @@ def test_mongodb_feedback_before_0_13_is_joined_by_the_question(tmp_path):
     ("content", "message"),
     [
         ('{"queries": [', "neither a JSON array nor one JSON object a line"),
+        ("[" * 100_000, "neither a JSON array nor one JSON object a line"),
         ('{"name": "another collection"}', "neither conversations .* nor feedback"),
         ("[]", "neither conversations .* nor feedback"),
     ],
-    ids=["cut", "other-collection", "empty"],
+    ids=["cut", "deep", "other-collection", "empty"],
 )
 def test_exports_that_cannot_be_used_are_named(tmp_path, content, message):
     path = tmp_path / "export.json"
