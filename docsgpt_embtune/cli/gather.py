@@ -133,7 +133,7 @@ def harvest(
             raise click.UsageError("--reviewed takes --out and --corpus, and no place to harvest from")
         found = read_review(reviewed)
     else:
-        if review is None and not (out and accept_unreviewed):
+        if (review is None and out is None) or (out is not None and not accept_unreviewed):
             raise click.UsageError(
                 "what thumbs say about chunks is weak: write --review FILE, and read it --reviewed; or take them as "
                 "they are with --out FILE --accept-unreviewed"

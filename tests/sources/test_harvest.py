@@ -148,6 +148,7 @@ def test_command_from_postgresql_through_a_review_to_a_dataset(tmp_path, convers
 
     source = ["--postgres", conversations_uri]
     assert "write --review FILE" in run(*source, "--out", out, "--yes").output
+    assert "write --review FILE" in run(*source, "--out", out, "--review", review, "--yes").output
     assert "names of people are not" in run(*source, "--review", review).output
     assert not review.exists()
     result = run(*source, "--review", review, "--yes")
