@@ -18,15 +18,23 @@ def write_text_atomically(path: Path, text: str, *, mode: int = PUBLIC) -> None:
 
 def write_bytes_atomically(path: Path, content: bytes, *, mode: int = PUBLIC) -> None:
     """Write beside the target, then rename, so that a reader never sees a part of it."""
+    with file_written_whole(path, mode=mode) as partial:
+        partial.write_bytes(content)
+
+
+@contextmanager
+def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
+    """Yield an empty file beside `path` that takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(partial, mode)
+        yield partial
+        partial.chmod(mode)
         os.replace(partial, path)
     except BaseException:
-        os.unlink(partial)
+        partial.unlink(missing_ok=True)
         raise
 
 

@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, deploy, gather, train
+from docsgpt_embtune.cli import check, data, deploy, gather, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -13,6 +13,8 @@ def main() -> None:
 
 
 for command in (
+    data.convert,
+    data.prepare,
     train.sample,
     train.train,
     gather.chunks,

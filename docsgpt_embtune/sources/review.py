@@ -127,6 +127,7 @@ def dataset_from_candidates(
         relevant_docs={query_id: good[query_id] for query_id in answered},
         irrelevant_docs={query_id: bad[query_id] for query_id in answered if bad.get(query_id)},
         sources=sources,
+        dates={query_id: day for query_id in answered if (day := by_question[query_id][0].asked_on)},
     )
     return ReviewedDataset(dataset, reviewed, len(answered) - reviewed, len(by_question) - len(answered))
 

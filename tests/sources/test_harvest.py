@@ -119,6 +119,7 @@ def test_nothing_that_nobody_judged_becomes_a_dataset():
         dataset_from_candidates(rows, CORPUS)
     made = dataset_from_candidates(rows, CORPUS, accept_unreviewed=True)
     assert (made.reviewed, made.unreviewed) == (0, 1)
+    assert list(made.dataset.dates.values()) == ["2026-03-01"]
     assert list(made.dataset.relevant_docs.values()) == [("c0",)]
     assert made.dataset.irrelevant_docs == {}
 

@@ -1,0 +1,150 @@
+"""`embtune convert` and `embtune prepare`."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import checked
+from docsgpt_embtune.data.formats.options import ReadOptions
+
+# The registry's names, here so that `embtune --help` needs no pyarrow; a test holds the two together.
+FORMATS = (
+    "explicit",
+    "article",
+    "llamaindex",
+    "beir",
+    "flag-embedding",
+    "tevatron",
+    "ragas",
+    "autorag",
+    "hugging-face",
+    "jsonl",
+    "csv",
+    "excel",
+    "parquet",
+)
+
+
+def _columns(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str]:
+    roles = ("question", "good", "bad", "score", "date", "document")
+    named = dict(part.partition("=")[::2] for part in (value or "").split(",") if part)
+    wrong = [role for role, column in named.items() if role not in roles or not column]
+    if wrong:
+        raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(roles)}")
+    return named
+
+
+def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that settle what a source means."""
+    for option in (
+        click.option("--from", "format_name", type=click.Choice(FORMATS), help="The source's format, if unclear."),
+        click.option("--corpus", type=click.Path(path_type=Path), help="The chunks, where the source lacks them."),
+        click.option("--columns", callback=_columns, help="Columns of a table: question=NAME,good=NAME,bad=NAME,…"),
+        click.option("--good-score", type=float, help="Score from which on a chunk is good, where a table has scores."),
+        relevant_docs_option,
+    ):
+        function = option(function)
+    return function
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option("--to", "to_name", type=click.Choice(FORMATS), required=True, help="Format to write.")
+@reading_options
+def convert(source: Path, out: Path, to_name: str, format_name: str | None, **options: Any) -> None:
+    """Read a dataset in one format and write it in another; what was written is read again and compared."""
+    import datasets
+
+    from docsgpt_embtune.data.formats.registry import FORMATS as formats
+    from docsgpt_embtune.data.formats.registry import read_content
+
+    datasets.disable_progress_bars()
+    dataset = checked(read_content(source, ReadOptions(**options), name=format_name))
+    target = formats[to_name]
+    target.write(dataset, out)
+    written = checked(read_content(out, target.reading_back, name=to_name))
+    click.echo(f"{source}: {dataset.describe()}")
+    click.echo(f"{out}: {written.describe()}")
+    if written.describe() != dataset.describe():
+        click.echo(f"{to_name} has no place for the rest")
+
+
+def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tuple[float, ...]:
+    try:
+        parts = [float(part) for part in value.split(",")]
+    except ValueError:
+        parts = []
+    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not sum(parts) == 100 or not parts[0]:
+        raise click.BadParameter(f"{value!r} is not three shares that make 100, like 70,15,15")
+    return tuple(part / 100 for part in parts)
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="Write train, validation and test into this new folder.")
+@click.option("--fix", is_flag=True, help="Mend what can be mended; every change is logged in OUT/changes.jsonl.")
+@click.option("--held-out", multiple=True, type=click.Path(path_type=Path), help="Must stay unseen. Repeatable.")
+@click.option(
+    "--split", "shares", default="70,15,15", show_default=True, callback=_shares, help="Train, validation, test."
+)
+@click.option("--by-date", is_flag=True, help="The newest questions are the test's, the oldest the training's.")
+@click.option("--documents", type=click.Path(path_type=Path), help="JSON {chunk id: document}: kept on one side.")
+@click.option(
+    "--model", default="bundled", show_default=True, help="Tells whether a bad chunk answers; 'none' for none."
+)
+@click.option("--cross-encoder", help="Folder or hub name of a cross-encoder to ask instead.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@reading_options
+def prepare(
+    source: Path,
+    out: Path | None,
+    fix: bool,
+    held_out: tuple[Path, ...],
+    shares: tuple[float, float, float],
+    by_date: bool,
+    documents: Path | None,
+    model: str,
+    cross_encoder: str | None,
+    seed: int,
+    format_name: str | None,
+    **options: Any,
+) -> None:
+    """Check a dataset for what ruins a model, mend it, and split it so that no answer leaks.
+
+    Exit code 1 if something serious is found and not fixed.
+    """
+    import datasets
+
+    from docsgpt_embtune.data.formats.registry import read_content
+    from docsgpt_embtune.data.preparation.checks import CheckSettings
+    from docsgpt_embtune.data.preparation.pipeline import SplitSettings
+    from docsgpt_embtune.data.preparation.pipeline import prepare as check_and_split
+    from docsgpt_embtune.data.preparation.store import opened
+    from docsgpt_embtune.data.preparation.summary import summary
+
+    if fix and out is None:
+        raise click.UsageError("--fix writes new files: say where with --out FOLDER")
+    hide_loading_bars()
+    datasets.disable_progress_bars()
+    reading = ReadOptions(**options)
+    unseen = [read_content(path, replace(reading, columns={})) for path in held_out]
+    with opened(source, reading, name=format_name, near=out.parent if out else None) as store:
+        if documents is not None:
+            store.add_documents(documents)
+        report = check_and_split(
+            store,
+            held_out=unseen,
+            settings=CheckSettings(model=None if model == "none" else model, cross_encoder=cross_encoder),
+            fix=fix,
+            out=out,
+            split=SplitSettings(shares=shares, by_date=by_date, seed=seed),
+        )
+    click.echo(summary(source, report))
+    if not report.usable:
+        sys.exit(EXIT_NO)

@@ -1,0 +1,1 @@
+"""Datasets in the layouts of other tools: one module for each, `registry` for all."""

@@ -1,0 +1,104 @@
+"""BEIR's folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.formats.format import Format
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.source import Source
+from docsgpt_embtune.data.formats.texts import read_corpus, read_text_records
+from docsgpt_embtune.data.offences import Offences, refuse
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import folder_written_whole
+
+QRELS_FIELDS = ("query-id", "corpus-id", "score")
+WRITTEN_SPLIT = "test"  # what BEIR's own loader reads unless told otherwise
+
+
+def read(source: Source, options: ReadOptions) -> DatasetContent:
+    """Read the folder's one split, or the split whose qrels file is named.
+
+    A score above 0 is good. A score of 0 is a chunk that somebody looked at and found irrelevant: bad.
+    """
+    qrels = _qrels(source.path)
+    folder = qrels.parent.parent
+    corpus_path = options.corpus or folder / "corpus.jsonl"
+    queries_path = folder / "queries.jsonl"
+    good, bad = _judgments(qrels)
+    queries = read_text_records(Source(queries_path))
+    judged = dict.fromkeys((*good, *bad))
+    refuse(qrels, f"question is missing from {queries_path.name}", (q for q in judged if q not in queries), len(judged))
+    return DatasetContent(
+        queries={query_id: queries[query_id] for query_id in queries if query_id in judged},
+        corpus=read_corpus(corpus_path),
+        relevant_docs={query_id: tuple(good.get(query_id, ())) for query_id in judged},
+        irrelevant_docs={query_id: tuple(ids) for query_id, ids in bad.items()},
+        sources=(str(qrels), str(queries_path), str(corpus_path)),
+    )
+
+
+def write(content: DatasetContent, path: Path) -> None:
+    """Write the folder, all questions in one split."""
+    with folder_written_whole(path) as folder:
+        _write_texts(folder / "corpus.jsonl", content.corpus, {"title": ""})
+        _write_texts(folder / "queries.jsonl", content.queries, {})
+        (folder / "qrels").mkdir()
+        lines = ["\t".join(QRELS_FIELDS)]
+        for score, judgments in ((1, content.relevant_docs), (0, content.irrelevant_docs)):
+            lines += [f"{query_id}\t{doc_id}\t{score}" for query_id, ids in judgments.items() for doc_id in ids]
+        (folder / "qrels" / f"{WRITTEN_SPLIT}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _recognises(source: Source) -> bool:
+    if source.container == "folder":
+        return (source.path / "corpus.jsonl").is_file() and (source.path / "queries.jsonl").is_file()
+    return source.container == "delimited text" and set(QRELS_FIELDS) <= source.fields
+
+
+def _qrels(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    found = sorted((path / "qrels").glob("*.tsv"))
+    if len(found) != 1:
+        names = ", ".join(str(qrels) for qrels in found) or "none"
+        raise DatasetError(f"{path}: one qrels/*.tsv is wanted, there are {len(found)} ({names}); name the file itself")
+    return found[0]
+
+
+def _judgments(path: Path) -> tuple[dict[str, dict[str, None]], dict[str, dict[str, None]]]:
+    good: dict[str, dict[str, None]] = {}
+    bad: dict[str, dict[str, None]] = {}
+    offences = Offences(path)
+    number = 0
+    for number, record in enumerate(Source(path).records(), 1):
+        query_id, doc_id, score = (record.get(name) for name in QRELS_FIELDS)
+        try:
+            is_good = int(str(score)) > 0
+        except ValueError:
+            offences.add("score is not a whole number", f"row {number}")
+            continue
+        (good if is_good else bad).setdefault(str(query_id), {})[str(doc_id)] = None
+    offences.refuse(number)
+    if not good:
+        raise DatasetError(f"{path}: names no good chunk")
+    return good, bad
+
+
+def _write_texts(path: Path, texts: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    lines: Iterable[str] = (
+        json.dumps({"_id": text_id, **fields, "text": text}, ensure_ascii=False) + "\n"
+        for text_id, text in texts.items()
+    )
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(lines)
+
+
+BEIR = Format(
+    name="beir",
+    layout="folder: corpus.jsonl, queries.jsonl, qrels/*.tsv (or one of these qrels files)",
+    recognises=_recognises,
+    read=read,
+    write=write,
+)

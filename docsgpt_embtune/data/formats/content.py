@@ -1,0 +1,149 @@
+"""What a file says, whatever its layout, before anybody has asked whether it holds together."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from docsgpt_embtune.data.offences import refuse
+
+
+@dataclass(frozen=True)
+class DatasetContent:
+    """Questions, chunks and judgments as they were read.
+
+    Ids may point nowhere and texts may be blank: `load_dataset` refuses such content, `embtune prepare` mends it.
+
+    Attributes:
+        queries: query_id -> text.
+        corpus: doc_id -> text.
+        relevant_docs: query_id -> ids of the documents that answer.
+        irrelevant_docs: query_id -> ids of documents that look right and are not; absent where none is known.
+        sources: The files it was read from, for messages and for the manifest.
+        dates: query_id -> when it was asked, ISO 8601; absent where not known.
+        documents: doc_id -> the document that the chunk was cut from; absent where not known.
+    """
+
+    queries: Mapping[str, str]
+    corpus: Mapping[str, str]
+    relevant_docs: Mapping[str, tuple[str, ...]]
+    irrelevant_docs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    dates: Mapping[str, str] = field(default_factory=dict)
+    documents: Mapping[str, str] = field(default_factory=dict)
+
+
+class Chunk(NamedTuple):
+    """A chunk in a row."""
+
+    doc_id: str
+    text: str
+
+
+class Row(NamedTuple):
+    """One question with chunks, as the formats hold it that have a row for each question or pair."""
+
+    query_id: str
+    query: str
+    good: tuple[Chunk, ...]
+    bad: tuple[Chunk, ...] = ()
+    date: str = ""
+    document: str = ""  # that the good chunks were cut from
+
+
+def text_fault(value: object) -> str | None:
+    """Say why a value cannot be a text, if so; a blank one is a text still."""
+    if not isinstance(value, str):
+        return "text is not a string"
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return "text holds half a character (a lone surrogate)"
+    return None
+
+
+def text_id(text: str) -> str:
+    """Make an id of a text that has none: 16 hex digits, so that a text has one id in whatever row it stands."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def chunks(texts: Iterable[str]) -> tuple[Chunk, ...]:
+    """Give texts that have no ids their ids."""
+    return tuple(Chunk(text_id(text), text) for text in texts)
+
+
+def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
+    """Join rows by question and by chunk.
+
+    Raises:
+        DatasetError: If an id stands for two texts.
+    """
+    queries: dict[str, str] = {}
+    corpus: dict[str, str] = {}
+    good: dict[str, dict[str, None]] = {}  # ordered sets
+    bad: dict[str, dict[str, None]] = {}
+    dates: dict[str, str] = {}
+    documents: dict[str, str] = {}
+    two_texts: dict[str, list[str]] = {"question": [], "chunk": []}
+    for row in rows:
+        if queries.setdefault(row.query_id, row.query) != row.query:
+            two_texts["question"].append(row.query_id)
+        for chunk in (*row.good, *row.bad):
+            if corpus.setdefault(chunk.doc_id, chunk.text) != chunk.text:
+                two_texts["chunk"].append(chunk.doc_id)
+        good.setdefault(row.query_id, {}).update(dict.fromkeys(chunk.doc_id for chunk in row.good))
+        bad.setdefault(row.query_id, {}).update(dict.fromkeys(chunk.doc_id for chunk in row.bad))
+        if row.date:
+            dates[row.query_id] = row.date
+        if row.document:
+            documents.update((chunk.doc_id, row.document) for chunk in row.good)
+    for what, offenders in two_texts.items():
+        refuse(path, f"one {what} id stands for two texts", offenders, len(queries))
+    return DatasetContent(
+        queries,
+        corpus,
+        {query_id: tuple(ids) for query_id, ids in good.items()},
+        {query_id: tuple(ids) for query_id, ids in bad.items() if ids},
+        (str(path),),
+        dates,
+        documents,
+    )
+
+
+def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) -> DatasetContent:
+    """Judge the chunks of a corpus: those that rows hold as text take the id that the corpus gives the text.
+
+    Raises:
+        DatasetError: If a text is not in the corpus.
+    """
+    id_of_text = {text: doc_id for doc_id, text in reversed(list(corpus.items()))}
+    lost = (doc_id for doc_id, text in content.corpus.items() if text not in id_of_text)
+    refuse(path, "has no chunk with the text of", lost, len(content.corpus))
+    own = {doc_id: id_of_text[text] for doc_id, text in content.corpus.items()}
+
+    def renamed(judgments: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {q: tuple(dict.fromkeys(own[doc_id] for doc_id in ids)) for q, ids in judgments.items()}
+
+    return replace(
+        content,
+        corpus=corpus,
+        relevant_docs=renamed(content.relevant_docs),
+        irrelevant_docs=renamed(content.irrelevant_docs),
+        documents={own[doc_id]: document for doc_id, document in content.documents.items()},
+        sources=(*content.sources, str(path)),
+    )
+
+
+def rows_of(content: DatasetContent) -> Iterator[Row]:
+    """Lay content out as one row for each question; chunks that no question names have no place in it."""
+    for query_id, query in content.queries.items():
+        good = content.relevant_docs[query_id]
+        yield Row(
+            query_id,
+            query,
+            tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in good),
+            tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in content.irrelevant_docs.get(query_id, ())),
+            content.dates.get(query_id, ""),
+            next((content.documents[doc_id] for doc_id in good if doc_id in content.documents), ""),
+        )

@@ -1,0 +1,71 @@
+"""What a format is: how it is recognised, read and written."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from docsgpt_embtune.data.formats.content import DatasetContent, Row, collect, placed_in, rows_of
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.source import Source
+from docsgpt_embtune.data.formats.texts import read_corpus
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format:
+    """One layout of a dataset.
+
+    Attributes:
+        name: What `--from` and `--to` call it.
+        layout: What it looks like, for lists of the formats.
+        recognises: Tells from a source's content whether it is this.
+        read: Reads it whole.
+        write: Writes content to a path.
+        reading_back: What settles a file that `write` wrote.
+    """
+
+    name: str
+    layout: str
+    recognises: Callable[[Source], bool]
+    read: Callable[[Source, ReadOptions], DatasetContent]
+    write: Callable[[DatasetContent, Path], None]
+    reading_back: ReadOptions = field(default_factory=ReadOptions)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowFormat(Format):
+    """A layout of one row for each question or pair, read and written without holding it in memory.
+
+    Attributes:
+        rows: Streams the rows of a source.
+        write_rows: Streams rows to a path.
+    """
+
+    rows: Callable[[Source, ReadOptions], Iterator[Row]]
+    write_rows: Callable[[Iterable[Row], Path], None]
+
+
+def row_format(
+    *,
+    name: str,
+    layout: str,
+    recognises: Callable[[Source], bool],
+    rows: Callable[[Source, ReadOptions], Iterator[Row]],
+    write_rows: Callable[[Iterable[Row], Path], None],
+) -> RowFormat:
+    """Make a format of its streams: to read whole is to collect the rows."""
+    return RowFormat(
+        name=name,
+        layout=layout,
+        recognises=recognises,
+        read=lambda source, options: _read_rows(source, options, rows),
+        write=lambda content, path: write_rows(rows_of(content), path),
+        rows=rows,
+        write_rows=write_rows,
+    )
+
+
+def _read_rows(
+    source: Source, options: ReadOptions, rows: Callable[[Source, ReadOptions], Iterator[Row]]
+) -> DatasetContent:
+    content = collect(source.path, rows(source, options))
+    return content if options.corpus is None else placed_in(content, read_corpus(options.corpus), options.corpus)

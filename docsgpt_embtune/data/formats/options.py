@@ -1,0 +1,25 @@
+"""What settles a file that could mean several things."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+RelevantDocs = Literal["good-bad", "all-good"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions:
+    """What settles a file that could mean several things.
+
+    Attributes:
+        corpus: File of the chunks, where the dataset's own file does not hold them.
+        relevant_docs: What two ids in `relevant_docs` are.
+        columns: Role ("question", "good", "bad", "score", "date" or "document") -> name of the column.
+        good_score: Score from which on a chunk is good.
+    """
+
+    corpus: Path | None = None
+    relevant_docs: RelevantDocs | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    good_score: float | None = None

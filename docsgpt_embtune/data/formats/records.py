@@ -1,0 +1,121 @@
+"""Typed access to a record's fields, its faults told by row when the file has ended."""
+
+import ast
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from docsgpt_embtune.data.formats.content import text_fault
+from docsgpt_embtune.data.formats.source import Record, Source
+from docsgpt_embtune.data.offences import Offences
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import file_written_whole
+
+T = TypeVar("T")
+
+
+class RecordFault(Exception):
+    """What is wrong with one record; `parsed` counts it and goes on."""
+
+
+class Fields:
+    """One record's fields, by type.
+
+    Args:
+        record: Column -> value.
+    """
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+
+    def value(self, name: str) -> Any:
+        """Return the value as it is, None where there is none."""
+        return self._record.get(name)
+
+    def text(self, name: str) -> str:
+        """Return a text; a blank one counts, as it is for the check of the whole to judge it.
+
+        Raises:
+            RecordFault: If it is missing or not text.
+        """
+        value = self._record.get(name)
+        fault = text_fault(value)
+        if fault:
+            raise RecordFault(f"{name}: {fault}")
+        return str(value)
+
+    def optional_text(self, name: str) -> str:
+        """Return a text, a number or a date as text, or "" where there is none."""
+        value = self._record.get(name)
+        if value is None or value != value:  # a NaN, by which spreadsheets mean nothing
+            return ""
+        if text_fault(str(value)):
+            raise RecordFault(f"{name}: {text_fault(str(value))}")
+        return str(value)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a list of texts: of a list, of one text, or of a list that a CSV holds as Python wrote it.
+
+        Raises:
+            RecordFault: If it is none of these.
+        """
+        value = self._record.get(name)
+        if isinstance(value, str):
+            value = _as_list(value)
+        if value is None or value != value:
+            return []
+        if not isinstance(value, (list, tuple)):
+            raise RecordFault(f"{name}: neither a text nor a list of texts")
+        faults = [fault for text in value if (fault := text_fault(text))]
+        if faults:
+            raise RecordFault(f"{name}: {faults[0]}")
+        return list(dict.fromkeys(value))
+
+    def objects(self, name: str) -> list["Fields"]:
+        """Return a list of objects, empty where there is none.
+
+        Raises:
+            RecordFault: If it is something else.
+        """
+        value = self._record.get(name)
+        value = [] if value is None else value
+        if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+            raise RecordFault(f"{name}: not a list of objects")
+        return [Fields(item) for item in value]
+
+
+def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
+    """Parse each record.
+
+    Raises:
+        DatasetError: When the records have ended, if any had a fault or there was none.
+    """
+    offences = Offences(source.path)
+    number = 0
+    for number, record in enumerate(source.records(), 1):
+        try:
+            yield parse(Fields(record))
+        except RecordFault as fault:
+            offences.add(str(fault), f"row {number}")
+    offences.refuse(number)
+    if not number:
+        raise DatasetError(f"{source.path}: holds no row")
+
+
+def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Stream records to a JSONL file."""
+    with file_written_whole(path) as partial, partial.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def _as_list(text: str) -> list[Any]:
+    if not text:
+        return []
+    if not (text.startswith("[") and text.endswith("]")):
+        return [text]
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [text]  # a text that happens to stand in brackets
+    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else [text]

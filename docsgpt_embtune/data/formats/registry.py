@@ -1,0 +1,69 @@
+"""All formats, and which of them a file is."""
+
+from pathlib import Path
+
+from docsgpt_embtune.data.formats.autorag import AUTORAG, CORPUS, QUESTIONS
+from docsgpt_embtune.data.formats.beir import BEIR
+from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.formats.flag_embedding import FLAG_EMBEDDING
+from docsgpt_embtune.data.formats.format import Format
+from docsgpt_embtune.data.formats.hugging_face import HUGGING_FACE
+from docsgpt_embtune.data.formats.native import ARTICLE, EXPLICIT, LLAMAINDEX
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.ragas import RAGAS
+from docsgpt_embtune.data.formats.source import Source
+from docsgpt_embtune.data.formats.table import TABLES
+from docsgpt_embtune.data.formats.tevatron import TEVATRON
+from docsgpt_embtune.errors import DatasetError
+
+# Those of one tool, told by the keys that only it uses, and then tables, which take any records.
+OF_TOOLS = (EXPLICIT, ARTICLE, LLAMAINDEX, BEIR, FLAG_EMBEDDING, TEVATRON, RAGAS, AUTORAG, HUGGING_FACE)
+FORMATS: dict[str, Format] = {each.name: each for each in (*OF_TOOLS, *TABLES)}
+
+
+def find_format(source: Source, name: str | None = None) -> Format:
+    """Tell a source's format by its content.
+
+    Args:
+        source: The file or folder.
+        name: Its format, if that is known.
+
+    Raises:
+        DatasetError: If it is none, or could be several; with the flag that settles it.
+    """
+    if name is not None:
+        return FORMATS[name]
+    possible = [each for each in OF_TOOLS if each.recognises(source)]
+    if len(possible) > 1:
+        names = [each.name for each in possible]
+        raise DatasetError(f"{source.path}: could be {' or '.join(names)}; say which with --from {names[0]}")
+    if possible:
+        return possible[0]
+    for each in TABLES:
+        if each.recognises(source):
+            return each
+    raise DatasetError(_unknown(source))
+
+
+def read_content(path: Path, options: ReadOptions | None = None, *, name: str | None = None) -> DatasetContent:
+    """Read a dataset in any of the formats, unchecked.
+
+    Args:
+        path: A file, a folder, or `hub:NAME`.
+        options: What settles a file that could mean several things.
+        name: The format, where the content does not tell it.
+
+    Raises:
+        DatasetError: If it cannot be read, or is ambiguous.
+    """
+    source = Source(path)
+    return find_format(source, name).read(source, options or ReadOptions())
+
+
+def _unknown(source: Source) -> str:
+    if source.container == "folder":
+        return (
+            f"{source.path}: a folder that cannot be read as a dataset: it holds neither corpus.jsonl and "
+            f"queries.jsonl (BEIR), nor {QUESTIONS} and {CORPUS} (AutoRAG), nor what datasets.save_to_disk writes"
+        )
+    return f"{source.path}: has no key 'queries' (it has {sorted(source.fields)[:5]})"

@@ -1,0 +1,267 @@
+"""A file or folder opened by what is in it: a JSON object, or records that stream past."""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import pyarrow
+import pyarrow.csv
+import pyarrow.parquet
+
+from docsgpt_embtune.data.offences import Offences, offence
+from docsgpt_embtune.errors import DatasetError
+
+Container = Literal["hub", "folder", "JSON object", "JSON list", "JSONL", "delimited text", "Excel", "Parquet"]
+Record = Mapping[str, Any]
+
+HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it, a mistyped path would be downloaded
+_BLOCK = 16 * 2**20  # bytes of CSV parsed at a time; no single row may be larger
+_ROWS = 4096  # of Parquet held at a time
+_DELIMITERS = ("\t", ";", ",")
+_ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
+
+
+class Source:
+    """One path, looked into.
+
+    Args:
+        path: A file or a folder.
+
+    Raises:
+        DatasetError: If it cannot be read, or is not what its first bytes promise; names the line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def container(self) -> Container:
+        """How the content is packed, told by its first bytes and not by the file's name."""
+        if str(self.path).startswith(HUB):
+            return "hub"
+        if self.path.is_dir():
+            return "folder"
+        with self._open("rb") as file:
+            start = file.read(4096)
+        if start.startswith(b"PAR1"):
+            return "Parquet"
+        if start.startswith(b"PK\x03\x04"):
+            return "Excel"
+        opening = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")[:1]
+        if opening == "[" or (self.path.suffix == ".json" and opening != "{"):
+            return "JSON list" if opening == "[" and isinstance(self._json, list) else "JSON object"
+        if opening == "{":
+            return "JSONL" if self._is_one_object_a_line() else "JSON object"
+        return "delimited text"
+
+    @cached_property
+    def fields(self) -> frozenset[str]:
+        """Keys of the object, or columns of the records (of JSON records: of the first hundred)."""
+        if self.container in ("hub", "folder"):
+            return frozenset()
+        if self.container == "JSON object":
+            return frozenset(self.object)
+        if self.container == "Parquet":
+            return frozenset(self._parquet().schema_arrow.names)
+        if self.container == "delimited text":
+            return frozenset(self._header()[1])
+        return frozenset(name for record in islice(self.records(), 100) for name in record)
+
+    @cached_property
+    def object(self) -> dict[str, Any]:
+        """The JSON object that the file is."""
+        if not isinstance(self._json, dict):
+            raise DatasetError(
+                f"{self.path}: holds a JSON {json_type(self._json)}; a dataset is an object with a key 'queries'"
+            )
+        return self._json
+
+    @property
+    def has_records(self) -> bool:
+        """Tell whether it is rows with named columns."""
+        return self.container not in ("hub", "folder", "JSON object")
+
+    def records(self) -> Iterator[Record]:
+        """Stream the rows: in bounded memory, but for JSON lists and Excel sheets."""
+        readers = {
+            "JSON list": self._list_records,
+            "JSONL": self._line_records,
+            "delimited text": self._delimited_records,
+            "Excel": self._excel_records,
+            "Parquet": self._parquet_records,
+        }
+        if self.container not in readers:
+            raise DatasetError(f"{self.path}: a {self.container}, where rows with named columns are wanted")
+        return readers[self.container]()
+
+    def _open(self, mode: str) -> IO[Any]:
+        try:
+            return self.path.open(mode, encoding=None if "b" in mode else _ENCODING)
+        except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            reason = getattr(error, "strerror", None) or error
+            raise DatasetError(f"{self.path}: cannot be read ({reason}); check the path") from error
+
+    @cached_property
+    def _json(self) -> Any:
+        def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+            counts = Counter(key for key, _ in pairs)
+            duplicates = [key for key, count in counts.items() if count > 1]
+            if duplicates:
+                raise DatasetError(
+                    offence(self.path, "key stands twice in one object", map(repr, duplicates), of="keys")
+                )
+            return dict(pairs)
+
+        try:
+            with self._open("r") as file:
+                return json.load(file, object_pairs_hook=refuse_duplicates)
+        except UnicodeDecodeError as error:
+            raise self._not_utf8(error) from error
+        except json.JSONDecodeError as error:
+            raise DatasetError(
+                f"{self.path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
+            ) from error
+        except (RecursionError, ValueError) as error:  # ValueError: a number of more digits than Python converts
+            reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+            raise DatasetError(f"{self.path}: not JSON that a dataset is made of ({reason})") from error
+
+    def _not_utf8(self, error: UnicodeDecodeError) -> DatasetError:
+        return DatasetError(f"{self.path}: not UTF-8 (byte {error.start}); save it as UTF-8")
+
+    def _is_one_object_a_line(self) -> bool:
+        if self.path.suffix in (".jsonl", ".ndjson"):
+            return True
+        with self._open("rb") as file:
+            first = file.readline()
+            more = any(line.strip() for line in islice(file, 3))
+        try:
+            return isinstance(json.loads(first.decode(_ENCODING)), dict) and more
+        except (ValueError, RecursionError):
+            return False
+
+    def _list_records(self) -> Iterator[Record]:
+        offences = Offences(self.path)
+        for number, record in enumerate(self._json, 1):
+            if isinstance(record, dict):
+                yield record
+            else:
+                offences.add("not an object with named columns", f"item {number}")
+        offences.refuse(len(self._json))
+
+    def _line_records(self) -> Iterator[Record]:
+        offences = Offences(self.path)
+        number = 0
+        with self._open("r") as file:
+            try:
+                for number, line in enumerate(file, 1):
+                    if not line.strip():
+                        continue
+                    record = _json_object(line)
+                    if record is None:
+                        offences.add("not a JSON object", f"line {number}")
+                    else:
+                        yield record
+            except UnicodeDecodeError as error:
+                raise self._not_utf8(error) from error
+        offences.refuse(number)
+
+    def _header(self) -> tuple[str, list[str]]:
+        with self._open("rb") as file:
+            line = file.readline(_BLOCK)
+        try:
+            header = line.decode(_ENCODING)
+        except UnicodeDecodeError as error:
+            raise self._not_utf8(error) from error
+        delimiter = max(_DELIMITERS, key=header.count)
+        if delimiter not in header:
+            raise DatasetError(
+                f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
+            )
+        with self._arrow_errors():
+            return delimiter, list(self._csv(delimiter, {}).schema.names)
+
+    def _csv(self, delimiter: str, types: Mapping[str, pyarrow.DataType]) -> pyarrow.csv.CSVStreamingReader:
+        return pyarrow.csv.open_csv(
+            self.path,
+            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False),
+            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
+            convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
+        )
+
+    def _delimited_records(self) -> Iterator[Record]:
+        delimiter, names = self._header()
+        self._refuse_columns_twice(names)
+        with self._arrow_errors():
+            for batch in self._csv(delimiter, dict.fromkeys(names, pyarrow.string())):
+                yield from batch.to_pylist()
+
+    def _parquet(self) -> pyarrow.parquet.ParquetFile:
+        with self._arrow_errors():
+            return pyarrow.parquet.ParquetFile(self.path)
+
+    def _parquet_records(self) -> Iterator[Record]:
+        file = self._parquet()
+        self._refuse_columns_twice(file.schema_arrow.names)
+        with self._arrow_errors():
+            for batch in file.iter_batches(batch_size=_ROWS):
+                yield from batch.to_pylist()
+
+    def _excel_records(self) -> Iterator[Record]:
+        import pandas
+
+        try:
+            sheet = pandas.read_excel(self.path, dtype=object, keep_default_na=False, engine="openpyxl")
+        except ImportError as error:
+            raise DatasetError(f"{self.path}: Excel needs openpyxl; run: pip install openpyxl") from error
+        except Exception as error:  # a damaged workbook raises whatever its zip, its XML or openpyxl stumbles over
+            raise DatasetError(f"{self.path}: not an Excel workbook that can be read ({error})") from error
+        names = [str(name) for name in sheet.columns]
+        return (dict(zip(names, values, strict=True)) for values in sheet.itertuples(index=False, name=None))
+
+    def _refuse_columns_twice(self, names: list[str]) -> None:
+        twice = [name for name, count in Counter(names).items() if count > 1]
+        if twice:
+            raise DatasetError(offence(self.path, "column stands twice", map(repr, twice), of=str(len(names))))
+
+    def _arrow_errors(self) -> "_ArrowErrors":
+        return _ArrowErrors(self.path)
+
+
+class _ArrowErrors:
+    """Word what Arrow says of a file as a fault of the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        # Damaged Parquet shows as any of these: a broken schema as ValueError, a made-up length as MemoryError.
+        if isinstance(error, (pyarrow.ArrowException, OSError, ValueError, MemoryError)):
+            raise DatasetError(f"{self.path}: cannot be read ({error})") from error
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def json_type(value: Any) -> str:
+    """Name a JSON value's type as JSON does."""
+    names: dict[type, str] = {
+        dict: "object",
+        list: "list",
+        str: "string",
+        bool: "boolean",
+        int: "number",
+        float: "number",
+    }
+    return names.get(type(value), "null")

@@ -1,0 +1,201 @@
+"""CSV, TSV, Excel, Parquet or JSONL with a column for the question, the good chunk, and perhaps more."""
+
+import csv
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice, zip_longest
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.data.formats.content import Row, chunks, text_id
+from docsgpt_embtune.data.formats.format import row_format
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.records import Fields, RecordFault, parsed, write_json_lines
+from docsgpt_embtune.data.formats.source import Container, Source
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import file_written_whole
+
+# What columns are called in the wild; a name that could be two roles, such as "answer", is in none.
+_NAMES = {
+    "question": r"question|query|anchor",
+    "good": r"good|positive|chunk|passage",
+    "bad": r"(bad|negative)(_\d+)?",
+    "score": r"score|label",
+    "date": r"date|timestamp|created_at",
+    "document": r"document|source",
+}
+ROLES = tuple(_NAMES)
+_WRITTEN_AT_ONCE = 10_000  # rows of Parquet
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns hold what.
+
+    Attributes:
+        question: The question.
+        good: The chunk that answers it, or a list of them.
+        bad: Chunks that do not.
+        score: How good the good chunk is.
+        date: When the question was asked.
+        document: What the good chunk was cut from.
+    """
+
+    question: str
+    good: str
+    bad: tuple[str, ...] = ()
+    score: str | None = None
+    date: str | None = None
+    document: str | None = None
+
+
+def rows(source: Source, options: ReadOptions) -> Iterator[Row]:
+    """Stream the rows; those of one question are joined by whoever collects them."""
+    columns = find_columns(source, options)
+    return parsed(source, lambda fields: _row(fields, columns, options.good_score))
+
+
+def find_columns(source: Source, options: ReadOptions) -> Columns:
+    """Tell by their names what the columns hold, unless the options say it.
+
+    Raises:
+        DatasetError: If a role has no column or several, or a named column is not there; with the flag that settles it.
+    """
+    found: dict[str, list[str]] = {}
+    for role, pattern in _NAMES.items():
+        named = options.columns.get(role)
+        if named is not None and named not in source.fields:
+            raise DatasetError(f"{source.path}: has no column {named!r} (it has {_listed(source.fields)})")
+        matching = sorted(name for name in source.fields if re.fullmatch(pattern, str(name).strip(), re.IGNORECASE))
+        found[role] = matching if named is None else [named]
+    missing = [role for role in ("question", "good") if not found[role]]
+    unclear = [role for role in ROLES if role != "bad" and len(found[role]) > 1]
+    if missing or unclear:
+        problem = f"which column is the {(missing or unclear)[0]} one"
+        raise DatasetError(
+            f"{source.path}: its columns ({_listed(source.fields)}) do not say {problem}; say it with "
+            "--columns question=NAME,good=NAME[,bad=NAME][,score=NAME] (of: embtune convert, embtune prepare)"
+        )
+    single = {role: next(iter(found[role]), None) for role in ("score", "date", "document")}
+    return Columns(found["question"][0], found["good"][0], tuple(found["bad"]), **single)
+
+
+def write_lines(rows: Iterable[Row], path: Path) -> None:
+    """Write JSONL, a line for each question, with lists of chunks."""
+    write_json_lines(path, map(record, rows))
+
+
+def write_delimited(rows: Iterable[Row], path: Path) -> None:
+    """Write CSV (or TSV, if the name ends so): a row for each good chunk, the bad ones beside them."""
+    with file_written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, _HEADER, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(record for row in rows for record in _pairs(row))
+
+
+def write_excel(rows: Iterable[Row], path: Path) -> None:
+    """Write a sheet as `write_delimited` writes a CSV.
+
+    Raises:
+        DatasetError: If a text is longer than the 32,767 characters of a cell, or holds control characters.
+    """
+    import pandas
+    from openpyxl.utils.exceptions import IllegalCharacterError
+
+    records = [record for row in rows for record in _pairs(row)]
+    if any(len(value) > 32_767 for record in records for value in record.values()):
+        raise DatasetError(f"{path}: a text is longer than the 32,767 characters of an Excel cell; write CSV or JSONL")
+    with file_written_whole(path) as partial, partial.open("wb") as file:
+        try:
+            pandas.DataFrame(records, columns=_HEADER).to_excel(file, index=False, engine="openpyxl")
+        except (IllegalCharacterError, ValueError) as error:  # ValueError: more rows than a sheet has
+            raise DatasetError(f"{path}: Excel cannot hold it ({error}); write CSV or JSONL") from error
+
+
+def write_parquet(rows: Iterable[Row], path: Path) -> None:
+    """Write Parquet, a row for each question, with lists of chunks."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts = pyarrow.list_(pyarrow.string())
+    schema = pyarrow.schema({name: texts if name in ("good", "bad") else pyarrow.string() for name in _HEADER})
+    records = map(record, rows)
+    with file_written_whole(path) as partial, pyarrow.parquet.ParquetWriter(partial, schema) as writer:
+        while block := list(islice(records, _WRITTEN_AT_ONCE)):
+            writer.write_table(pyarrow.Table.from_pylist(block, schema))
+
+
+_HEADER = ["question", "good", "bad", "date", "document"]
+
+
+def record(row: Row) -> dict[str, Any]:
+    """Lay a row out in columns, its chunks as lists of texts; date and document only where they are known."""
+    texts: dict[str, Any] = {
+        "question": row.query,
+        "good": [chunk.text for chunk in row.good],
+        "bad": [chunk.text for chunk in row.bad],
+    }
+    return texts | {name: value for name, value in (("date", row.date), ("document", row.document)) if value}
+
+
+def _pairs(row: Row) -> Iterator[dict[str, str]]:
+    for good, bad in zip_longest(row.good, row.bad):
+        texts = {"good": good.text if good else "", "bad": bad.text if bad else ""}
+        yield {"question": row.query, **texts, "date": row.date, "document": row.document}
+
+
+def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
+    query = fields.text(columns.question)
+    good = chunks(fields.texts(columns.good))
+    bad = chunks(text for column in columns.bad for text in fields.texts(column))
+    if columns.score and not _is_good(fields.value(columns.score), columns.score, good_score):
+        good, bad = (), (*good, *bad)
+    date = fields.optional_text(columns.date) if columns.date else ""
+    document = fields.optional_text(columns.document) if columns.document else ""
+    return Row(text_id(query), query, good, bad, date, document)
+
+
+def _is_good(value: Any, column: str, good_score: float | None) -> bool:
+    try:
+        score = float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise RecordFault(f"{column}: not a number") from error
+    if good_score is not None and score == score:
+        return score >= good_score
+    if score not in (0.0, 1.0):
+        raise RecordFault(
+            f"{column}: neither 0 nor 1; say from which score on a chunk is good with --good-score X (of: embtune "
+            "convert, embtune prepare)"
+        )
+    return score == 1.0
+
+
+def _listed(names: Iterable[str]) -> str:
+    shown = sorted(map(repr, names))
+    return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")
+
+
+# Name of the format, how its records are packed, and who writes it.
+_TABLES: tuple[tuple[str, tuple[Container, ...], Callable[[Iterable[Row], Path], None]], ...] = (
+    ("jsonl", ("JSONL", "JSON list"), write_lines),
+    ("csv", ("delimited text",), write_delimited),
+    ("excel", ("Excel",), write_excel),
+    ("parquet", ("Parquet",), write_parquet),
+)
+
+
+def _is_in(containers: tuple[Container, ...]) -> Callable[[Source], bool]:
+    return lambda source: source.container in containers
+
+
+TABLES = tuple(
+    row_format(
+        name=name,
+        layout=f"{' or '.join(containers)}: question, good[, bad][, score][, date][, document]",
+        recognises=_is_in(containers),
+        rows=rows,
+        write_rows=write_rows,
+    )
+    for name, containers, write_rows in _TABLES
+)

@@ -1,0 +1,92 @@
+"""Files of texts alone: a corpus, or BEIR's questions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.data.formats.content import text_fault
+from docsgpt_embtune.data.formats.source import Source, json_type
+from docsgpt_embtune.data.offences import Offences, refuse
+from docsgpt_embtune.errors import DatasetError
+
+ID_FIELDS = ("_id", "doc_id", "docid", "id")
+TEXT_FIELDS = ("text", "contents", "document_text", "chunk")
+
+
+def read_corpus(path: Path) -> dict[str, str]:
+    """Read chunks: JSON {doc_id: text}, or rows of an id, a text and perhaps a title.
+
+    Raises:
+        DatasetError: If the file cannot be read, or a chunk is not text.
+    """
+    source = Source(path)
+    if source.has_records:
+        return read_text_records(source)
+    content: Mapping[str, Any] = source.object
+    if isinstance(content.get("corpus"), dict):
+        content = content["corpus"]
+    return text_object(path, "corpus", content)
+
+
+def text_object(path: Path, key: str, value: Any) -> dict[str, str]:
+    """Read an object of texts.
+
+    Raises:
+        DatasetError: If it is none, is empty, or holds what is no text.
+    """
+    found = json_object(path, key, value)
+    if not found:
+        raise DatasetError(f"{path}: {key!r} is empty")
+    faults = {name: fault for name, text in found.items() if (fault := text_fault(text))}
+    for fault in faults.values():
+        refuse(path, f"{key}: {fault}", (name for name in faults if faults[name] == fault), len(found))
+    return found
+
+
+def json_object(path: Path, key: str, value: Any) -> dict[str, Any]:
+    """Read an object whose keys are ids.
+
+    Raises:
+        DatasetError: If it is something else.
+    """
+    if not isinstance(value, dict):
+        raise DatasetError(f"{path}: {key!r} must be an object, is a JSON {json_type(value)}")
+    refuse(path, f"{key}: id holds half a character (a lone surrogate)", filter(text_fault, value), len(value))
+    return value
+
+
+def read_text_records(source: Source) -> dict[str, str]:
+    """Read rows of an id, a text and perhaps a title, as BEIR, tevatron and AutoRAG have them.
+
+    Raises:
+        DatasetError: If there is no such column, an id stands twice, or a text is none.
+    """
+    id_field, text_field = _field(source, ID_FIELDS), _field(source, TEXT_FIELDS)
+    offences = Offences(source.path)
+    texts: dict[str, str] = {}
+    number = 0
+    for number, record in enumerate(source.records(), 1):
+        row_id, text = record.get(id_field), titled(record.get("title"), record.get(text_field))
+        fault = text_fault(row_id) or text_fault(text)
+        if fault:
+            offences.add(f"{id_field}, {text_field}: {fault}", f"row {number}")
+        elif str(row_id) in texts:
+            offences.add("the same id stands twice", f"'{row_id}'")
+        else:
+            texts[str(row_id)] = str(text)
+    offences.refuse(number)
+    if not texts:
+        raise DatasetError(f"{source.path}: is empty")
+    return texts
+
+
+def titled(title: Any, text: Any) -> Any:
+    """Put a title before its text, as BEIR's and tevatron's own models read the two."""
+    return f"{title} {text}" if isinstance(title, str) and title.strip() and isinstance(text, str) else text
+
+
+def _field(source: Source, names: Sequence[str]) -> str:
+    for name in names:
+        if name in source.fields:
+            return name
+    raise DatasetError(f"{source.path}: has no column {' or '.join(names)} (it has {sorted(source.fields)[:8]})")

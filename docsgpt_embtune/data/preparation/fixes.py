@@ -1,0 +1,52 @@
+"""What mends a fault, and the log of it."""
+
+import json
+from typing import IO
+
+from docsgpt_embtune.data.preparation.checks import Check, Remedy, Subject
+from docsgpt_embtune.data.preparation.store import Store
+
+_ONE_OF_EACH = (
+    "CREATE OR REPLACE TABLE judgments AS "
+    "SELECT query_id, doc_id, good, min(position) AS position FROM judgments GROUP BY query_id, doc_id, good"
+)
+
+
+def _joined(table: str, id_name: str) -> tuple[str, ...]:
+    return (
+        f"UPDATE judgments SET {id_name} = other_id FROM offenders WHERE judgments.{id_name} = offenders.{id_name}",
+        _ONE_OF_EACH,
+        f"DELETE FROM {table} USING offenders WHERE {table}.{id_name} = offenders.{id_name}",
+    )
+
+
+def _dropped(table: str, id_name: str) -> tuple[str, ...]:
+    return (
+        f"DELETE FROM judgments USING offenders WHERE judgments.{id_name} = offenders.{id_name}",
+        f"DELETE FROM {table} USING offenders WHERE {table}.{id_name} = offenders.{id_name}",
+    )
+
+
+_SAME_PAIR = "judgments.query_id = offenders.query_id AND judgments.doc_id = offenders.doc_id"
+_STATEMENTS: dict[tuple[Remedy, Subject], tuple[str, ...]] = {
+    ("drop question", "question"): _dropped("questions", "query_id"),
+    ("drop chunk", "chunk"): _dropped("chunks", "doc_id"),
+    ("drop judgment", "judgment"): (f"DELETE FROM judgments USING offenders WHERE {_SAME_PAIR}",),
+    ("drop bad mark", "judgment"): (f"DELETE FROM judgments USING offenders WHERE NOT good AND {_SAME_PAIR}",),
+    ("mark as good", "judgment"): (
+        "INSERT INTO judgments SELECT DISTINCT query_id, doc_id, true, "
+        "(SELECT max(position) + 1 FROM judgments) FROM offenders",
+    ),
+    ("join", "chunk"): _joined("chunks", "doc_id"),
+    ("join", "question"): _joined("questions", "query_id"),
+}
+
+
+def mend(store: Store, check: Check, log: IO[str]) -> None:
+    """Apply a check's remedy to what stands in `offenders`, and log each change as a line of JSON."""
+    columns = ("query_id", "doc_id", "other_id", "text")
+    for row in store.stream(f"SELECT {', '.join(columns)} FROM offenders ORDER BY ALL"):
+        change = {"fault": check.name, "change": check.remedy, **dict(zip(columns, row, strict=True))}
+        log.write(json.dumps({name: value for name, value in change.items() if value}, ensure_ascii=False) + "\n")
+    for statement in _STATEMENTS[check.remedy, check.subject]:
+        store.query(statement)

@@ -1,0 +1,53 @@
+"""Texts that are nearly the same: MinHash finds the candidates, their shingles decide."""
+
+import itertools
+from binascii import crc32
+from collections.abc import Callable, Sequence
+
+from datasketch import MinHash, MinHashLSH
+from tqdm import tqdm
+
+Shingles = frozenset[str]
+PERMUTATIONS = 64
+
+
+def word_pairs(plain: str) -> Shingles:
+    """Take neighbouring words: what a chunk is recognised by."""
+    words = plain.split()
+    return frozenset(f"{first} {second}" for first, second in itertools.pairwise(words)) or frozenset(words)
+
+
+def letter_triples(plain: str) -> Shingles:
+    """Take three letters at a time: what a question, of few words, is recognised by."""
+    return frozenset(plain[start : start + 3] for start in range(max(1, len(plain) - 2)))
+
+
+def near_duplicates(
+    plain_texts: Sequence[str], shingle: Callable[[str], Shingles], threshold: float, *, label: str
+) -> list[tuple[int, int]]:
+    """Find pairs of texts whose shingles overlap by at least the threshold.
+
+    Args:
+        plain_texts: Texts in small letters, without punctuation.
+        shingle: Cuts a text into what is compared.
+        threshold: Of the Jaccard index, 0 < threshold <= 1.
+        label: What the progress bar says.
+
+    Returns:
+        (earlier, later) positions, each pair once. Of pairs at the threshold MinHash misses some; none is returned
+        that lies below it.
+
+    Source:
+        Broder (1997), "On the resemblance and containment of documents".
+    """
+    lsh = MinHashLSH(threshold=threshold, num_perm=PERMUTATIONS)
+    shingles = [shingle(text) for text in plain_texts]
+    pairs = []
+    for position, found in enumerate(tqdm(shingles, desc=label, leave=False)):
+        sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=crc32)
+        sketch.update_batch([piece.encode() for piece in found])
+        for earlier in lsh.query(sketch):
+            if len(found & shingles[earlier]) >= threshold * len(found | shingles[earlier]):
+                pairs.append((earlier, position))
+        lsh.insert(position, sketch)
+    return sorted(pairs)

@@ -1,0 +1,210 @@
+"""Part the questions of a store into train, validation and test, so that no answer is on two sides."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+
+import numpy as np
+
+from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
+from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
+from docsgpt_embtune.data.formats.table import write_lines
+from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
+from docsgpt_embtune.errors import DatasetError
+
+SPLITS = ("train", "validation", "test")
+_IN_MEMORY = 500_000  # questions and chunks that are written as JSON with a corpus; more stream as JSONL
+
+
+@dataclass(frozen=True)
+class Parting:
+    """How the questions were parted.
+
+    Attributes:
+        sizes: Split -> number of questions.
+        largest_group: Questions in the largest group that could not be parted.
+        left_out: Questions in no split, as a newer one shares their answer.
+    """
+
+    sizes: dict[str, int]
+    largest_group: int
+    left_out: int = 0
+
+
+def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, near: bool) -> Parting:
+    """Fill the table `splits` (query_id, split).
+
+    Questions that share a good chunk, or a document that good chunks come from, stay together; with `near`,
+    so do those whose texts or good chunks nearly repeat one another.
+
+    Args:
+        store: Questions, chunks and judgments.
+        shares: Of the questions, for train, validation and test.
+        seed: Of the drawing.
+        by_date: Whether the newest questions are the test's and the oldest the training's. An older question that
+            is grouped with a newer one is left out, as its answer would leak.
+        near: Whether `near_questions` and `near_chunks` are there.
+
+    Raises:
+        DatasetError: If a date is missing or none, or a split would be empty.
+    """
+    group_of = _groups(store, near)  # (Q,)
+    sizes = np.bincount(group_of)
+    if by_date:
+        split_of = _newest_last(store, group_of, shares)
+    else:
+        wanted = [round(share * len(group_of)) for share in shares[:0:-1]]  # test, validation
+        drawn = draw_groups(sizes, wanted, seed)
+        split_of_group = np.zeros(len(sizes), dtype=np.int8)
+        for split, groups in zip((2, 1), drawn, strict=True):
+            split_of_group[groups] = split
+        split_of = split_of_group[group_of]
+    names = np.array([*SPLITS, "left out"], dtype=object)[split_of]
+    query_ids = [query_id for (query_id,) in store.query("SELECT query_id FROM numbered_questions ORDER BY number")]
+    store.query("CREATE OR REPLACE TABLE splits (query_id VARCHAR, split VARCHAR)")
+    store.put("splits", {"query_id": query_ids, "split": names.tolist()})
+    counts = {split: int((split_of == number).sum()) for number, split in enumerate(SPLITS)}
+    _refuse_empty(store, counts, shares, int(sizes.max()))
+    return Parting(counts, int(sizes.max()), int((split_of == len(SPLITS)).sum()))
+
+
+def write_splits(store: Store, folder: Path) -> list[Path]:
+    """Write each split that has questions, into a folder that exists.
+
+    Returns:
+        The files: explicit JSON with a `corpus.json` beside, or JSONL of rows where that would not fit into memory.
+    """
+    held = store.number("SELECT (SELECT count(*) FROM questions) + (SELECT count(*) FROM chunks)")
+    written = [split for split in SPLITS if store.query("SELECT 1 FROM splits WHERE split = ? LIMIT 1", [split])]
+    if held > _IN_MEMORY:
+        paths = [folder / f"{split}.jsonl" for split in written]
+        for split, path in zip(written, paths, strict=True):
+            write_lines(_rows(store, split), path)
+        return paths
+    paths = [folder / f"{split}.json" for split in written]
+    for split, path in zip(written, paths, strict=True):
+        save_dataset(_dataset(store, split), path, corpus=folder / "corpus.json")
+    return [*paths, folder / "corpus.json"]
+
+
+def _groups(store: Store, near: bool) -> Numbers:
+    for table, id_name in (("questions", "query_id"), ("chunks", "doc_id")):
+        store.query(
+            f"CREATE OR REPLACE TABLE numbered_{table} AS "
+            f"SELECT {id_name}, (row_number() OVER (ORDER BY position, {id_name}) - 1)::INTEGER AS number FROM {table}"
+        )
+    questions, chunks, documents = (
+        store.number(f"SELECT count({what}) FROM {table}")
+        for what, table in (("*", "questions"), ("*", "chunks"), ("DISTINCT document", "chunks"))
+    )
+    edges = [
+        _edges(store, f"q.number, c.number + {questions} FROM judgments j {_QUESTION} {_CHUNK} WHERE good"),
+        _edges(
+            store,
+            f"c.number + {questions}, d.number + {questions + chunks} FROM chunks {_CHUNK} JOIN (SELECT document, "
+            "(row_number() OVER (ORDER BY document) - 1)::INTEGER AS number FROM (SELECT DISTINCT document FROM chunks)"
+            ") d USING (document) WHERE document <> ''",
+        ),
+    ]
+    if near:
+        for table, id_name, start in (("questions", "query_id", 0), ("chunks", "doc_id", questions)):
+            edges.append(
+                _edges(
+                    store,
+                    f"a.number + {start}, b.number + {start} FROM near_{table} JOIN numbered_{table} a "
+                    f"ON a.{id_name} = one JOIN numbered_{table} b ON b.{id_name} = two",
+                )
+            )
+    return np.unique(connected_groups(questions + chunks + documents, edges)[:questions], return_inverse=True)[
+        1
+    ].astype(np.int32)
+
+
+_QUESTION = "JOIN numbered_questions q USING (query_id)"
+_CHUNK = "JOIN numbered_chunks c USING (doc_id)"
+
+
+def _edges(store: Store, sql: str) -> tuple[Numbers, Numbers]:
+    found = store.connection.sql(f"SELECT {sql}").to_arrow_table()
+    start, end = (found.column(place).to_numpy().astype(np.int32) for place in (0, 1))
+    return start, end
+
+
+def _newest_last(
+    store: Store, group_of: Numbers, shares: Sequence[float]
+) -> "np.ndarray[tuple[int], np.dtype[np.int8]]":
+    undated = store.query("SELECT min(query_id), count(*) FROM questions WHERE try_cast(date AS TIMESTAMP) IS NULL")[0]
+    if undated[1]:
+        raise DatasetError(
+            f"{store.source}: no date (ISO 8601) for '{undated[0]}' (first of {undated[1]}, of {len(group_of)}); "
+            "a split by date needs one for each question"
+        )
+    oldest_first = np.array(
+        store.query("""
+            SELECT number FROM numbered_questions JOIN questions USING (query_id)
+            ORDER BY try_cast(date AS TIMESTAMP), number""")
+    )[:, 0]
+    ends = np.round(np.cumsum(shares)[:-1] * len(group_of)).astype(int)
+    split_of = np.empty(len(group_of), dtype=np.int8)
+    for split, members in enumerate(np.split(oldest_first, ends)):
+        split_of[members] = split
+    newest = np.zeros(int(group_of.max()) + 1, dtype=np.int8)
+    np.maximum.at(newest, group_of, split_of)
+    return np.where(split_of < newest[group_of], np.int8(len(SPLITS)), split_of)
+
+
+def _refuse_empty(store: Store, counts: dict[str, int], shares: Sequence[float], largest: int) -> None:
+    empty = [split for split, share in zip(SPLITS, shares, strict=True) if share and not counts[split]]
+    if empty:
+        total = sum(counts.values())
+        raise DatasetError(
+            f"{store.source}: no question is left for {empty[0]}: {largest} of {total} hang together by their chunks "
+            "and documents; give more questions, or other shares with --split"
+        )
+
+
+def _dataset(store: Store, split: str) -> RetrievalDataset:
+    queries = {}
+    good: dict[str, list[str]] = {}
+    bad: dict[str, list[str]] = {}
+    dates: dict[str, str] = {}
+    for query_id, text, date in store.query(
+        "SELECT query_id, text, date FROM questions JOIN splits USING (query_id) WHERE split = ? ORDER BY position",
+        [split],
+    ):
+        queries[query_id] = text
+        dates |= {query_id: date} if date else {}
+    for query_id, doc_id, is_good in store.query(
+        "SELECT query_id, doc_id, good FROM judgments JOIN splits USING (query_id) WHERE split = ? ORDER BY ALL",
+        [split],
+    ):
+        (good if is_good else bad).setdefault(query_id, []).append(doc_id)
+    chunks = store.query("SELECT doc_id, text, document FROM chunks ORDER BY position, doc_id")
+    return checked(
+        DatasetContent(
+            queries,
+            {doc_id: text for doc_id, text, _ in chunks},
+            {query_id: tuple(ids) for query_id, ids in good.items()},
+            {query_id: tuple(ids) for query_id, ids in bad.items()},
+            (str(store.source),),
+            dates,
+            {doc_id: document for doc_id, _, document in chunks if document},
+        )
+    )
+
+
+def _rows(store: Store, split: str) -> Iterator[Row]:
+    ordered = store.stream(f"""
+        SELECT q.query_id, q.text, q.date, c.doc_id, c.text, c.document, j.good
+        FROM judgments j JOIN questions q USING (query_id) JOIN chunks c USING (doc_id) JOIN splits USING (query_id)
+        WHERE split = '{split}' ORDER BY q.position, q.query_id, j.position""")
+    for (query_id, query, date), judged in groupby(ordered, key=itemgetter(0, 1, 2)):
+        marked: dict[bool, list[Chunk]] = {True: [], False: []}
+        document = ""
+        for *_, doc_id, text, chunk_document, good in judged:
+            marked[good].append(Chunk(doc_id, text))
+            document = document or (chunk_document if good else "")
+        yield Row(query_id, query, tuple(marked[True]), tuple(marked[False]), date, document)

@@ -1,0 +1,190 @@
+"""Look at data, mend them if that is wanted, part them, write them."""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.preparation.checks import (
+    CHECKS,
+    FIRST_AFTER_DUPLICATES,
+    LIMIT,
+    Check,
+    CheckSettings,
+    Remedy,
+    find_near_duplicates,
+    find_offenders,
+)
+from docsgpt_embtune.data.preparation.fixes import mend
+from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
+from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import folder_written_whole
+
+CHANGES = "changes.jsonl"
+# With fewer the interval of recall@1 is wider than +-.1, so that only a great gain is told from luck.
+ENOUGH_QUESTIONS = 100
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault that was found.
+
+    Attributes:
+        name: The check's.
+        what: The fault, in words that follow the number.
+        count: How many have it.
+        serious: Whether the data should not be used so.
+        remedy: What `--fix` does, "none" where that is for a person to do.
+        examples: Ids and text of the first few.
+        fixed: Whether it was mended.
+    """
+
+    name: str
+    what: str
+    count: int
+    serious: bool
+    remedy: Remedy
+    examples: tuple[str, ...]
+    fixed: bool
+
+
+@dataclass
+class PreparationReport:
+    """What was found and done.
+
+    Attributes:
+        sizes: "questions", "chunks", "good" and "bad" -> number, as read.
+        findings: The faults that were found.
+        notes: What was not looked at, or is worth knowing.
+        parting: How the questions were parted, if they were.
+        files: What was written.
+    """
+
+    sizes: dict[str, int]
+    findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parting: Parting | None = None
+    files: list[Path] = field(default_factory=list)
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether nothing serious is left."""
+        return not any(finding.serious and not finding.fixed for finding in self.findings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings:
+    """How to part the questions.
+
+    Attributes:
+        shares: Of train, validation and test; their sum is 1.
+        by_date: Whether the newest are the test's.
+        seed: Of the drawing.
+    """
+
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    by_date: bool = False
+    seed: int = 0
+
+
+def prepare(
+    store: Store,
+    *,
+    held_out: Sequence[DatasetContent] = (),
+    settings: CheckSettings | None = None,
+    fix: bool = False,
+    out: Path | None = None,
+    split: SplitSettings | None = None,
+) -> PreparationReport:
+    """Check the data of a store; mend, part and write them if that is wanted.
+
+    Args:
+        store: The data, changed if they are mended.
+        held_out: Content of files whose questions must stay unseen.
+        settings: The models to ask.
+        fix: Whether to mend what can be mended, each change logged in `changes.jsonl`.
+        out: Folder to write the splits into; nothing is written while something serious is left.
+        split: How to part the questions.
+
+    Raises:
+        DatasetError: If the questions cannot be parted so, or `out` exists.
+    """
+    if out is not None and out.exists():
+        raise DatasetError(f"{out}: exists already; name a folder that does not")
+    settings, split = settings or CheckSettings(), split or SplitSettings()
+    report = PreparationReport(_sizes(store))
+    for content in held_out:
+        store.add_held_out(content, Path(content.sources[0]))
+    log = store.folder / CHANGES
+    near = _check(store, report, settings, log if fix else None)
+    if out is None or not report.usable:
+        _note_too_few(report, report.sizes["questions"], "questions")
+        return report
+    with folder_written_whole(out) as folder:
+        report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
+        files = write_splits(store, folder)
+        if fix:
+            files.append(Path(shutil.copy(log, folder)))
+    report.files = [out / path.name for path in files]
+    if split.shares[-1]:
+        _note_too_few(report, report.parting.sizes["test"], "test questions")
+    return report
+
+
+def _check(store: Store, report: PreparationReport, settings: CheckSettings, log: Path | None) -> bool:
+    """Run all checks in order; tell whether near-duplicates were looked for."""
+    texts = sum(_sizes(store)[kind] for kind in ("questions", "chunks"))
+    slow = texts <= LIMIT
+    if not slow:
+        skipped = ", ".join(check.name for check in CHECKS if check.slow)
+        report.notes.append(f"{texts:,} texts are more than {LIMIT:,}, so these were not looked for: {skipped}")
+    with (log or Path(os.devnull)).open("w", encoding="utf-8") as changes:
+        for check in tqdm(CHECKS, desc="checking", unit=" checks", leave=False):
+            if slow and check.name == FIRST_AFTER_DUPLICATES:
+                find_near_duplicates(store)
+            if check.slow and not slow:
+                continue
+            find_offenders(store, check, settings)
+            finding = _finding(store, check, fixed=log is not None and check.remedy != "none")
+            if finding is None:
+                continue
+            report.findings.append(finding)
+            if finding.fixed:
+                mend(store, check, changes)
+    return slow
+
+
+def _finding(store: Store, check: Check, *, fixed: bool) -> Finding | None:
+    count = store.number("SELECT count(*) FROM offenders")
+    if not count:
+        return None
+    examples = store.query(f"SELECT query_id, doc_id, other_id, text FROM offenders ORDER BY ALL LIMIT {_EXAMPLES}")
+    return Finding(
+        check.name,
+        check.what,
+        count,
+        check.serious,
+        check.remedy,
+        tuple(f"{' '.join(filter(None, ids))}: {' '.join(text.split())}" for *ids, text in examples),
+        fixed,
+    )
+
+
+def _sizes(store: Store) -> dict[str, int]:
+    return {
+        "questions": store.number("SELECT count(*) FROM questions"),
+        "chunks": store.number("SELECT count(*) FROM chunks"),
+        "good": store.number("SELECT count(*) FROM judgments WHERE good"),
+        "bad": store.number("SELECT count(*) FROM judgments WHERE NOT good"),
+    }
+
+
+def _note_too_few(report: PreparationReport, count: int, what: str) -> None:
+    if count < ENOUGH_QUESTIONS:
+        report.notes.append(f"{count} {what}: with fewer than {ENOUGH_QUESTIONS} a check can prove only a great gain")

@@ -1,0 +1,248 @@
+"""The data being prepared, in a DuckDB file: of ten million rows, memory holds a bounded part."""
+
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow
+from tqdm import tqdm
+
+from docsgpt_embtune.data.formats.content import DatasetContent, Row
+from docsgpt_embtune.data.formats.format import RowFormat
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.registry import find_format
+from docsgpt_embtune.data.formats.source import Source
+from docsgpt_embtune.data.formats.texts import text_object
+from docsgpt_embtune.errors import DatasetError
+
+MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
+_BLOCK = 20_000  # rows handed over at a time
+
+# `plain` is a text as a copy of it would be recognised: its letters and digits, in lower case, one space between.
+_TABLES = r"""
+CREATE MACRO plain(text) AS trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
+CREATE TABLE read_questions (position BIGINT, query_id VARCHAR, text VARCHAR, date VARCHAR);
+CREATE TABLE read_chunks (position BIGINT, doc_id VARCHAR, text VARCHAR, document VARCHAR);
+CREATE TABLE read_judgments (position BIGINT, query_id VARCHAR, doc_id VARCHAR, good BOOLEAN);
+CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
+CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
+"""
+_JOIN = {
+    "questions": """
+        CREATE TABLE questions AS
+        SELECT query_id, min(position) AS position, any_value(text) AS text, hash(plain(any_value(text))) AS key,
+               coalesce(max(date), '') AS date, min(text) <> max(text) AS differs
+        FROM read_questions GROUP BY query_id""",
+    "chunks": """
+        CREATE TABLE chunks AS
+        SELECT doc_id, min(position) AS position, any_value(text) AS text, hash(plain(any_value(text))) AS key,
+               coalesce(max(document), '') AS document, min(text) <> max(text) AS differs
+        FROM read_chunks GROUP BY doc_id""",
+    "judgments": """
+        CREATE TABLE judgments AS
+        SELECT query_id, doc_id, good, min(position) AS position FROM read_judgments GROUP BY query_id, doc_id, good""",
+}
+
+
+class Store:
+    """Questions, chunks and judgments as tables.
+
+    `questions` (query_id, position, text, key, date), `chunks` (doc_id, position, text, key, document) and
+    `judgments` (query_id, doc_id, good, position), where `position` is the order of the source and `key` is equal for
+    texts that differ only in case, spacing and punctuation; and, of the files that must stay unseen,
+    `held_out_questions` and `held_out_chunks` (the good ones).
+
+    Args:
+        folder: Where the file lies, with room for a few times the data.
+        source: File that the messages name.
+    """
+
+    def __init__(self, folder: Path, source: Path) -> None:
+        self.folder = folder
+        self.source = source
+        self.connection = duckdb.connect(
+            str(folder / "data.duckdb"),
+            config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
+        )
+        self.connection.execute("SET enable_progress_bar = false")
+        for statement in filter(str.strip, _TABLES.split(";\n")):
+            self.connection.execute(statement)
+        self._position = 0
+
+    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run SQL and return all rows."""
+        return self.connection.execute(sql, list(parameters)).fetchall()
+
+    def number(self, sql: str) -> int:
+        """Run SQL that gives one number."""
+        return int(self.query(sql)[0][0] or 0)
+
+    def stream(self, sql: str, block: int = _BLOCK) -> Iterator[tuple[Any, ...]]:
+        """Run SQL and yield its rows, holding a block of them."""
+        cursor = self.connection.cursor().execute(sql)
+        while rows := cursor.fetchmany(block):
+            yield from rows
+
+    def put(self, table: str, columns: Mapping[str, Sequence[Any]], *, replace: bool = False) -> None:
+        """Append columns to a table, or make it of them."""
+        arriving = pyarrow.table(dict(columns))
+        self.connection.register("arriving", arriving)
+        start = f"CREATE OR REPLACE TABLE {table} AS" if replace else f"INSERT INTO {table}"
+        self.connection.execute(f"{start} SELECT * FROM arriving")
+        self.connection.unregister("arriving")
+
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Take rows in, a block at a time."""
+        with tqdm(rows, desc="reading", unit=" rows", unit_scale=True, leave=False) as arriving:
+            stream = iter(arriving)
+            while block := list(islice(stream, _BLOCK)):
+                self._add_block(block)
+
+    def add_content(self, content: DatasetContent) -> None:
+        """Take in what a file says, ids that point nowhere and chunks that nobody judged included."""
+        queries, corpus = content.queries, content.corpus
+        self.put(
+            "read_questions",
+            {
+                "position": list(range(len(queries))),
+                "query_id": list(queries),
+                "text": list(queries.values()),
+                "date": [content.dates.get(query_id, "") for query_id in queries],
+            },
+        )
+        self.put(
+            "read_chunks",
+            {
+                "position": list(range(len(corpus))),
+                "doc_id": list(corpus),
+                "text": list(corpus.values()),
+                "document": [content.documents.get(doc_id, "") for doc_id in corpus],
+            },
+        )
+        marks = ((content.relevant_docs, True), (content.irrelevant_docs, False))
+        judged = [(q, d, good) for marked, good in marks for q, ids in marked.items() for d in ids]
+        self._put_judgments(judged)
+
+    def _put_judgments(self, judged: Sequence[tuple[str, str, bool]]) -> None:
+        start, self._position = self._position, self._position + len(judged)
+        if judged:
+            query_ids, doc_ids, good = map(list, zip(*judged, strict=True))
+            position = list(range(start, self._position))
+            self.put("read_judgments", {"position": position, "query_id": query_ids, "doc_id": doc_ids, "good": good})
+
+    def _add_block(self, block: Sequence[Row]) -> None:
+        position = self._position
+        questions = {row.query_id: (row.query, row.date) for row in block}
+        chunks: dict[str, tuple[str, str]] = {}
+        for row in block:
+            chunks |= {chunk.doc_id: (chunk.text, "") for chunk in row.bad if chunk.doc_id not in chunks}
+            chunks |= {chunk.doc_id: (chunk.text, row.document) for chunk in row.good}
+        for table, id_name, last, texts in (
+            ("read_questions", "query_id", "date", questions),
+            ("read_chunks", "doc_id", "document", chunks),
+        ):
+            if texts:
+                columns: dict[str, Sequence[Any]] = {
+                    "position": list(range(position, position + len(texts))),
+                    id_name: list(texts),
+                    "text": [text for text, _ in texts.values()],
+                    last: [value for _, value in texts.values()],
+                }
+                self.put(table, columns)
+        self._put_judgments(
+            [
+                (row.query_id, chunk.doc_id, good)
+                for row in block
+                for marked, good in ((row.good, True), (row.bad, False))
+                for chunk in marked
+            ]
+        )
+        self._position += len(block) + len(chunks)
+
+    def join(self) -> None:
+        """Make the tables of what was taken in, each question, chunk and judgment once.
+
+        Raises:
+            DatasetError: If an id stands for two texts, or there is no question.
+        """
+        for table, sql in _JOIN.items():
+            self.connection.execute(sql)
+            self.connection.execute(f"DROP TABLE read_{table}")
+            if table == "judgments":
+                break
+            differing = self.query(f"SELECT min({_ID[table]}), count(*) FROM {table} WHERE differs")[0]
+            if differing[1]:
+                raise DatasetError(
+                    f"{self.source}: one {table[:-1]} id stands for two texts: '{differing[0]}' "
+                    f"(first of {differing[1]}, of {self.number(f'SELECT count(*) FROM {table}')})"
+                )
+            self.connection.execute(f"ALTER TABLE {table} DROP COLUMN differs")
+        if not self.number("SELECT count(*) FROM questions"):
+            raise DatasetError(f"{self.source}: holds no question")
+
+    def add_documents(self, path: Path) -> None:
+        """Say which document each chunk was cut from: JSON {doc_id: document}.
+
+        Raises:
+            DatasetError: If the file is something else.
+        """
+        documents = text_object(path, "documents", Source(path).object)
+        self.put("documents", {"doc_id": list(documents), "document": list(documents.values())}, replace=True)
+        self.query("UPDATE chunks SET document = d.document FROM documents d WHERE chunks.doc_id = d.doc_id")
+
+    def add_held_out(self, content: DatasetContent, file: Path) -> None:
+        """Take in a file whose questions must stay unseen."""
+        good = dict.fromkeys(d for ids in content.relevant_docs.values() for d in ids if d in content.corpus)
+        for kind, id_name, texts in (
+            ("questions", "query_id", content.queries),
+            ("chunks", "doc_id", {doc_id: content.corpus[doc_id] for doc_id in good}),
+        ):
+            names = [str(file)] * len(texts)
+            columns: dict[str, Sequence[Any]] = {
+                "file": names,
+                id_name: list(texts),
+                "text": list(texts.values()),
+                "key": [0] * len(texts),
+            }
+            if texts:
+                self.put(f"held_out_{kind}", columns)
+        for kind in ("questions", "chunks"):
+            self.connection.execute(f"UPDATE held_out_{kind} SET key = hash(plain(text))")
+
+
+_ID = {"questions": "query_id", "chunks": "doc_id"}
+
+
+@contextmanager
+def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: Path | None = None) -> Iterator[Store]:
+    """Read a source of any format into a store that goes when the block ends; formats of rows stream.
+
+    Args:
+        path: The source.
+        options: What settles a file that could mean several things.
+        name: Its format, where the content does not tell it.
+        near: Folder in which the store may lie; the system's for temporary files if not given.
+
+    Raises:
+        DatasetError: If the source cannot be read.
+    """
+    source = Source(path)
+    found = find_format(source, name)
+    if near is not None:
+        near.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".embtune-prepare-", dir=near) as folder:
+        store = Store(Path(folder), path)
+        try:
+            # A corpus of its own gives the chunks their ids, so that it has to be whole before the rows are placed.
+            if isinstance(found, RowFormat) and options.corpus is None:
+                store.add_rows(found.rows(source, options))
+            else:
+                store.add_content(found.read(source, options))
+            store.join()
+            yield store
+        finally:
+            store.connection.close()

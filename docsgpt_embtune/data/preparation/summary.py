@@ -1,0 +1,51 @@
+"""What preparation found, to be read in a minute."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from docsgpt_embtune.data.preparation.checks import Remedy
+from docsgpt_embtune.data.preparation.pipeline import Finding, PreparationReport
+
+_WIDTH = 110
+_REMEDIES: Mapping[Remedy, tuple[str, str]] = {
+    "drop question": ("drops the question", "question dropped"),
+    "drop chunk": ("drops the chunk", "chunk dropped"),
+    "drop judgment": ("drops the judgment", "judgment dropped"),
+    "drop bad mark": ("drops the bad mark, keeps the good one", "bad mark dropped"),
+    "mark as good": ("marks them as good", "marked as good"),
+    "join": ("joins the copies under the first id", "joined under the first id"),
+    "none": ("leaves them: for you to decide", ""),
+}
+
+
+def summary(source: Path, report: PreparationReport) -> str:
+    """Word a report: sizes, faults (the serious ones first), notes, and what was written."""
+    sizes = report.sizes
+    lines = [
+        f"{source}: {sizes['questions']:,} questions, {sizes['chunks']:,} chunks, {sizes['good']:,} good and "
+        f"{sizes['bad']:,} bad judgments"
+    ]
+    for finding in sorted(report.findings, key=lambda each: (each.fixed, not each.serious)):
+        lines += ["", *_finding_lines(finding)]
+    lines += ["", "nothing wrong found"] if not report.findings else []
+    lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
+    if report.parting:
+        parted = ", ".join(f"{split} {size:,}" for split, size in report.parting.sizes.items())
+        lines += [
+            "",
+            f"split: {parted} questions; the largest group that stays together has {report.parting.largest_group:,}",
+        ]
+        if report.parting.left_out:
+            lines.append(f"left out: {report.parting.left_out:,} questions that share an answer with newer ones")
+        lines.append(f"written: {', '.join(map(str, report.files))}")
+    if not report.usable:
+        lines += ["", "something serious is left; nothing was written. With --fix and --out FOLDER it is mended"]
+    return "\n".join(lines)
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    would, did = _REMEDIES[finding.remedy]
+    label = "fixed  " if finding.fixed else "SERIOUS" if finding.serious else "warning"
+    done = did if finding.fixed else f"--fix {would}"
+    examples = [f"           {example[:_WIDTH]}{'…' if len(example) > _WIDTH else ''}" for example in finding.examples]
+    return [f"{label}  {finding.count:,} {finding.what} ({finding.name}); {done}", *examples]

@@ -1,0 +1,230 @@
+"""How much of what is wrong `embtune prepare` finds: real data, 200 faults of each kind planted in them.
+
+python scripts/bench_prepare_faults.py ../shared/data/feedbackqa
+
+Each kind is planted by itself in the training questions, whose bad chunks are ten others drawn at random for each
+question. What is found without any fault planted is printed first: of those, some are real faults of the data.
+"""
+
+import json
+import random
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
+from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.formats.native import write_explicit
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_near_duplicates, find_offenders
+from docsgpt_embtune.data.preparation.store import opened
+
+Found = dict[str, set[tuple[str, str]]]  # check -> (query_id, doc_id)
+Planted = tuple[DatasetContent, set[tuple[str, str]]]
+Plant = Callable[[DatasetContent, random.Random, int], Planted]
+_GERMAN = (
+    "Wie lange werden die Unterlagen aufbewahrt, und wer darf sie einsehen?",
+    "Wo kann ich einen Antrag auf Unterstützung stellen?",
+    "Muss ich zu Hause bleiben, wenn ich mich krank fühle?",
+    "Welche Regeln gelten beim Besuch im Krankenhaus?",
+)
+
+
+def find(content: DatasetContent, held_out: DatasetContent, settings: CheckSettings) -> Found:
+    """Run every check on content and return all that it finds."""
+    found: Found = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.json"
+        write_explicit(content, path)
+        with opened(path, ReadOptions()) as store:
+            store.add_held_out(held_out, Path("held-out"))
+            find_near_duplicates(store)
+            for check in CHECKS:
+                find_offenders(store, check, settings)
+                found[check.name] = set(store.query("SELECT query_id, doc_id FROM offenders"))
+    return found
+
+
+def with_bad_chunks(content: DatasetContent, draw: random.Random, number: int, questions: int) -> DatasetContent:
+    """Give some questions bad chunks drawn at random."""
+    doc_ids = list(content.corpus)
+    bad = {
+        query_id: tuple(d for d in draw.sample(doc_ids, number) if d not in content.relevant_docs[query_id])
+        for query_id in draw.sample(list(content.queries), questions)
+    }
+    return replace(content, irrelevant_docs=bad)
+
+
+def good_and_bad(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Mark a good chunk as bad, too."""
+    chosen = draw.sample(list(content.queries), number)
+    bad = {q: (*content.irrelevant_docs.get(q, ()), content.relevant_docs[q][0]) for q in chosen}
+    planted = {(q, content.relevant_docs[q][0]) for q in chosen}
+    return replace(content, irrelevant_docs={**content.irrelevant_docs, **bad}), planted
+
+
+def duplicate_chunk(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Put a chunk under a second id, in capitals and with other spacing."""
+    copies = {f"copy-{d}": f"  {content.corpus[d].upper()}\n" for d in draw.sample(list(content.corpus), number)}
+    return replace(content, corpus={**content.corpus, **copies}), {("", doc_id) for doc_id in copies}
+
+
+def bad_that_answers(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Mark as bad a chunk that is the good one with every tenth word left out."""
+    chosen = draw.sample(list(content.queries), number)
+    edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
+    bad = {q: (*content.irrelevant_docs.get(q, ()), f"edit-{q}") for q in chosen}
+    planted = {(q, f"edit-{q}") for q in chosen}
+    return replace(
+        content, corpus={**content.corpus, **edits}, irrelevant_docs={**content.irrelevant_docs, **bad}
+    ), planted
+
+
+def bad_that_answers_in_other_words(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Take a question with several good chunks and mark one of them as bad: hard, as the two share few words."""
+    several = [q for q, ids in content.relevant_docs.items() if len(ids) > 1]
+    chosen = draw.sample(several, min(number, len(several)))
+    good = {q: ids[:-1] if q in set(chosen) else ids for q, ids in content.relevant_docs.items()}
+    bad = {q: (*content.irrelevant_docs.get(q, ()), content.relevant_docs[q][-1]) for q in chosen}
+    planted = {(q, content.relevant_docs[q][-1]) for q in chosen}
+    return replace(content, relevant_docs=good, irrelevant_docs={**content.irrelevant_docs, **bad}), planted
+
+
+def two_chunks_answer(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Add an edited copy of a good chunk that is not marked."""
+    chosen = draw.sample(list(content.queries), number)
+    edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
+    return replace(content, corpus={**content.corpus, **edits}), {(q, f"edit-{q}") for q in chosen}
+
+
+def copied_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Ask with twelve words of the good chunk and a question mark."""
+    chosen = draw.sample(list(content.queries), number)
+    spans = {q: " ".join(content.corpus[content.relevant_docs[q][0]].split()[5:17]) + "?" for q in chosen}
+    return replace(content, queries={**content.queries, **spans}), {(q, "") for q in chosen}
+
+
+def empty_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Leave only a question mark."""
+    chosen = draw.sample(list(content.queries), number)
+    return replace(content, queries={**content.queries, **dict.fromkeys(chosen, " ? ")}), {(q, "") for q in chosen}
+
+
+def empty_chunk(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Leave only a line."""
+    chosen = draw.sample(list(content.corpus), number)
+    return replace(content, corpus={**content.corpus, **dict.fromkeys(chosen, "-----\n")}), {("", d) for d in chosen}
+
+
+def cut_chunk_anywhere(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Cut a chunk at any character, as often between words as within one."""
+    chosen = draw.sample(list(content.corpus), number)
+    cut = {d: _cut(content.corpus[d], draw) for d in chosen}
+    return replace(content, corpus={**content.corpus, **cut}), {("", d) for d in chosen}
+
+
+def cut_question_anywhere(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Cut a question at any character of its second half."""
+    chosen = draw.sample(list(content.queries), number)
+    cut = {q: _cut(content.queries[q], draw) for q in chosen}
+    return replace(content, queries={**content.queries, **cut}), {(q, "") for q in chosen}
+
+
+def foreign_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Ask in German."""
+    chosen = draw.sample(list(content.queries), number // 2)  # more would be 5 %: a second language of the dataset
+    foreign = {q: f"{draw.choice(_GERMAN)} ({place})" for place, q in enumerate(chosen)}
+    return replace(content, queries={**content.queries, **foreign}), {(q, "") for q in chosen}
+
+
+def seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Ask what the held-out file asks, with another mark at the end."""
+    return _asked_again(content, draw, number, lambda text: text.rstrip("?. ").upper() + "!")
+
+
+def nearly_seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Ask what the held-out file asks, with two letters exchanged."""
+
+    def mistyped(text: str) -> str:
+        place = len(text) // 2
+        return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+
+    return _asked_again(content, draw, number, mistyped)
+
+
+def unknown_id(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+    """Judge a chunk that is not there."""
+    chosen = draw.sample(list(content.queries), number)
+    good = {q: (*ids, "nowhere") if q in set(chosen) else ids for q, ids in content.relevant_docs.items()}
+    return replace(content, relevant_docs=good), {(q, "nowhere") for q in chosen}
+
+
+_HELD_OUT: list[str] = []
+KINDS: dict[str, tuple[str, Plant]] = {
+    "good and bad": ("good-and-bad", good_and_bad),
+    "same chunk, two ids": ("duplicate-chunk", duplicate_chunk),
+    "bad chunk answers: edited copy": ("bad-chunk-answers", bad_that_answers),
+    "bad chunk answers: other words": ("bad-chunk-answers", bad_that_answers_in_other_words),
+    "two chunks answer": ("two-chunks-answer", two_chunks_answer),
+    "question copied": ("copied-question", copied_question),
+    "empty question": ("empty-question", empty_question),
+    "empty chunk": ("empty-chunk", empty_chunk),
+    "cut chunk": ("cut-chunk", cut_chunk_anywhere),
+    "cut question": ("cut-question", cut_question_anywhere),
+    "question in German": ("foreign-question", foreign_question),
+    "question of the test": ("seen-question", seen_question),
+    "nearly a question of the test": ("nearly-seen-question", nearly_seen_question),
+    "judgment of no chunk": ("unknown-id", unknown_id),
+}
+
+
+def _asked_again(content: DatasetContent, draw: random.Random, number: int, change: Callable[[str], str]) -> Planted:
+    chosen = draw.sample(list(content.queries), number)
+    again = {q: change(text) for q, text in zip(chosen, draw.sample(_HELD_OUT, number), strict=True)}
+    return replace(content, queries={**content.queries, **again}), {(q, "") for q in chosen}
+
+
+def _without_every(nth: int, text: str) -> str:
+    return " ".join(word for place, word in enumerate(text.split(), 1) if place % nth)
+
+
+def _cut(text: str, draw: random.Random) -> str:
+    return text[: draw.randrange(len(text) // 2, len(text) - 1)].rstrip()
+
+
+@click.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--number", default=200, show_default=True, help="Faults of each kind.")
+@click.option("--model", default="bundled", show_default=True, help="Asked about bad chunks; 'none' for none.")
+@click.option("--only", help="Plant this kind alone.")
+@click.option("--seed", default=0, show_default=True)
+def main(folder: Path, number: int, model: str, only: str | None, seed: int) -> None:
+    """Print the share found of each kind, and what is found where nothing was planted."""
+    draw = random.Random(seed)
+    corpus = load_corpus(folder / "corpus.json")
+    train = json.loads((folder / "train.json").read_text(encoding="utf-8"))
+    good = {query_id: tuple(ids) for query_id, ids in train["relevant_docs"].items()}
+    clean = with_bad_chunks(DatasetContent(train["queries"], corpus, good), draw, 2, number)
+    held_out = load_dataset(folder / "test.json", corpus=folder / "corpus.json", relevant_docs="all-good")
+    _HELD_OUT[:] = held_out.queries.values()
+    settings = CheckSettings(model=None if model == "none" else model)
+    before = find(clean, held_out, settings)
+    click.echo(f"clean file: {len(clean.queries):,} questions, {len(corpus):,} chunks, {2 * number} random bad chunks")
+    for name, offenders in before.items():
+        click.echo(f"  {name:22} {len(offenders):5,} found")
+    click.echo(f"\n{number} planted of each kind")
+    for kind, (name, plant) in KINDS.items():
+        if only in (None, kind):
+            content, planted = plant(clean, random.Random(f"{seed} {kind}"), number)
+            after = find(content, held_out, settings)[name]
+            key = {(q, "") for q, _ in after} | after if ("", "") not in planted else after
+            hit = len(planted & key) / len(planted)
+            other = len(after - before[name] - planted - {(q, d) for q, d in after if (q, "") in planted})
+            click.echo(f"  {kind:32} {hit:6.1%} of {len(planted)} found; {other} others that the clean file had not")
+
+
+if __name__ == "__main__":
+    main()

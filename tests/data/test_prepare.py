@@ -1,0 +1,322 @@
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.preparation import parting
+from docsgpt_embtune.data.preparation.checks import CHECKS
+
+LETTERS = [f"{first}{second}" for first in "bcdfghjklmnp" for second in "aeiou"]
+WORDS = [f"{one}{two}{one}" for one in LETTERS for two in LETTERS]
+
+
+def sentence(number: int, length: int = 24) -> str:
+    """Words that no other number shares."""
+    return " ".join(WORDS[number * length : (number + 1) * length])
+
+
+def made_up(questions: int) -> dict:
+    """A question for each chunk, nothing wrong with any."""
+    return {
+        "queries": {f"q{n}": f"Where is {WORDS[-n - 1]} {WORDS[-n - 501]}?" for n in range(questions)},
+        "corpus": {f"c{n}": sentence(n).capitalize() + "." for n in range(questions)},
+        "relevant_docs": {f"q{n}": [f"c{n}"] for n in range(questions)},
+        "irrelevant_docs": {},
+    }
+
+
+def write(folder: Path, content: dict, name: str = "data.json") -> Path:
+    path = folder / name
+    path.write_text(json.dumps(content), encoding="utf-8")
+    return path
+
+
+def prepare(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["prepare", "--model", "none", *map(str, arguments)])
+
+
+def changes(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "changes.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def edited(text: str) -> str:
+    words = text.split()
+    return " ".join(words[:10] + words[11:])
+
+
+def plant_empty_question(data: dict) -> None:
+    data["queries"]["q3"] = " ?! "
+
+
+def plant_empty_chunk(data: dict) -> None:
+    data["corpus"]["c3"] = "---"
+
+
+def plant_unknown_id(data: dict) -> None:
+    data["relevant_docs"]["q3"].append("nowhere")
+
+
+def plant_duplicate_chunk(data: dict) -> None:
+    data["corpus"]["copy"] = data["corpus"]["c3"].upper()
+    data["relevant_docs"]["q4"].append("copy")
+
+
+def plant_duplicate_question(data: dict) -> None:
+    data["queries"]["again"] = data["queries"]["q3"].upper()
+    data["relevant_docs"]["again"] = ["c5"]
+
+
+def plant_good_and_bad(data: dict) -> None:
+    data["irrelevant_docs"]["q3"] = ["c3", "c4"]
+
+
+def plant_bad_chunk_answers(data: dict) -> None:
+    data["corpus"]["edit"] = edited(data["corpus"]["c3"])
+    data["irrelevant_docs"]["q3"] = ["edit"]
+
+
+def plant_two_chunks_answer(data: dict) -> None:
+    data["corpus"]["edit"] = edited(data["corpus"]["c3"])
+
+
+def plant_copied_question(data: dict) -> None:
+    data["queries"]["q3"] = " ".join(data["corpus"]["c3"].split()[3:9]) + "?"
+
+
+def plant_cut_question(data: dict) -> None:
+    data["queries"]["q3"] = "Where is the rest of ..."
+
+
+def plant_cut_chunk(data: dict) -> None:
+    data["corpus"]["c3"] = data["corpus"]["c3"].rstrip(".") + " " + WORDS[30][:5]
+
+
+def plant_foreign_question(data: dict) -> None:
+    english = ["When does the office open in the morning?", "Who can help me with my tax return this year?"]
+    for number in range(0, 40):
+        data["queries"][f"q{number}"] = f"{english[number % 2]} Asked by {WORDS[number + 900]} of the {WORDS[number]}."
+    data["queries"]["q3"] = "Wie lange werden die Unterlagen aufbewahrt, und wer darf sie einsehen?"
+
+
+def plant_foreign_chunk(data: dict) -> None:
+    for number in range(40):
+        data["corpus"][f"c{number}"] = f"The office of {sentence(number, 6)} is open for people in the morning."
+    data["corpus"]["c3"] = (
+        "Die Unterlagen werden zehn Jahre lang aufbewahrt und danach vernichtet, so will es das Gesetz."
+    )
+
+
+def plant_no_good_chunk(data: dict) -> None:
+    data["relevant_docs"]["q3"] = []
+
+
+PLANTS = {name.removeprefix("plant_").replace("_", "-"): plant for name, plant in globals().items() if "plant_" in name}
+FOR_A_PERSON = {"cut-chunk", "foreign-chunk"}
+OF_HELD_OUT_FILES = {"seen-question", "seen-answer", "nearly-seen-question", "nearly-seen-answer"}
+
+
+def test_every_check_is_planted_here():
+    assert set(PLANTS) | OF_HELD_OUT_FILES == {check.name for check in CHECKS}
+
+
+def test_clean_data_are_said_to_be_clean_and_are_written_as_they_are(tmp_path):
+    data = made_up(40)
+    result = prepare(write(tmp_path, data), "--out", tmp_path / "out", "--split", "100,0,0")
+    assert result.exit_code == 0, result.output
+    assert "nothing wrong found" in result.output
+    again = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert again.fingerprint == load_dataset(tmp_path / "data.json").fingerprint
+    assert not (tmp_path / "out" / "changes.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", PLANTS)
+def test_planted_fault_is_found_mended_and_gone(tmp_path, name):
+    data = made_up(40)
+    PLANTS[name](data)
+    source = write(tmp_path, data)
+    fixed = prepare(source, "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
+    assert fixed.exit_code == 0, fixed.output
+    assert f"({name})" in fixed.output
+    if name in FOR_A_PERSON:
+        return
+    assert name in {change["fault"] for change in changes(tmp_path / "out")}
+    again = prepare(tmp_path / "out" / "train.json", "--corpus", tmp_path / "out" / "corpus.json")
+    assert again.exit_code == 0
+    assert "nothing wrong found" in again.output, again.output
+
+
+def test_what_a_fix_does(tmp_path):
+    data = made_up(40)
+    plant_duplicate_chunk(data)
+    plant_good_and_bad(data)
+    plant_two_chunks_answer(data)
+    prepare(write(tmp_path, data), "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
+    mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert set(mended.relevant_docs["q3"]) == {"c3", "edit"}
+    assert set(mended.relevant_docs["q4"]) == {"c4", "c3", "edit"}  # the copy of c3 was good for it, so c3 is
+    assert mended.irrelevant_docs == {"q3": ("c4",)}
+    assert {"fault": "good-and-bad", "change": "drop bad mark", "query_id": "q3", "doc_id": "c3"}.items() <= (
+        next(change for change in changes(tmp_path / "out") if change["fault"] == "good-and-bad").items()
+    )
+
+
+def test_something_serious_keeps_the_files_from_being_written(tmp_path):
+    data = made_up(40)
+    plant_good_and_bad(data)
+    result = prepare(write(tmp_path, data), "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "SERIOUS" in result.output
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+
+
+@pytest.mark.parametrize(
+    ("name", "question", "answer"),
+    [
+        ("seen-question", "WHERE is {q}!", "Nothing of that kind is known here."),
+        ("nearly-seen-question", "Where  is {q}s ?", "Nothing of that kind is known here."),
+        ("seen-answer", "What else?", "{c}"),
+        ("nearly-seen-answer", "What else?", "{edited}"),
+    ],
+)
+def test_question_that_leaks_from_a_held_out_file_is_dropped(tmp_path, name, question, answer):
+    data = made_up(40)
+    chunk = data["corpus"]["c3"]
+    text = question.format(q=data["queries"]["q3"].removeprefix("Where is ").rstrip("?"))
+    held_out = {
+        "queries": {"t": text},
+        "corpus": {"a": answer.format(c=chunk, edited=edited(chunk))},
+        "relevant_docs": {"t": ["a"]},
+        "irrelevant_docs": {},
+    }
+    source, unseen = write(tmp_path, data), write(tmp_path, held_out, "test.json")
+    looked = prepare(source, "--held-out", unseen)
+    assert looked.exit_code == 1
+    assert f"1 {next(check.what for check in CHECKS if check.name == name)}" in looked.output
+    prepare(source, "--held-out", unseen, "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
+    assert "q3" not in load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json").queries
+
+
+def splits_of(folder: Path) -> dict[str, set[str]]:
+    files = {path.stem: path for path in folder.glob("*.json") if path.stem != "corpus"}
+    return {name: set(load_dataset(path, corpus=folder / "corpus.json").queries) for name, path in files.items()}
+
+
+def test_no_answer_and_no_document_is_in_two_splits(tmp_path):
+    data = made_up(80)
+    data["documents"] = {f"c{n}": f"page {n // 4}" for n in range(80)}
+    data["relevant_docs"]["q0"].append("c79")  # joins the first page and the last
+    result = prepare(write(tmp_path, data), "--out", tmp_path / "out", "--split", "60,20,20")
+    assert result.exit_code == 0, result.output
+    splits = splits_of(tmp_path / "out")
+    assert {name: len(queries) for name, queries in splits.items()} == {"train": 48, "validation": 16, "test": 16}
+    for queries in splits.values():
+        pages = {int(query.removeprefix("q")) // 4 for query in queries}
+        assert queries == {f"q{n}" for n in range(80) if n // 4 in pages}
+        assert (0 in pages) == (19 in pages)
+
+
+def test_near_duplicate_chunks_keep_their_questions_together(tmp_path):
+    data = made_up(40)
+    for number in range(0, 40, 2):
+        data["corpus"][f"c{number + 1}"] = edited(data["corpus"][f"c{number}"])
+        data["relevant_docs"][f"q{number}"] = [f"c{number}", f"c{number + 1}"]
+        data["relevant_docs"][f"q{number + 1}"] = [f"c{number + 1}"]
+    prepare(write(tmp_path, data), "--out", tmp_path / "out", "--split", "50,0,50")
+    splits = splits_of(tmp_path / "out")
+    assert {len(queries) for queries in splits.values()} == {20}
+    assert all(
+        ({f"q{n}", f"q{n + 1}"} <= splits["test"]) != ({f"q{n}", f"q{n + 1}"} <= splits["train"])
+        for n in range(0, 40, 2)
+    )
+
+
+def test_documents_may_come_from_a_file_of_their_own(tmp_path):
+    pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(40)}, "pages.json")
+    prepare(write(tmp_path, made_up(40)), "--documents", pages, "--out", tmp_path / "out", "--split", "50,0,50")
+    assert splits_of(tmp_path / "out")["test"] in ({f"q{n}" for n in range(s, 40, 2)} for s in (0, 1))
+
+
+def test_by_date_the_newest_are_tested_and_an_older_one_with_their_answer_is_left_out(tmp_path):
+    data = made_up(40)
+    data["dates"] = {f"q{n}": f"2026-{1 + n // 28:02}-{1 + n % 28:02}" for n in range(40)}
+    data["relevant_docs"]["q2"] = ["c39"]
+    result = prepare(write(tmp_path, data), "--by-date", "--out", tmp_path / "out", "--split", "50,25,25")
+    splits = splits_of(tmp_path / "out")
+    assert splits["test"] == {f"q{n}" for n in range(30, 40)}
+    assert splits["validation"] == {f"q{n}" for n in range(20, 30)}
+    assert splits["train"] == {f"q{n}" for n in range(20)} - {"q2"}
+    assert "left out: 1 questions" in result.output
+
+
+def test_by_date_without_dates_is_refused(tmp_path):
+    result = prepare(write(tmp_path, made_up(40)), "--by-date", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no date (ISO 8601) for 'q0' (first of 40, of 40)" in result.stderr
+
+
+def test_same_seed_same_splits(tmp_path):
+    source = write(tmp_path, made_up(40))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        prepare(source, "--out", tmp_path / name, "--seed", seed)
+    assert splits_of(tmp_path / "a") == splits_of(tmp_path / "b") != splits_of(tmp_path / "c")
+
+
+def test_questions_that_hang_together_cannot_be_parted(tmp_path):
+    data = made_up(10)
+    data["documents"] = {f"c{n}": "one page" for n in range(10)}
+    result = prepare(write(tmp_path, data), "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "10 of 10 hang together" in result.stderr
+
+
+def test_too_few_questions_are_said(tmp_path):
+    result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
+    assert "6 test questions: with fewer than 100" in result.output
+
+
+def test_what_does_not_fit_into_memory_streams_as_rows(tmp_path, monkeypatch):
+    lines = [
+        {"question": f"Where is {WORDS[-n - 1]} {WORDS[-n - 501]}?", "good": [sentence(n)], "bad": [sentence(n + 50)]}
+        for n in range(40)
+    ]
+    source = tmp_path / "rows.jsonl"
+    source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    prepare(source, "--out", tmp_path / "small", "--split", "50,0,50")
+    monkeypatch.setattr(parting, "_IN_MEMORY", 10)
+    result = prepare(source, "--out", tmp_path / "large", "--split", "50,0,50")
+    assert result.exit_code == 0, result.output
+    for split in ("train", "test"):
+        small = load_dataset(tmp_path / "small" / f"{split}.json", corpus=tmp_path / "small" / "corpus.json")
+        large = load_dataset(tmp_path / "large" / f"{split}.jsonl")
+        assert large.queries == small.queries
+        assert large.relevant_docs == small.relevant_docs
+        assert large.irrelevant_docs == small.irrelevant_docs
+
+
+def test_model_tells_a_bad_chunk_that_says_the_same_in_other_words(tmp_path, tiny_base_folder):
+    data = made_up(6)
+    data["corpus"] |= {
+        "good": "Logs are kept for a week.",
+        "same": "a week logs for . kept are Kept",
+        "other": "An invoice",
+    }
+    data["queries"]["q"] = "How long are logs kept?"
+    data["relevant_docs"]["q"], data["irrelevant_docs"]["q"] = ["good"], ["same", "other"]
+    result = CliRunner().invoke(main, ["prepare", str(write(tmp_path, data)), "--model", str(tiny_base_folder)])
+    assert "1 bad chunks that answer after all" in result.output, result.output
+    assert "q same: How long are logs kept?" in result.output
+
+
+@pytest.mark.parametrize("arguments", [["--split", "50,50"], ["--split", "80,10,20"], ["--split", "a,b,c"], ["--fix"]])
+def test_impossible_wishes_are_usage_errors(tmp_path, arguments):
+    assert prepare(write(tmp_path, made_up(10)), *arguments).exit_code == 2
+
+
+def test_an_existing_folder_is_left_alone(tmp_path):
+    (tmp_path / "out").mkdir()
+    result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "exists already" in result.stderr
