@@ -5,6 +5,7 @@
     ├── ModelFolderError         a base model or a tuned folder cannot be used
     ├── TrainingError            training cannot start, or cannot end, with a usable model
     ├── EvaluationError          two models cannot be compared on these questions
+    ├── GenerationError          a language model cannot be asked
     └── DeploymentError          a host's environment, settings or index cannot be read, or changed safely
 
 A bad argument of a function is a plain `ValueError`.
@@ -29,6 +30,10 @@ class TrainingError(EmbtuneError):
 
 class EvaluationError(EmbtuneError):
     """A comparison has no questions to stand on, a model gives unusable vectors, or the vector cache cannot be used."""
+
+
+class GenerationError(EmbtuneError):
+    """A language model's server cannot be used, or a prompt file cannot."""
 
 
 class DeploymentError(EmbtuneError):

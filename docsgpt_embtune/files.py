@@ -7,20 +7,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+PUBLIC = 0o644  # mkstemp's 0600 would lock out a container's own user
+PRIVATE = 0o600  # what users typed is nobody else's to read
 
-def write_text_atomically(path: Path, text: str) -> None:
+
+def write_text_atomically(path: Path, text: str, *, mode: int = PUBLIC) -> None:
     """Write UTF-8 beside the target, then rename, so that a reader never sees a part of it."""
-    write_bytes_atomically(path, text.encode("utf-8"))
+    write_bytes_atomically(path, text.encode("utf-8"), mode=mode)
 
 
-def write_bytes_atomically(path: Path, content: bytes) -> None:
+def write_bytes_atomically(path: Path, content: bytes, *, mode: int = PUBLIC) -> None:
     """Write beside the target, then rename, so that a reader never sees a part of it."""
-    with file_written_whole(path) as partial:
+    with file_written_whole(path, mode=mode) as partial:
         partial.write_bytes(content)
 
 
 @contextmanager
-def file_written_whole(path: Path) -> Iterator[Path]:
+def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
     """Yield an empty file beside `path` that takes its place when the block ends well."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
@@ -28,7 +31,7 @@ def file_written_whole(path: Path) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        partial.chmod(0o644)  # mkstemp's 0600 would lock out a container's own user
+        partial.chmod(mode)
         os.replace(partial, path)
     except BaseException:
         partial.unlink(missing_ok=True)

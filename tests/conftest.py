@@ -1,5 +1,6 @@
 """Tiny models, built here: no test downloads anything."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,18 @@ def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tuned"
     write_model_folder(other, tiny_base_folder, out, {"base": {"name": "tiny"}})
     return out
+
+
+@pytest.fixture(scope="session")
+def server():
+    """A real PostgreSQL with pgvector."""
+    pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
+    # Not below pytest's folder, which only its user may enter: PostgreSQL runs as another where that is root.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o755)
+        running = pgserver.get_server(Path(folder) / "data")
+        yield running
+        running.cleanup()
 
 
 def build_tiny_folder(folder: Path, *, seed: int, hidden_size: int = 32) -> Path:

@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, data, deploy, train
+from docsgpt_embtune.cli import check, data, deploy, gather, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,6 +17,9 @@ for command in (
     data.prepare,
     train.sample,
     train.train,
+    gather.chunks,
+    gather.harvest,
+    gather.synthesize,
     check.check,
     deploy.install,
     deploy.uninstall,

@@ -13,6 +13,7 @@ from typing import get_args
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.options import ReadOptions, RelevantDocs
 from docsgpt_embtune.data.offences import refuse
+from docsgpt_embtune.files import PUBLIC
 
 
 @dataclass(frozen=True)
@@ -124,17 +125,26 @@ def query_digest(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def save_dataset(dataset: RetrievalDataset, path: str | Path, *, corpus: str | Path | None = None) -> None:
+def save_dataset(
+    dataset: RetrievalDataset,
+    path: str | Path,
+    *,
+    corpus: str | Path | None = None,
+    mode: int = PUBLIC,
+    made_by: str = "",
+) -> None:
     """Write the explicit form, which no reader can misunderstand.
 
     Args:
         dataset: What to write.
         path: The questions and judgments, and the corpus with them unless `corpus` is given.
         corpus: Where the chunks go instead, to be shared by several splits.
+        mode: Permissions of the questions' file.
+        made_by: Where questions come from that no person asked; written for people, passed over by readers.
     """
     from docsgpt_embtune.data.formats.native import write_explicit
 
-    write_explicit(dataset, Path(path), None if corpus is None else Path(corpus))
+    write_explicit(dataset, Path(path), None if corpus is None else Path(corpus), mode=mode, made_by=made_by)
 
 
 def _refuse_blank(path: Path, key: str, texts: Mapping[str, str]) -> None:

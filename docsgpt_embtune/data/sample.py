@@ -7,15 +7,16 @@ however the text around it has moved.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib import resources
 from pathlib import Path
 
 from docsgpt_embtune.data.chunking import chunk_text
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.data.tokens import token_counter
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.training.base_models import BUNDLED, resolve_base
+from docsgpt_embtune.training.base_models import BUNDLED
 
 QUESTIONS = "python_reference_questions.json"
 SPLITS = ("train", "validation", "test")
@@ -64,7 +65,7 @@ def _without_shared_answers(splits: Mapping[str, RetrievalDataset]) -> dict[str,
 def _corpus() -> dict[str, str]:
     from pydoc_data.topics import topics
 
-    count_tokens = _token_counter()
+    count_tokens = token_counter(BUNDLED)
     return {
         f"{topic}-{number}": chunk
         for topic in _distinct_topics(topics)
@@ -72,15 +73,6 @@ def _corpus() -> dict[str, str]:
             chunk_text(topics[topic], count_tokens=count_tokens, max_tokens=MAX_TOKENS, min_tokens=MIN_TOKENS)
         )
     }
-
-
-def _token_counter() -> Callable[[str], int]:
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(resolve_base(BUNDLED).folder / "tokenizer.json"))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def _distinct_topics(topics: Mapping[str, str]) -> list[str]:

@@ -38,10 +38,8 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
         import psycopg
     except ImportError as error:
         raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
-    for prefix in ("postgresql+psycopg://", "postgresql+psycopg2://"):  # SQLAlchemy's spelling, as in POSTGRES_URI
-        uri = uri.replace(prefix, "postgresql://", 1)
     with _as_deployment_error("PostgreSQL"):
-        connection = psycopg.connect(uri, autocommit=True)
+        connection = psycopg.connect(libpq_uri(uri), autocommit=True)
     with connection:
         stores = [PgvectorStore(connection, *names) for names in _TABLES]
         found: list[ChunkStore] = [store for store in stores if store.exists()]
@@ -51,6 +49,13 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
                 "give the URI in PGVECTOR_CONNECTION_STRING, or POSTGRES_URI if that is not set"
             )
         yield found
+
+
+def libpq_uri(uri: str) -> str:
+    """Turn SQLAlchemy's spelling of a URI, as in POSTGRES_URI, into PostgreSQL's."""
+    for prefix in ("postgresql+psycopg://", "postgresql+psycopg2://"):
+        uri = uri.replace(prefix, "postgresql://", 1)
+    return uri
 
 
 class PgvectorStore:

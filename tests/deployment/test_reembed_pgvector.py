@@ -5,8 +5,6 @@ import json
 import random
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from docsgpt_embtune.errors import DeploymentError
 from ..conftest import build_tiny_folder
 from .conftest import CHUNKS
 
-pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
 
 NAMES = ("Backup", "Invoice", "Worker")
@@ -39,16 +36,6 @@ CREATE TABLE graph_nodes (
     name_embedding vector(32), UNIQUE (source_id, normalized_name)
 );
 """
-
-
-@pytest.fixture(scope="session")
-def server():
-    # Not below pytest's folder, which only its user may enter: PostgreSQL runs as another where that is root.
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)
-        running = pgserver.get_server(Path(folder) / "data")
-        yield running
-        running.cleanup()
 
 
 @pytest.fixture

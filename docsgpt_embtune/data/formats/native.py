@@ -12,7 +12,7 @@ from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import json_object, read_corpus, text_object
 from docsgpt_embtune.data.offences import refuse
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import PUBLIC, write_text_atomically
 
 Ids = dict[str, tuple[str, ...]]
 
@@ -40,9 +40,12 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
     )
 
 
-def write_explicit(content: DatasetContent, path: Path, corpus: Path | None = None) -> None:
+def write_explicit(
+    content: DatasetContent, path: Path, corpus: Path | None = None, *, mode: int = PUBLIC, made_by: str = ""
+) -> None:
     """Write the form that no reader can misunderstand, the corpus to a file of its own if that is named."""
-    document: dict[str, Any] = {"queries": dict(content.queries)}
+    document: dict[str, Any] = {"made_by": made_by} if made_by else {}
+    document["queries"] = dict(content.queries)
     if corpus is None:
         document["corpus"] = dict(content.corpus)
     else:
@@ -51,7 +54,7 @@ def write_explicit(content: DatasetContent, path: Path, corpus: Path | None = No
     document["irrelevant_docs"] = {query_id: list(ids) for query_id, ids in content.irrelevant_docs.items()}
     document |= {"dates": dict(content.dates)} if content.dates else {}
     document |= {"documents": dict(content.documents)} if content.documents else {}
-    _write_json(path, document)
+    _write_json(path, document, mode=mode)
 
 
 def write_article(content: DatasetContent, path: Path) -> None:
@@ -118,8 +121,8 @@ def _split_judgments(path: Path, judged: Ids, options: ReadOptions) -> tuple[Ids
     return {q: ids[:1] for q, ids in judged.items()}, {q: ids[1:] for q, ids in judged.items()}
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
+def _write_json(path: Path, content: Mapping[str, Any], *, mode: int = PUBLIC) -> None:
+    write_text_atomically(path, json.dumps(content, ensure_ascii=False, indent=1) + "\n", mode=mode)
 
 
 EXPLICIT = Format(

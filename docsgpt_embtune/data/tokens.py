@@ -1,0 +1,46 @@
+"""Counting tokens: as DocsGPT does, or as a model reads."""
+
+from collections.abc import Callable
+
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.training.base_models import resolve_base
+
+CL100K = "cl100k"
+
+
+def token_counter(name: str) -> Callable[[str], int]:
+    """Make the function that counts a text's tokens.
+
+    Args:
+        name: "cl100k", DocsGPT's own, or a base model: hub name, folder or "bundled".
+
+    Raises:
+        DatasetError: If tiktoken is missing, or its table can be neither found nor fetched.
+        ModelFolderError: If the model is not there, or has no tokenizer.json.
+    """
+    return _cl100k_counter() if name == CL100K else _model_counter(name)
+
+
+def _cl100k_counter() -> Callable[[str], int]:
+    try:
+        import tiktoken
+
+        encoding = tiktoken.get_encoding("cl100k_base")
+    except Exception as error:  # what requests raises where the table cannot be fetched
+        raise DatasetError(
+            f"{CL100K}: tiktoken or its table is not here ({type(error).__name__}); run pip install tiktoken, set "
+            "TIKTOKEN_CACHE_DIR, or count with a model's tokenizer: --tokenizer bundled"
+        ) from error
+    return lambda text: len(encoding.encode_ordinary(text))
+
+
+def _model_counter(name: str) -> Callable[[str], int]:
+    from tokenizers import Tokenizer
+
+    path = resolve_base(name).folder / "tokenizer.json"
+    if not path.is_file():
+        raise DatasetError(f"{path}: missing; give another model's tokenizer, or --tokenizer {CL100K}")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -1,0 +1,188 @@
+"""The chunks that a deployment searches: its stores as they are, or its documents cut as it would cut them."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.data.chunking import chunk_text
+from docsgpt_embtune.deployment.faiss_folder import find_index_folders, read_sidecar
+from docsgpt_embtune.errors import DatasetError, DeploymentError
+from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.sources.documents import find_documents, read_document
+from docsgpt_embtune.sources.postgres import read_only_database
+
+PGVECTOR_TABLE = "documents"
+QDRANT_COLLECTION = "docsgpt"  # DocsGPT's default of QDRANT_COLLECTION_NAME
+_SCROLLED_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk as a search would return it.
+
+    Attributes:
+        doc_id: Its id in the store; in front of it the source's, where stores number their chunks.
+        text: What is embedded.
+        document: The document that it was cut from; chunks of one document belong into one split.
+    """
+
+    doc_id: str
+    text: str
+    document: str
+
+
+def faiss_chunks(path: Path) -> Iterator[Chunk]:
+    """Read the chunks of an index folder, or of all of them below DocsGPT's `indexes`, in row order.
+
+    Raises:
+        DeploymentError: If there is no index, or one cannot be read.
+    """
+    for folder in find_index_folders(path):
+        sidecar = read_sidecar(folder)
+        for doc_id in sidecar.rows:
+            yield Chunk(doc_id, sidecar.texts[doc_id], _document(folder.name, sidecar.metadata[doc_id]))
+
+
+def pgvector_chunks(uri: str) -> Iterator[Chunk]:
+    """Stream the chunks of DocsGPT's pgvector table, over a connection that cannot write.
+
+    Raises:
+        DeploymentError: If the database cannot be reached, or has no such table.
+    """
+    with read_only_database(uri) as database:
+        if not {"text", "metadata", "source_id"} <= database.columns(PGVECTOR_TABLE):
+            raise DeploymentError(
+                f"PostgreSQL database {database.name!r} has no table {PGVECTOR_TABLE!r} of DocsGPT's; give the URI in "
+                "PGVECTOR_CONNECTION_STRING, or POSTGRES_URI if that is not set"
+            )
+        query = "SELECT id, text, metadata, source_id FROM documents ORDER BY id"
+        for row_id, text, metadata, source_id in database.rows(query):
+            yield Chunk(f"{source_id}/{row_id}", text, _document(source_id, metadata or {}))
+
+
+def qdrant_chunks(location: str, *, collection: str = QDRANT_COLLECTION, api_key: str | None = None) -> Iterator[Chunk]:
+    """Stream the chunks of DocsGPT's Qdrant collection, without their vectors.
+
+    Args:
+        location: The server's URL, or the folder of an embedded one (QDRANT_URL or QDRANT_PATH of the host).
+        collection: QDRANT_COLLECTION_NAME of the host.
+        api_key: QDRANT_API_KEY of the host.
+
+    Raises:
+        DeploymentError: If it cannot be reached, or has no such collection.
+    """
+    try:
+        from qdrant_client import QdrantClient
+    except ImportError as error:
+        raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
+    is_url = "://" in location
+    if not is_url and not Path(location).is_dir():
+        raise DeploymentError(f"Qdrant {location}: no such folder; give the server's http:// URL, or QDRANT_PATH")
+    try:
+        client = QdrantClient(url=location, api_key=api_key) if is_url else QdrantClient(path=location)
+        found = {description.name for description in client.get_collections().collections}
+    except Exception as error:  # the client lets through what each of its transports raises
+        raise DeploymentError(f"Qdrant {location}: {error or type(error).__name__}; check the URL and key") from error
+    try:
+        if collection not in found:
+            raise DeploymentError(
+                f"Qdrant {location}: no collection {collection!r} (it has {sorted(found)[:5]}); give --collection"
+            )
+        for point in _scroll(client, collection):
+            payload = point.payload or {}
+            metadata = payload.get("metadata") or {}
+            source_id = str(metadata.get("source_id", ""))
+            yield Chunk(str(point.id), payload.get("page_content") or "", _document(source_id, metadata))
+    finally:
+        client.close()
+
+
+def _scroll(client: Any, collection: str) -> Iterator[Any]:
+    offset = None
+    while True:
+        points, offset = client.scroll(
+            collection, limit=_SCROLLED_AT_ONCE, offset=offset, with_payload=True, with_vectors=False
+        )
+        yield from points
+        if offset is None:
+            return
+
+
+def document_chunks(
+    folder: Path, *, count_tokens: Callable[[str], int], max_tokens: int = 1250, min_tokens: int = 150
+) -> Iterator[Chunk]:
+    """Cut the documents of a folder as DocsGPT's `recursive` strategy does.
+
+    Args:
+        folder: Searched with its sub-folders for Markdown, text, reStructuredText and HTML.
+        count_tokens: Number of tokens in a text; DocsGPT counts in cl100k.
+        max_tokens: Upper bound of a chunk.
+        min_tokens: Size below which neighbouring pieces are merged.
+
+    Raises:
+        DatasetError: If the folder has no such document, or one cannot be read.
+    """
+    for path in find_documents(folder):
+        name = path.relative_to(folder).as_posix() if folder.is_dir() else path.name
+        pieces = chunk_text(
+            read_document(path), count_tokens=count_tokens, max_tokens=max_tokens, min_tokens=min_tokens
+        )
+        for number, piece in enumerate(pieces):
+            yield Chunk(f"{name}#{number}", piece, name)
+
+
+@dataclass(frozen=True)
+class SavedChunks:
+    """What was written.
+
+    Attributes:
+        chunks: How many.
+        documents: How many documents they come from.
+        blank: Chunks without text, which were left out: no question has them as its answer.
+        repeated: Chunks whose text an earlier one has; kept, as the host finds them, too.
+    """
+
+    chunks: int
+    documents: int
+    blank: int
+    repeated: int
+
+
+def save_chunks(chunks: Iterable[Chunk], out: Path, *, document_of: Path | None = None) -> SavedChunks:
+    """Write the corpus file {doc_id: text} and, beside it, which document each chunk is of.
+
+    Args:
+        chunks: With distinct ids.
+        out: The corpus file.
+        document_of: Where {doc_id: document} goes, if anywhere; a split by documents needs it.
+
+    Raises:
+        DatasetError: If there is no chunk with text, or two share an id.
+    """
+    corpus: dict[str, str] = {}
+    documents: dict[str, str] = {}
+    blank = 0
+    for chunk in chunks:
+        if not chunk.text.strip():
+            blank += 1
+            continue
+        if chunk.doc_id in corpus:
+            raise DatasetError(f"chunk id {chunk.doc_id!r} stands twice; read one source at a time")
+        corpus[chunk.doc_id] = chunk.text
+        documents[chunk.doc_id] = chunk.document
+    if not corpus:
+        raise DatasetError(f"no chunk with text in it ({blank} blank ones); nothing was written")
+    write_text_atomically(out, json.dumps(corpus, ensure_ascii=False, indent=1) + "\n")
+    if document_of is not None:
+        write_text_atomically(document_of, json.dumps(documents, ensure_ascii=False, indent=1) + "\n")
+    repeated = len(corpus) - len(Counter(corpus.values()))
+    return SavedChunks(len(corpus), len(set(documents.values())), blank, repeated)
+
+
+def _document(source_id: str, metadata: Any) -> str:
+    # DocsGPT's metadata: `source` is the path below the upload; older parsers wrote only a file name or a title.
+    name = next((str(metadata[key]) for key in ("source", "filename", "file_name", "title") if metadata.get(key)), "")
+    return f"{source_id}/{name}" if name else source_id

@@ -1,0 +1,164 @@
+"""Rated answers out of a DocsGPT: its PostgreSQL since 0.17, or an export of the MongoDB before.
+
+Read are the question, the texts that were retrieved for it, the thumb and the day: no user, no answer, no
+conversation's name. The thumb rates the answer; no release of DocsGPT rates a chunk.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.errors import DatasetError, DeploymentError
+from docsgpt_embtune.sources.postgres import ReadOnlyDatabase, read_only_database
+
+MESSAGES_TABLE = "conversation_messages"
+_NEEDED_COLUMNS = frozenset({"prompt", "sources", "feedback", "position", "timestamp"})
+
+
+@dataclass(frozen=True)
+class RatedAnswer:
+    """A question whose answer somebody rated.
+
+    Attributes:
+        question: What the user typed.
+        sources: What was retrieved, best first, each cut to its first 1000 characters by DocsGPT.
+        liked: The thumb.
+        is_first_turn: Later questions were rephrased before the search, by a text that is not kept.
+        asked_on: ISO date, empty where unknown.
+    """
+
+    question: str
+    sources: tuple[str, ...]
+    liked: bool
+    is_first_turn: bool
+    asked_on: str
+
+
+def postgres_answers(uri: str) -> Iterator[RatedAnswer]:
+    """Stream the rated answers of a database, oldest first, over a connection that cannot write.
+
+    Args:
+        uri: POSTGRES_URI of the host.
+
+    Raises:
+        DeploymentError: If the database cannot be reached, or is not DocsGPT's.
+
+    Source:
+        DocsGPT's application/storage/db/models.py and its migrations.
+    """
+    with read_only_database(uri) as database:
+        columns = database.columns(MESSAGES_TABLE)
+        if not columns >= _NEEDED_COLUMNS:
+            raise DeploymentError(
+                f"PostgreSQL database {database.name!r} has no table {MESSAGES_TABLE!r} of DocsGPT's (0.17 or later); "
+                "give the URI in POSTGRES_URI, or an export of the MongoDB: --mongo-export"
+            )
+        yield from _postgres_answers(database, has_status="status" in columns)
+
+
+def _postgres_answers(database: ReadOnlyDatabase, *, has_status: bool) -> Iterator[RatedAnswer]:
+    # Rows that came over from MongoDB say LIKE where PostgreSQL's own say like; `status` came with a later
+    # migration than the table.
+    query = (
+        "SELECT prompt, sources, lower(feedback->>'text') = 'like', position, timestamp::date::text "
+        "FROM conversation_messages "
+        "WHERE lower(feedback->>'text') IN ('like', 'dislike') AND prompt <> ''"
+    )
+    finished = " AND status = 'complete'" if has_status else ""
+    for prompt, sources, liked, position, asked_on in database.rows(
+        f"{query}{finished} ORDER BY timestamp, conversation_id, position"
+    ):
+        yield RatedAnswer(prompt, _texts(sources), liked, position == 0, asked_on)
+
+
+def mongo_answers(paths: Iterable[Path]) -> Iterator[RatedAnswer]:
+    """Read the rated answers of `mongoexport` files, of the collections `conversations` and `feedback`.
+
+    Until 0.12 a thumb lay in `feedback` and named its question only by its text: it gets the sources that a
+    conversation in the same export has for that question, and none where there is no such conversation.
+
+    Args:
+        paths: JSON arrays or one JSON object a line.
+
+    Raises:
+        DatasetError: If a file cannot be read, or holds no record of either collection.
+    """
+    asked: dict[str, RatedAnswer] = {}
+    loose_thumbs: list[RatedAnswer] = []
+    for path in paths:
+        known = 0
+        for record in _records(path):
+            turns, thumbs = list(_turns(record)), list(_loose_thumbs(record))
+            known += bool(turns or thumbs or "queries" in record)
+            loose_thumbs += thumbs
+            for answer, is_rated in turns:
+                asked.setdefault(answer.question.strip(), answer)
+                if is_rated:
+                    yield answer
+        if not known:
+            raise DatasetError(
+                f"{path}: neither conversations (with 'queries') nor feedback (with 'question' and 'feedback') in it; "
+                "export them with mongoexport --db docsgpt --collection conversations"
+            )
+    for thumb in loose_thumbs:
+        turn = asked.get(thumb.question.strip(), thumb)
+        yield RatedAnswer(thumb.question, turn.sources, thumb.liked, turn.is_first_turn, thumb.asked_on)
+
+
+def _turns(conversation: Mapping[str, Any]) -> Iterator[tuple[RatedAnswer, bool]]:
+    queries = conversation.get("queries")
+    for position, query in enumerate(queries if isinstance(queries, list) else []):
+        if not isinstance(query, dict) or not str(query.get("prompt") or "").strip():
+            continue
+        day = _day(query.get("timestamp") or conversation.get("date"))
+        liked = _liked(query.get("feedback"))
+        turn = RatedAnswer(str(query["prompt"]), _texts(query.get("sources")), bool(liked), position == 0, day)
+        yield turn, liked is not None
+
+
+def _loose_thumbs(record: Mapping[str, Any]) -> Iterator[RatedAnswer]:
+    liked = _liked(record.get("feedback"))
+    question = record.get("question")
+    if liked is not None and isinstance(question, str) and question.strip():
+        yield RatedAnswer(question, (), liked, True, _day(record.get("timestamp")))
+
+
+def _liked(feedback: Any) -> bool | None:
+    text = feedback.get("text") if isinstance(feedback, dict) else feedback
+    return {"like": True, "dislike": False}.get(str(text).lower())
+
+
+def _texts(sources: Any) -> tuple[str, ...]:
+    rows = sources if isinstance(sources, list) else []
+    found = (source.get("text") for source in rows if isinstance(source, dict))
+    return tuple(text for text in found if isinstance(text, str) and text.strip())
+
+
+def _day(date: Any) -> str:
+    """Take the day of what `mongoexport` makes of a date: {"$date": ISO text or {"$numberLong": milliseconds}}."""
+    if isinstance(date, dict):
+        date = date.get("$date")
+    if isinstance(date, dict):
+        try:
+            date = datetime.fromtimestamp(int(date["$numberLong"]) / 1000, UTC).isoformat()
+        except (KeyError, ValueError, TypeError, OverflowError):
+            return ""
+    return str(date or "")[:10]
+
+
+def _records(path: Path) -> Iterator[Mapping[str, Any]]:
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            start = file.read(1)
+            file.seek(0)
+            rows = json.load(file) if start == "[" else map(json.loads, filter(str.strip, file))
+            yield from (row for row in rows if isinstance(row, dict))
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # besides broken JSON, numbers too long and nesting too deep
+        raise DatasetError(f"{path}: neither a JSON array nor one JSON object a line ({error})") from error

@@ -1,0 +1,60 @@
+"""Documents as text: Markdown, plain text, reStructuredText and HTML.
+
+PDF, Office and the others are DocsGPT's to read: upload them, and take the chunks from its store instead.
+"""
+
+from pathlib import Path
+
+from docsgpt_embtune.errors import DatasetError
+
+_AS_IT_STANDS = (".md", ".mdx", ".txt", ".rst")
+_HTML = (".html", ".htm")
+
+
+def find_documents(folder: Path) -> list[Path]:
+    """List the documents below a folder, hidden ones left out, sorted by path; a file is its own list.
+
+    Raises:
+        DatasetError: If there is none that can be read here.
+    """
+    if folder.is_file():
+        return [folder]
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        and path.suffix.lower() in _AS_IT_STANDS + _HTML
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        raise DatasetError(
+            f"{folder}: no document in it that can be read here ({', '.join(_AS_IT_STANDS + _HTML)}); for other kinds "
+            "upload them to DocsGPT, and read its store: --indexes, --pgvector or --qdrant"
+        )
+    return found
+
+
+def read_document(path: Path) -> str:
+    """Read a document's text; of HTML what a reader sees.
+
+    Raises:
+        DatasetError: If it cannot be read, is not UTF-8, or is of another kind.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in _AS_IT_STANDS + _HTML:
+        raise DatasetError(f"{path}: a {suffix or 'file without a suffix'} is not read here; upload it to DocsGPT")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    return _visible_text(text) if suffix in _HTML else text
+
+
+def _visible_text(markup: str) -> str:
+    try:
+        from bs4 import BeautifulSoup
+    except ImportError as error:
+        raise DatasetError("HTML needs beautifulsoup4; run: pip install 'docsgpt-embtune[gather]'") from error
+    return str(BeautifulSoup(markup, "html.parser").get_text("\n"))  # as DocsGPT reads it, one line for each element

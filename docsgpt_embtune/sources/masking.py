@@ -1,0 +1,91 @@
+"""Take e-mail addresses, phone numbers and keys out of what users typed.
+
+Phone numbers are found by Google's libphonenumber, keys by Yelp's detect-secrets. For addresses a wide pattern is
+safer than the libraries tried: those pass over letters beyond ASCII and over hosts that no registry knows.
+Names of people are not found.
+"""
+
+import re
+from collections.abc import Sequence
+
+from docsgpt_embtune.errors import DatasetError
+
+EMAIL, PHONE, KEY = "[email]", "[phone]", "[key]"
+# National numbers look different everywhere; international ones (+49 …) are found whatever is in here.
+PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IN")
+_EMAIL = re.compile(r"[^\s@<>()\[\]{}\"',;:/\\]+@[^\s@<>()\[\]{}\"',;:/\\?!]*[^\W_]")
+_WORD_LIKE = re.compile(r"[\w.+=-]{16,}")
+# What tokens look like and neither words nor file names do: letters of both cases and digits in one long run.
+_RANDOM_RUN = re.compile(
+    r"(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
+)
+_DETECTORS = (
+    "ArtifactoryDetector",
+    "AWSKeyDetector",
+    "AzureStorageKeyDetector",
+    "BasicAuthDetector",
+    "CloudantDetector",
+    "DiscordBotTokenDetector",
+    "GitHubTokenDetector",
+    "GitLabTokenDetector",
+    "IbmCloudIamDetector",
+    "JwtTokenDetector",
+    "KeywordDetector",
+    "MailchimpDetector",
+    "NpmDetector",
+    "OpenAIDetector",
+    "PrivateKeyDetector",
+    "PypiTokenDetector",
+    "SendGridDetector",
+    "SlackDetector",
+    "SquareOAuthDetector",
+    "StripeDetector",
+    "TelegramBotTokenDetector",
+    "TwilioKeyDetector",
+)
+
+
+def mask(text: str, *, phone_regions: Sequence[str] = PHONE_REGIONS) -> str:
+    """Replace addresses, phone numbers and keys by `[email]`, `[phone]` and `[key]`.
+
+    It masks too much rather than too little: a long order number may be taken for a phone number.
+
+    Args:
+        text: Any text.
+        phone_regions: ISO codes of the countries whose national numbers are looked for.
+
+    Raises:
+        DatasetError: If the libraries are not installed.
+    """
+    text = _mask_keys(text)
+    text = _EMAIL.sub(EMAIL, text)
+    return _mask_phones(text, phone_regions)
+
+
+def _mask_keys(text: str) -> str:
+    try:
+        from detect_secrets.core.scan import scan_line
+        from detect_secrets.settings import transient_settings
+    except ImportError as error:
+        raise _missing("detect-secrets") from error
+    text = _WORD_LIKE.sub(lambda word: KEY if _RANDOM_RUN.search(word[0]) else word[0], text)
+    with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
+        secrets = {found.secret_value for line in text.splitlines() for found in scan_line(line)}
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, KEY)
+    return text
+
+
+def _mask_phones(text: str, regions: Sequence[str]) -> str:
+    try:
+        import phonenumbers
+    except ImportError as error:
+        raise _missing("phonenumbers") from error
+    for region in regions:
+        for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, region))):
+            text = text[: match.start] + PHONE + text[match.end :]
+    return text
+
+
+def _missing(package: str) -> DatasetError:
+    return DatasetError(f"{package} is needed to mask what users typed; run: pip install 'docsgpt-embtune[gather]'")

@@ -1,0 +1,77 @@
+"""A connection to DocsGPT's PostgreSQL that cannot change anything there."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+from docsgpt_embtune.deployment.pgvector_store import libpq_uri
+from docsgpt_embtune.errors import DeploymentError
+
+FETCHED_AT_ONCE = 1000  # rows: what is held of a table of any size
+
+
+class ReadOnlyDatabase:
+    """Reads rows of a database, in transactions that the server itself keeps from writing.
+
+    Args:
+        connection: A psycopg connection that is read-only and not in autocommit.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    @property
+    def name(self) -> str:
+        """The database's name."""
+        return str(self._connection.info.dbname)
+
+    def columns(self, table: str) -> frozenset[str]:
+        """Name the columns of a table, none if there is no such table."""
+        query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+        return frozenset(name for (name,) in self.rows(query, [table]))
+
+    def rows(self, query: LiteralString, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
+        """Run a query and stream what it finds.
+
+        Raises:
+            DeploymentError: If the server refuses it.
+        """
+        with _as_deployment_error(), self._connection.transaction():
+            with self._connection.cursor(name="embtune") as cursor:
+                cursor.itersize = FETCHED_AT_ONCE
+                cursor.execute(query, values)
+                yield from cursor
+
+
+@contextmanager
+def read_only_database(uri: str) -> Iterator[ReadOnlyDatabase]:
+    """Open a database for reading, as long as the context lasts.
+
+    Args:
+        uri: POSTGRES_URI or PGVECTOR_CONNECTION_STRING of the host. A password may come from PGPASSWORD or
+            ~/.pgpass instead, as for every PostgreSQL client.
+
+    Raises:
+        DeploymentError: If the database cannot be reached.
+    """
+    try:
+        import psycopg
+    except ImportError as error:
+        raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
+    with _as_deployment_error():
+        connection = psycopg.connect(libpq_uri(uri))
+    with connection:
+        connection.read_only = True
+        yield ReadOnlyDatabase(connection)
+
+
+@contextmanager
+def _as_deployment_error() -> Iterator[None]:
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise DeploymentError(
+            f"PostgreSQL: {' '.join(str(error).split())}; check the URI and its user's rights (nothing was changed)"
+        ) from error

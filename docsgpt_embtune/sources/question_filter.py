@@ -1,0 +1,52 @@
+"""What is wrong with a made-up question, as far as that can be seen without understanding it."""
+
+import re
+import unicodedata
+from collections import Counter
+
+LONGEST = 300  # characters; nobody types more into a search
+COPIED_WORDS = 5  # as many words in a row as stand in the chunk make a quotation
+_SHARE_OF_SCRIPT = 0.1
+# "the text" and its like, in the languages that documentation is mostly written in; the judge sees to the others.
+_NAMES_THE_TEXT = re.compile(
+    r"\b(?:this|the|above|following|given|provided)\s+(?:text|passage|excerpt|snippet|paragraph|chunk)\b"
+    r"|\b(?:according to|based on|mentioned in|described in|discussed in|stated in)\s+(?:this|the)\s+"
+    r"(?:document|article|section|author|documentation|guide|page)\b"
+    r"|\b(?:im|laut|dem|diesem|diesen|der|dieser)\s+(?:text|textabschnitt|abschnitt|auszug|absatz|passage)\b"
+    r"|\b(?:le|ce|du|au)\s+(?:texte|passage|extrait|paragraphe)\b"
+    r"|\b(?:el|este|del)\s+(?:texto|pasaje|fragmento|extracto|párrafo)\b"
+    r"|\b(?:il|questo|nel|dal)\s+(?:testo|brano|passaggio|paragrafo)\b"
+    r"|\b(?:o|este|no|do)\s+(?:texto|trecho|parágrafo)\b",
+    re.IGNORECASE,
+)
+
+
+def fault_of(question: str, chunk: str) -> str | None:
+    """Name what is wrong with a question to a chunk, or None.
+
+    Returns:
+        "empty", "too long", "names the text", "copied from its chunk" or "in another script".
+    """
+    if not any(character.isalnum() for character in question):
+        return "empty"
+    if len(question) > LONGEST:
+        return "too long"
+    if _NAMES_THE_TEXT.search(question):
+        return "names the text"
+    words = _words(question)
+    if len(words) >= COPIED_WORDS and f" {' '.join(words)} " in f" {' '.join(_words(chunk))} ":
+        return "copied from its chunk"
+    scripts = _scripts(chunk)
+    main = _scripts(question).most_common(1)
+    if main and scripts[main[0][0]] < _SHARE_OF_SCRIPT * scripts.total():
+        return "in another script"
+    return None
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
+def _scripts(text: str) -> Counter[str]:
+    # A letter's name begins with its script: LATIN SMALL LETTER A, CYRILLIC …, CJK UNIFIED IDEOGRAPH-…
+    return Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())

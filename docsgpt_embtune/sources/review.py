@@ -1,0 +1,209 @@
+"""The round trip to the person who knows: candidates out as a table, verdicts back as a dataset.
+
+CSV opens in every spreadsheet, JSONL in every script; the suffix decides. Only `verdict` has to be filled in: good,
+bad, or nothing for what cannot be told. The question may be mended and rows may be added for other chunks of the
+corpus, with `query_id`, `doc_id` and `verdict`.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import PRIVATE, write_text_atomically
+from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate
+
+COLUMNS = ("verdict", "question", "chunk", "weight", "why", "asked_on", "query_id", "doc_id")
+VERDICTS = ("good", "bad", "")
+MIN_WEIGHT = FIRST_SOURCE  # what one liked answer to a first question gives the first chunk behind it
+_RUNS_IN_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")  # a user's text must not become a formula
+
+
+def write_review(candidates: Iterable[Candidate], path: Path) -> None:
+    """Write candidates as CSV or JSONL, readable by their owner alone.
+
+    Raises:
+        DatasetError: If the suffix is neither.
+    """
+    rows = [{column: asdict(candidate)[column] for column in COLUMNS} for candidate in candidates]
+    if _is_csv(path):
+        table = io.StringIO()
+        writer = csv.DictWriter(table, COLUMNS)
+        writer.writeheader()
+        writer.writerows({column: _inert(value) for column, value in row.items()} for row in rows)
+        text = "\ufeff" + table.getvalue()  # without the mark, spreadsheets take UTF-8 for something else
+    else:
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_text_atomically(path, text, mode=PRIVATE)
+
+
+def read_review(path: Path) -> list[Candidate]:
+    """Read what came back.
+
+    Raises:
+        DatasetError: If it cannot be read, lacks a column, or has a verdict other than good, bad or nothing; names
+            the row.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+    rows = _csv_rows(path, text) if _is_csv(path) else _jsonl_rows(path, text)
+    return [_candidate(path, number, row) for number, row in rows]
+
+
+@dataclass(frozen=True)
+class ReviewedDataset:
+    """A dataset made of verdicts, and of ratings where they were let in.
+
+    Attributes:
+        dataset: Questions with at least one good chunk.
+        reviewed: How many of them a person has judged.
+        unreviewed: How many rest on ratings alone.
+        left_out: Questions without a good chunk.
+    """
+
+    dataset: RetrievalDataset
+    reviewed: int
+    unreviewed: int
+    left_out: int
+
+
+def dataset_from_candidates(
+    candidates: Iterable[Candidate],
+    corpus: Mapping[str, str],
+    *,
+    accept_unreviewed: bool = False,
+    min_weight: float = MIN_WEIGHT,
+    sources: tuple[str, ...] = (),
+) -> ReviewedDataset:
+    """Make a dataset of what a person said, and of ratings only where that is asked for.
+
+    Args:
+        candidates: With verdicts, or without.
+        corpus: The chunks: doc_id -> text.
+        accept_unreviewed: Whether a question that nobody has judged may rest on its ratings.
+        min_weight: What a chunk's ratings must reach to count as good then; they never make a chunk bad.
+        sources: Files it was made from, for messages.
+
+    Raises:
+        DatasetError: If a chunk is not in the corpus, a chunk is both good and bad for a question, or no question
+            is left.
+    """
+    by_question: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        if candidate.verdict and candidate.doc_id not in corpus:
+            raise DatasetError(
+                f"chunk {candidate.doc_id!r} of question {candidate.question!r} is not in the corpus; give the corpus "
+                "that was harvested with"
+            )
+        by_question.setdefault(candidate.query_id, []).append(candidate)
+    good: dict[str, tuple[str, ...]] = {}
+    bad: dict[str, tuple[str, ...]] = {}
+    reviewed = 0
+    for query_id, rows in by_question.items():
+        if any(row.verdict for row in rows):
+            good[query_id], bad[query_id] = _with_verdict(rows, "good"), _with_verdict(rows, "bad")
+            _refuse_contradiction(rows[0], good[query_id], bad[query_id])
+            reviewed += bool(good[query_id])
+        elif accept_unreviewed:
+            good[query_id] = tuple(row.doc_id for row in rows if row.weight >= min_weight and row.doc_id in corpus)
+    answered = [query_id for query_id, ids in good.items() if ids]
+    if not answered:
+        raise DatasetError(
+            f"none of {len(by_question)} questions has a good chunk; mark chunks as good in the column 'verdict'"
+            + ("" if accept_unreviewed else ", or let ratings count as they are: --accept-unreviewed")
+        )
+    dataset = RetrievalDataset(
+        queries={query_id: _question(by_question[query_id]) for query_id in answered},
+        corpus=corpus,
+        relevant_docs={query_id: good[query_id] for query_id in answered},
+        irrelevant_docs={query_id: bad[query_id] for query_id in answered if bad.get(query_id)},
+        sources=sources,
+        dates={query_id: day for query_id in answered if (day := by_question[query_id][0].asked_on)},
+    )
+    return ReviewedDataset(dataset, reviewed, len(answered) - reviewed, len(by_question) - len(answered))
+
+
+def _question(rows: Iterable[Candidate]) -> str:
+    return next((row.question for row in rows if row.question.strip()), "")
+
+
+def _with_verdict(rows: Iterable[Candidate], verdict: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(row.doc_id for row in rows if row.verdict == verdict))
+
+
+def _refuse_contradiction(row: Candidate, good: Iterable[str], bad: Iterable[str]) -> None:
+    both = set(good) & set(bad)
+    if both:
+        raise DatasetError(
+            f"chunk {min(both)!r} is marked both good and bad for {row.question!r}; keep one of the two rows"
+        )
+
+
+def _is_csv(path: Path) -> bool:
+    suffix = path.suffix.lower()
+    if suffix not in (".csv", ".jsonl"):
+        raise DatasetError(f"{path}: a review file ends in .csv or .jsonl, not in {suffix!r}")
+    return suffix == ".csv"
+
+
+def _inert(value: Any) -> Any:
+    # A quote is put before one's own leading quotes as well, so that taking one off is always right.
+    risky = isinstance(value, str) and value.startswith((*_RUNS_IN_SPREADSHEETS, "'"))
+    return f"'{value}" if risky else value
+
+
+def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)  # spreadsheets save with the comma of their country
+    csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    _require_columns(path, reader.fieldnames or ())
+    try:
+        return [
+            (reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise DatasetError(f"{path}: line {reader.line_num}: not CSV ({error})") from error
+
+
+def _jsonl_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:  # besides broken JSON, numbers too long and nesting too deep
+            raise DatasetError(f"{path}: line {number} is not JSON ({error})") from error
+        _require_columns(path, row if isinstance(row, dict) else ())
+        rows.append((number, row))
+    return rows
+
+
+def _require_columns(path: Path, found: Iterable[str]) -> None:
+    missing = {"verdict", "question", "query_id", "doc_id"} - set(found)
+    if missing:
+        raise DatasetError(f"{path}: has no column {sorted(missing)[0]!r}; keep the header that harvest wrote")
+
+
+def _candidate(path: Path, number: int, row: Mapping[str, Any]) -> Candidate:
+    values = {field.name: str(row.get(field.name) or "") for field in fields(Candidate)}
+    verdict = values["verdict"].strip().lower()
+    if verdict not in VERDICTS:
+        raise DatasetError(f"{path}: line {number}: verdict {values['verdict']!r} is neither good, bad nor empty")
+    try:
+        weight = float(values["weight"] or 0)
+    except ValueError as error:
+        raise DatasetError(f"{path}: line {number}: weight {values['weight']!r} is not a number") from error
+    texts = {name: value for name, value in values.items() if name not in ("verdict", "weight")}
+    return Candidate(**texts, weight=weight, verdict=verdict)

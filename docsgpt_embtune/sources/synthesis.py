@@ -1,0 +1,263 @@
+"""Questions for every chunk, made by a language model and judged by it blind.
+
+First each chunk is shown alone and questions are asked for. Then each question is put before its chunk and the
+chunks that a search takes for it, shuffled, and kept only if its own chunk is judged the best; the likeliest of those
+that do not answer becomes its bad chunk. Every answer is journaled, so the whole can be stopped anywhere.
+"""
+
+import statistics
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any
+
+from tqdm import tqdm
+
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.sources.answer_journal import AnswerJournal
+from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, Judgment, MadeQuestion, parse_questions
+from docsgpt_embtune.sources.language_model import LanguageModel, UnanswerableError
+from docsgpt_embtune.sources.prompts import Prompts
+from docsgpt_embtune.sources.question_filter import fault_of
+
+TIMED_CHUNKS = 3  # asked before the estimate, which is of their median
+CHARACTERS_PER_TOKEN = 4  # of English; a rough figure, for the estimate alone
+_TOKENS_PER_QUESTION = 30  # with the JSON around it
+
+Parser = Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What is still to be done.
+
+    Attributes:
+        chunks: Without questions yet.
+        requests: One for each of them, and one to judge the questions of every chunk.
+        input_tokens: About.
+        output_tokens: About.
+        seconds: At the pace of the timed chunks and the rate allowed.
+    """
+
+    chunks: int
+    requests: int
+    input_tokens: int
+    output_tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    """What came of it.
+
+    Attributes:
+        dataset: The questions that were kept, over the whole corpus.
+        kinds: Kind -> questions kept.
+        thrown_out: Reason -> questions.
+        unanswered: Chunk -> why the model gave nothing usable for it, or for judging its questions.
+    """
+
+    dataset: RetrievalDataset
+    kinds: Mapping[str, int]
+    thrown_out: Mapping[str, int]
+    unanswered: Mapping[str, str]
+
+
+class Synthesizer:
+    """Makes questions for a corpus.
+
+    Args:
+        corpus: The chunks: doc_id -> text.
+        model: Whom to ask.
+        journal: Answers of earlier runs, and where new ones go.
+        prompts: What to ask.
+        questions_per_chunk: Asked for; fewer are kept.
+        concurrency: Requests at a time.
+        requests_per_minute: What the model was told to keep to, for the estimate.
+    """
+
+    def __init__(
+        self,
+        corpus: Mapping[str, str],
+        model: LanguageModel,
+        journal: AnswerJournal,
+        prompts: Prompts,
+        *,
+        questions_per_chunk: int = 3,
+        concurrency: int = 4,
+        requests_per_minute: float | None = None,
+    ) -> None:
+        self._corpus = corpus
+        self._twins: dict[str, tuple[str, ...]] = _ids_by_text(corpus)
+        self._first_ids = {text: ids[0] for text, ids in self._twins.items()}
+        self._model = model
+        self._journal = journal
+        self._judge_prompt = prompts.judge
+        self._concurrency = concurrency
+        self._requests_per_minute = requests_per_minute
+        self._questions_per_chunk = questions_per_chunk
+        self._question_prompts = {
+            doc_id: prompts.questions.substitute(count=questions_per_chunk, passage=text)
+            for text, doc_id in self._first_ids.items()
+        }
+
+    def estimate(self) -> Estimate:
+        """Ask the first few chunks that have no questions yet, and reckon from them what the others take.
+
+        Raises:
+            GenerationError: If the server cannot be used.
+        """
+        seconds = []
+        for prompt in self._missing()[:TIMED_CHUNKS]:
+            started = time.perf_counter()
+            self._ask_all({prompt: parse_questions}, label="timing")
+            seconds.append(time.perf_counter() - started)
+        missing = self._missing()
+        judgments = self._expected_judgments(missing)
+        requests = len(missing) + len(judgments)
+        pace = statistics.median(seconds) / self._concurrency if seconds else 0.0
+        if self._requests_per_minute:
+            pace = max(pace, 60.0 / self._requests_per_minute)
+        return Estimate(
+            chunks=len(missing),
+            requests=requests,
+            input_tokens=(sum(map(len, missing)) + sum(judgments)) // CHARACTERS_PER_TOKEN,
+            output_tokens=requests * self._questions_per_chunk * _TOKENS_PER_QUESTION,
+            seconds=requests * pace,
+        )
+
+    def _expected_judgments(self, missing: Sequence[str]) -> list[int]:
+        """Return the length of each judgment still to be asked for: in characters, at most."""
+        if not missing:
+            judgments = self._judgments(self._made_questions(Counter()))
+            return [len(judgment.prompt) for judgment in judgments if judgment.prompt not in self._journal]
+        passages = min(MOST_PASSAGES, 1 + RIVALS * self._questions_per_chunk)
+        return [len(self._judge_prompt.template) + passages * len(text) for text in self._first_ids]
+
+    def run(self) -> Synthesis:
+        """Ask for what is missing, judge, and put the dataset together.
+
+        Raises:
+            GenerationError: If the server cannot be used, or no question is left; what was answered is kept.
+        """
+        unanswered = self._ask_all(dict.fromkeys(self._question_prompts.values(), parse_questions), label="questions")
+        without_questions = {
+            doc_id: unanswered[prompt] for doc_id, prompt in self._question_prompts.items() if prompt in unanswered
+        }
+        thrown_out: Counter[str] = Counter()
+        made = self._made_questions(thrown_out)
+        judgments = self._judgments(made)
+        unjudged = self._ask_judgments(judgments)
+        dataset, kinds = self._assemble(judgments, thrown_out)
+        if not len(dataset):
+            reasons = [f"{count} {reason}" for reason, count in thrown_out.items()]
+            reasons += list(without_questions.values())[:1]
+            raise GenerationError(
+                f"no question is left of {len(made)} to {len(self._corpus)} chunks ({', '.join(reasons)}); look at "
+                f"{self._journal.path}, and change the prompts (--write-prompts) or the model"
+            )
+        return Synthesis(dataset, kinds, thrown_out, without_questions | unjudged)
+
+    def _missing(self) -> list[str]:
+        return [prompt for prompt in self._question_prompts.values() if prompt not in self._journal]
+
+    def _ask_all(self, parsers: Mapping[str, Parser], label: str) -> dict[str, str]:
+        """Ask each prompt that has no answer yet; returns prompt -> why for those that get none."""
+        missing = {prompt: parse for prompt, parse in parsers.items() if prompt not in self._journal}
+        unanswered = {}
+        with (
+            ThreadPoolExecutor(self._concurrency) as pool,
+            tqdm(total=len(parsers), initial=len(parsers) - len(missing), desc=label, disable=None) as progress,
+        ):
+            asked = {pool.submit(self._ask, prompt, parse): prompt for prompt, parse in missing.items()}
+            try:
+                for future in as_completed(asked):
+                    try:
+                        future.result()
+                    except UnanswerableError as error:
+                        unanswered[asked[future]] = str(error)
+                    progress.update()
+            except BaseException:
+                self._model.stop()
+                pool.shutdown(cancel_futures=True)  # what is in flight is paid for: it is waited for, and kept
+                raise
+        return unanswered
+
+    def _ask(self, prompt: str, parse: Parser) -> None:
+        # Kept by the thread that asked, before it asks on: a crash costs no more than one answer for each thread.
+        self._journal.add(prompt, self._model.ask(prompt, parse))
+
+    def _made_questions(self, thrown_out: Counter[str]) -> list[MadeQuestion]:
+        """Read the questions out of the journal, in the corpus' order, without faulty and repeated ones."""
+        from docsgpt_embtune.evaluation.bm25 import english_tokens, plain_tokens
+
+        made = []
+        known: set[frozenset[str]] = set()
+        for doc_id, prompt in self._question_prompts.items():
+            for answer in self._journal[prompt] if prompt in self._journal else []:
+                question = MadeQuestion(answer["question"], answer["kind"], doc_id)
+                words = frozenset(english_tokens(question.text) or plain_tokens(question.text))
+                fault = fault_of(question.text, self._corpus[doc_id])
+                if fault or words in known:
+                    thrown_out[fault or "asked already"] += 1
+                    continue
+                known.add(words)
+                made.append(question)
+        return made
+
+    def _judgments(self, made: Sequence[MadeQuestion]) -> list[Judgment]:
+        from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+
+        if not made:
+            return []
+        queries = {str(number): question.text for number, question in enumerate(made)}
+        distinct = {doc_id: text for text, doc_id in self._first_ids.items()}
+        ranking = retrieve_bm25(RetrievalDataset(queries, distinct, {}), k=RIVALS + 1)
+        of_chunk: dict[str, list[tuple[MadeQuestion, list[str]]]] = defaultdict(list)
+        for question, rows in zip(made, ranking.nearest, strict=True):
+            found = [ranking.doc_ids[row] for row in rows[rows >= 0] if ranking.doc_ids[row] != question.doc_id]
+            of_chunk[question.doc_id].append((question, found[:RIVALS]))
+        return [
+            Judgment(self._judge_prompt, self._corpus, doc_id, [q for q, _ in asked], [rivals for _, rivals in asked])
+            for doc_id, asked in of_chunk.items()
+        ]
+
+    def _ask_judgments(self, judgments: Iterable[Judgment]) -> dict[str, str]:
+        unanswered = self._ask_all({judgment.prompt: judgment.parse for judgment in judgments}, label="judging")
+        return {judgment.doc_id: unanswered[judgment.prompt] for judgment in judgments if judgment.prompt in unanswered}
+
+    def _assemble(
+        self, judgments: Iterable[Judgment], thrown_out: Counter[str]
+    ) -> tuple[RetrievalDataset, Counter[str]]:
+        queries: dict[str, str] = {}
+        good: dict[str, tuple[str, ...]] = {}
+        bad: dict[str, tuple[str, ...]] = {}
+        kinds: Counter[str] = Counter()
+        for judgment in judgments:
+            if judgment.prompt not in self._journal:
+                thrown_out["not judged"] += len(judgment.questions)
+                continue
+            for question, verdict in zip(judgment.questions, self._journal[judgment.prompt], strict=True):
+                fault = judgment.fault_of(verdict)
+                if fault:
+                    thrown_out[fault] += 1
+                    continue
+                query_id = f"made-{query_digest(question.text)}"
+                queries[query_id] = question.text
+                answering = dict.fromkeys((question.doc_id, *judgment.answering(verdict)))
+                good[query_id] = tuple(twin for doc_id in answering for twin in self._twins[self._corpus[doc_id]])
+                near_miss = judgment.near_miss(question, verdict)
+                if near_miss:
+                    bad[query_id] = (near_miss,)
+                kinds[question.kind] += 1
+        return RetrievalDataset(queries, self._corpus, good, bad), kinds
+
+
+def _ids_by_text(corpus: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
+    ids = defaultdict(list)
+    for doc_id, text in corpus.items():
+        ids[text].append(doc_id)
+    return {text: tuple(found) for text, found in ids.items()}

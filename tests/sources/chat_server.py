@@ -1,0 +1,143 @@
+"""A small server of OpenAI's chat protocol on loopback, which answers and, where it is told to, misbehaves first."""
+
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+FAULTS = ("429", "429-dated", "500", "503", "slow", "cut", "no-json", "no-choices", "refusal", "prose", "half-json")
+REFUSAL = "I'm sorry, I cannot help with that."
+SLOW = 0.5  # seconds; the tests' clients wait for less
+_PASSAGE = re.compile(r"Passage:\n(.*)\Z", re.DOTALL)
+_LETTERED = re.compile(r"^\[([A-Z])\]\n(.*?)(?=\n\n\[[A-Z]\]\n|\n\nQuestions:)", re.DOTALL | re.MULTILINE)
+_QUESTION = re.compile(r"^(\d+)\. (.*)$", re.MULTILINE)
+
+
+class ChatServer(ThreadingHTTPServer):
+    """Makes the questions "Where is <first word>?" and judges them by that word.
+
+    Args:
+        faults: What goes wrong, in turn, before each distinct prompt is answered.
+        status: HTTP status instead of an answer, for all prompts.
+
+    Attributes:
+        never: A word; prompts with it are refused for ever.
+        tries: Prompt -> requests.
+        answered: Prompt -> answers.
+        keys: Authorization headers that came.
+    """
+
+    daemon_threads = True
+    request_queue_size = 64
+
+    def __init__(self, faults: Sequence[str] = (), status: int = 200) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.faults = tuple(faults)
+        self.status = status
+        self.never = "\0"
+        self.tries: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self.keys: set[str] = set()
+        self.lock = threading.Lock()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, *_: object) -> None:
+        """Say nothing: clients hang up on purpose."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: ChatServer
+
+    def do_POST(self) -> None:
+        request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompt = request["messages"][0]["content"]
+        with self.server.lock:
+            number = self.server.tries[prompt]
+            self.server.tries[prompt] += 1
+            self.server.keys.add(self.headers.get("Authorization", ""))
+        if self.server.status != 200:
+            self.reply("{}", status=self.server.status)
+        elif self.server.never in prompt:
+            self.misbehave("prose")
+        elif number < len(self.server.faults):
+            self.misbehave(self.server.faults[number])
+        else:
+            with self.server.lock:
+                self.server.answered[prompt] += 1
+            self.reply(completion(json.dumps(answer_to(prompt))))
+
+    def misbehave(self, fault: str) -> None:
+        if fault == "slow":
+            time.sleep(SLOW)
+        if fault in ("slow", "cut"):
+            self.close_connection = True
+        status, body, headers = {
+            "429": (429, "{}", {"Retry-After": "0.02"}),
+            "429-dated": (429, "{}", {"Retry-After": self.date_time_string()}),
+            "500": (500, "<h1>no</h1>", {}),
+            "503": (503, "", {}),
+            "slow": (500, "", {}),
+            "cut": (200, completion("{}")[:40], {"Content-Length": "4000"}),
+            "no-json": (200, "upstream connect error", {}),
+            "no-choices": (200, '{"object": "chat.completion", "choices": []}', {}),
+            "refusal": (200, completion(None), {}),
+            "prose": (200, completion(REFUSAL), {}),
+            "half-json": (200, completion('{"questions": [{"kind": "fact", "quest'), {}),
+        }[fault]
+        self.reply(body, status=status, headers=headers)
+
+    def reply(self, body: str, *, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in ({"Content-Length": str(len(body.encode()))} | dict(headers or {})).items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def completion(content: str | None) -> str:
+    return json.dumps(
+        {
+            "choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
+            "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+        }
+    )
+
+
+def answer_to(prompt: str) -> dict[str, object]:
+    passage = _PASSAGE.search(prompt)
+    if passage:
+        word = passage[1].split()[0]
+        kinds = ("how-to", "fact", "keywords")
+        texts = (f"Where is {word}?", f"{word} location", f"What does the text say about {word}?")
+        return {"questions": [{"kind": kind, "question": text} for kind, text in zip(kinds, texts, strict=True)]}
+    passages = dict(_LETTERED.findall(prompt))
+    verdicts = []
+    for number, question in _QUESTION.findall(prompt[prompt.rindex("\nQuestions:") :]):
+        found = [letter for letter, text in passages.items() if text.split()[0] in question]
+        best = found[0] if found else "none"
+        verdicts.append({"question": int(number), "best": best, "answered_by": found, "depends_on_passage": False})
+    return {"verdicts": verdicts}
+
+
+@contextmanager
+def running(faults: Sequence[str] = (), status: int = 200) -> Iterator[ChatServer]:
+    server = ChatServer(faults, status)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

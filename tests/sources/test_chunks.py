@@ -1,0 +1,154 @@
+"""Chunks out of real stores: FAISS folders, PostgreSQL with pgvector, an embedded Qdrant, and documents."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_corpus
+from docsgpt_embtune.errors import DatasetError, DeploymentError
+from docsgpt_embtune.sources.chunks import (
+    Chunk,
+    document_chunks,
+    faiss_chunks,
+    pgvector_chunks,
+    qdrant_chunks,
+    save_chunks,
+)
+
+from ..conftest import TEXTS
+from ..deployment.conftest import write_index_folder
+
+DOCUMENTS_TABLE = """
+CREATE EXTENSION IF NOT EXISTS vector;
+DROP TABLE IF EXISTS documents;
+CREATE TABLE documents (
+    id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vector(3), metadata JSONB, source_id TEXT NOT NULL,
+    created_at TIMESTAMP DEFAULT CURRENT_TIMESTAMP
+)
+"""
+
+
+def words(text):
+    return len(text.split())
+
+
+@pytest.fixture(scope="module")
+def tiny(tiny_base_folder):
+    from docsgpt_embtune.deployment.serving import load_serving_model
+
+    return load_serving_model(str(tiny_base_folder))
+
+
+@pytest.mark.parametrize("sidecars", [("json", "pkl"), ("pkl",)], ids=["since-0.19", "before"])
+def test_faiss_folders_are_read_whole(tmp_path, tiny, sidecars):
+    write_index_folder(tmp_path / "indexes" / "handbook", tiny, TEXTS, sidecars=sidecars)
+    found = list(faiss_chunks(tmp_path / "indexes"))
+    assert [chunk.text for chunk in found] == list(TEXTS)
+    assert found[0] == Chunk("chunk-0", TEXTS[0], "handbook/chunk-0.md")
+
+
+def test_pgvector_is_read_and_cannot_be_written(server):
+    psycopg = pytest.importorskip("psycopg")
+    uri = server.get_uri()
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(DOCUMENTS_TABLE)
+        for number, text in enumerate(TEXTS):
+            connection.execute(
+                "INSERT INTO documents (text, embedding, metadata, source_id) VALUES (%s, '[1,0,0]', %s, 'handbook')",
+                [text, json.dumps({"source": f"{number % 2}.md"})],
+            )
+    found = list(pgvector_chunks(uri.replace("postgresql://", "postgresql+psycopg://", 1)))
+    assert [chunk.text for chunk in found] == list(TEXTS)
+    assert found[1] == Chunk("handbook/2", TEXTS[1], "handbook/1.md")
+
+    from docsgpt_embtune.sources.postgres import read_only_database
+
+    with read_only_database(uri) as database, pytest.raises(DeploymentError, match="nothing was changed"):
+        list(database.rows("WITH gone AS (DELETE FROM documents RETURNING id) SELECT id FROM gone"))
+
+
+def test_database_without_the_table_is_refused(server):
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute("DROP TABLE IF EXISTS documents")
+    with pytest.raises(DeploymentError, match="no table 'documents'"):
+        list(pgvector_chunks(server.get_uri()))
+
+
+def test_qdrant_collection_is_read_over_several_pages(tmp_path, monkeypatch):
+    qdrant = pytest.importorskip("qdrant_client")
+    from docsgpt_embtune.sources import chunks
+
+    monkeypatch.setattr(chunks, "_SCROLLED_AT_ONCE", 2)
+    client = qdrant.QdrantClient(path=str(tmp_path / "qdrant"))
+    client.create_collection(
+        "docsgpt", vectors_config=qdrant.models.VectorParams(size=3, distance=qdrant.models.Distance.COSINE)
+    )
+    points = [
+        qdrant.models.PointStruct(
+            id=f"00000000-0000-0000-0000-00000000000{number}",
+            vector=[1.0, 0.0, 0.0],
+            payload={"page_content": text, "metadata": {"source_id": "handbook", "title": "Operations"}},
+        )
+        for number, text in enumerate(TEXTS)
+    ]
+    client.upsert("docsgpt", points)
+    client.close()
+    found = list(qdrant_chunks(str(tmp_path / "qdrant")))
+    assert {chunk.text for chunk in found} == set(TEXTS)
+    assert {chunk.document for chunk in found} == {"handbook/Operations"}
+    with pytest.raises(DeploymentError, match=r"no collection 'other' \(it has \['docsgpt'\]\)"):
+        list(qdrant_chunks(str(tmp_path / "qdrant"), collection="other"))
+    with pytest.raises(DeploymentError, match="no such folder"):
+        list(qdrant_chunks(str(tmp_path / "nowhere")))
+
+
+def test_documents_are_cut_by_size_and_keep_their_names(tmp_path):
+    (tmp_path / "guide").mkdir()
+    (tmp_path / "guide" / "backup.md").write_text("# Backup\n\n" + "It runs at night. " * 8, encoding="utf-8")
+    (tmp_path / "page.html").write_text("<h1>Logs</h1><script>no()</script><p>Kept for a week.</p>", encoding="utf-8")
+    (tmp_path / "scan.pdf").write_bytes(b"%PDF")
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "notes.txt").write_text("hidden", encoding="utf-8")
+    found = list(document_chunks(tmp_path, count_tokens=words, max_tokens=20, min_tokens=10))
+    assert [chunk.doc_id for chunk in found if chunk.document == "guide/backup.md"] == [
+        "guide/backup.md#0",
+        "guide/backup.md#1",
+        "guide/backup.md#2",
+    ]
+    assert [chunk.text for chunk in found if chunk.document == "page.html"] == ["Logs\nKept for a week."]
+    assert all(words(chunk.text) <= 20 for chunk in found)
+    assert {chunk.document for chunk in found} == {"guide/backup.md", "page.html"}
+
+
+def test_a_document_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"latin\.txt: not UTF-8 \(byte 2\)"):
+        list(document_chunks(tmp_path, count_tokens=words))
+    with pytest.raises(DatasetError, match="no document in it that can be read here"):
+        list(document_chunks(tmp_path / "nowhere", count_tokens=words))
+
+
+def test_saved_chunks_are_a_corpus_without_blanks(tmp_path):
+    chunks = [Chunk("a", "One.", "d"), Chunk("b", "  ", "d"), Chunk("c", "One.", "e")]
+    saved = save_chunks(chunks, tmp_path / "corpus.json", document_of=tmp_path / "document_of.json")
+    assert (saved.chunks, saved.documents, saved.blank, saved.repeated) == (2, 2, 1, 1)
+    assert load_corpus(tmp_path / "corpus.json") == {"a": "One.", "c": "One."}
+    assert json.loads((tmp_path / "document_of.json").read_text()) == {"a": "d", "c": "e"}
+    with pytest.raises(DatasetError, match="'a' stands twice"):
+        save_chunks([chunks[0], chunks[0]], tmp_path / "corpus.json")
+
+
+def test_command_counts_with_a_models_tokenizer(tmp_path, tiny_base_folder):
+    (tmp_path / "a.txt").write_text("Logs are rotated every night.\n\nPasswords are reset.", encoding="utf-8")
+    arguments = ["--documents", str(tmp_path), "--tokenizer", str(tiny_base_folder), "--max-tokens", "8"]
+    result = CliRunner().invoke(
+        main, ["chunks", *arguments, "--min-tokens", "1", "--out", str(tmp_path / "corpus.json")]
+    )
+    assert result.exit_code == 0, result.output
+    assert "2 chunks of 1 documents" in result.output
+    refused = CliRunner().invoke(main, ["chunks", "--out", str(tmp_path / "corpus.json")])
+    assert refused.exit_code == 2
+    assert "one of --indexes, --pgvector, --qdrant or --documents" in refused.output

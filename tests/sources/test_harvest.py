@@ -1,0 +1,170 @@
+"""From rated answers to candidates, to a person, and to a dataset."""
+
+import csv
+import dataclasses
+import stat
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.sources.candidates import Candidate, ChunksByText, find_candidates
+from docsgpt_embtune.sources.chunks import Chunk, save_chunks
+from docsgpt_embtune.sources.conversations import RatedAnswer
+from docsgpt_embtune.sources.review import dataset_from_candidates, read_review, write_review
+
+from ..conftest import TEXTS
+from .conftest import Turn, add_conversation
+
+CORPUS = {f"c{number}": text for number, text in enumerate(TEXTS)}
+QUESTION = "How long are logs kept?"
+
+
+def answer(question=QUESTION, shown=TEXTS[:2], *, liked=True, first=True, day="2026-03-01"):
+    return RatedAnswer(question, tuple(shown), liked, first, day)
+
+
+def candidates(*answers, suggested=0):
+    return find_candidates(answers, CORPUS, mask=str, suggested=suggested).candidates
+
+
+def weights(*answers):
+    return {candidate.doc_id: candidate.weight for candidate in candidates(*answers)}
+
+
+def test_a_like_speaks_most_for_the_first_chunk_and_less_after_a_first_turn():
+    assert weights(answer()) == {"c0": 0.5, "c1": 0.25}
+    assert weights(answer(first=False)) == {"c0": 0.25, "c1": 0.125}
+
+
+def test_the_same_question_adds_up_and_a_dislike_takes_back():
+    assert weights(answer(), answer("how long are  logs kept?")) == {"c0": 0.9, "c1": 0.5}
+    assert weights(answer(), answer(liked=False)) == {"c0": 0.0, "c1": 0.0}
+    assert weights(answer(liked=False)) == {"c0": 0.0, "c1": 0.0}
+
+
+def test_search_adds_the_chunk_that_was_not_shown():
+    found = candidates(answer(shown=TEXTS[3:4], liked=False), suggested=1)
+    assert [(candidate.doc_id, candidate.why) for candidate in found] == [
+        ("c3", "shown with 0 liked and 1 disliked answers"),
+        ("c0", "found by search"),
+    ]
+
+
+def test_questions_are_masked_before_anything_else_sees_them():
+    harvest = find_candidates([answer("mail ann@example.com")], CORPUS, mask=lambda text: text.replace("ann", "x"))
+    assert {candidate.question for candidate in harvest.candidates} == {"mail x@example.com"}
+
+
+def test_stored_sources_find_their_chunks():
+    long = "word " * 300
+    chunks = ChunksByText({"long": long, "short": "word word", "twin": "word  word", "other": "x"})
+    assert chunks.find(long[:1000]) == ["long"]
+    assert chunks.find("word\nword") == ["short", "twin"]
+    assert chunks.find("word") == []
+    harvest = find_candidates([answer(shown=[TEXTS[0], "of a source that was deleted"])], CORPUS, mask=str)
+    assert (harvest.sources, harvest.unknown_sources) == (2, 1)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_review_files_survive_the_round_trip(tmp_path, suffix):
+    awkward = ['=HYPERLINK("x")', "'quoted", '-1; two\nlines\u2028, "and" more', "Größe?"]
+    written = [Candidate(f"q{n}", text, "c0", TEXTS[0], 0.25, "why", "2026-03-01") for n, text in enumerate(awkward)]
+    path = tmp_path / f"review{suffix}"
+    write_review(written, path)
+    assert read_review(path) == written
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_spreadsheet_never_sees_a_formula(tmp_path):
+    write_review([Candidate("q", "=1+1", "c0", "@x", 0.5, "why", "")], tmp_path / "review.csv")
+    (row,) = csv.DictReader((tmp_path / "review.csv").read_text(encoding="utf-8-sig").splitlines())
+    assert (row["question"], row["chunk"]) == ("'=1+1", "'@x")
+
+
+def test_a_table_saved_with_semicolons_is_read(tmp_path):
+    path = tmp_path / "review.csv"
+    path.write_text("verdict;question;query_id;doc_id\nGood;Long, is it?;q;c0\n", encoding="utf-8-sig")
+    (found,) = read_review(path)
+    assert (found.verdict, found.question, found.weight) == ("good", "Long, is it?", 0.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("verdict,question,query_id,doc_id\nperhaps,a,q,c0\n", "line 2: verdict 'perhaps' is neither"),
+        ("question,query_id,doc_id\na,q,c0\n", "no column 'verdict'"),
+        ("", "no column"),
+        ("verdict,question,query_id,doc_id,weight\ngood,a,q,c0,x\n", "line 2: weight 'x'"),
+    ],
+    ids=["verdict", "column", "empty", "weight"],
+)
+def test_review_files_that_cannot_be_used_are_named(tmp_path, content, message):
+    path = tmp_path / "review.csv"
+    path.write_text(content)
+    with pytest.raises(DatasetError, match=message):
+        read_review(path)
+
+
+def judged(**verdicts):
+    rows = candidates(answer(), answer("Who restarts a worker?", TEXTS[1:2]))
+    return [dataclasses.replace(row, verdict=verdicts.get(row.doc_id, "")) for row in rows if row.question == QUESTION]
+
+
+def test_nothing_that_nobody_judged_becomes_a_dataset():
+    rows = candidates(answer())
+    with pytest.raises(DatasetError, match=r"none of 1 questions has a good chunk.*--accept-unreviewed"):
+        dataset_from_candidates(rows, CORPUS)
+    made = dataset_from_candidates(rows, CORPUS, accept_unreviewed=True)
+    assert (made.reviewed, made.unreviewed) == (0, 1)
+    assert list(made.dataset.dates.values()) == ["2026-03-01"]
+    assert list(made.dataset.relevant_docs.values()) == [("c0",)]
+    assert made.dataset.irrelevant_docs == {}
+
+
+def test_a_verdict_outweighs_every_thumb():
+    made = dataset_from_candidates(judged(c0="bad", c1="good"), CORPUS, accept_unreviewed=True)
+    (query_id,) = made.dataset.queries
+    assert (made.dataset.relevant_docs[query_id], made.dataset.irrelevant_docs[query_id]) == (("c1",), ("c0",))
+    assert (made.reviewed, made.unreviewed) == (1, 0)
+
+
+def test_verdicts_that_contradict_or_point_nowhere_are_refused():
+    rows = judged(c0="good")
+    with pytest.raises(DatasetError, match="'c0' is marked both good and bad"):
+        dataset_from_candidates([*rows, dataclasses.replace(rows[0], verdict="bad")], CORPUS)
+    with pytest.raises(DatasetError, match=r"'c9' of question .* is not in the corpus"):
+        dataset_from_candidates([*rows, dataclasses.replace(rows[0], doc_id="c9", verdict="bad")], CORPUS)
+
+
+def test_command_from_postgresql_through_a_review_to_a_dataset(tmp_path, conversations_uri):
+    add_conversation(conversations_uri, [Turn(f"{QUESTION} I am ann@example.com", TEXTS[:2], "like")])
+    corpus, review, out = tmp_path / "corpus.json", tmp_path / "review.csv", tmp_path / "train.json"
+    save_chunks([Chunk(doc_id, text, "guide.md") for doc_id, text in CORPUS.items()], corpus)
+
+    def run(*arguments):
+        return CliRunner().invoke(main, ["harvest", "--corpus", str(corpus), *map(str, arguments)])
+
+    source = ["--postgres", conversations_uri]
+    assert "write --review FILE" in run(*source, "--out", out, "--yes").output
+    assert "write --review FILE" in run(*source, "--out", out, "--review", review, "--yes").output
+    assert "names of people are not" in run(*source, "--review", review).output
+    assert not review.exists()
+    result = run(*source, "--review", review, "--yes")
+    assert result.exit_code == 0, result.output
+    text = review.read_text(encoding="utf-8-sig")
+    assert "[email]" in text
+    assert "ann@example.com" not in text
+    assert "user-4711" not in text
+    nobody_judged = run("--reviewed", review, "--out", out)
+    assert nobody_judged.exit_code == 2
+    assert not out.exists()
+
+    rows = [dataclasses.replace(row, verdict="good" if row.doc_id == "c0" else "bad") for row in read_review(review)]
+    write_review(rows, review)
+    assert run("--reviewed", review, "--out", out).exit_code == 0
+    (good,) = load_dataset(out).relevant_docs.values()
+    assert good == ("c0",)
+    assert stat.S_IMODE(out.stat().st_mode) == 0o600

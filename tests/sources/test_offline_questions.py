@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.sources.offline_questions import questions_from_generator, questions_from_headings
+
+from ..conftest import TEXTS
+
+CORPUS = {
+    "markdown": "Some lead-in.\n\n## Resetting your password\n\nOpen the account page.",
+    "underlined": "Backups at night\n================\n\nThey run.",
+    "sentence": "Logs are rotated every night. They are kept.",
+    "word": "Contents",
+    "again": "# Resetting your password\n\nAnother page.",
+}
+
+
+def test_headings_come_before_first_sentences_and_shared_ones_have_several_answers():
+    made = questions_from_headings(CORPUS)
+    by_question = {made.queries[query_id]: ids for query_id, ids in made.relevant_docs.items()}
+    assert by_question == {
+        "Resetting your password": ("markdown", "again"),
+        "Backups at night": ("underlined",),
+        "Logs are rotated every night": ("sentence",),
+    }
+
+
+def test_the_file_and_the_output_say_that_it_is_weaker(tmp_path):
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
+    out = tmp_path / "train.json"
+    result = CliRunner().invoke(
+        main, ["synthesize", "--offline", "--corpus", str(tmp_path / "corpus.json"), "--out", str(out)]
+    )
+    assert result.exit_code == 0, result.output
+    assert "weaker than questions of people" in result.output
+    assert "weaker" in json.loads(out.read_text())["made_by"]
+    assert all(query_id.startswith("offline-") for query_id in load_dataset(out).queries)
+
+
+def test_a_query_generator_is_asked_for_every_chunk(tmp_path, tiny_base_folder):
+    from transformers import AutoTokenizer, T5Config, T5ForConditionalGeneration
+
+    tokenizer = AutoTokenizer.from_pretrained(str(tiny_base_folder))
+    tokenizer.save_pretrained(tmp_path)
+    config = T5Config(
+        vocab_size=len(tokenizer),
+        d_model=16,
+        d_kv=8,
+        d_ff=16,
+        num_layers=1,
+        num_heads=2,
+        decoder_start_token_id=tokenizer.pad_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.sep_token_id,
+    )
+    T5ForConditionalGeneration(config).save_pretrained(tmp_path)
+    corpus = {str(number): text for number, text in enumerate(TEXTS)}
+    made = questions_from_generator(corpus, tmp_path, questions_per_chunk=2)
+    assert {doc_id for ids in made.relevant_docs.values() for doc_id in ids} == set(corpus)
+    assert made == questions_from_generator(corpus, tmp_path, questions_per_chunk=2)
+    with pytest.raises(ModelFolderError, match="no sequence-to-sequence model"):
+        questions_from_generator(corpus, tiny_base_folder)
+    with pytest.raises(ModelFolderError, match=r"no config\.json in it"):
+        questions_from_generator(corpus, tmp_path / "nowhere")

@@ -1,0 +1,211 @@
+"""Questions from a server that misbehaves on purpose: nothing lost, nothing asked twice."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.sources.answer_journal import AnswerJournal
+from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
+from docsgpt_embtune.sources.prompts import load_prompts
+from docsgpt_embtune.sources.synthesis import Synthesizer
+
+from .chat_server import FAULTS, REFUSAL, running
+
+CORPUS = {
+    f"c{number}": f"{word} is kept in the {place}, beside the other things that are not used in winter."
+    for number, (word, place) in enumerate(
+        [
+            ("Anchor", "boathouse"),
+            ("Bicycle", "shed"),
+            ("Candle", "drawer"),
+            ("Drill", "workshop"),
+            ("Easel", "attic"),
+            ("Fiddle", "music room"),
+        ]
+    )
+}
+
+
+def ask_for(corpus, journal_path, server, *, timeout=0.25, **settings):
+    with (
+        LanguageModel(server.url, "tiny", timeout=timeout, first_wait=0.001) as model,
+        AnswerJournal(journal_path, "tiny") as journal,
+    ):
+        return Synthesizer(corpus, model, journal, load_prompts(), **settings).run(), model.spent
+
+
+def test_every_chunk_has_its_questions_and_a_near_miss(tmp_path):
+    with running() as server:
+        made, spent = ask_for(CORPUS, tmp_path / "journal", server)
+    dataset = made.dataset
+    asked = {(dataset.queries[q], *ids) for q, ids in dataset.relevant_docs.items()}
+    words = [text.split()[0] for text in CORPUS.values()]
+    assert asked == {
+        (question, doc_id)
+        for doc_id, word in zip(CORPUS, words, strict=True)
+        for question in (f"Where is {word}?", f"{word} location")
+    }
+    assert all(set(ids).isdisjoint(dataset.relevant_docs[q]) for q, ids in dataset.irrelevant_docs.items())
+    assert dict(made.thrown_out) == {"names the text": 6}
+    assert dict(made.kinds) == {"how-to": 6, "fact": 6}
+    assert (spent.requests, spent.input_tokens, spent.output_tokens) == (12, 1200, 120)
+
+
+@pytest.mark.parametrize("faults", [FAULTS[:5], FAULTS[5:10], FAULTS[9:]], ids=["refused", "broken", "wrong"])
+def test_a_misbehaving_server_costs_nothing_but_requests(tmp_path, faults):
+    with running() as server:
+        expected, _ = ask_for(CORPUS, tmp_path / "calm", server)
+    with running(faults) as server:
+        made, _ = ask_for(CORPUS, tmp_path / "journal", server, concurrency=6)
+        assert made == expected
+        assert set(server.answered.values()) == {1}
+        again, spent = ask_for(CORPUS, tmp_path / "journal", server)
+    assert again == expected
+    assert spent.requests == 0
+
+
+def test_a_chunk_that_the_model_refuses_leaves_the_others_alone(tmp_path):
+    with running() as server:
+        server.never = "Candle"
+        made, spent = ask_for(CORPUS, tmp_path / "journal", server)
+        answered = {doc_id for ids in made.dataset.relevant_docs.values() for doc_id in ids}
+        assert made.unanswered == {"c2": f"no JSON in the answer: {REFUSAL!r}"}
+        assert answered == set(CORPUS) - {"c2"}
+        assert spent.requests == 5 + ANSWER_ATTEMPTS + 5
+        server.never = "\0"
+        again, _ = ask_for(CORPUS, tmp_path / "journal", server)
+    assert again.unanswered == {}
+    assert len(again.dataset) == 12
+
+
+def test_a_server_that_is_down_is_named_and_what_was_answered_is_kept(tmp_path):
+    path = tmp_path / "journal"
+    with running() as server:
+        ask_for({"c0": CORPUS["c0"]}, path, server)
+        kept = path.read_bytes()
+    with pytest.raises(GenerationError, match=r"127\.0\.0\.1.*8 attempts.*run the same command again"):
+        ask_for(CORPUS, path, server)
+    assert path.read_bytes() == kept
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_wrong_settings_are_not_tried_again(tmp_path, status):
+    with running(status=status) as server, pytest.raises(GenerationError, match=f"HTTP {status} for model 'tiny'"):
+        ask_for({"c0": CORPUS["c0"]}, tmp_path / "journal", server)
+    assert server.tries.total() == 1
+
+
+def test_one_text_under_two_ids_is_asked_once_and_both_answer(tmp_path):
+    with running() as server:
+        made, _ = ask_for({"c0": CORPUS["c0"], "copy": CORPUS["c0"], "c1": CORPUS["c1"]}, tmp_path / "j", server)
+    assert list(made.dataset.relevant_docs.values()) == [("c0", "copy")] * 2 + [("c1",)] * 2
+    assert server.answered.total() == 4
+
+
+def test_the_rate_is_kept(tmp_path):
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny", requests_per_minute=1200) as model,
+        AnswerJournal(tmp_path / "journal", "tiny") as journal,
+    ):
+        started = time.monotonic()
+        Synthesizer(CORPUS, model, journal, load_prompts(), concurrency=8).run()
+    assert time.monotonic() - started >= 11 * 60 / 1200
+
+
+def test_a_journal_that_was_cut_drops_its_tail_and_one_in_use_is_refused(tmp_path):
+    path = tmp_path / "journal"
+    with AnswerJournal(path, "tiny") as journal:
+        journal.add("a", [1])
+        journal.add("b", [2])
+        with pytest.raises(GenerationError, match="another run is writing it"):
+            AnswerJournal(path, "tiny")
+    os.truncate(path, path.stat().st_size - 3)
+    with AnswerJournal(path, "tiny") as journal:
+        assert "a" in journal
+        assert "b" not in journal
+        journal.add("b", [3])
+    with AnswerJournal(path, "tiny") as journal:
+        assert (journal["a"], journal["b"]) == ([1], [3])
+    with AnswerJournal(path, "another model") as journal:
+        assert "a" not in journal
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_nothing_is_lost_and_nothing_asked_twice(tmp_path):
+    corpus = {f"c{number}": f"Item{number} lies on shelf {number} of the store room." for number in range(40)}
+    (tmp_path / "corpus.json").write_text(json.dumps(corpus))
+    out = tmp_path / "train.json"
+    journal_path = tmp_path / "train.json.answers.jsonl"
+    with running(["429", "cut"]) as server:
+        command = [sys.executable, "-m", "docsgpt_embtune", "synthesize", "--yes", "--first-wait", "0.01"]
+        command += ["--corpus", str(tmp_path / "corpus.json"), "--out", str(out), "--concurrency", "4"]
+        command += ["--llm-base-url", server.url, "--llm-model", "tiny"]
+        environment = os.environ | {KEY_VARIABLE: "not-to-be-shown"}
+        for wanted in (7, 55):  # answers in the journal: among the questions, then among the judgments
+            child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env=environment)
+            while child.poll() is None and _lines(journal_path) < wanted:
+                time.sleep(0.005)
+            child.send_signal(signal.SIGKILL)
+            child.communicate()
+            assert child.returncode == -signal.SIGKILL
+            assert not out.exists()
+            kept = journal_path.read_bytes().rpartition(b"\n")[0].splitlines()
+            in_flight = server.answered.total() - len(kept)
+            assert 0 <= in_flight <= 2 * 4
+        result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
+        # An answer that was on its way when the process died is the only thing that can be asked for again.
+        assert server.answered.total() <= 80 + 2 * 4
+        assert server.keys == {"Bearer not-to-be-shown"}
+    keys = [json.loads(line)["key"] for line in journal_path.read_bytes().splitlines()]
+    assert len(keys) == len(set(keys)) == 80
+    dataset = load_dataset(out)
+    of_chunk = {doc_id: [] for doc_id in corpus}
+    for query_id, (doc_id,) in dataset.relevant_docs.items():
+        of_chunk[doc_id].append(dataset.queries[query_id])
+    assert of_chunk == {f"c{n}": [f"Where is Item{n}?", f"Item{n} location"] for n in range(40)}
+    assert "not-to-be-shown" not in result.stdout + result.stderr + out.read_text() + journal_path.read_text()
+
+
+def _lines(path):
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_command_estimates_asks_and_says_what_was_spent(tmp_path):
+    corpus, out = tmp_path / "corpus.json", tmp_path / "train.json"
+    corpus.write_text(json.dumps(CORPUS))
+    with running() as server:
+        arguments = ["synthesize", "--corpus", str(corpus), "--out", str(out)]
+        arguments += ["--llm-base-url", server.url, "--llm-model", "tiny", "--price-input", "1", "--price-output", "2"]
+        refused = CliRunner().invoke(main, arguments, input="n\n")
+        assert refused.exit_code == 1
+        assert "3 of 6 chunks have no questions yet: about 9 requests" in refused.output
+        assert not out.exists()
+        result = CliRunner().invoke(main, [*arguments, "--yes"])
+    assert result.exit_code == 0, result.output
+    assert "spent       9 requests, 900 input and 90 output tokens, 0.00 in money" in result.output
+    assert json.loads(out.read_text())["made_by"] == "the language model tiny"
+    assert len(load_dataset(out)) == 12
+
+
+def test_prompts_can_be_changed_and_are_checked(tmp_path):
+    result = CliRunner().invoke(main, ["synthesize", "--write-prompts", str(tmp_path)])
+    assert result.exit_code == 0
+    assert load_prompts(tmp_path).judge.template == load_prompts().judge.template
+    (tmp_path / "questions.txt").write_text("For $count coins, sing $passage; it costs $$5.")
+    assert load_prompts(tmp_path).questions.substitute(count=2, passage="x") == "For 2 coins, sing x; it costs $5."
+    (tmp_path / "questions.txt").write_text("Only $passage")
+    with pytest.raises(GenerationError, match=r"questions\.txt: has to hold \$count and \$passage"):
+        load_prompts(tmp_path)
+    with pytest.raises(GenerationError, match=r"neither questions\.txt nor judge\.txt"):
+        load_prompts(tmp_path / "nowhere")
