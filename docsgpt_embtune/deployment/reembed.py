@@ -116,17 +116,22 @@ def reembed(
     return pending
 
 
-def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
-    """Put back the vectors, and the `.env` line, that the last re-embedding replaced.
+def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
+    """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
+
+    Returns:
+        The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
         DeploymentError: If there is nothing to take back, or chunks were added since.
     """
-    settings: dict[str, str] = {}
-    for store in stores:
-        settings |= store.roll_back()
-    if environment is not None:
-        environment.take_back()
+    swapped = [store for store in stores if store.can_roll_back()]
+    taken_back = environment is not None and environment.take_back()
+    if not swapped and not taken_back:
+        raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
+    for store in swapped:  # after `.env`: what it named goes when it names it no more
+        store.roll_back()
+    return swapped
 
 
 def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path) -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder
 from docsgpt_embtune.training.base_models import resolve_base
 
@@ -62,6 +63,26 @@ def load_serving_model(name: str) -> ServingModel:
         str(folder), encode_kwargs={"batch_size": BATCH_SIZE}
     )
     return ServingModel(folder, fingerprint(folder), embeddings)
+
+
+def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vectors, where: str) -> None:
+    """Check vectors that were built against the model's own of the same texts.
+
+    Args:
+        doc_ids: What the rows are called, N.
+        stored: (N, D), as they were read back.
+        again: (N, D), embedded for the comparison.
+        where: What holds the vectors, and what to do with it, for the message.
+
+    Raises:
+        DeploymentError: If one differs, or is not finite, naming the first.
+    """
+    agreement = cosines(stored, again)
+    if len(doc_ids) and not agreement.min() >= SAME_VECTOR:
+        worst = int(agreement.argmin())
+        raise DeploymentError(
+            f"{where}: the vector of {doc_ids[worst]} is not the model's of its text (cosine {agreement[worst]:.4f})"
+        )
 
 
 def cosines(vectors: Vectors, others: Vectors) -> Vectors:

@@ -49,7 +49,7 @@ def test_rollback_brings_every_byte_back(index_folder, tuned, tmp_path):
     assert environment.path.read_bytes() == lines
     assert sorted(path.name for path in index_folder.iterdir()) == sorted(before)
     with pytest.raises(DeploymentError, match="no re-embedding to take back"):
-        store.roll_back()
+        steps.roll_back([store], environment)
 
 
 def test_second_run_has_nothing_to_do(index_folder, tuned):
@@ -115,7 +115,7 @@ def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tune
     steps.reembed([store], tuned)
     write_index_folder(index_folder, tuned, [*CHUNKS, "A chunk that came later."])
     with pytest.raises(DeploymentError, match="--model OLD_MODEL"):
-        store.roll_back()
+        steps.roll_back([store])
     steps.reembed([store], stock)
     assert search(index_folder, stock, "A chunk that came later.") == ["A chunk that came later."]
 

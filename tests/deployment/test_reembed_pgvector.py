@@ -125,7 +125,7 @@ def test_rollback_brings_everything_back(uri, stores, tuned):
     steps.roll_back(stores)
     assert dump(uri) == before
     with pytest.raises(DeploymentError, match="no re-embedding to take back"):
-        stores[0].roll_back()
+        steps.roll_back(stores)
 
 
 def test_new_width(uri, stores, tmp_path):
@@ -153,7 +153,7 @@ def test_rows_added_since_are_not_thrown_away_by_a_rollback(uri, stores, tuned):
     with psycopg.connect(uri, autocommit=True) as connection:
         add(connection, ["A chunk that came later."], tuned)
     with pytest.raises(DeploymentError, match="1 rows were added since"):
-        store.roll_back()
+        steps.roll_back([store])
     assert len(vectors(uri)) == len(CHUNKS) + 1
 
 
