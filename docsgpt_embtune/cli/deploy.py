@@ -148,9 +148,15 @@ def _stores(
         from docsgpt_embtune.deployment.milvus_collections import open_milvus
 
         stores.append(CollectionStore(opened(open_milvus(milvus, _secret(environment, "MILVUS_TOKEN"))), environment))
+    if pgvector is None and environment is not None and _names_postgres(environment):
+        click.echo("note: GraphRAG, if in use, has its entities' vectors in PostgreSQL: give --pgvector, too", err=True)
     if not stores:
         raise click.UsageError("say where the chunks are: --indexes, --pgvector, --qdrant or --milvus")
     return stores
+
+
+def _names_postgres(environment: Any) -> bool:
+    return any(environment.get(name) for name in ("PGVECTOR_CONNECTION_STRING", "POSTGRES_URI"))
 
 
 def _secret(environment: Any, name: str) -> str | None:

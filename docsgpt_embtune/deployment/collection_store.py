@@ -216,7 +216,7 @@ class CollectionStore:
             for start in range(0, len(missing), vector_journal.BLOCK):
                 block = self._collections.fetch(self._name, missing[start : start + vector_journal.BLOCK])
                 if block:
-                    self._collections.put(target, block, model.embed([entry.text for entry in block]))
+                    self._collections.put(target, block, model.embed_many([entry.text for entry in block]))
                 progress.update(len(block))
         return len(missing) + len(extra)
 

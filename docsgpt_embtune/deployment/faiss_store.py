@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
@@ -24,7 +23,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
 )
-from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
@@ -166,7 +165,7 @@ class FaissStore:
         require_vectors_of(rows, index_vectors(index, rows), again, f"{self._built} (delete it and run again)")
         _, found = index.search(again, 1)
         for row, nearest in zip(rows, found[:, 0], strict=True):
-            is_twin = np.allclose(index.reconstruct(int(nearest)), index.reconstruct(row), atol=1e-3)
+            is_twin = cosines(index_vectors(index, [nearest]), index_vectors(index, [row])).min() >= SAME_VECTOR
             if texts[nearest] != texts[row] and not is_twin:
                 raise DeploymentError(f"{self._built}: a search for chunk {row} finds chunk {nearest}")
 

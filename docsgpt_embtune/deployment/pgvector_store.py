@@ -197,7 +197,7 @@ class PgvectorStore:
                     [ids],
                     id_type=id_type,
                 )
-                vectors = model.embed([text for _, text in block])
+                vectors = model.embed_many([text for _, text in block])
                 self._execute(
                     "UPDATE {table} t SET {pending} = n.v::vector "
                     "FROM unnest(%s::{id_type}[], %s::text[]) AS n(id, v) WHERE t.id = n.id",

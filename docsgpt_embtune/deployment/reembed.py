@@ -73,14 +73,14 @@ def _estimate(texts: list[str], model: ServingModel) -> float:
     sample = [texts[position] for position in spread(len(texts), TIMED_ROUNDS * TIMED_CHUNKS)]
     if not sample:
         return 0.0
-    model.embed(sample[:1])  # the first call starts the threads
+    model.embed_many(sample[:1])  # the first call starts the threads
     rounds = [_seconds(sample[number::TIMED_ROUNDS], model) for number in range(TIMED_ROUNDS)]
     return statistics.median(rounds) / len(sample[::TIMED_ROUNDS]) * len(texts)
 
 
 def _seconds(texts: list[str], model: ServingModel) -> float:
     started = time.perf_counter()
-    model.embed(texts)
+    model.embed_many(texts)
     return time.perf_counter() - started
 
 

@@ -8,18 +8,20 @@ import uuid
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.milvus_collections import open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
-from docsgpt_embtune.deployment.serving import cosines, load_serving_model
+from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import build_tiny_folder
-from .conftest import CHUNKS
+from .conftest import CHUNKS, same_vectors
 
 SETTINGS = b"API_KEY=x\nEMBEDDINGS_NAME=/models/stock\nVECTOR_STORE=some"
 LATE = "A chunk that came in between."
@@ -28,6 +30,7 @@ LATE = "A chunk that came in between."
 class Qdrant:
     """What DocsGPT's QdrantStore does with its client."""
 
+    name = "qdrant"
     open = staticmethod(open_qdrant)
 
     def __init__(self, folder):
@@ -76,6 +79,7 @@ class Qdrant:
 class Milvus:
     """What DocsGPT's MilvusStore does with its client."""
 
+    name = "milvus"
     open = staticmethod(open_milvus)
 
     def __init__(self, folder):
@@ -176,7 +180,7 @@ def require_whole(dump, model, texts=CHUNKS):
     assert len(dump) == len(texts)
     assert stored == set(texts)
     own = model.embed([content.get("text") or content["page_content"] for content, _ in dump.values()])
-    assert cosines(np.array([vector for _, vector in dump.values()], dtype=np.float32), own).min() > 0.9999
+    assert same_vectors(np.array([vector for _, vector in dump.values()], dtype=np.float32), own)
 
 
 def test_every_chunk_is_embedded_anew_and_nothing_else_changes(database, opened, environment, tuned):
@@ -277,6 +281,25 @@ def test_second_process_is_refused(database, opened):
     with opened():
         second = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
     assert "DeploymentError: " in second.stderr.splitlines()[-1]
+
+
+def test_commands(database, environment, tuned):
+    option = f"--{database.name}"
+    stored = (option, database.location, "--env", str(environment.path))
+    model = ("--model", str(tuned.folder))
+
+    def embtune(*words):
+        result = CliRunner().invoke(main, words)
+        return result.exit_code, result.output
+
+    assert embtune("reembed", *model, *stored[:2])[0] == 2
+    assert "62 chunks, 61 different texts to embed" in embtune("reembed", *model, *stored, "--dry-run")[1]
+    assert "none of 62 sampled vectors was made by this model" in embtune("doctor", *model, *stored)[1]
+    assert embtune("reembed", *model, *stored)[0] == 0
+    assert embtune("doctor", *model, *stored)[0] == 0
+    assert "docsgpt_embtune_" in environment.path.read_text()
+    assert embtune("reembed", *stored, "--rollback")[0] == 0
+    assert environment.path.read_bytes() == SETTINGS
 
 
 CHILD = """
