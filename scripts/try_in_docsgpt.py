@@ -190,8 +190,8 @@ def show(stock: dict[str, int], tuned: dict[str, int], queries: Mapping[str, str
     print(f"the answer came nearer to the front for {nearer} questions, and farther from it for {farther}; the most:")
     to_the_front = [query_id for query_id in stock if tuned[query_id] == 1]
     for query_id in sorted(to_the_front, key=lambda query_id: -stock[query_id])[:5]:
-        before = stock[query_id] if stock[query_id] <= SEARCHED else f"beyond {SEARCHED}"
-        print(f"  rank {before} -> 1: {queries[query_id]}")
+        rank = str(stock[query_id]) if stock[query_id] <= SEARCHED else f"beyond {SEARCHED}"
+        print(f"  rank {rank} -> 1: {queries[query_id]}")
     print()
 
 
