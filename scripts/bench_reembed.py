@@ -1,9 +1,10 @@
 """Re-embedding a FAISS source against a stock re-upload, which embeds one chunk a call; side by side, medians.
 
-    python scripts/bench_reembed.py --chunks 20000 --words 40 --rounds 5
+    python scripts/bench_reembed.py --model models/tuned --chunks 20000 --words 120 --rounds 5 --whole
 
 A round embeds one slice of the source each way, in turns, so that a busy machine slows both alike; the ratio is of the
-two medians. With --whole the re-embedding of the whole source is run and timed, too.
+two medians. With --whole the re-embedding of the whole source is run and timed, too. The model has to be a tuned one
+for what DocsGPT is re-embedded with: others are computed in fp32 only.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from docsgpt_embtune.deployment.vector_journal import VectorJournal
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="bundled")
+    parser.add_argument("--model", required=True)
     parser.add_argument("--chunks", type=int, default=20_000, help="chunks of the source")
     parser.add_argument("--words", type=int, default=120, help="mean words of a chunk; they vary by half")
     parser.add_argument("--rounds", type=int, default=5)
@@ -33,6 +34,7 @@ def main() -> None:
     model = load_serving_model(arguments.model)
     chunks = make_chunks(arguments.chunks, arguments.words)
     model.embed(chunks[:8])
+    model.embed_many(chunks[:8])
     stock, ours = [], []
     for number in range(arguments.rounds):
         start = number * 9 * arguments.slice

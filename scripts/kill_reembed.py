@@ -1,11 +1,14 @@
 """Kill a re-embedding with SIGKILL at random moments, and see that the old vectors or the new are in force, whole.
 
-    python scripts/kill_reembed.py --stock bundled --tuned models/tuned --kills 100
-    python scripts/kill_reembed.py --stock bundled --tuned models/tuned --kills 100 --pgvector postgresql://…
+    python scripts/kill_reembed.py --store faiss --tuned models/tuned --kills 100
+    python scripts/kill_reembed.py --store pgvector --uri postgresql://… --tuned models/tuned --kills 100
+    python scripts/kill_reembed.py --store qdrant --tuned models/tuned --kills 100
+    python scripts/kill_reembed.py --store milvus --tuned models/tuned --kills 100 --disk /mnt/small
 
-Works on an index of its own, in a temporary folder or in a table `documents` that must not exist yet. After each kill
+Works on chunks of its own, in a temporary folder or in a table `documents` that must not exist yet. After each kill
 every stored vector is compared with the model's, and every text must be there once; after the last, one run finishes,
 and a rollback must bring the first state back. A run that finishes before it is killed is rolled back, too.
+With --disk, a small file system of its own (for PostgreSQL: the one its data are on), the disk is filled up at the end.
 """
 
 import argparse
@@ -16,9 +19,10 @@ import signal
 import sys
 import tempfile
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -26,13 +30,19 @@ import faiss
 import numpy as np
 
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
+from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
+from docsgpt_embtune.deployment.milvus_collections import open_milvus
+from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, load_serving_model
 from docsgpt_embtune.deployment.stores import ChunkStore
+from docsgpt_embtune.errors import DeploymentError
 
 Opener = Callable[[], AbstractContextManager[list[ChunkStore]]]
 
 CHUNKS = 200
+OLD, NEW, FAILED = 0, 10, 1  # how a process says which vectors it found
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE documents (id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vector({}), metadata JSONB,
@@ -43,102 +53,258 @@ CREATE TABLE documents (id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vec
 def main() -> None:
     """Kill, look, kill again."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--store", choices=["faiss", "pgvector", "qdrant", "milvus"], required=True)
+    parser.add_argument("--uri", help="of the PostgreSQL")
     parser.add_argument("--stock", default="bundled")
     parser.add_argument("--tuned", required=True)
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--pgvector", metavar="URI")
+    parser.add_argument("--disk", type=Path, help="a small file system of its own, to be filled up")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     vector_journal.BLOCK = 8  # many writes to be killed between
-    stock, tuned = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
+    models = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]
-    expected = {model.fingerprint: model.embed(texts) for model in (stock, tuned)}
-    draw = random.Random(arguments.seed)
-    outcomes: Counter[str] = Counter()
-    with deployment(arguments.pgvector, texts, expected[stock.fingerprint]) as opened:
-        with opened() as stores:
-            started = time.perf_counter()
-            reembed.reembed(stores, tuned)
-            whole = time.perf_counter() - started
-            reembed.roll_back(stores)
-        for _ in range(arguments.kills):
-            outcome = kill_one(opened, tuned, draw.uniform(0, 1.1 * whole))
-            with opened() as stores:
-                in_force = tuned if stores[0].is_on(tuned) else stock
-                check(stores[0], texts, expected[in_force.fingerprint])
-                if in_force is tuned:
-                    reembed.roll_back(stores)
-                    check(stores[0], texts, expected[stock.fingerprint])
-            outcomes[f"{outcome}, {'new' if in_force is tuned else 'old'} vectors in force"] += 1
-        with opened() as stores:
-            reembed.reembed(stores, tuned)
-            check(stores[0], texts, expected[tuned.fingerprint])
-            reembed.roll_back(stores)
-            check(stores[0], texts, expected[stock.fingerprint])
-    for outcome, count in sorted(outcomes.items()):
-        print(f"{count:4} x {outcome}")
-    print(f"{arguments.kills} runs: every one left all {CHUNKS} chunks whole; the last finished, and was rolled back")
+    with tempfile.TemporaryDirectory(dir=arguments.disk) as name:
+        environment = EnvironmentFile(Path(name) / ".env")
+        environment.path.write_text(f"EMBEDDINGS_NAME={models[0].folder}\n", encoding="utf-8")
+        with deployment(arguments.store, arguments.uri, Path(name), texts, models[0].embed(texts)) as opened:
+            trial = Trial(opened, environment, *models, texts)
+            for outcome, count in sorted(trial.kill(arguments.kills, random.Random(arguments.seed)).items()):
+                print(f"{count:4} x {outcome}")
+            print(
+                f"{arguments.kills} runs: all {CHUNKS} chunks whole after each; the last finished, and was taken back"
+            )
+            if arguments.disk:
+                trial.fill_up(arguments.disk)
+                print("full disk: said so, all chunks whole; with room again the next run finished and was rolled back")
+
+
+class Trial:
+    """One deployment that is re-embedded, and looked at, in processes that can be killed.
+
+    Args:
+        opened: Opens the store; each process opens it for itself, and this one never does.
+        environment: The deployment's `.env`.
+        stock: What the chunks are embedded with.
+        tuned: What they are re-embedded with.
+        texts: The chunks.
+    """
+
+    def __init__(
+        self, opened: Opener, environment: EnvironmentFile, stock: ServingModel, tuned: ServingModel, texts: list[str]
+    ) -> None:
+        self.opened = opened
+        self.environment = environment
+        self.stock = stock
+        self.tuned = tuned
+        self.expected = {
+            model.fingerprint: dict(zip(texts, model.embed(texts), strict=True)) for model in (stock, tuned)
+        }
+
+    def kill(self, kills: int, draw: random.Random) -> Counter[str]:
+        """Kill re-embeddings at random moments, look after each, and count what was found."""
+        started = time.perf_counter()
+        require(in_process(self.reembed) == OLD, "a re-embedding that nobody kills")
+        whole = time.perf_counter() - started
+        require(in_process(self.look) == NEW, "the new vectors after it")
+        outcomes: Counter[str] = Counter()
+        for _ in range(kills):
+            status = in_process(self.reembed, kill_after=draw.uniform(0, 1.1 * whole))
+            require(status != FAILED, "the re-embedding")
+            found = in_process(self.look)
+            require(found in (OLD, NEW), "the store after a kill")
+            ended = "finished first" if status == OLD else "killed"
+            outcomes[f"{ended}, {'new' if found == NEW else 'old'} vectors in force"] += 1
+        require(in_process(self.reembed) == OLD, "the run after the last kill")
+        require(in_process(self.look) == NEW, "the new vectors after the last kill")
+        require(in_process(self.look) == OLD, "the old vectors after the last rollback")
+        return outcomes
+
+    def fill_up(self, disk: Path) -> None:
+        """Re-embed on a disk that gets full, then with room again."""
+        ballast = disk / "ballast"
+        ballast.touch()
+        room = 4 * self.tuned.dimension * CHUNKS // 2  # for half of the vectors
+        with ballast.open("ab") as file:
+            os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
+        require(in_process(self.reembed_on_full_disk) == OLD, "a clear error on a full disk")
+        ballast.unlink()
+        require(in_process(self.look) == OLD, "the old vectors after a full disk")
+        require(in_process(self.reembed) == OLD, "the run with room again")
+        require(in_process(self.look) == NEW, "the new vectors with room again")
+
+    def reembed(self) -> int:
+        """Re-embed the store."""
+        with self.opened() as stores:
+            reembed.reembed(stores, self.tuned, self.environment)
+        return OLD
+
+    def reembed_on_full_disk(self) -> int:
+        """Re-embed, and see that it ends with a line that a user can read."""
+        try:
+            self.reembed()
+        except DeploymentError as error:
+            require("old vectors are in force" in str(error), f"a message that says what is in force: {error}")
+            return OLD
+        return FAILED
+
+    def look(self) -> int:
+        """Check every chunk; roll new vectors back, and check again."""
+        with self.opened() as stores:
+            if not stores[0].is_on(self.tuned):
+                self.check(stores[0], self.stock)
+                return OLD
+            self.check(stores[0], self.tuned)
+            reembed.roll_back(stores, self.environment)
+        with self.opened() as stores:
+            self.check(stores[0], self.stock)
+        return NEW
+
+    def check(self, store: ChunkStore, model: ServingModel) -> None:
+        """Stop unless every chunk is there once, with this model's vector."""
+        expected = self.expected[model.fingerprint]
+        found = store.sample(2 * CHUNKS)
+        require(sorted(found.texts) == sorted(expected), f"{len(found.texts)} chunks in {store.label}")
+        agreement = cosines(found.vectors, np.array([expected[text] for text in found.texts]))
+        require(agreement.min() >= SAME_VECTOR, f"a vector in {store.label} (cosine {agreement.min():.4f})")
+
+
+def in_process(work: Callable[[], int], kill_after: float | None = None) -> int:
+    """Run something in a forked process, and kill it after some seconds; return its exit status, -9 if killed."""
+    child = os.fork()
+    if child == 0:
+        status = FAILED
+        try:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+            status = work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", flush=True)
+        finally:
+            os._exit(status)
+    if kill_after is not None:
+        time.sleep(kill_after)
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status)
+
+
+def require(holds: object, what: str) -> None:
+    """Stop where something is not as it must be."""
+    if not holds:
+        sys.exit(f"FAILED: {what}")
+
+
+def free_bytes(disk: Path) -> int:
+    """Return what is free on a file system for anybody."""
+    status = os.statvfs(disk)
+    return status.f_bavail * status.f_frsize
 
 
 @contextmanager
-def deployment(uri: str | None, texts: list[str], vectors: np.ndarray) -> Iterator[Opener]:
-    """Make a store with these chunks; yields what opens it anew, as each process must for itself."""
-    if uri is None:
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
-            index = faiss.IndexFlatL2(vectors.shape[1])
-            index.add(vectors)
-            faiss.write_index(index, str(folder / "index.faiss"))
-            documents = {f"chunk-{row}": {"page_content": text, "metadata": {}} for row, text in enumerate(texts)}
-            rows = {str(row): doc_id for row, doc_id in enumerate(documents)}
-            content = {"version": 1, "documents": documents, "index_to_docstore_id": rows}
-            (folder / "index.json").write_text(json.dumps(content), encoding="utf-8")
+def deployment(store: str, uri: str | None, folder: Path, texts: list[str], vectors: Vectors) -> Iterator[Opener]:
+    """Make a store with these chunks; yields what opens it."""
+    if store == "pgvector":
+        if uri is None:
+            sys.exit("pgvector needs --uri")
+        with pgvector_deployment(uri, texts, vectors) as opened:
+            yield opened
+    elif store == "faiss":
+        write_index_folder(folder / "source", texts, vectors)
+        yield lambda: nullcontext([FaissStore(folder / "source")])
+    else:
+        filled = in_process(lambda: fill_collection(store, folder, texts, vectors))
+        require(filled == OLD, f"a {store} to begin with")
+        yield lambda: open_collection(store, folder)
 
-            @contextmanager
-            def open_folder() -> Iterator[list[ChunkStore]]:
-                yield [FaissStore(folder)]
 
-            yield open_folder
-        return
+def write_index_folder(folder: Path, texts: list[str], vectors: Vectors) -> None:
+    """Write index.faiss and index.json."""
+    folder.mkdir()
+    index = faiss.IndexFlatL2(vectors.shape[1])
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "index.faiss"))
+    documents = {f"chunk-{row}": {"page_content": text, "metadata": {}} for row, text in enumerate(texts)}
+    rows = {str(row): doc_id for row, doc_id in enumerate(documents)}
+    content = {"version": 1, "documents": documents, "index_to_docstore_id": rows}
+    (folder / "index.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+@contextmanager
+def pgvector_deployment(uri: str, texts: list[str], vectors: Vectors) -> Iterator[Opener]:
+    """Make the table `documents`, and drop it in the end."""
     import psycopg
 
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(SCHEMA.format(vectors.shape[1]))
-        try:
-            for text, vector in zip(texts, vectors, strict=True):
-                row = [text, json.dumps(vector.tolist())]
-                connection.execute("INSERT INTO documents (text, embedding, source_id) VALUES (%s, %s, 's')", row)
-            yield lambda: pgvector_store.pgvector_stores(uri)
-        finally:
+        for text, vector in zip(texts, vectors, strict=True):
+            row = [text, json.dumps(vector.tolist())]
+            connection.execute("INSERT INTO documents (text, embedding, source_id) VALUES (%s, %s, 's')", row)
+    try:
+        yield lambda: pgvector_store.pgvector_stores(uri)
+    finally:
+        with psycopg.connect(uri, autocommit=True) as connection:
             connection.execute("DROP TABLE documents")
 
 
-def kill_one(opened: Opener, model: ServingModel, after: float) -> str:
-    """Re-embed in a forked process and kill it after some seconds."""
-    child = os.fork()
-    if child == 0:
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            with opened() as stores:
-                reembed.reembed(stores, model)
-        finally:
-            os._exit(0)
-    time.sleep(after)
-    os.kill(child, signal.SIGKILL)
-    _, status = os.waitpid(child, 0)
-    return "killed" if os.WIFSIGNALED(status) else "finished first"
+@contextmanager
+def open_collection(store: str, folder: Path) -> Iterator[list[ChunkStore]]:
+    """Open the embedded database."""
+    with open_database(store, folder) as collections:
+        yield [CollectionStore(collections, EnvironmentFile(folder / ".env"))]
 
 
-def check(store: ChunkStore, texts: list[str], expected: np.ndarray) -> None:
-    """Stop unless every chunk is there once, with its vector."""
-    found = store.sample(2 * len(texts))
-    if sorted(found.texts) != sorted(texts):
-        sys.exit(f"FAILED: {len(found.texts)} chunks in {store.label}, expected {len(texts)}")
-    by_text = dict(zip(texts, expected, strict=True))
-    agreement = cosines(found.vectors, np.array([by_text[text] for text in found.texts]))
-    if not agreement.min() >= SAME_VECTOR:
-        sys.exit(f"FAILED: a vector in {store.label} is not its text's (cosine {agreement.min():.4f})")
+def open_database(store: str, folder: Path) -> AbstractContextManager[Collections]:
+    """Open the embedded Qdrant or Milvus."""
+    return open_qdrant(location(store, folder)) if store == "qdrant" else open_milvus(location(store, folder))
+
+
+def location(store: str, folder: Path) -> str:
+    """Return the embedded database's folder or file."""
+    return str(folder / f"{store}.db")  # the ending by which Milvus knows a file from a server
+
+
+def fill_collection(store: str, folder: Path, texts: list[str], vectors: Vectors) -> int:
+    """Make DocsGPT's collection."""
+    (make_qdrant if store == "qdrant" else make_milvus)(location(store, folder), vectors.shape[1])
+    doc_ids = [str(uuid.uuid4()) for _ in texts]
+    payloads = [{"page_content": text, "metadata": {"source_id": "s"}} for text in texts]
+    rows = [
+        {"id": doc_id, "text": text, "source_id": "s", "metadata": {}}
+        for doc_id, text in zip(doc_ids, texts, strict=True)
+    ]
+    contents = payloads if store == "qdrant" else rows
+    entries = [Entry(*parts) for parts in zip(doc_ids, texts, contents, strict=True)]
+    with open_database(store, folder) as collections:
+        collections.put("docsgpt", entries, vectors)
+    return OLD
+
+
+def make_qdrant(location: str, width: int) -> None:
+    """Make the empty collection as DocsGPT does."""
+    from qdrant_client import QdrantClient
+    from qdrant_client.models import Distance, VectorParams
+
+    client = QdrantClient(path=location)
+    client.create_collection("docsgpt", vectors_config=VectorParams(size=width, distance=Distance.COSINE))
+    client.close()
+
+
+def make_milvus(location: str, width: int) -> None:
+    """Make the empty collection as DocsGPT does."""
+    from pymilvus import DataType, MilvusClient
+
+    client = MilvusClient(uri=location)
+    schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+    schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+    schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)
+    schema.add_field("text", DataType.VARCHAR, max_length=65535)
+    schema.add_field("source_id", DataType.VARCHAR, max_length=512)
+    schema.add_field("metadata", DataType.JSON, nullable=True)
+    index = client.prepare_index_params()
+    index.add_index(field_name="vector", index_type="AUTOINDEX", metric_type="COSINE")
+    client.create_collection("docsgpt", schema=schema, index_params=index)
+    client.close()
 
 
 if __name__ == "__main__":

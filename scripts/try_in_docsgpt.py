@@ -1,10 +1,11 @@
-"""The whole way through an unmodified DocsGPT: stock index, hook, re-embedding, search, and back.
+"""The whole way through an unmodified DocsGPT: stock index, tuning, hook, re-embedding, search, and back.
 
-    python scripts/try_in_docsgpt.py CHECKOUT --python CHECKOUT/.venv/bin/python --tuned models/tuned --data test.json
+    python scripts/try_in_docsgpt.py CHECKOUT --python CHECKOUT/.venv/bin/python
 
 CHECKOUT is DocsGPT's source at 0.19 or later, and --python an interpreter that has its requirements and
-docsgpt-embtune. Nothing of the checkout is changed but `indexes/embtune-try`, which is removed at the end.
-Every search goes through DocsGPT's own FaissStore, in a process of its own.
+docsgpt-embtune. Without --tuned a model is tuned on the bundled sample, in some minutes; its test questions, which
+the training never sees, are then searched for. Nothing of the checkout is changed but `indexes/embtune-try`, which is
+removed at the end. Every search goes through DocsGPT's own FaissStore, in a process of its own.
 """
 
 import argparse
@@ -14,12 +15,21 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Mapping
 from pathlib import Path
 
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.data.sample import write_sample
 from docsgpt_embtune.training.base_models import resolve_base
 
 SOURCE = "embtune-try"
+SEARCHED = 20  # chunks asked for; an answer that is not among them counts as one rank further
+TRAINING = (
+    *("--base", "bundled", "--loss", "multiple-negatives-ranking", "--negatives", 3),
+    *("--batch-size", 32, "--learning-rate", 5e-5, "--epochs", 1),
+)
 
 # Run by DocsGPT's interpreter, in its checkout: nothing but its own code.
 BUILD = """
@@ -35,70 +45,117 @@ import json, sys
 from application.vectorstore.faiss import FaissStore
 store = FaissStore(source_id=sys.argv[1], embeddings_key=None)
 queries = json.load(open(sys.argv[2]))
-found = {q: [hit.metadata["source"] for hit in store.search(text, k=20)] for q, text in queries.items()}
+found = {q: [hit.metadata["source"] for hit in store.search(text, k=int(sys.argv[3]))] for q, text in queries.items()}
 print(json.dumps({"embeddings": type(store.embeddings).__name__, "found": found}))
 """
 
 
 def main() -> None:
-    """Run the steps, and stop at the first that is not as it must be."""
+    """Run the steps in a folder of their own, and clean up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="interpreter that runs DocsGPT")
     parser.add_argument("--stock", default="bundled", help="the model that the index is first built with")
-    parser.add_argument("--tuned", type=Path, required=True)
-    parser.add_argument("--data", type=Path, required=True, help="questions and chunks to try it with")
+    parser.add_argument("--tuned", type=Path, help="a tuned folder; tuned here on the sample if not given")
+    parser.add_argument("--data", type=Path, help="questions to search for; the sample's test questions if not given")
     parser.add_argument("--corpus", type=Path, help="the chunks, where they are in a file of their own")
     parser.add_argument("--relevant-docs", choices=["good-bad", "all-good"])
     arguments = parser.parse_args()
-    dataset = load_dataset(arguments.data, corpus=arguments.corpus, relevant_docs=arguments.relevant_docs)
-    checkout, python = arguments.checkout.resolve(), arguments.python
-    stock, tuned = resolve_base(arguments.stock).folder, arguments.tuned.resolve()
-    index, environment = checkout / "indexes" / SOURCE, checkout / "indexes" / f"{SOURCE}.env"
-    texts, queries = index.with_suffix(".chunks.json"), index.with_suffix(".queries.json")
-    index.parent.mkdir(exist_ok=True)
-    environment.write_text(f"EMBEDDINGS_NAME={stock}\n", encoding="utf-8")
-    texts.write_text(json.dumps(dict(dataset.corpus)), encoding="utf-8")
+    checkout = arguments.checkout.resolve()
+    index = checkout / "indexes" / SOURCE
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        write_sample(work)
+        tuned = arguments.tuned or tune(work)
+        dataset = load_dataset(
+            arguments.data or work / "test.json",
+            corpus=arguments.corpus if arguments.data else work / "corpus.json",
+            relevant_docs=arguments.relevant_docs,
+        )
+        try:
+            there_and_back(
+                Host(checkout, arguments.python, work / ".env"), index, work, dataset, arguments.stock, tuned
+            )
+        finally:
+            shutil.rmtree(index, ignore_errors=True)
+
+
+def tune(work: Path) -> Path:
+    """Tune on the sample; its validation questions choose the epoch."""
+    started = time.perf_counter()
+    tuned = work / "tuned"
+    files = ("--train", work / "train.json", "--val", work / "validation.json", "--corpus", work / "corpus.json")
+    embtune("train", *files, *TRAINING, "--out", tuned)
+    print(f"({time.perf_counter() - started:.0f} s)\n")
+    return tuned
+
+
+def there_and_back(host: "Host", index: Path, work: Path, dataset: RetrievalDataset, stock: str, tuned: Path) -> None:
+    """Run the steps, and stop at the first that is not as it must be."""
+    chunks, queries = work / "chunks.json", work / "queries.json"
+    chunks.write_text(json.dumps(dict(dataset.corpus)), encoding="utf-8")
     queries.write_text(json.dumps(dict(dataset.queries)), encoding="utf-8")
+    host.environment.write_text(f"EMBEDDINGS_NAME={resolve_base(stock).folder}\n", encoding="utf-8")
+    stored = ("--indexes", index, "--env", host.environment)
 
-    def host(code: str, path: Path) -> str:
-        name = environment.read_text(encoding="utf-8").strip().removeprefix("EMBEDDINGS_NAME=")
-        settings = {**os.environ, "EMBEDDINGS_NAME": name, "VECTOR_STORE": "faiss"}
-        return run([python, "-c", code, SOURCE, path], cwd=checkout, env=settings)
+    print(f"DocsGPT builds an index of {len(dataset.corpus)} chunks with its stock model")
+    host.run(BUILD, SOURCE, chunks)
+    before = hashes(index), hashes(host.checkout / "application"), host.environment.read_bytes()
+    stock_answer = json.loads(host.run(SEARCH, SOURCE, queries, SEARCHED))
+    stock_ranks = ranks(stock_answer, dataset.relevant_docs)
 
-    def embtune(*words: object) -> None:
-        print(f"$ embtune {' '.join(map(str, words))}")
-        print(run([sys.executable, "-m", "docsgpt_embtune", *words]))
+    embtune("install", "--python", host.python, "--yes")
+    embtune("reembed", "--model", tuned, *stored, "--dry-run")
+    embtune("reembed", "--model", tuned, *stored)
+    embtune("doctor", "--model", tuned, *stored)
+    answer = json.loads(host.run(SEARCH, SOURCE, queries, SEARCHED))
+    require(answer["embeddings"] == "TunedEmbeddings", f"DocsGPT searched with {answer['embeddings']}")
+    show(stock_ranks, ranks(answer, dataset.relevant_docs), dataset.queries)
 
-    try:
-        print(f"DocsGPT builds an index of {len(dataset.corpus)} chunks with its stock model")
-        host(BUILD, texts)
-        before = hashes(index)
-        stock_ranks = ranks(json.loads(host(SEARCH, queries)), dataset.relevant_docs)
-        embtune("install", "--python", python, "--yes")
-        embtune("reembed", "--model", tuned, "--indexes", index, "--env", environment, "--dry-run")
-        embtune("reembed", "--model", tuned, "--indexes", index, "--env", environment)
-        embtune("doctor", "--model", tuned, "--indexes", index, "--env", environment)
-        answer = json.loads(host(SEARCH, queries))
-        require(answer["embeddings"] == "TunedEmbeddings", f"DocsGPT searched with {answer['embeddings']}")
-        show(stock_ranks, ranks(answer, dataset.relevant_docs))
-        embtune("reembed", "--indexes", index, "--env", environment, "--rollback")
-        embtune("uninstall", "--python", python)
-        require(hashes(index) == before, "the index is not what it was")
-        again = json.loads(host(SEARCH, queries))
-        require(ranks(again, dataset.relevant_docs) == stock_ranks, "the searches are not what they were")
-        require(answer["embeddings"] != again["embeddings"], "the hook is still in force")
-        print("after the rollback: index the same to the byte, searches the same")
-    finally:
-        shutil.rmtree(index, ignore_errors=True)
-        for path in (environment, environment.with_name(f"{environment.name}.embtune.json"), texts, queries):
-            path.unlink(missing_ok=True)
+    embtune("reembed", *stored, "--rollback")
+    embtune("uninstall", "--python", host.python)
+    after = hashes(index), hashes(host.checkout / "application"), host.environment.read_bytes()
+    require(after == before, "the index, the .env or DocsGPT's own files are not what they were")
+    again = json.loads(host.run(SEARCH, SOURCE, queries, SEARCHED))
+    require(again == stock_answer, "the searches are not what they were")
+    print("after the rollback: index, .env and DocsGPT's files the same to the byte, searches the same")
+
+
+class Host:
+    """A DocsGPT that is started anew for each step, as after a restart.
+
+    Args:
+        checkout: Its source.
+        python: Its interpreter.
+        environment: Its `.env`.
+    """
+
+    def __init__(self, checkout: Path, python: Path, environment: Path) -> None:
+        self.checkout = checkout
+        self.python = python
+        self.environment = environment
+
+    def run(self, code: str, *words: object) -> str:
+        """Run code in it with the settings of its `.env`, and return what it printed."""
+        lines = self.environment.read_text(encoding="utf-8").split()
+        settings = dict(line.split("=", 1) for line in lines)
+        return run(
+            [self.python, "-c", code, *words],
+            cwd=self.checkout,
+            env={**os.environ, "VECTOR_STORE": "faiss", **settings},
+        )
+
+
+def embtune(*words: object) -> None:
+    """Run a command of ours and show it."""
+    print(f"$ embtune {' '.join(map(str, words))}")
+    print(run([sys.executable, "-m", "docsgpt_embtune", *words]))
 
 
 def run(command: list[object], **options: object) -> str:
     """Run a command and return what it printed; stop if it fails."""
     finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
-    require(finished.returncode == 0, f"{command[:3]} failed:\n{finished.stderr[-2000:]}")
+    require(finished.returncode == 0, f"{command[:3]} failed:\n{finished.stdout[-1000:]}{finished.stderr[-2000:]}")
     return str(finished.stdout)
 
 
@@ -109,27 +166,33 @@ def require(holds: bool, message: str) -> None:
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Hash every file of an index folder."""
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    """Hash every file of a folder, but for what Python itself keeps there."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def ranks(answer: dict[str, dict[str, list[str]]], good: object) -> dict[str, int]:
-    """Rank of the first good chunk for each question; 21 where it is not among the first 20."""
+def ranks(answer: dict[str, dict[str, list[str]]], good: Mapping[str, object]) -> dict[str, int]:
+    """Rank of the first good chunk for each question; one more than was searched where it was not found."""
     found: dict[str, int] = {}
     for query_id, doc_ids in answer["found"].items():
-        places = [doc_ids.index(doc_id) + 1 for doc_id in good[query_id] if doc_id in doc_ids]  # type: ignore[index]
-        found[query_id] = min(places, default=21)
+        places = [doc_ids.index(doc_id) + 1 for doc_id in good[query_id] if doc_id in doc_ids]  # type: ignore[attr-defined]
+        found[query_id] = min(places, default=SEARCHED + 1)
     return found
 
 
-def show(stock: dict[str, int], tuned: dict[str, int]) -> None:
-    """Print how far the answers moved."""
-    print(f"questions whose answer is first: stock {sum(r == 1 for r in stock.values())} of {len(stock)}, ", end="")
-    print(f"tuned {sum(r == 1 for r in tuned.values())}")
-    moved = sorted(stock, key=lambda query_id: tuned[query_id] - stock[query_id])[:5]
-    for query_id in moved:
-        print(f"  {query_id}: rank {stock[query_id]} -> {tuned[query_id]}")
+def show(stock: dict[str, int], tuned: dict[str, int], queries: Mapping[str, str]) -> None:
+    """Print how far the answers moved, both ways."""
+    for k in (1, 2, 5):
+        before, after = (sum(rank <= k for rank in found.values()) for found in (stock, tuned))
+        print(f"questions with an answer among the first {k}: stock {before} of {len(stock)}, tuned {after}")
+    nearer = sum(tuned[query_id] < stock[query_id] for query_id in stock)
+    farther = sum(tuned[query_id] > stock[query_id] for query_id in stock)
+    print(f"the answer came nearer to the front for {nearer} questions, and farther from it for {farther}; the most:")
+    to_the_front = [query_id for query_id in stock if tuned[query_id] == 1]
+    for query_id in sorted(to_the_front, key=lambda query_id: -stock[query_id])[:5]:
+        rank = str(stock[query_id]) if stock[query_id] <= SEARCHED else f"beyond {SEARCHED}"
+        print(f"  rank {rank} -> 1: {queries[query_id]}")
+    print()
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,9 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's."),
         click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
+        click.option("--qdrant", metavar="URL|FOLDER", help="Qdrant with DocsGPT's collection; needs --env."),
+        click.option("--milvus", metavar="URI|FILE", help="Milvus with DocsGPT's collection; needs --env."),
+        click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env."),
     ):
         function = option(function)
     return function
@@ -80,22 +84,26 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=EmbtuneCommand)
 @MODEL_OPTION
 @store_options
-@click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env: switched with the vectors.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
-@click.option("--rollback", is_flag=True, help="Put back the vectors and the .env line of before.")
+@click.option("--rollback", is_flag=True, help="Put back the vectors and the .env lines of before.")
 def reembed(
-    model: str | None, indexes: Path | None, pgvector: str | None, env_file: Path | None, dry_run: bool, rollback: bool
+    model: str | None, env_file: Path | None, dry_run: bool, rollback: bool, indexes: Path | None, **databases: Any
 ) -> None:
-    """Embed stored chunks anew with the tuned model: built beside the old, verified, swapped, reversible."""
+    """Embed stored chunks anew with the tuned model: built beside the old, verified, swapped, reversible.
+
+    With --env, DocsGPT's .env is switched with the vectors.
+    """
     from docsgpt_embtune.deployment import reembed as steps
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
-    stores = _stores(indexes, pgvector)
+    stores = _stores(environment, indexes, **databases)
     if rollback:
-        steps.roll_back(stores, environment)
-        click.echo(f"rolled back: {', '.join(store.label for store in stores)}")
+        rolled_back = steps.roll_back(stores, environment)
+        for store in stores:
+            untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
+            click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
         click.echo("restart DocsGPT's web process and its Celery worker")
         return
     if model is None:
@@ -114,20 +122,45 @@ def reembed(
     click.echo("restart DocsGPT's web process and its Celery worker")
 
 
-def _stores(indexes: Path | None, pgvector: str | None) -> list[Any]:
+def _stores(
+    environment: Any, indexes: Path | None, pgvector: str | None, qdrant: str | None, milvus: str | None
+) -> list[Any]:
     from docsgpt_embtune.deployment.faiss_folder import find_index_folders
     from docsgpt_embtune.deployment.faiss_store import FaissStore
 
     stores: list[Any] = []
+    opened = click.get_current_context().with_resource
     if indexes is not None:
         stores += [FaissStore(folder) for folder in find_index_folders(indexes)]
     if pgvector is not None:
         from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
 
-        stores += click.get_current_context().with_resource(pgvector_stores(pgvector))
+        stores += opened(pgvector_stores(pgvector))
+    if (qdrant or milvus) and environment is None:
+        raise click.UsageError("--qdrant and --milvus need --env: DocsGPT's .env names the collection that is in force")
+    if qdrant is not None:
+        from docsgpt_embtune.deployment.collection_store import CollectionStore
+        from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
+
+        stores.append(CollectionStore(opened(open_qdrant(qdrant, _secret(environment, "QDRANT_API_KEY"))), environment))
+    if milvus is not None:
+        from docsgpt_embtune.deployment.collection_store import CollectionStore
+        from docsgpt_embtune.deployment.milvus_collections import open_milvus
+
+        stores.append(CollectionStore(opened(open_milvus(milvus, _secret(environment, "MILVUS_TOKEN"))), environment))
+    if pgvector is None and environment is not None and _names_postgres(environment):
+        click.echo("note: GraphRAG, if in use, has its entities' vectors in PostgreSQL: give --pgvector, too", err=True)
     if not stores:
-        raise click.UsageError("say where the chunks are: --indexes or --pgvector")
+        raise click.UsageError("say where the chunks are: --indexes, --pgvector, --qdrant or --milvus")
     return stores
+
+
+def _names_postgres(environment: Any) -> bool:
+    return any(environment.get(name) for name in ("PGVECTOR_CONNECTION_STRING", "POSTGRES_URI"))
+
+
+def _secret(environment: Any, name: str) -> str | None:
+    return os.environ.get(name) or environment.get(name)
 
 
 def _print_plans(plans: list[Any]) -> None:
@@ -150,19 +183,22 @@ def _print_plans(plans: list[Any]) -> None:
 @click.command(cls=EmbtuneCommand)
 @click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be.")
 @store_options
-@click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env: checked, too.")
 @click.option("--sample", type=click.IntRange(min=1), default=64, show_default=True, help="Chunks compared per source.")
-def doctor(model: str, indexes: Path | None, pgvector: str | None, env_file: Path | None, sample: int) -> None:
-    """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is."""
+def doctor(model: str, env_file: Path | None, sample: int, indexes: Path | None, **databases: Any) -> None:
+    """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is.
+
+    With --env, DocsGPT's .env is examined, too.
+    """
     from docsgpt_embtune.deployment.doctor import examine, examine_settings
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.serving import load_serving_model
 
-    stores = _stores(indexes, pgvector)
+    environment = EnvironmentFile(env_file) if env_file else None
+    stores = _stores(environment, indexes, **databases)
     serving = load_serving_model(model)
     findings = [finding for store in stores for finding in examine(store, serving, sample)]
-    if env_file is not None:
-        findings += examine_settings(EnvironmentFile(env_file), serving)
+    if environment is not None:
+        findings += examine_settings(environment, serving)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
     click.echo(f"{len(stores)} sources examined, {len(findings) or 'nothing'} wrong")

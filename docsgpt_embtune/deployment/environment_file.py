@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import write_text_atomically
@@ -27,6 +28,14 @@ class EnvironmentFile:
         values = [_value(line) for line in self._lines() if _sets(line, name)]
         return values[-1] if values else None
 
+    def get_replaced(self, name: str, default: str) -> str | None:
+        """Return the value of a setting before the last switch, `default` if it was not set; None if not switched."""
+        kept = self._kept()
+        if kept is None or name not in kept["replaced"]:
+            return None
+        lines = kept["replaced"][name]
+        return _value(lines[-1]) if lines else default
+
     def switch(self, settings: Mapping[str, str]) -> None:
         """Write settings in one step, and keep the lines that they replace.
 
@@ -38,6 +47,10 @@ class EnvironmentFile:
         written = {name: f"{name}={value}\n" for name, value in settings.items()}
         if all(replaced[name] == [written[name]] for name in settings):
             return
+        kept_before = self._kept()
+        for name in settings:  # an earlier switch wrote this line: what that one replaced is what to go back to
+            if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
+                replaced[name] = kept_before["replaced"][name]
         kept = {"replaced": replaced, "written": written, "open_end": bool(lines) and not lines[-1].endswith("\n")}
         self._write(self._kept_path, json.dumps(kept, indent=1) + "\n")
         for name in settings:
@@ -53,9 +66,9 @@ class EnvironmentFile:
         Raises:
             DeploymentError: If a line that was written has been changed by hand since.
         """
-        if not self._kept_path.is_file():
+        kept = self._kept()
+        if kept is None:
             return False
-        kept = json.loads(self._kept_path.read_text(encoding="utf-8"))
         lines = self._lines()
         for name, line in kept["written"].items():
             found = [other for other in lines if _sets(other, name)]
@@ -71,6 +84,11 @@ class EnvironmentFile:
         self._write(self.path, text.removesuffix("\n") if kept["open_end"] else text)
         self._kept_path.unlink()
         return True
+
+    def _kept(self) -> dict[str, Any] | None:
+        if not self._kept_path.is_file():
+            return None
+        return dict(json.loads(self._kept_path.read_text(encoding="utf-8")))
 
     def _lines(self) -> list[str]:
         try:

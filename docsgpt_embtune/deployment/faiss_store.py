@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import faiss
-import numpy as np
 
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
@@ -24,14 +23,13 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
 )
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
-from docsgpt_embtune.deployment.stores import StoredSample, spread
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
+from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 
 WORK = ".embtune"
-VERIFIED_CHUNKS = 16
 _SHARD = 8192  # rows added to an index at a time
 
 
@@ -115,21 +113,24 @@ class FaissStore:
         VectorJournal(self._work, model).remove()
         return {}
 
-    def roll_back(self) -> Mapping[str, str]:
-        """Put the replaced index.faiss back, to the byte; the sidecars were never touched."""
+    def can_roll_back(self) -> bool:
+        """Tell whether the replaced index.faiss is there, and the one in force is still as it was built."""
         previous, now = _sha256(self._previous), self._sources()
         taken = [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
         if previous is None or not taken:
-            raise DeploymentError(f"{self.folder}: no re-embedding to take back")
+            return False
         if now != {**taken[-1]["sources"], INDEX: taken[-1]["built"]}:
             raise DeploymentError(
                 f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
                 "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
             )
+        return True
+
+    def roll_back(self) -> None:
+        """Put the replaced index.faiss back; the sidecars were never touched."""
         os.replace(self._previous, self.folder / INDEX)
         _sync(self.folder)
         shutil.rmtree(self._work)
-        return {}
 
     def _read_consistent(self) -> tuple[Any, Sidecar]:
         index, sidecar = read_index(self.folder), read_sidecar(self.folder)
@@ -161,15 +162,10 @@ class FaissStore:
             raise DeploymentError(f"{self._built}: {index.ntotal} rows of {index.d}, expected {len(texts)} rows")
         rows = spread(len(texts), VERIFIED_CHUNKS)
         again = model.embed([texts[row] for row in rows])
-        agreement = cosines(index_vectors(index, rows), again)
-        if len(rows) and not agreement.min() >= SAME_VECTOR:
-            raise DeploymentError(
-                f"{self._built}: row {rows[int(agreement.argmin())]} is not the model's vector of its text (cosine "
-                f"{agreement.min():.4f}); delete {self._work} and run again"
-            )
+        require_vectors_of(rows, index_vectors(index, rows), again, f"{self._built} (delete it and run again)")
         _, found = index.search(again, 1)
         for row, nearest in zip(rows, found[:, 0], strict=True):
-            is_twin = np.allclose(index.reconstruct(int(nearest)), index.reconstruct(row), atol=1e-3)
+            is_twin = cosines(index_vectors(index, [nearest]), index_vectors(index, [row])).min() >= SAME_VECTOR
             if texts[nearest] != texts[row] and not is_twin:
                 raise DeploymentError(f"{self._built}: a search for chunk {row} finds chunk {nearest}")
 

@@ -7,19 +7,23 @@ renames in one transaction. The database is the journal: a block is committed wh
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, LiteralString
 
 import numpy as np
 from tqdm import tqdm
 
 from docsgpt_embtune.deployment import vector_journal
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
-from docsgpt_embtune.deployment.stores import ChunkStore, StoredSample
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
+from docsgpt_embtune.deployment.stores import (
+    LATECOMER_ROUNDS,
+    VERIFIED_CHUNKS,
+    ChunkStore,
+    StoredSample,
+    as_deployment_error,
+)
 from docsgpt_embtune.errors import DeploymentError
 
-VERIFIED_CHUNKS = 16
-LATECOMER_ROUNDS = 5  # times that rows may come in between building and swapping before it is the user's to stop them
 # table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
 
@@ -149,23 +153,30 @@ class PgvectorStore:
             f"{self.label}: rows keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
         )
 
-    def roll_back(self) -> Mapping[str, str]:
-        """Rename the columns back; the old values were never touched."""
-        with _as_deployment_error(self.label), self._alone():
+    def can_roll_back(self) -> bool:
+        """Tell whether the old column is there, and whole."""
+        with _as_deployment_error(self.label):
             if self._type_of(self._previous) is None:
-                raise DeploymentError(f"{self.label}: no re-embedding to take back")
-            with self._connection.transaction():
-                self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
-                later = "SELECT count(*) FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL"
-                ((added,),) = self._rows(later)
-                if added:
-                    raise DeploymentError(
-                        f"{self.label}: {added} rows were added since it was re-embedded, and have no old vector; "
-                        "embed them all with the old model instead: embtune reembed --model OLD_MODEL"
-                    )
-                self._execute("ALTER TABLE {table} DROP COLUMN {column}")
-                self._execute("ALTER TABLE {table} RENAME COLUMN {previous} TO {column}")
-        return {}
+                return False
+            self._require_old_vectors()
+        return True
+
+    def roll_back(self) -> None:
+        """Rename the columns back; the old values were never touched."""
+        with _as_deployment_error(self.label), self._alone(), self._connection.transaction():
+            self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            self._require_old_vectors()
+            self._execute("ALTER TABLE {table} DROP COLUMN {column}")
+            self._execute("ALTER TABLE {table} RENAME COLUMN {previous} TO {column}")
+
+    def _require_old_vectors(self) -> None:
+        later = "SELECT count(*) FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL"
+        ((added,),) = self._rows(later)
+        if added:
+            raise DeploymentError(
+                f"{self.label}: {added} rows were added since it was re-embedded, and have no old vector; "
+                "embed them all with the old model instead: embtune reembed --model OLD_MODEL"
+            )
 
     def _prepare_column(self, model: ServingModel) -> None:
         if self._comment_on(self._pending) == _comment(model):
@@ -191,7 +202,7 @@ class PgvectorStore:
                     [ids],
                     id_type=id_type,
                 )
-                vectors = model.embed([text for _, text in block])
+                vectors = model.embed_many([text for _, text in block])
                 self._execute(
                     "UPDATE {table} t SET {pending} = n.v::vector "
                     "FROM unnest(%s::{id_type}[], %s::text[]) AS n(id, v) WHERE t.id = n.id",
@@ -229,12 +240,8 @@ class PgvectorStore:
             return
         stored = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
         again = model.embed([text for _, text, _ in found])
-        agreement = cosines(stored, again)
-        if not agreement.min() >= SAME_VECTOR:
-            raise DeploymentError(
-                f"{self.label}: row {found[int(agreement.argmin())][0]} is not the model's vector of its text (cosine "
-                f"{agreement.min():.4f}); drop the column {self._pending} and run again"
-            )
+        where = f"{self.label}.{self._pending} (drop that column and run again)"
+        require_vectors_of([row_id for row_id, _, _ in found], stored, again, where)
         nearest = "SELECT {text} FROM {table} WHERE {pending} IS NOT NULL ORDER BY {pending} <=> %s::vector LIMIT 1"
         ((text,),) = self._rows(nearest, [json.dumps(again[0].tolist())])
         if text != found[0][1] and not cosines(model.embed([text]), again[:1]).min() >= SAME_VECTOR:
@@ -293,14 +300,7 @@ def _comment(model: ServingModel) -> str:
     return f"embtune:{model.fingerprint}"
 
 
-@contextmanager
-def _as_deployment_error(label: str) -> Iterator[None]:
+def _as_deployment_error(label: str) -> AbstractContextManager[None]:
     import psycopg
 
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DeploymentError(
-            f"{label}: {' '.join(str(error).split())}; the old vectors are in force and whole, and what was embedded "
-            "is kept: mend that and run the same command again"
-        ) from error
+    return as_deployment_error(label, (psycopg.Error,))

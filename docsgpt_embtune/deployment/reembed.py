@@ -73,14 +73,14 @@ def _estimate(texts: list[str], model: ServingModel) -> float:
     sample = [texts[position] for position in spread(len(texts), TIMED_ROUNDS * TIMED_CHUNKS)]
     if not sample:
         return 0.0
-    model.embed(sample[:1])  # the first call starts the threads
+    model.embed_many(sample[:1])  # the first call starts the threads
     rounds = [_seconds(sample[number::TIMED_ROUNDS], model) for number in range(TIMED_ROUNDS)]
     return statistics.median(rounds) / len(sample[::TIMED_ROUNDS]) * len(texts)
 
 
 def _seconds(texts: list[str], model: ServingModel) -> float:
     started = time.perf_counter()
-    model.embed(texts)
+    model.embed_many(texts)
     return time.perf_counter() - started
 
 
@@ -116,17 +116,22 @@ def reembed(
     return pending
 
 
-def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
-    """Put back the vectors, and the `.env` line, that the last re-embedding replaced.
+def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
+    """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
+
+    Returns:
+        The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
         DeploymentError: If there is nothing to take back, or chunks were added since.
     """
-    settings: dict[str, str] = {}
-    for store in stores:
-        settings |= store.roll_back()
-    if environment is not None:
-        environment.take_back()
+    swapped = [store for store in stores if store.can_roll_back()]
+    taken_back = environment is not None and environment.take_back()
+    if not swapped and not taken_back:
+        raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
+    for store in swapped:  # after `.env`: what it named goes when it names it no more
+        store.roll_back()
+    return swapped
 
 
 def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path) -> None:

@@ -1,10 +1,15 @@
 """What re-embedding and the doctor ask of a vector store, whichever it is."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from docsgpt_embtune.deployment.serving import ServingModel, Vectors
+from docsgpt_embtune.errors import DeploymentError
+
+VERIFIED_CHUNKS = 16  # of what was built, before it is swapped
+LATECOMER_ROUNDS = 5  # times that chunks may come in between building and swapping before it is the user's to stop them
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,11 @@ class ChunkStore(Protocol):
     def swap(self, model: ServingModel) -> Mapping[str, str]:
         """Verify what was built and put it in force in one step; return `.env` settings that must change with it."""
 
-    def roll_back(self) -> Mapping[str, str]:
-        """Put the vectors before the last swap in force again; return `.env` settings that must change with it."""
+    def can_roll_back(self) -> bool:
+        """Tell whether there is a swap to take back; raise DeploymentError if chunks would be lost by it."""
+
+    def roll_back(self) -> None:
+        """Put the vectors before the last swap in force again, to the byte."""
 
 
 def spread(total: int, size: int) -> list[int]:
@@ -73,3 +81,15 @@ def spread(total: int, size: int) -> list[int]:
     if size == 1:
         return [0]
     return [position * (total - 1) // (size - 1) for position in range(size)]
+
+
+@contextmanager
+def as_deployment_error(label: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    """Turn what a database's client raises into one line."""
+    try:
+        yield
+    except errors as error:
+        raise DeploymentError(
+            f"{label}: {' '.join(str(error).split())}; the old vectors are in force and whole, and what was embedded "
+            "is kept: mend that and run the same command again"
+        ) from error

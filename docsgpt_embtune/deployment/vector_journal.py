@@ -53,7 +53,7 @@ class VectorJournal:
         with tqdm(total=len(missing), desc=f"embedding {label}".strip(), unit="chunk", disable=None) as progress:
             for start in range(0, len(missing), BLOCK):
                 block = missing[start : start + BLOCK]
-                self._append(block, self._model.embed(block))
+                self._append(block, self._model.embed_many(block))
                 progress.update(len(block))
 
     def vectors(self, texts: Sequence[str]) -> Vectors:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.serving import cosines, load_serving_model
 
 from ..conftest import TEXTS
 
@@ -47,6 +47,12 @@ def write_index_folder(folder, model, texts=CHUNKS, *, sidecars=("json", "pkl"))
     if "pkl" in sidecars:
         (folder / "index.pkl").write_bytes(langchain_pickle(documents))
     return folder
+
+
+def same_vectors(stored, expected):
+    """Tell whether they are the same model's: re-embedding may round to bf16."""
+    stored = np.asarray(stored, dtype=np.float32)
+    return stored.shape == expected.shape and cosines(stored, expected).min() > 0.999
 
 
 def langchain_pickle(documents):

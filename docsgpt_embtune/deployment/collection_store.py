@@ -1,0 +1,241 @@
+"""Re-embed a collection: a second one is filled beside it, then DocsGPT's `.env` names that one.
+
+Qdrant and Milvus cannot exchange two collections in one step, since an alias never has a collection's own name. But
+DocsGPT reads the name of its collection from `.env`, beside EMBEDDINGS_NAME: so both change in one rename of that
+file, vectors and model together, and the collection before stays as it is, for the way back. The second collection is
+also the journal: a block is in it when it is embedded.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from docsgpt_embtune.deployment import vector_journal
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, require_vectors_of
+from docsgpt_embtune.deployment.stores import (
+    LATECOMER_ROUNDS,
+    VERIFIED_CHUNKS,
+    StoredSample,
+    as_deployment_error,
+    spread,
+)
+from docsgpt_embtune.errors import DeploymentError
+
+DEFAULT_NAME = "docsgpt"  # the host's own
+_MARK = "_embtune_"
+_FINGERPRINT_LETTERS = 12  # of a model's fingerprint, in the name of its collection
+
+DocId = int | str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored chunk without its vector.
+
+    Attributes:
+        doc_id: Its id.
+        text: What is embedded.
+        content: Everything that is stored beside id and vector, as the database gave it.
+    """
+
+    doc_id: DocId
+    text: str
+    content: Any
+
+
+class Collections(Protocol):
+    """What the re-embedding needs of a database of collections.
+
+    Attributes:
+        label: The database, in messages.
+        setting: The line in `.env` that names DocsGPT's collection.
+        errors: What its client raises.
+    """
+
+    label: str
+    setting: str
+    errors: tuple[type[Exception], ...]
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a collection is there."""
+
+    def width(self, name: str) -> int:
+        """Return the width of its vectors."""
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Read a whole collection."""
+
+    def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
+        """Read some entries, in the order of their ids; an id that is not there is left out."""
+
+    def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
+        """Read some vectors, all of which are there: (N, D), in the order of their ids."""
+
+    def create(self, name: str, like: str, width: int) -> None:
+        """Make an empty collection with the settings of another, for vectors of this width."""
+
+    def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
+        """Store entries with their vectors; what has the same id is replaced."""
+
+    def remove(self, name: str, doc_ids: Sequence[DocId]) -> None:
+        """Delete some entries."""
+
+    def nearest(self, name: str, vector: Sequence[float]) -> DocId:
+        """Return the id that a search finds first."""
+
+    def drop(self, name: str) -> None:
+        """Delete a collection."""
+
+
+class CollectionStore:
+    """DocsGPT's collection, all sources in one.
+
+    Args:
+        collections: The database.
+        environment: The host's `.env`, which names the collection.
+    """
+
+    def __init__(self, collections: Collections, environment: EnvironmentFile) -> None:
+        self._collections = collections
+        self._environment = environment
+        self._name = environment.get(collections.setting) or DEFAULT_NAME
+        self._previous = environment.get_replaced(collections.setting, DEFAULT_NAME)
+        with self._as_deployment_error():
+            if not collections.exists(self._name):
+                raise DeploymentError(
+                    f"{collections.label} has no collection {self._name!r}, which {environment.path} names in "
+                    f"{collections.setting} (DocsGPT's default is {DEFAULT_NAME!r}); give the .env that DocsGPT runs on"
+                )
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return f"{self._collections.label} {self._name}"
+
+    def texts(self) -> list[str]:
+        """Return the text of every entry."""
+        with self._as_deployment_error():
+            return [entry.text for entry in self._collections.entries(self._name)]
+
+    def width(self) -> int:
+        """Return the declared width."""
+        with self._as_deployment_error():
+            return self._collections.width(self._name)
+
+    def sample(self, size: int) -> StoredSample:
+        """Return entries spread over the ids."""
+        with self._as_deployment_error():
+            doc_ids = self._some_ids(self._name, size)
+            entries = self._collections.fetch(self._name, doc_ids)
+            vectors = self._collections.vectors(self._name, [entry.doc_id for entry in entries])
+        return StoredSample([str(entry.doc_id) for entry in entries], [entry.text for entry in entries], vectors)
+
+    def is_on(self, model: ServingModel) -> bool:
+        """Tell whether `.env` names the collection that was built with this model."""
+        return self._name == self._target(model)
+
+    def remaining(self, model: ServingModel) -> list[str]:
+        """Return the texts of the entries that the second collection does not have."""
+        with self._as_deployment_error():
+            built = self._ids(self._target(model))
+            return sorted({entry.text for entry in self._collections.entries(self._name) if entry.doc_id not in built})
+
+    def bytes_needed(self, model: ServingModel) -> int:
+        """Count the new vectors and a second copy of each text."""
+        return sum(4 * model.dimension + len(text.encode()) for text in self.texts())
+
+    def build(self, model: ServingModel) -> None:
+        """Fill the second collection, longest texts first, one block after another."""
+        with self._as_deployment_error():
+            target = self._target(model)
+            if not self._collections.exists(target):
+                self._collections.create(target, like=self._name, width=model.dimension)
+            self._bring_up_to_date(target, model)
+
+    def swap(self, model: ServingModel) -> Mapping[str, str]:
+        """Verify the second collection; the one step is that `.env` names it."""
+        target = self._target(model)
+        with self._as_deployment_error():
+            for _ in range(LATECOMER_ROUNDS):
+                if not self._bring_up_to_date(target, model):
+                    self._verify(target, model)
+                    return {self._collections.setting: target}
+        raise DeploymentError(
+            f"{self.label}: chunks keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
+        )
+
+    def can_roll_back(self) -> bool:
+        """Tell whether `.env` was switched to a collection that was built here; the one before has the same chunks."""
+        if self._previous is None or _MARK not in self._name:
+            return False
+        with self._as_deployment_error():
+            if self._ids(self._name) != self._ids(self._previous):
+                raise DeploymentError(
+                    f"{self.label}: chunks were added or removed since it was re-embedded, or the collection "
+                    f"{self._previous!r} is gone; embed them all with the old model instead: "
+                    "embtune reembed --model OLD_MODEL"
+                )
+        return True
+
+    def roll_back(self) -> None:
+        """Delete the second collection, which `.env` no longer names; the first was never touched."""
+        if self._environment.get(self._collections.setting) == self._name:
+            raise DeploymentError(f"{self.label}: {self._environment.path} names it still; give that .env, too")
+        with self._as_deployment_error():
+            self._collections.drop(self._name)
+
+    def _target(self, model: ServingModel) -> str:
+        root = self._name.split(_MARK)[0]
+        return f"{root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
+
+    def _ids(self, name: str) -> set[DocId]:
+        if not self._collections.exists(name):
+            return set()
+        return {entry.doc_id for entry in self._collections.entries(name)}
+
+    def _some_ids(self, name: str, size: int) -> list[DocId]:
+        doc_ids = sorted(self._ids(name), key=str)
+        return [doc_ids[position] for position in spread(len(doc_ids), size)]
+
+    def _bring_up_to_date(self, target: str, model: ServingModel) -> int:
+        """Give the second collection the entries of the first, and no other; return how many were missing or extra.
+
+        Ids are compared and not texts: DocsGPT stores a chunk that was edited under a new id.
+        """
+        lengths = {entry.doc_id: len(entry.text) for entry in self._collections.entries(self._name)}
+        built = self._ids(target)
+        extra = sorted(built - lengths.keys(), key=str)
+        missing = sorted(lengths.keys() - built, key=lambda doc_id: (-lengths[doc_id], str(doc_id)))
+        if extra:
+            self._collections.remove(target, extra)
+        with tqdm(total=len(missing), desc=f"embedding {self._name}", unit="chunk", disable=None) as progress:
+            for start in range(0, len(missing), vector_journal.BLOCK):
+                block = self._collections.fetch(self._name, missing[start : start + vector_journal.BLOCK])
+                if block:
+                    self._collections.put(target, block, model.embed_many([entry.text for entry in block]))
+                progress.update(len(block))
+        return len(missing) + len(extra)
+
+    def _verify(self, target: str, model: ServingModel) -> None:
+        doc_ids = self._some_ids(target, VERIFIED_CHUNKS)
+        entries = self._collections.fetch(target, doc_ids)
+        if entries != self._collections.fetch(self._name, doc_ids):
+            raise DeploymentError(f"{self.label}: {target!r} has other texts or metadata; delete it and run again")
+        if not entries:
+            return
+        stored = self._collections.vectors(target, doc_ids)
+        again = model.embed([entry.text for entry in entries])
+        require_vectors_of(doc_ids, stored, again, f"{self._collections.label} {target} (delete it and run again)")
+        found = self._collections.nearest(target, again[0].tolist())
+        is_twin = cosines(self._collections.vectors(target, [found]), again[:1]).min() >= SAME_VECTOR
+        if found != doc_ids[0] and not is_twin:
+            raise DeploymentError(f"{self.label}: a search for chunk {doc_ids[0]} finds chunk {found}")
+
+    @contextmanager
+    def _as_deployment_error(self) -> Iterator[None]:
+        with as_deployment_error(self._collections.label, self._collections.errors):
+            yield

@@ -1,0 +1,170 @@
+"""Milvus, as DocsGPT keeps its chunks there: fields `id`, `vector`, `text`, `source_id` and `metadata`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from docsgpt_embtune.deployment.collection_store import DocId, Entry
+from docsgpt_embtune.deployment.serving import Vectors
+from docsgpt_embtune.deployment.stores import as_deployment_error
+from docsgpt_embtune.errors import DeploymentError
+
+_PAGE = 1000  # rows read at a time
+_VECTOR = "vector"
+# Milvus Lite hangs up on a client that pings it every ten seconds while a block of chunks is embedded.
+_NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
+_STRONG = {"consistency_level": "Strong"}  # what was just written is read
+
+
+@contextmanager
+def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollections"]:
+    """Open a Milvus as long as the context lasts.
+
+    Args:
+        uri: MILVUS_URI: a server's, or the file of a Milvus Lite.
+        token: MILVUS_TOKEN.
+
+    Raises:
+        DeploymentError: If it cannot be reached, or another process has the file open.
+    """
+    try:
+        with _without_environment("MILVUS_URI"):
+            from pymilvus import MilvusClient
+            from pymilvus.exceptions import MilvusException
+    except ImportError as error:
+        raise DeploymentError("Milvus needs its client; run: pip install pymilvus milvus-lite") from error
+    is_lite = "://" not in uri
+    if is_lite and not os.path.exists(uri):
+        raise DeploymentError(f"{uri}: no such Milvus file; give MILVUS_URI, from the folder that DocsGPT runs in")
+    with as_deployment_error("Milvus", (MilvusException,)):
+        client = MilvusClient(uri=uri, token=token or "", grpc_options=_NO_KEEPALIVE if is_lite else {})
+    try:
+        yield MilvusCollections(client, is_lite, (MilvusException,))
+    finally:
+        client.close()
+
+
+@contextmanager
+def _without_environment(name: str) -> Iterator[None]:
+    # pymilvus reads MILVUS_URI when it is imported, and refuses the file name that DocsGPT's setting may be.
+    value = os.environ.pop(name, None)
+    try:
+        yield
+    finally:
+        if value is not None:
+            os.environ[name] = value
+
+
+class MilvusCollections:
+    """The collections of one Milvus.
+
+    Args:
+        client: A `MilvusClient`.
+        is_lite: Whether it is a Milvus Lite, and not a server.
+        errors: What it raises.
+    """
+
+    label = "Milvus"
+    setting = "MILVUS_COLLECTION_NAME"
+
+    def __init__(self, client: Any, is_lite: bool, errors: tuple[type[Exception], ...]) -> None:
+        self._client = client
+        self._is_lite = is_lite
+        self.errors = errors
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a collection, or an alias of one, is there."""
+        return bool(self._client.has_collection(name))
+
+    def width(self, name: str) -> int:
+        """Return the declared width of the vector field."""
+        fields = self._client.describe_collection(name)["fields"]
+        return next(int(field["params"]["dim"]) for field in fields if field["name"] == _VECTOR)
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Read all rows, and make sure that each came once."""
+        self._client.load_collection(name)  # Milvus Lite forgets it with its process
+        doc_ids = set()
+        for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
+            doc_ids.add(row["id"])
+            yield _entry(row)
+        counted = self._client.query(name, filter="", output_fields=["count(*)"], **_STRONG)[0]["count(*)"]
+        if len(doc_ids) != counted:
+            raise DeploymentError(
+                f"Milvus {name}: {len(doc_ids)} rows were read and {counted} counted; stop what writes into it, and "
+                "run the same command again"
+            )
+
+    def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
+        """Read rows by id."""
+        by_id = self._rows(name, doc_ids, self._fields(name))
+        return [_entry(by_id[doc_id]) for doc_id in doc_ids if doc_id in by_id]
+
+    def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
+        """Read vectors by id."""
+        by_id = self._rows(name, doc_ids, ["id", _VECTOR])
+        rows = [by_id[doc_id][_VECTOR] for doc_id in doc_ids]
+        return np.array(rows, dtype=np.float32).reshape(len(doc_ids), -1)
+
+    def create(self, name: str, like: str, width: int) -> None:
+        """Make a collection with the same fields, and the same index on the vectors."""
+        from pymilvus import CollectionSchema
+
+        description = self._client.describe_collection(like)
+        for field in description["fields"]:
+            if field["name"] == _VECTOR:
+                field["params"] = {**field["params"], "dim": width}
+        index = self._client.describe_index(like, _VECTOR)
+        indexes = self._client.prepare_index_params()
+        indexes.add_index(field_name=_VECTOR, index_type=index["index_type"], metric_type=index["metric_type"])
+        schema = CollectionSchema.construct_from_dict(description)
+        self._client.create_collection(name, schema=schema, index_params=indexes)
+
+    def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
+        """Upsert rows."""
+        rows = [{**entry.content, _VECTOR: vector.tolist()} for entry, vector in zip(entries, vectors, strict=True)]
+        self._client.upsert(name, data=rows)
+
+    def remove(self, name: str, doc_ids: Sequence[DocId]) -> None:
+        """Delete rows by id."""
+        self._client.delete(name, ids=list(doc_ids))
+
+    def nearest(self, name: str, vector: Sequence[float]) -> DocId:
+        """Search as DocsGPT does."""
+        self._client.load_collection(name)
+        doc_id: DocId = self._client.search(name, data=[list(vector)], limit=1, **_STRONG)[0][0]["id"]
+        return doc_id
+
+    def drop(self, name: str) -> None:
+        """Delete a collection."""
+        self._client.drop_collection(name)
+
+    def _fields(self, name: str) -> list[str]:
+        description = self._client.describe_collection(name)
+        fields = [field["name"] for field in description["fields"] if field["name"] != _VECTOR]
+        return [*fields, "$meta"] if description.get("enable_dynamic_field") else fields
+
+    def _rows_of_server(self, name: str) -> Iterator[dict[str, Any]]:
+        pages = self._client.query_iterator(name, batch_size=_PAGE, output_fields=self._fields(name), **_STRONG)
+        try:
+            while page := pages.next():
+                yield from page
+        finally:
+            pages.close()
+
+    def _rows_of_lite(self, name: str) -> Iterator[dict[str, Any]]:
+        # Its pages are not in the order of the ids, so that an iterator over them repeats rows. It has no limit.
+        yield from self._client.query(name, filter="", output_fields=self._fields(name))
+
+    def _rows(self, name: str, doc_ids: Sequence[DocId], fields: list[str]) -> dict[DocId, dict[str, Any]]:
+        if not doc_ids:
+            return {}
+        self._client.load_collection(name)
+        return {row["id"]: row for row in self._client.get(name, ids=list(doc_ids), output_fields=fields, **_STRONG)}
+
+
+def _entry(row: dict[str, Any]) -> Entry:
+    return Entry(row["id"], row.get("text") or "", dict(row))

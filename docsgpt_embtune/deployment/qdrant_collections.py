@@ -1,0 +1,142 @@
+"""Qdrant, as DocsGPT keeps its chunks there: payload `page_content` and `metadata`, one unnamed vector."""
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from docsgpt_embtune.deployment.collection_store import DocId, Entry
+from docsgpt_embtune.deployment.serving import Vectors
+from docsgpt_embtune.deployment.stores import as_deployment_error
+from docsgpt_embtune.errors import DeploymentError
+
+_PAGE = 1000  # entries read at a time
+
+
+@contextmanager
+def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCollections"]:
+    """Open a Qdrant as long as the context lasts.
+
+    Args:
+        location: URL of a server (QDRANT_URL), or folder of an embedded one (QDRANT_PATH).
+        api_key: QDRANT_API_KEY.
+
+    Raises:
+        DeploymentError: If it cannot be reached, or another process has the embedded one open.
+    """
+    try:
+        from qdrant_client import QdrantClient
+        from qdrant_client.common.client_exceptions import QdrantException
+        from qdrant_client.http.exceptions import ApiException
+    except ImportError as error:
+        raise DeploymentError("Qdrant needs its client; run: pip install qdrant-client") from error
+    errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
+    where: dict[str, Any] = {"url": location, "api_key": api_key} if "://" in location else {"path": location}
+    with as_deployment_error("Qdrant", errors):
+        client = QdrantClient(**where)
+        client.get_collections()
+    try:
+        yield QdrantCollections(client, errors)
+    finally:
+        client.close()
+
+
+class QdrantCollections:
+    """The collections of one Qdrant.
+
+    Args:
+        client: A `QdrantClient`.
+        errors: What it raises.
+    """
+
+    label = "Qdrant"
+    setting = "QDRANT_COLLECTION_NAME"
+
+    def __init__(self, client: Any, errors: tuple[type[Exception], ...]) -> None:
+        self._client = client
+        self.errors = errors
+
+    def exists(self, name: str) -> bool:
+        """Tell whether a collection, or an alias of one, is there."""
+        return bool(self._client.collection_exists(name)) or name in self._aliases()
+
+    def width(self, name: str) -> int:
+        """Return the width of the unnamed vector."""
+        return int(self._vector_settings(name).size)
+
+    def entries(self, name: str) -> Iterator[Entry]:
+        """Scroll through all payloads."""
+        offset = None
+        while True:
+            records, offset = self._client.scroll(name, limit=_PAGE, offset=offset, with_vectors=False)
+            yield from map(_entry, records)
+            if offset is None:
+                return
+
+    def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
+        """Retrieve payloads by id."""
+        records = self._client.retrieve(name, ids=list(doc_ids), with_payload=True)
+        by_id = {record.id: _entry(record) for record in records}
+        return [by_id[doc_id] for doc_id in doc_ids if doc_id in by_id]
+
+    def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
+        """Retrieve vectors by id; Qdrant keeps them unit-norm where the distance is cosine."""
+        records = self._client.retrieve(name, ids=list(doc_ids), with_payload=False, with_vectors=True)
+        by_id = {record.id: record.vector for record in records}
+        return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), -1)
+
+    def create(self, name: str, like: str, width: int) -> None:
+        """Make a collection with the same distance, storage settings and payload indexes."""
+        info = self._client.get_collection(like)
+        parameters = info.config.params
+        self._client.create_collection(
+            name,
+            vectors_config=self._vector_settings(like).model_copy(update={"size": width}),
+            shard_number=parameters.shard_number,
+            replication_factor=parameters.replication_factor,
+            on_disk_payload=parameters.on_disk_payload,
+            quantization_config=getattr(info.config, "quantization_config", None),
+        )
+        for field, index in info.payload_schema.items():
+            self._client.create_payload_index(name, field_name=field, field_schema=index.params or index.data_type)
+
+    def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
+        """Upsert points."""
+        from qdrant_client.models import PointStruct
+
+        points = [
+            PointStruct(id=entry.doc_id, vector=vector.tolist(), payload=entry.content)
+            for entry, vector in zip(entries, vectors, strict=True)
+        ]
+        self._client.upsert(name, points=points, wait=True)
+
+    def remove(self, name: str, doc_ids: Sequence[DocId]) -> None:
+        """Delete points by id."""
+        from qdrant_client.models import PointIdsList
+
+        self._client.delete(name, points_selector=PointIdsList(points=list(doc_ids)), wait=True)
+
+    def nearest(self, name: str, vector: Sequence[float]) -> DocId:
+        """Search as DocsGPT does."""
+        doc_id: DocId = self._client.query_points(name, query=list(vector), limit=1).points[0].id
+        return doc_id
+
+    def drop(self, name: str) -> None:
+        """Delete a collection."""
+        self._client.delete_collection(name)
+
+    def _aliases(self) -> set[str]:
+        return {alias.alias_name for alias in self._client.get_aliases().aliases}
+
+    def _vector_settings(self, name: str) -> Any:
+        settings = self._client.get_collection(name).config.params.vectors
+        if not hasattr(settings, "size"):
+            raise DeploymentError(f"Qdrant {name}: has named vectors, so it is not DocsGPT's; check {self.setting}")
+        return settings
+
+
+def _entry(record: Any) -> Entry:
+    payload = record.payload or {}
+    return Entry(record.id, payload.get("page_content") or "", payload)

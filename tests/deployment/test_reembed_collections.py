@@ -1,0 +1,342 @@
+"""Re-embedding in a real Qdrant and a real Milvus, both embedded, in DocsGPT's collection shapes."""
+
+import contextlib
+import random
+import subprocess
+import sys
+import uuid
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.collection_store import CollectionStore
+from docsgpt_embtune.deployment.doctor import examine
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.milvus_collections import open_milvus
+from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.errors import DeploymentError
+
+from ..conftest import build_tiny_folder
+from .conftest import CHUNKS, same_vectors
+
+SETTINGS = b"API_KEY=x\nEMBEDDINGS_NAME=/models/stock\nVECTOR_STORE=some"
+LATE = "A chunk that came in between."
+
+
+class Qdrant:
+    """What DocsGPT's QdrantStore does with its client."""
+
+    name = "qdrant"
+    open = staticmethod(open_qdrant)
+
+    def __init__(self, folder):
+        self.location = str(folder / "qdrant")
+
+    @contextlib.contextmanager
+    def client(self):
+        client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed").QdrantClient(
+            path=self.location
+        )
+        yield client
+        client.close()
+
+    def create(self, model):
+        from qdrant_client import models
+
+        with self.client() as client:
+            vectors = models.VectorParams(size=model.dimension, distance=models.Distance.COSINE)
+            client.create_collection("docsgpt", vectors_config=vectors)
+        self.add(model, CHUNKS)
+
+    def add(self, model, texts, name="docsgpt"):
+        from qdrant_client import models
+
+        with self.client() as client:
+            points = [
+                models.PointStruct(id=str(uuid.uuid4()), vector=vector.tolist(), payload=payload(text))
+                for text, vector in zip(texts, model.embed(texts), strict=True)
+            ]
+            client.upsert(name, points=points)
+
+    def dump(self, name="docsgpt"):
+        with self.client() as client:
+            records, _ = client.scroll(name, limit=1000, with_vectors=True)
+        return {record.id: (record.payload, record.vector) for record in records}
+
+    def names(self):
+        with self.client() as client:
+            return sorted(collection.name for collection in client.get_collections().collections)
+
+    def nearest(self, name, vector):
+        with self.client() as client:
+            return client.query_points(name, query=vector, limit=1).points[0].payload["page_content"]
+
+
+class Milvus:
+    """What DocsGPT's MilvusStore does with its client."""
+
+    name = "milvus"
+    open = staticmethod(open_milvus)
+
+    def __init__(self, folder):
+        self.location = str(folder / "milvus.db")
+
+    @contextlib.contextmanager
+    def client(self):
+        client = pytest.importorskip("pymilvus", reason="pymilvus is not installed").MilvusClient(uri=self.location)
+        for name in client.list_collections():
+            client.load_collection(name)
+        yield client
+        client.close()
+
+    def create(self, model):
+        from pymilvus import DataType
+
+        with self.client() as client:
+            schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
+            schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=model.dimension)
+            schema.add_field("text", DataType.VARCHAR, max_length=65535)
+            schema.add_field("source_id", DataType.VARCHAR, max_length=512)
+            schema.add_field("metadata", DataType.JSON, nullable=True)
+            index = client.prepare_index_params()
+            index.add_index(field_name="vector", index_type="AUTOINDEX", metric_type="COSINE")
+            client.create_collection("docsgpt", schema=schema, index_params=index)
+        self.add(model, CHUNKS)
+
+    def add(self, model, texts, name="docsgpt"):
+        with self.client() as client:
+            rows = [
+                {
+                    "id": str(uuid.uuid4()),
+                    "vector": vector.tolist(),
+                    "text": text,
+                    "source_id": "handbook",
+                    "metadata": payload(text)["metadata"],
+                    "added_by_hand": 7,
+                }
+                for text, vector in zip(texts, model.embed(texts), strict=True)
+            ]
+            client.insert(name, rows)
+
+    def dump(self, name="docsgpt"):
+        with self.client() as client:
+            rows = client.query(name, filter="", output_fields=["*"], limit=1000)
+        return {row["id"]: ({k: v for k, v in row.items() if k != "vector"}, row["vector"]) for row in rows}
+
+    def names(self):
+        with self.client() as client:
+            return sorted(client.list_collections())
+
+    def nearest(self, name, vector):
+        with self.client() as client:
+            return client.search(name, data=[vector], limit=1, output_fields=["text"])[0][0]["entity"]["text"]
+
+
+def payload(text):
+    return {"page_content": text, "metadata": {"source": "a.md", "token_count": len(text), "source_id": "handbook"}}
+
+
+@pytest.fixture(params=[Qdrant, Milvus])
+def database(request, tmp_path, stock):
+    database = request.param(tmp_path)
+    database.create(stock)
+    return database
+
+
+@pytest.fixture
+def environment(tmp_path):
+    (tmp_path / ".env").write_bytes(SETTINGS)
+    return EnvironmentFile(tmp_path / ".env")
+
+
+@pytest.fixture
+def opened(database, environment):
+    """Open the store as each run of the command does, anew."""
+
+    @contextlib.contextmanager
+    def open_store():
+        with database.open(database.location) as collections:
+            yield CollectionStore(collections, environment)
+
+    return open_store
+
+
+def reembed(opened, model, environment):
+    with opened() as store:
+        return len(steps.reembed([store], model, environment))
+
+
+def in_force(environment):
+    return next((v for n in ("QDRANT", "MILVUS") if (v := environment.get(f"{n}_COLLECTION_NAME"))), "docsgpt")
+
+
+def require_whole(dump, model, texts=CHUNKS):
+    stored = {content.get("text") or content["page_content"] for content, _ in dump.values()}
+    assert len(dump) == len(texts)
+    assert stored == set(texts)
+    own = model.embed([content.get("text") or content["page_content"] for content, _ in dump.values()])
+    assert same_vectors(np.array([vector for _, vector in dump.values()], dtype=np.float32), own)
+
+
+def test_every_chunk_is_embedded_anew_and_nothing_else_changes(database, opened, environment, tuned):
+    before = database.dump()
+    with opened() as store:
+        assert [finding.problem for finding in examine(store, tuned)] == ["vectors"]
+        (plan,) = steps.plan([store], tuned)
+        assert (plan.chunks, plan.remaining, plan.done) == (len(CHUNKS), len(set(CHUNKS)), False)
+    assert database.names() == ["docsgpt"]
+    assert reembed(opened, tuned, environment) == 1
+    name = in_force(environment)
+    after = database.dump(name)
+    assert name == f"docsgpt_embtune_{tuned.fingerprint[:12]}"
+    assert environment.get("EMBEDDINGS_NAME") == str(tuned.folder)
+    assert {doc_id: content for doc_id, (content, _) in after.items()} == {
+        doc_id: content for doc_id, (content, _) in before.items()
+    }
+    require_whole(after, tuned)
+    assert database.dump() == before
+    assert database.nearest(name, tuned.embeddings.embed_query(CHUNKS[7])) == CHUNKS[7]
+    assert reembed(opened, tuned, environment) == 0
+    with opened() as store:
+        assert examine(store, tuned) == []
+
+
+def test_rollback_brings_everything_back(database, opened, environment, tuned):
+    before = database.dump()
+    reembed(opened, tuned, environment)
+    with opened() as store:
+        steps.roll_back([store], environment)
+    assert environment.path.read_bytes() == SETTINGS
+    assert database.names() == ["docsgpt"]
+    assert database.dump() == before
+    with opened() as store, pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        steps.roll_back([store], environment)
+
+
+def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
+    reembed(opened, tuned, environment)
+    with opened() as store, pytest.raises(DeploymentError, match="names it still"):
+        steps.roll_back([store])
+    require_whole(database.dump(in_force(environment)), tuned)
+
+
+def test_new_width_and_a_second_model_after_the_first(database, opened, environment, tuned, tmp_path):
+    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    reembed(opened, tuned, environment)
+    first = in_force(environment)
+    reembed(opened, wide, environment)
+    require_whole(database.dump(in_force(environment)), wide)
+    with opened() as store:
+        assert store.width() == 48
+        steps.roll_back([store], environment)
+    assert in_force(environment) == first
+    assert database.names() == ["docsgpt", first]
+
+
+def test_chunks_that_come_and_go_before_the_swap(database, opened, environment, stock, tuned):
+    with opened() as store:
+        store.build(tuned)
+    database.add(stock, [LATE])
+    gone = next(doc_id for doc_id, (content, _) in database.dump().items() if CHUNKS[3] in content.values())
+    with opened() as store:
+        store._collections.remove("docsgpt", [gone])
+        assert store.remaining(tuned) == [LATE]
+    reembed(opened, tuned, environment)
+    require_whole(database.dump(in_force(environment)), tuned, [*CHUNKS[:3], *CHUNKS[4:], LATE])
+
+
+def test_chunks_added_since_are_not_thrown_away_by_a_rollback(database, opened, environment, stock, tuned):
+    reembed(opened, tuned, environment)
+    database.add(tuned, [LATE], in_force(environment))
+    with opened() as store, pytest.raises(DeploymentError, match="--model OLD_MODEL"):
+        steps.roll_back([store], environment)
+    reembed(opened, stock, environment)
+    require_whole(database.dump(in_force(environment)), stock, [*CHUNKS, LATE])
+
+
+def test_vector_that_is_not_the_models_is_caught_before_the_swap(database, opened, environment, stock, tuned):
+    with opened() as store:
+        store.build(tuned)
+        target = store._target(tuned)
+        entries = list(store._collections.entries(target))
+        store._collections.put(target, entries, stock.embed([entry.text for entry in entries]))
+        with pytest.raises(DeploymentError, match="is not the model's of its text"):
+            store.swap(tuned)
+
+
+def test_wrong_settings_are_refused(database, opened, environment):
+    environment.path.write_text("QDRANT_COLLECTION_NAME=other\nMILVUS_COLLECTION_NAME=other\n")
+    with pytest.raises(DeploymentError, match=r"no collection 'other', which .*\.env names"), opened():
+        pass
+
+
+def test_second_process_is_refused(database, opened):
+    opener = database.open.__name__
+    code = f"from {database.open.__module__} import {opener}\nwith {opener}({database.location!r}): pass"
+    with opened():
+        second = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    assert "DeploymentError: " in second.stderr.splitlines()[-1]
+
+
+def test_commands(database, environment, tuned):
+    option = f"--{database.name}"
+    stored = (option, database.location, "--env", str(environment.path))
+    model = ("--model", str(tuned.folder))
+
+    def embtune(*words):
+        result = CliRunner().invoke(main, words)
+        return result.exit_code, result.output
+
+    assert embtune("reembed", *model, *stored[:2])[0] == 2
+    assert "62 chunks, 61 different texts to embed" in embtune("reembed", *model, *stored, "--dry-run")[1]
+    assert "none of 62 sampled vectors was made by this model" in embtune("doctor", *model, *stored)[1]
+    assert embtune("reembed", *model, *stored)[0] == 0
+    assert embtune("doctor", *model, *stored)[0] == 0
+    assert "docsgpt_embtune_" in environment.path.read_text()
+    assert embtune("reembed", *stored, "--rollback")[0] == 0
+    assert environment.path.read_bytes() == SETTINGS
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from docsgpt_embtune.deployment import reembed, vector_journal
+from docsgpt_embtune.deployment.collection_store import CollectionStore
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from {module} import {opener}
+from docsgpt_embtune.deployment.serving import load_serving_model
+vector_journal.BLOCK = 4
+model, environment = load_serving_model(sys.argv[2]), EnvironmentFile(Path(sys.argv[3]))
+with {opener}(sys.argv[1]) as collections:
+    print("ready", flush=True)
+    reembed.reembed([CollectionStore(collections, environment)], model, environment)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_the_collection_is_always_whole(database, opened, environment, stock, tuned):
+    draw = random.Random(0)
+    before = database.dump()
+    code = CHILD.format(module=database.open.__module__, opener=database.open.__name__)
+    for _ in range(2):
+        child = subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", code, database.location, str(tuned.folder), str(environment.path)],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )  # fmt: skip
+        child.stdout.readline()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(draw.uniform(0, 0.4))
+        child.kill()
+        child.communicate()
+        name = in_force(environment)
+        require_whole(database.dump(name), stock if name == "docsgpt" else tuned)
+    reembed(opened, tuned, environment)
+    require_whole(database.dump(in_force(environment)), tuned)
+    with opened() as store:
+        steps.roll_back([store], environment)
+    assert database.dump() == before
