@@ -1,5 +1,6 @@
 """Tiny models, built here: no test downloads anything."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,16 @@ def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tuned"
     write_model_folder(other, tiny_base_folder, out, {"base": {"name": "tiny"}})
     return out
+
+
+@pytest.fixture(scope="session")
+def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
+    """The same folder with the graphs that `embtune export` writes."""
+    from docsgpt_embtune.serving.export import export
+
+    folder = Path(shutil.copytree(tiny_tuned_folder, tmp_path_factory.mktemp("exported") / "tuned"))
+    export(folder)
+    return folder
 
 
 def build_tiny_folder(folder: Path, *, seed: int, hidden_size: int = 32) -> Path:

@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, deploy, train
+from docsgpt_embtune.cli import check, deploy, serve, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,6 +16,7 @@ for command in (
     train.sample,
     train.train,
     check.check,
+    serve.export,
     deploy.install,
     deploy.uninstall,
     deploy.status,

@@ -15,6 +15,7 @@ Vectors = npt.NDArray[np.float32]
 
 BATCH_SIZE = 64  # texts of like length, so that little padding is computed
 SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
+SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32 is .985 to .998
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class ServingModel:
 
     Attributes:
         folder: Where it is; what EMBEDDINGS_NAME has to say.
-        fingerprint: Identifies it.
+        fingerprint: Identifies what decides its chunks' vectors.
         embeddings: What DocsGPT would call.
     """
 
@@ -36,6 +37,12 @@ class ServingModel:
         """Width of the vectors."""
         return self.embeddings.dimension
 
+    @property
+    def same_vector(self) -> float:
+        """Cosine from which on a stored vector is this model's, whichever of its engines made it."""
+        in_int8 = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.engine == "onnx-int8"
+        return SAME_VECTOR_IN_INT8 if in_int8 else SAME_VECTOR
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed chunks as DocsGPT would: (N, D) float32, in order."""
         vectors = self.embeddings.embed_documents(texts)
@@ -43,6 +50,8 @@ class ServingModel:
 
     def seen_share(self, texts: Sequence[str]) -> float:
         """Share of the texts' wordpieces that the model reads before it cuts them off, from 0 to 1."""
+        if isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off":
+            return 1.0
         tokenizer = self.embeddings.model.tokenizer
         limit = self.embeddings.model.max_seq_length
         lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
@@ -58,10 +67,11 @@ def load_serving_model(name: str) -> ServingModel:
         ModelFolderError: If it is nowhere, or a tuned folder is not whole.
     """
     folder = resolve_base(name).folder
-    embeddings = (TunedEmbeddings if is_tuned_folder(folder) else StockEmbeddings)(
-        str(folder), encode_kwargs={"batch_size": BATCH_SIZE}
-    )
-    return ServingModel(folder, fingerprint(folder), embeddings)
+    encode_kwargs = {"batch_size": BATCH_SIZE}
+    if is_tuned_folder(folder):
+        tuned = TunedEmbeddings(str(folder), encode_kwargs=encode_kwargs)
+        return ServingModel(folder, tuned.fingerprint, tuned)
+    return ServingModel(folder, fingerprint(folder), StockEmbeddings(folder, encode_kwargs=encode_kwargs))
 
 
 def cosines(vectors: Vectors, others: Vectors) -> Vectors:

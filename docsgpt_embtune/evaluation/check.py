@@ -221,7 +221,8 @@ def check_retrieval(
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
             sides = {
-                name: Side(models[name], fingerprint=side.fingerprint, cache=folder) for name, side in found.items()
+                name: Side(models[name], fingerprint=_vectors_fingerprint(side, models[name]), cache=folder)
+                for name, side in found.items()
             }
             return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
 
@@ -229,7 +230,7 @@ def check_retrieval(
             baseline=found["baseline"],
             tuned=found["tuned"],
             main=both(*main[1:]),
-            truncation=audit_truncation(models["tuned"].model, dataset),
+            truncation=audit_truncation(models["tuned"].model, dataset, in_windows=_reads_in_windows(models["tuned"])),
             smoke_test=both(smoke) if smoke else None,
             guards={name: both(data, left_out) for name, data, left_out in others},
             ks=tuple(ks),
@@ -307,6 +308,14 @@ def _find_tuned(folder: str | Path) -> CheckedModel:
     if not path.is_dir():
         raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
     return CheckedModel(name=str(folder), folder=path, fingerprint=fingerprint(path))
+
+
+def _vectors_fingerprint(side: CheckedModel, model: StockEmbeddings) -> str:
+    return model.fingerprint if isinstance(model, TunedEmbeddings) else side.fingerprint
+
+
+def _reads_in_windows(model: StockEmbeddings) -> bool:
+    return isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
 
 
 def _seen_digests(tuned: Path) -> frozenset[str]:
