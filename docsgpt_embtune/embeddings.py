@@ -52,19 +52,21 @@ class StockEmbeddings(Embeddings):
         dimension: Width of the vectors.
     """
 
+    _model: "SentenceTransformer | None" = None
+
     def __init__(
         self, folder: str | Path, device: str | None = "cpu", encode_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        from sentence_transformers import SentenceTransformer
-
         self.model_name = str(folder)
+        self.model_kwargs: dict[str, Any] = {"device": device}
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
-        self._model: SentenceTransformer = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        self.dimension: int = _dimension_of(self._model)
+        self.dimension: int = _dimension_of(self.model)
 
     @property
     def model(self) -> "SentenceTransformer":
-        """The sentence-transformers model."""
+        """The sentence-transformers model; loaded when it is first asked for, where another engine serves."""
+        if self._model is None:
+            self._model = self._load_model()
         return self._model
 
     def embed_query(self, text: str) -> list[float]:
@@ -88,6 +90,11 @@ class StockEmbeddings(Embeddings):
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed chunks without blocking the event loop."""
         return await asyncio.to_thread(self.embed_documents, texts)
+
+    def _load_model(self) -> "SentenceTransformer":
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
@@ -161,11 +168,6 @@ class TunedEmbeddings(StockEmbeddings):
         self._encode_documents = document_encoder(folder, self.reading, encode)
         self._encode_question = lru_cache(maxsize=question_cache)(lambda text: encode([text])[0])
 
-    @property
-    def model(self) -> "SentenceTransformer":
-        """The sentence-transformers model, loaded when it is first asked for where another engine serves."""
-        return self._load_model(Path(self.model_name))
-
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
         vector: list[float] = self._encode_question(text).tolist()
@@ -200,27 +202,25 @@ class TunedEmbeddings(StockEmbeddings):
     def _load_graph(self, folder: Path, graph: Graph) -> "OnnxEngine":
         from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 
-        key = (self._manifest["fingerprint"], graph.sha256, str(self.reading.max_seq_length))
-        return self._load(key, folder, lambda: OnnxEngine(folder, graph, max_seq_length=self.reading.max_seq_length))
+        length = self.reading.max_seq_length
+        return self._load_once(lambda: OnnxEngine(folder, graph, max_seq_length=length), graph.sha256, str(length))
 
-    def _load_model(self, folder: Path) -> "SentenceTransformer":
+    def _load_model(self) -> "SentenceTransformer":
         def load() -> "SentenceTransformer":
-            from sentence_transformers import SentenceTransformer
-
-            model = SentenceTransformer(str(folder), local_files_only=True, **self.model_kwargs)
-            model.max_seq_length = self.reading.max_seq_length
+            model = super(TunedEmbeddings, self)._load_model()
+            if self.reading.max_seq_length != self._manifest["max_seq_length"]:
+                model.max_seq_length = self.reading.max_seq_length
             return model
 
-        settings = f"{sorted(self.model_kwargs.items())} {self.reading.max_seq_length}"
-        return self._load((self._manifest["fingerprint"], settings), folder, load)
+        return self._load_once(load, f"{sorted(self.model_kwargs.items())} {self.reading.max_seq_length}")
 
-    @classmethod
-    def _load(cls, key: tuple[str, ...], folder: Path, load: Callable[[], Loaded]) -> Loaded:
-        with cls._loading:
-            if key not in cls._models:
-                logger.info("loading tuned embeddings %s (%s…)", folder, key[0][:12])
-                cls._models[key] = load()
-            loaded: Loaded = cls._models[key]
+    def _load_once(self, load: Callable[[], Loaded], *settings: str) -> Loaded:
+        key = (self._manifest["fingerprint"], *settings)
+        with self._loading:
+            if key not in self._models:
+                logger.info("loading tuned embeddings %s (%s…)", self.model_name, key[0][:12])
+                self._models[key] = load()
+            loaded: Loaded = self._models[key]
             return loaded
 
 

@@ -191,7 +191,7 @@ def bench_int8(folder: Path, data: Path) -> None:
         _show(f"int8 on {name}", decision)
 
 
-def bench_windows(folder: Path, data: Path, pages: int) -> None:
+def bench_windows(folder: Path, data: Path, count: int) -> None:
     """Measure what reading long chunks to their end gains."""
     manifest = read_manifest(folder)
     usual = Reading(manifest["max_seq_length"])
@@ -199,40 +199,46 @@ def bench_windows(folder: Path, data: Path, pages: int) -> None:
     annual_reports = load_dataset(data / "llamaindex_10k" / "val_dataset.json", relevant_docs="all-good")
     for name, dataset in (
         ("llamaindex_10k", annual_reports),
-        (f"feedbackqa, {pages} pages joined", joined_pages(folder, data / "feedbackqa", pages)),
+        ("feedbackqa, joined", joined_pages(folder, data / "feedbackqa")),
     ):
-        _, decision = decide_reading(folder, graphs_of(folder, manifest)["onnx"], usual, others, dataset)
-        _show(f"windows on {name}, {len(dataset.corpus)} chunks", decision)
+        sample = first_chunks(dataset, count)
+        _, decision = decide_reading(folder, graphs_of(folder, manifest)["onnx"], usual, others, sample)
+        _show(f"windows on {name}, {len(sample.corpus)} chunks", decision)
 
 
-def joined_pages(folder: Path, source: Path, pages: int) -> RetrievalDataset:
-    """Join the chunks of a page up to 1,250 tokens, as DocsGPT cuts by default, and keep the questions about them."""
+def joined_pages(folder: Path, source: Path) -> RetrievalDataset:
+    """Join the chunks of each page up to 1,250 tokens, as DocsGPT cuts by default."""
     tokenizer = load_tokenizer(folder)
     dataset = read_split(source.parent, source.name, "val")
     page_of = json.loads((source / "doc_of_chunk.json").read_text(encoding="utf-8"))
-    asked = [page_of[doc_id] for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids]
-    kept = set(list(dict.fromkeys(asked))[:pages])
     corpus: dict[str, str] = {}
     joined_in: dict[str, str] = {}
-    tokens: dict[str, int] = {}
+    last_of: dict[str, tuple[str, int]] = {}  # page -> its last joined chunk, and the tokens in it
     for doc_id, text in dataset.corpus.items():
-        page = page_of[doc_id]
         length = len(tokenizer.encode(text))
-        current = next((name for name in reversed(corpus) if name.startswith(f"{page}#")), None)
-        if page not in kept:
-            continue
-        if current is None or tokens[current] + length > JOINED_TOKENS:
-            current = f"{page}#{doc_id}"
-            corpus[current], tokens[current] = "", 0
-        corpus[current] = f"{corpus[current]}\n\n{text}".strip()
-        tokens[current] += length
-        joined_in[doc_id] = current
+        joined, tokens = last_of.get(page_of[doc_id], (doc_id, 0))
+        if tokens + length > JOINED_TOKENS:
+            joined, tokens = doc_id, 0
+        corpus[joined] = f"{corpus.get(joined, '')}\n\n{text}".strip()
+        last_of[page_of[doc_id]] = joined, tokens + length
+        joined_in[doc_id] = joined
     relevant = {
-        query_id: tuple(dict.fromkeys(joined_in[doc_id] for doc_id in doc_ids if doc_id in joined_in))
+        query_id: tuple(dict.fromkeys(joined_in[doc_id] for doc_id in doc_ids))
         for query_id, doc_ids in dataset.relevant_docs.items()
     }
-    relevant = {query_id: doc_ids for query_id, doc_ids in relevant.items() if doc_ids}
-    return RetrievalDataset({query_id: dataset.queries[query_id] for query_id in relevant}, corpus, relevant)
+    return RetrievalDataset(dataset.queries, corpus, relevant)
+
+
+def first_chunks(dataset: RetrievalDataset, count: int) -> RetrievalDataset:
+    """Keep the first so many chunks that answer a question, and the questions that they answer."""
+    answering = dict.fromkeys(doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids)
+    kept = set(list(answering)[:count])
+    relevant = {query_id: doc_ids for query_id, doc_ids in dataset.relevant_docs.items() if kept.issuperset(doc_ids)}
+    return RetrievalDataset(
+        queries={query_id: dataset.queries[query_id] for query_id in relevant},
+        corpus={doc_id: text for doc_id, text in dataset.corpus.items() if doc_id in kept},
+        relevant_docs=relevant,
+    )
 
 
 def _show(title: str, decision: Decision) -> None:
@@ -256,7 +262,7 @@ def _seconds(action: Callable[[], object]) -> float:
 @click.option("--chunks", "chunk_count", type=int, default=480, show_default=True)
 @click.option("--threads", type=int, default=96, show_default=True)
 @click.option("--seconds", type=float, default=60, show_default=True, help="How long the threads ask.")
-@click.option("--pages", type=int, default=150, show_default=True, help="Of feedbackqa, joined to long chunks.")
+@click.option("--long-chunks", type=int, default=400, show_default=True, help="In each measurement of windows.")
 def main(
     data: Path,
     model: Path | None,
@@ -266,7 +272,7 @@ def main(
     chunk_count: int,
     threads: int,
     seconds: float,
-    pages: int,
+    long_chunks: int,
 ) -> None:
     """Measure and print."""
     parts = set(only.split(","))
@@ -292,7 +298,7 @@ def main(
         if "int8" in parts:
             bench_int8(folder, data)
         if "windows" in parts:
-            bench_windows(folder, data, pages)
+            bench_windows(folder, data, long_chunks)
 
 
 if __name__ == "__main__":
