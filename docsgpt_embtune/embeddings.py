@@ -20,9 +20,11 @@ if TYPE_CHECKING:
 
     from docsgpt_embtune.serving.onnx_engine import OnnxEngine, Vectors
 
-try:
-    from langchain_core.embeddings import Embeddings  # LangChain's FAISS, in DocsGPT before 0.19, asks for this class
-except ImportError:
+# LangChain's FAISS, in DocsGPT before 0.19, asks for its own class, and takes others for a function to be called. That
+# host has imported LangChain by now; elsewhere it would cost each start a third of its time.
+if "langchain_core" in sys.modules:
+    from langchain_core.embeddings import Embeddings
+else:
 
     class Embeddings:  # type: ignore[no-redef]
         """Stands in where there is no LangChain, as in DocsGPT since 0.19."""
