@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 Vectors = npt.NDArray[np.float32]
 
-# Tokens in one run, padding included. On a processor a larger run is no faster, and its padding costs: see
-# scripts/bench_serving.py.
+# Tokens in one run, padding included. MiniLM on one core, chunks a second: 20 in runs of 1 to 512 tokens, 19 of 1024,
+# 17 of 2048, 14 of 8192.
 TOKENS_PER_RUN = 512
 _TEXTS_AT_ONCE = 2048  # cut into tokens and sorted by length together; bounds what lies in memory
 
