@@ -5,25 +5,38 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import MANIFEST, verify
+from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
+from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, vectors_fingerprint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-try:
-    from langchain_core.embeddings import Embeddings  # LangChain's FAISS, in DocsGPT before 0.19, asks for this class
-except ImportError:
+    from docsgpt_embtune.serving.onnx_engine import OnnxEngine, Vectors
+
+# LangChain's FAISS, in DocsGPT before 0.19, asks for its own class, and takes others for a function to be called. That
+# host has imported LangChain by now; elsewhere it would cost each start a third of its time.
+if "langchain_core" in sys.modules:
+    from langchain_core.embeddings import Embeddings
+else:
 
     class Embeddings:  # type: ignore[no-redef]
         """Stands in where there is no LangChain, as in DocsGPT since 0.19."""
 
 
 logger = logging.getLogger(__name__)
+
+Loaded = TypeVar("Loaded")
+
+QUESTION_CACHE = 1024  # a vector of 384 numbers takes 1.5 kB
+# What onnxruntime honours by what it is: no bars, arrays, unit norm, batches of its own.
+_EVERY_ENGINES_ENCODE_KWARGS = {"show_progress_bar", "convert_to_numpy", "normalize_embeddings", "batch_size"}
 
 
 class StockEmbeddings(Embeddings):
@@ -41,23 +54,32 @@ class StockEmbeddings(Embeddings):
         dimension: Width of the vectors.
     """
 
+    _model: "SentenceTransformer | None" = None
+
     def __init__(
         self, folder: str | Path, device: str | None = "cpu", encode_kwargs: Mapping[str, Any] | None = None
     ) -> None:
-        from sentence_transformers import SentenceTransformer
-
         self.model_name = str(folder)
+        self.model_kwargs: dict[str, Any] = {"device": device}
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
-        self.model: SentenceTransformer = SentenceTransformer(str(folder), device=device, local_files_only=True)
         self.dimension: int = _dimension_of(self.model)
+
+    @property
+    def model(self) -> "SentenceTransformer":
+        """The sentence-transformers model; loaded when it is first asked for, where another engine serves."""
+        if self._model is None:
+            self._model = self._load_model()
+        return self._model
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
-        return self._encode([text])[0]
+        vector: list[float] = self._encode([text])[0].tolist()
+        return vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
-        return self._encode(list(texts)) if texts else []
+        vectors: list[list[float]] = self._encode(texts).tolist() if texts else []
+        return vectors
 
     def __call__(self, text: str | list[str]) -> list[float] | list[list[float]]:
         """Embed a question or a list of chunks, as DocsGPT 0.11 to 0.18 calls it through LangChain's FAISS."""
@@ -71,9 +93,14 @@ class StockEmbeddings(Embeddings):
         """Embed chunks without blocking the event loop."""
         return await asyncio.to_thread(self.embed_documents, texts)
 
-    def _encode(self, texts: list[str]) -> list[list[float]]:
+    def _load_model(self) -> "SentenceTransformer":
+        from sentence_transformers import SentenceTransformer
+
+        return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
+
+    def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
-        vectors: list[list[float]] = self.model.encode(texts, convert_to_numpy=True, **self.encode_kwargs).tolist()
+        vectors: Vectors = self.model.encode(list(texts), convert_to_numpy=True, **self.encode_kwargs)
         return vectors
 
 
@@ -85,17 +112,30 @@ class TunedEmbeddings(StockEmbeddings):
     integer `dimension`. A folder is loaded once in a process, however many instances and threads ask for it.
     Nothing is encoded before the first call: an encode before a fork would hang the child in its own first one.
 
+    Where the folder holds a graph (`embtune export`), onnxruntime serves and torch is never imported; without one,
+    without onnxruntime, on a GPU, or with settings that only sentence-transformers knows, that serves.
+
     Args:
         model_name: Path of the tuned folder. Never a hub name: nothing is downloaded.
-        model_kwargs: `device` ("cpu" by default); others are handed to SentenceTransformer.
-        encode_kwargs: Handed to `SentenceTransformer.encode`.
+        model_kwargs: `device` ("cpu" by default) and `engine`; others are handed to SentenceTransformer.
+        encode_kwargs: Handed to `SentenceTransformer.encode`; onnxruntime chooses its own batches.
+        engine: "torch", "onnx" or "onnx-int8" to insist on one; else EMBTUNE_ENGINE says; else what the export
+            decided.
+        question_cache: Questions whose vectors are kept, the latest used.
         **unused: Accepted and ignored, as callers of several eras pass more.
 
+    Attributes:
+        engine: What serves: "torch", "onnx" or "onnx-int8".
+        reading: How chunks are read.
+        fingerprint: Hex sha256 of all that decides a chunk's vector: the folder's own, unless chunks are read in
+            another way than the model was written to, or in int8.
+
     Raises:
-        ModelFolderError: If the folder is missing, incomplete, or not the model that was written.
+        ModelFolderError: If the folder is missing, incomplete, or not the model that was written, or the engine
+            that was asked for cannot be had.
     """
 
-    _models: ClassVar[dict[tuple[str, str], "SentenceTransformer"]] = {}
+    _models: ClassVar[dict[tuple[str, ...], Any]] = {}
     _loading: ClassVar[threading.Lock] = threading.Lock()
 
     def __init__(
@@ -103,6 +143,9 @@ class TunedEmbeddings(StockEmbeddings):
         model_name: str,
         model_kwargs: Mapping[str, Any] | None = None,
         encode_kwargs: Mapping[str, Any] | None = None,
+        *,
+        engine: str | None = None,
+        question_cache: int = QUESTION_CACHE,
         **unused: Any,
     ) -> None:
         folder = Path(model_name).expanduser().resolve()
@@ -112,28 +155,75 @@ class TunedEmbeddings(StockEmbeddings):
             )
         manifest = verify(folder)
         self.model_name = str(folder)
+        self.model_kwargs = {"device": "cpu", **(model_kwargs or {})}
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
-        self.model = self._load(folder, manifest["fingerprint"], dict(model_kwargs or {}))
-        self.dimension = _dimension_of(self.model)
+        self.reading = Reading.of(manifest)
+        self._manifest = manifest
+        wanted = wanted_engine(engine or self.model_kwargs.pop("engine", None))
+        encode = self._start_engine(folder, wanted)
         if self.dimension != manifest["dimension"]:
             raise ModelFolderError(
                 f"{folder}: gives vectors of {self.dimension} numbers, its {MANIFEST} says {manifest['dimension']}; "
                 "train or copy the folder again"
             )
+        self.fingerprint = vectors_fingerprint(manifest, self.reading, quantised=self.engine == "onnx-int8")
+        self._encode_documents = document_encoder(folder, self.reading, encode)
+        self._encode_question = lru_cache(maxsize=question_cache)(lambda text: encode([text])[0])
 
-    @classmethod
-    def _load(cls, folder: Path, fingerprint: str, model_kwargs: dict[str, Any]) -> "SentenceTransformer":
-        device = model_kwargs.pop("device", "cpu")
-        key = (fingerprint, f"{device} {sorted(model_kwargs.items())}")
-        with cls._loading:
-            if key not in cls._models:
-                from sentence_transformers import SentenceTransformer
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one question: a list of `dimension` floats."""
+        vector: list[float] = self._encode_question(text).tolist()
+        return vector
 
-                logger.info("loading tuned embeddings %s (%s…)", folder, fingerprint[:12])
-                cls._models[key] = SentenceTransformer(
-                    str(folder), device=device, local_files_only=True, **model_kwargs
-                )
-            return cls._models[key]
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed chunks, each read to its end if the folder says so: one list of `dimension` floats each, in order."""
+        vectors: list[list[float]] = self._encode_documents(list(texts)).tolist() if texts else []
+        return vectors
+
+    def _start_engine(self, folder: Path, wanted: str) -> Encode:
+        graph = choose_graph(folder, self._manifest, wanted, torch_only=self._torch_only())
+        if graph is not None:
+            try:
+                engine = self._load_graph(folder, graph)
+            except ModelFolderError as error:
+                if wanted != AUTO:
+                    raise
+                logger.warning("%s; sentence-transformers serves instead", error)
+            else:
+                self.engine, self.dimension = graph.engine, engine.dimension
+                return engine.encode
+        self.engine, self.dimension = "torch", _dimension_of(self.model)
+        return self._encode
+
+    def _torch_only(self) -> str:
+        """Name the settings that onnxruntime cannot honour; empty if there is none."""
+        model_kwargs = {name: value for name, value in self.model_kwargs.items() if (name, value) != ("device", "cpu")}
+        encode_kwargs = self.encode_kwargs.keys() - _EVERY_ENGINES_ENCODE_KWARGS
+        return ", ".join([f"{name}={value!r}" for name, value in model_kwargs.items()] + sorted(encode_kwargs))
+
+    def _load_graph(self, folder: Path, graph: Graph) -> "OnnxEngine":
+        from docsgpt_embtune.serving.onnx_engine import OnnxEngine
+
+        length = self.reading.max_seq_length
+        return self._load_once(lambda: OnnxEngine(folder, graph, max_seq_length=length), graph.sha256, str(length))
+
+    def _load_model(self) -> "SentenceTransformer":
+        def load() -> "SentenceTransformer":
+            model = super(TunedEmbeddings, self)._load_model()
+            if self.reading.max_seq_length != self._manifest["max_seq_length"]:
+                model.max_seq_length = self.reading.max_seq_length
+            return model
+
+        return self._load_once(load, f"{sorted(self.model_kwargs.items())} {self.reading.max_seq_length}")
+
+    def _load_once(self, load: Callable[[], Loaded], *settings: str) -> Loaded:
+        key = (self._manifest["fingerprint"], *settings)
+        with self._loading:
+            if key not in self._models:
+                logger.info("loading tuned embeddings %s (%s…)", self.model_name, key[0][:12])
+                self._models[key] = load()
+            loaded: Loaded = self._models[key]
+            return loaded
 
 
 def _dimension_of(model: "SentenceTransformer") -> int:

@@ -1,5 +1,6 @@
 """Tiny models, built here: no test downloads anything."""
 
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -43,6 +44,16 @@ def server():
         running = pgserver.get_server(Path(folder) / "data")
         yield running
         running.cleanup()
+
+
+@pytest.fixture(scope="session")
+def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
+    """The same folder with the graphs that `embtune export` writes."""
+    from docsgpt_embtune.serving.export import export
+
+    folder = Path(shutil.copytree(tiny_tuned_folder, tmp_path_factory.mktemp("exported") / "tuned"))
+    export(folder)
+    return folder
 
 
 def build_tiny_folder(folder: Path, *, seed: int, hidden_size: int = 32) -> Path:

@@ -17,8 +17,15 @@ from docsgpt_embtune.errors import ModelFolderError
 from .conftest import TEXTS
 
 
-def test_vectors_are_plain_unit_length_and_the_same_by_every_call(tiny_tuned_folder):
-    embeddings = TunedEmbeddings(str(tiny_tuned_folder), model_kwargs={"device": "cpu"})
+@pytest.fixture(params=["torch", "onnx"])
+def folder(request, monkeypatch):
+    """A folder with and one without a graph; the same must hold for both."""
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+    return request.getfixturevalue({"torch": "tiny_tuned_folder", "onnx": "tiny_exported_folder"}[request.param])
+
+
+def test_vectors_are_plain_unit_length_and_the_same_by_every_call(folder):
+    embeddings = TunedEmbeddings(str(folder), model_kwargs={"device": "cpu"})
     vectors = embeddings.embed_documents(list(TEXTS))
     assert type(vectors) is list
     assert type(vectors[0][0]) is float
@@ -30,22 +37,22 @@ def test_vectors_are_plain_unit_length_and_the_same_by_every_call(tiny_tuned_fol
     assert type(embeddings.dimension) is int
 
 
-def test_tuned_folder_serves_the_same_without_the_plugin(tiny_tuned_folder):
-    ours = TunedEmbeddings(str(tiny_tuned_folder)).embed_documents(list(TEXTS))
-    assert StockEmbeddings(tiny_tuned_folder).embed_documents(list(TEXTS)) == ours
+def test_tuned_folder_serves_the_same_without_the_plugin(folder):
+    ours = TunedEmbeddings(str(folder)).embed_documents(list(TEXTS))
+    stock = StockEmbeddings(folder).embed_documents(list(TEXTS))
+    assert [vector == pytest.approx(other, abs=1e-5) for vector, other in zip(ours, stock, strict=True)]
 
 
-def test_96_threads_share_one_model_and_agree(tiny_tuned_folder, monkeypatch):
+def test_96_threads_share_one_model_and_agree(folder, monkeypatch):
     monkeypatch.setattr(TunedEmbeddings, "_models", {})
     together = threading.Barrier(96)
-    models, vectors, failures = [], [], []
+    vectors, failures = [], []
 
     def serve():
         try:
             together.wait()
-            embeddings = TunedEmbeddings(str(tiny_tuned_folder))
-            models.append(embeddings.model)
-            vectors.extend(embeddings.embed_query(TEXTS[0]) for _ in range(3))
+            embeddings = TunedEmbeddings(str(folder))
+            vectors.append([embeddings.embed_query(text) for text in TEXTS])
         except Exception as error:
             failures.append(error)
 
@@ -55,8 +62,8 @@ def test_96_threads_share_one_model_and_agree(tiny_tuned_folder, monkeypatch):
     for thread in threads:
         thread.join()
     assert failures == []
-    assert len(set(map(id, models))) == 1
-    assert len(vectors) == 3 * 96
+    assert len(TunedEmbeddings._models) == 1
+    assert len(vectors) == 96
     assert all(vector == vectors[0] for vector in vectors)
 
 
@@ -83,10 +90,10 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.parametrize("parent", ["constructed", "encoded", "loading"])
-def test_embeds_after_a_fork_in_parent_and_child(tiny_tuned_folder, parent):
+def test_embeds_after_a_fork_in_parent_and_child(folder, parent):
     # In a process of its own: a child that hangs must fail this test, not the run.
     finished = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", FORK, str(tiny_tuned_folder), parent],
+        [sys.executable, "-W", "ignore", "-c", FORK, str(folder), parent],
         capture_output=True,
         text=True,
         timeout=120,
@@ -96,8 +103,8 @@ def test_embeds_after_a_fork_in_parent_and_child(tiny_tuned_folder, parent):
 
 
 @pytest.fixture
-def copied(tiny_tuned_folder, tmp_path):
-    return shutil.copytree(tiny_tuned_folder, tmp_path / "copied")
+def copied(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copied")
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines
+from docsgpt_embtune.deployment.serving import ServingModel, cosines
 from docsgpt_embtune.deployment.stores import ChunkStore
 from docsgpt_embtune.errors import DeploymentError
 
@@ -61,7 +61,7 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
 def _compare(
     label: str, stored: np.ndarray, doc_ids: Sequence[str], expected: np.ndarray, model: ServingModel
 ) -> list[Finding]:
-    foreign = ~(cosines(stored, expected) >= SAME_VECTOR)  # a NaN is foreign, too
+    foreign = ~(cosines(stored, expected) >= model.same_vector)  # a NaN is foreign, too
     if not foreign.any():
         return []
     remedy = f"run: embtune reembed --model {model.folder}"

@@ -21,6 +21,7 @@ _LETTERS_PER_TOKEN = 4  # a rough guess, which only the speed depends on
 _CHECKED = 4  # vectors of each call
 _ROUNDED = 0.9999  # cosine; bf16 moves all-MiniLM-L6-v2's vectors to 0.99997 at worst
 SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
+SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32: .988 and more for MiniLM, .994 in the mean
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ServingModel:
 
     Attributes:
         folder: Where it is; what EMBEDDINGS_NAME has to say.
-        fingerprint: Identifies it.
+        fingerprint: Identifies what decides its chunks' vectors.
         embeddings: What DocsGPT would call.
     """
 
@@ -41,6 +42,12 @@ class ServingModel:
     def dimension(self) -> int:
         """Width of the vectors."""
         return self.embeddings.dimension
+
+    @property
+    def same_vector(self) -> float:
+        """Cosine from which on a stored vector is this model's, whichever of its engines made it."""
+        in_int8 = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.engine == "onnx-int8"
+        return SAME_VECTOR_IN_INT8 if in_int8 else SAME_VECTOR
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed chunks as DocsGPT would: (N, D) float32, in order."""
@@ -77,6 +84,8 @@ class ServingModel:
 
     def seen_share(self, texts: Sequence[str]) -> float:
         """Share of the texts' wordpieces that the model reads before it cuts them off, from 0 to 1."""
+        if isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off":
+            return 1.0
         tokenizer = self.embeddings.model.tokenizer
         limit = self.embeddings.model.max_seq_length
         lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
@@ -92,10 +101,11 @@ def load_serving_model(name: str) -> ServingModel:
         ModelFolderError: If it is nowhere, or a tuned folder is not whole.
     """
     folder = resolve_base(name).folder
-    embeddings = (TunedEmbeddings if is_tuned_folder(folder) else StockEmbeddings)(
-        str(folder), encode_kwargs={"batch_size": BATCH_SIZE}
-    )
-    return ServingModel(folder, fingerprint(folder), embeddings)
+    encode_kwargs = {"batch_size": BATCH_SIZE}
+    if is_tuned_folder(folder):
+        tuned = TunedEmbeddings(str(folder), encode_kwargs=encode_kwargs)
+        return ServingModel(folder, tuned.fingerprint, tuned)
+    return ServingModel(folder, fingerprint(folder), StockEmbeddings(folder, encode_kwargs=encode_kwargs))
 
 
 def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vectors, where: str) -> None:

@@ -155,7 +155,8 @@ def check_retrieval(
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
             sides = {
-                name: Side(models[name], fingerprint=side.fingerprint, cache=folder) for name, side in found.items()
+                name: Side(models[name], fingerprint=_vectors_fingerprint(side, models[name]), cache=folder)
+                for name, side in found.items()
             }
             return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
 
@@ -163,7 +164,7 @@ def check_retrieval(
             baseline=found["baseline"],
             tuned=found["tuned"],
             main=both(*main[1:]),
-            truncation=audit_truncation(models["tuned"].model, dataset),
+            truncation=audit_truncation(models["tuned"].model, dataset, in_windows=_reads_in_windows(models["tuned"])),
             smoke_test=both(smoke) if smoke else None,
             guards={name: both(data, left_out) for name, data, left_out in others},
             unused_prompts={name: _unused_prompts(model.model) for name, model in models.items()},
@@ -195,6 +196,14 @@ def _find_tuned(folder: str | Path) -> CheckedModel:
 def _unused_prompts(model: "SentenceTransformer") -> tuple[str, ...]:
     # The host calls `encode` without naming a prompt, so the default one is all that it ever uses.
     return tuple(name for name, prompt in model.prompts.items() if prompt and name != model.default_prompt_name)
+
+
+def _vectors_fingerprint(side: CheckedModel, model: StockEmbeddings) -> str:
+    return model.fingerprint if isinstance(model, TunedEmbeddings) else side.fingerprint
+
+
+def _reads_in_windows(model: StockEmbeddings) -> bool:
+    return isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
 
 
 def _seen_digests(tuned: Path) -> frozenset[str]:

@@ -64,8 +64,16 @@ class TruncationAudit:
         return f"The model cannot read more: {smaller}, or tune a base model that reads longer texts."
 
 
-def audit_truncation(model: "SentenceTransformer", dataset: RetrievalDataset) -> TruncationAudit:
-    """Count what a model reads of the corpus; of more than 20,000 chunks, an evenly spread sample."""
+def audit_truncation(
+    model: "SentenceTransformer", dataset: RetrievalDataset, *, in_windows: bool = False
+) -> TruncationAudit:
+    """Count what a model reads of the corpus; of more than 20,000 chunks, an evenly spread sample.
+
+    Args:
+        model: Its tokenizer counts.
+        dataset: Holds the corpus.
+        in_windows: Chunks are read to their end, a window at a time, so that nothing is cut.
+    """
     step = max(1, len(dataset.corpus) // _SAMPLE)
     lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
     good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
@@ -73,6 +81,8 @@ def audit_truncation(model: "SentenceTransformer", dataset: RetrievalDataset) ->
     max_seq_length = int(model.max_seq_length or model.tokenizer.model_max_length)
     prompt = model.prompts.get(model.default_prompt_name or "") or ""  # stands before every text, and takes its room
     read = max_seq_length - model.tokenizer.num_special_tokens_to_add() - _lengths(model, [prompt])[0]
+    if in_windows:
+        read = max(lengths + good_lengths)
     return TruncationAudit(
         max_seq_length=max_seq_length,
         possible_length=getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None),

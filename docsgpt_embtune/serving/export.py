@@ -1,0 +1,211 @@
+"""Write the graphs that the serving engine runs into a tuned folder, and prove that they give its vectors."""
+
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import numpy as np
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import folder_written_whole, write_text_atomically
+from docsgpt_embtune.model_folder import MANIFEST, verify
+from docsgpt_embtune.serving.graphs import EngineName, Graph, sha256_of
+from docsgpt_embtune.serving.onnx_engine import OnnxEngine
+from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
+from docsgpt_embtune.serving.reading import Reading, Windows
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+FOLDER = "onnx"
+TOLERANCE = 1e-4  # of each number of a vector: what fp32 makes of another order of summing, with room
+_OPSET = 17  # read by every onnxruntime since 1.13
+_USUAL_LIMIT = 512  # tokens; attention over more costs more than windows do, so more is only on demand
+_PROBES = (
+    "How do I rotate the log files?",
+    "x",
+    "ünïcödé, 数据, 🙂 and CAPITAL letters",
+    "A longer text, cut off where the model's reading ends. " * 60,
+)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export wrote.
+
+    Attributes:
+        graphs: The graphs that it wrote.
+        engine: What serves from now on.
+        reading: How chunks are read from now on.
+        decisions: About reading and engine, with what was measured; empty without validation questions.
+    """
+
+    graphs: tuple[Graph, ...]
+    engine: EngineName
+    reading: Reading
+    decisions: tuple[Decision, ...]
+
+
+def export(
+    folder: str | Path,
+    validation: RetrievalDataset | None = None,
+    *,
+    windows: Windows | None = None,
+    max_seq_length: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> ExportReport:
+    """Write an fp32 and an int8 graph beside a tuned folder's weights, and record which of them serves.
+
+    The folder's fingerprint stays: the graphs are other forms of its weights, and have checksums of their own in
+    the manifest. int8 serves only where the validation questions show that it loses nothing that matters; chunks
+    are read in windows, or further, only where these questions gain by it.
+
+    Args:
+        folder: A tuned folder.
+        validation: Questions to decide by; with them, no test proves anything any more.
+        windows: "off" or "mean", whatever validation says of it.
+        max_seq_length: Tokens to read at a time, whatever validation says of it.
+        say: Takes one line of plain text before each stage.
+
+    Raises:
+        ModelFolderError: If the folder is not whole, the model cannot be exported, or a graph gives other vectors.
+        EvaluationError: If a graph gives unusable vectors on the validation questions.
+    """
+    folder = Path(folder).expanduser().resolve()
+    manifest = verify(folder)
+    usual = Reading(manifest["max_seq_length"])
+    possible = _possible_length(folder, usual.max_seq_length)
+    if max_seq_length is not None and not 8 <= max_seq_length <= possible:
+        raise ModelFolderError(
+            f"{folder}: cannot read {max_seq_length} tokens at a time, its position embeddings allow 8 to {possible}; "
+            "set --max-seq-length to one of these"
+        )
+    reading = Reading(max_seq_length or usual.max_seq_length, windows or "off")
+    say("writing the graphs")
+    exact, quantised = _write_graphs(folder, reading.max_seq_length)
+    engine = exact.engine
+    decisions: list[Decision] = []
+    if validation is not None:
+        if windows is None:
+            say("measuring how to read long chunks")
+            furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
+            lengths = sorted({reading.max_seq_length, furthest})
+            others = [Reading(length, kind) for kind in get_args(Windows) for length in lengths][1:]
+            reading, about_reading = decide_reading(folder, exact, reading, others, validation)
+            decisions.append(about_reading)
+        say("measuring what int8 costs")
+        engine, about_engine = decide_engine(folder, exact, quantised, reading, validation)
+        decisions.append(about_engine)
+    report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
+    _record(folder, manifest, report)
+    return report
+
+
+def _possible_length(folder: Path, usual: int) -> int:
+    """Tell how many tokens the position embeddings allow; the usual number where the model does not say."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    positions = int(config.get("max_position_embeddings", usual))
+    # RoBERTa's first position is the one after the padding's.
+    return positions - 2 if "roberta" in config.get("model_type", "") else positions
+
+
+def _write_graphs(folder: Path, max_seq_length: int) -> tuple[Graph, Graph]:
+    """Trace the model, quantise the graph, and put both into the folder once they give the model's vectors."""
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelFolderError(
+            f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
+        )
+    model = _load(folder, max_seq_length)
+    expected = model.encode(list(_PROBES), batch_size=1, show_progress_bar=False)  # (probes, D)
+    names: dict[EngineName, str] = {"onnx": "model.onnx", "onnx-int8": "model_int8.onnx"}
+    with folder_written_whole(folder / FOLDER) as partial:
+        _trace(model, partial / names["onnx"])
+        _quantise(partial / names["onnx"], partial / names["onnx-int8"])
+        sums = {engine: sha256_of(partial / name) for engine, name in names.items()}
+        written = Graph("onnx", partial / names["onnx"], sums["onnx"])
+        given = OnnxEngine(folder, written, max_seq_length=max_seq_length).encode(_PROBES)
+        if not np.allclose(given, expected, rtol=0, atol=TOLERANCE):
+            raise ModelFolderError(
+                f"{folder}: the graph's vectors differ from the model's by {np.abs(given - expected).max():.1e}; "
+                "this model cannot be exported, sentence-transformers goes on serving it"
+            )
+    exact, quantised = (Graph(engine, folder / FOLDER / name, sums[engine]) for engine, name in names.items())
+    return exact, quantised
+
+
+def _load(folder: Path, max_seq_length: int) -> "SentenceTransformer":
+    from sentence_transformers import SentenceTransformer
+
+    # The other implementations of attention choose between branches while they run, which a trace cannot hold.
+    model = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
+    )
+    model.max_seq_length = max_seq_length
+    return model.eval()
+
+
+def _trace(model: "SentenceTransformer", path: Path) -> None:
+    import torch
+
+    class Graphed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+        def forward(self, *tokens: torch.Tensor) -> torch.Tensor:
+            features = dict(zip(inputs, tokens, strict=True))
+            vectors: torch.Tensor = self.model(features)["sentence_embedding"]
+            return vectors
+
+    example = dict(model.tokenizer(["two texts", "of different length"], padding=True, return_tensors="pt"))
+    inputs = list(example)
+    with warnings.catch_warnings(), torch.inference_mode():
+        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Graphed(),
+            tuple(example.values()),
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=inputs,
+            output_names=["sentence_embedding"],
+            dynamic_axes={
+                **{name: {0: "texts", 1: "tokens"} for name in inputs},
+                "sentence_embedding": {0: "texts"},
+            },
+        )
+
+
+def _quantise(exact: Path, quantised: Path) -> None:
+    try:
+        from onnxruntime.quantization import QuantType, quantize_dynamic
+    except ImportError as error:
+        raise ModelFolderError(
+            f"onnx is needed to write the int8 graph ({error}); run: pip install 'docsgpt-embtune[train]'"
+        ) from error
+    # One scale for each output column: with one for a whole matrix the vectors lose ten times as much.
+    logging.disable(logging.WARNING)  # it advises its own preprocessing, which gains nothing here
+    try:
+        quantize_dynamic(exact, quantised, per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+def _record(folder: Path, manifest: dict[str, Any], report: ExportReport) -> None:
+    serving = {
+        "engine": report.engine,
+        "reading": report.reading.to_dict(),
+        "graphs": {
+            graph.engine: {"file": graph.path.relative_to(folder).as_posix(), "sha256": graph.sha256}
+            for graph in report.graphs
+        },
+        "decisions": [decision.to_dict() for decision in report.decisions],
+    }
+    content = json.dumps({**manifest, "serving": serving}, indent=2, ensure_ascii=False) + "\n"
+    write_text_atomically(folder / MANIFEST, content)

@@ -1,0 +1,175 @@
+"""Embed with onnxruntime and tokenizers alone: no torch in the process that serves.
+
+Pooling and normalisation are inside the graph (`serving/export.py` writes it), so that what is left is to cut texts
+into tokens, to put texts of like length together, and to run.
+"""
+
+import ctypes
+import json
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+    from tokenizers import Encoding
+
+Vectors = npt.NDArray[np.float32]
+
+# Tokens in one run, padding included. MiniLM on one core, chunks a second: 20 in runs of 1 to 512 tokens, 19 of 1024,
+# 17 of 2048, 14 of 8192.
+TOKENS_PER_RUN = 512
+_TEXTS_AT_ONCE = 2048  # cut into tokens and sorted by length together; bounds what lies in memory
+
+
+class OnnxEngine:
+    """A graph and its tokenizer, for any number of threads, and for the children of a fork.
+
+    Args:
+        folder: A tuned folder.
+        graph: One of its graphs.
+        max_seq_length: Tokens read of a text, special ones included.
+
+    Attributes:
+        dimension: Width of the vectors.
+
+    Raises:
+        ModelFolderError: If the graph is missing or another, or onnxruntime cannot load it.
+    """
+
+    def __init__(self, folder: Path, graph: Graph, *, max_seq_length: int) -> None:
+        self._prepare = text_preparation(folder)
+        self._tokenizer = load_tokenizer(folder)
+        self._tokenizer.enable_truncation(max_seq_length)
+        # int8 scales by the largest number of the whole run: a text's vector would depend on its neighbours'.
+        self._tokens_per_run = 1 if graph.is_quantised else TOKENS_PER_RUN
+        self._graph = graph
+        self._opening = threading.Lock()
+        self._session: InferenceSession | None = _open_session(graph)
+        self._inputs = [value.name for value in self._session.get_inputs()]
+        self.dimension = int(self._session.get_outputs()[0].shape[-1])
+        _engines.add(self)
+
+    def encode(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts: (N, D) float32, in order, unit norm."""
+        vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for start in range(0, len(texts), _TEXTS_AT_ONCE):
+            some = [self._prepare(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
+            encodings = self._tokenizer.encode_batch(some)
+            for rows in runs_of_like_length([len(encoding) for encoding in encodings], self._tokens_per_run):
+                vectors[[start + row for row in rows]] = self._run([encodings[row] for row in rows])
+        return vectors
+
+    def _run(self, encodings: "Sequence[Encoding]") -> Vectors:
+        longest = max(len(encoding) for encoding in encodings)
+        feed = {name: np.zeros((len(encodings), longest), dtype=np.int64) for name in self._inputs}
+        for row, encoding in enumerate(encodings):
+            # The padding's token does not matter: the attention mask hides it.
+            tokens = {
+                "input_ids": encoding.ids,
+                "attention_mask": encoding.attention_mask,
+                "token_type_ids": encoding.type_ids,
+            }
+            for name in self._inputs:
+                feed[name][row, : len(encoding)] = tokens[name]
+        vectors: Vectors = self._open().run(None, feed)[0]
+        return vectors
+
+    def _open(self) -> "InferenceSession":
+        session = self._session
+        if session is None:  # in a forked child
+            with self._opening:
+                session = self._session = self._session or _open_session(self._graph)
+        return session
+
+    def _forget_parents_session(self) -> None:
+        """Drop the session after a fork, without taking it down.
+
+        Its threads are the parent's: a run would wait for them for ever, and so would its destructor.
+        """
+        self._opening = threading.Lock()
+        if self._session is not None:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
+            self._session = None
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """Load a folder's tokenizer so that it neither cuts nor pads."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    return tokenizer
+
+
+def text_preparation(folder: Path) -> Callable[[str], str]:
+    """Tell what sentence-transformers does to a text before it is cut into tokens: the default prompt."""
+    path = folder / "config_sentence_transformers.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    prompt = (config.get("prompts") or {}).get(config.get("default_prompt_name"), "")
+    return lambda text: prompt + text
+
+
+def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> Iterator[list[int]]:
+    """Group texts, shortest first, so that a group padded to its longest holds at most so many tokens.
+
+    Args:
+        lengths: Tokens of each text.
+        tokens_per_run: Upper bound; a text that is longer makes a group of its own.
+
+    Yields:
+        Positions of the texts of one group; each position once in all.
+    """
+    group: list[int] = []
+    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (len(group) + 1) * lengths[row] > tokens_per_run:
+            yield group
+            group = []
+        group.append(row)
+    if group:
+        yield group
+
+
+def _open_session(graph: Graph) -> "InferenceSession":
+    import onnxruntime
+
+    graph.refuse_changed()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _threads()
+    options.log_severity_level = 3  # errors: it warns of what nobody can act on
+    try:
+        return onnxruntime.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes derive from Exception, and there are a dozen
+        raise ModelFolderError(
+            f"{graph.path}: onnxruntime {onnxruntime.__version__} cannot load it ({error}); "
+            f"run: embtune export {graph.path.parent.parent}, or set {ENVIRONMENT_VARIABLE}=torch"
+        ) from error
+
+
+def _threads() -> int:
+    """As many as this process may use; DocsGPT's image says how many in OMP_NUM_THREADS."""
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    return min(available, int(wanted)) if wanted.isdigit() and int(wanted) else available
+
+
+_engines: "weakref.WeakSet[OnnxEngine]" = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for engine in list(_engines):
+        engine._forget_parents_session()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

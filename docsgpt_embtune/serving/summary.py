@@ -1,0 +1,27 @@
+"""An export in a few lines."""
+
+from collections.abc import Iterator
+
+from docsgpt_embtune.serving.export import ExportReport
+from docsgpt_embtune.serving.quality import Decision
+
+
+def summary(report: ExportReport) -> str:
+    """Say what was written, what serves, and what that was decided by."""
+    return "\n".join(_lines(report))
+
+
+def _lines(report: ExportReport) -> Iterator[str]:
+    for graph in report.graphs:
+        yield f"written     {graph.path} ({graph.path.stat().st_size / 1e6:.0f} MB)"
+    for decision in report.decisions:
+        yield from _decision_lines(decision)
+    if not report.decisions:
+        yield "measured    nothing: give validation questions with --data to decide about int8 and windows"
+    yield f"serves      {report.engine}; of a long chunk it reads {report.reading}"
+
+
+def _decision_lines(decision: Decision) -> Iterator[str]:
+    yield f"{decision.queries} validation questions: {decision.chosen} ({decision.reason})"
+    for trial in decision.trials:
+        yield f"  {trial.line()}"

@@ -1,0 +1,305 @@
+"""How fast a tuned folder answers, beside the stock class, in one sitting; and what int8 and windows do to retrieval.
+
+    python scripts/bench_serving.py --data ../shared/data
+    python scripts/bench_serving.py --data ../shared/data --model models/tuned --only questions,chunks --rounds 9
+
+Without --model, all-MiniLM-L6-v2 is written as a tuned folder and exported first. Rounds of all sides take turns, so
+that a busy machine slows all alike; what is printed are medians, and their ratio to stock.
+"""
+
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import click
+import numpy as np
+
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.model_folder import read_manifest, write_model_folder
+from docsgpt_embtune.serving.export import export
+from docsgpt_embtune.serving.graphs import graphs_of
+from docsgpt_embtune.serving.onnx_engine import load_tokenizer
+from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
+from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.training.trainer import load_base
+
+PARTS = ("questions", "chunks", "start", "threads", "int8", "windows")
+ENGINES = ("onnx", "onnx-int8")
+JOINED_TOKENS = 1250  # DocsGPT's largest chunk
+
+START = """
+import sys, time
+folder, engine = sys.argv[1:]
+if engine == "stock":
+    from docsgpt_embtune.embeddings import StockEmbeddings
+    embeddings = StockEmbeddings(folder)
+else:
+    from docsgpt_embtune.embeddings import TunedEmbeddings
+    embeddings = TunedEmbeddings(folder, engine=engine)
+embeddings.embed_query("How do I rotate the log files?")
+status = open("/proc/self/status").read().split()
+memory, peak = (int(status[status.index(name) + 1]) / 1024 for name in ("VmRSS:", "VmHWM:"))
+print(memory, peak, "torch" in sys.modules, time.time())
+"""
+
+
+Embeddings = StockEmbeddings  # and TunedEmbeddings, which is one
+
+
+def tuned_folder(out: Path) -> Path:
+    """Write all-MiniLM-L6-v2 as a tuned folder."""
+    base = resolve_base("bundled")
+    write_model_folder(load_base(base, "cpu"), base.folder, out, {"base": {"name": base.name}})
+    return out
+
+
+def read_split(data: Path, name: str, split: str) -> RetrievalDataset:
+    """Read one of the datasets."""
+    folder = data / name
+    return load_dataset(folder / f"{split}.json", corpus=folder / "corpus.json", relevant_docs="all-good")
+
+
+def bench_questions(sides: Mapping[str, Embeddings], questions: Sequence[str], rounds: int) -> None:
+    """Time single questions, each asked once, so that no cache answers."""
+    per_round = len(questions) // rounds
+    expected = np.array([sides["stock"].embed_query(text) for text in questions[:50]])
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name, embeddings in sides.items():
+            for text in questions[number * per_round : (number + 1) * per_round]:
+                times[name].append(_seconds(lambda text=text, e=embeddings: e.embed_query(text)))  # type: ignore[misc]
+    click.echo(f"\nquestions: one a call, {per_round * rounds} of them, median")
+    for name, embeddings in sides.items():
+        vectors = np.array([embeddings.embed_query(text) for text in questions[:50]])
+        median = statistics.median(times[name])
+        click.echo(
+            f"  {name:22s} {1000 * median:7.2f} ms  {median / statistics.median(times['stock']):5.2f} of stock   "
+            f"furthest number {np.abs(vectors - expected).max():.0e}, cosine at least "
+            f"{(vectors * expected).sum(axis=1).min():.4f}"
+        )
+
+
+def bench_chunks(sides: Mapping[str, Embeddings], chunks: Sequence[str], rounds: int) -> None:
+    """Time chunks in one call, and one a call as DocsGPT's ingest sends them."""
+    ways: dict[str, Callable[[Sequence[str]], object]] = {
+        "stock, one a call": lambda some: [sides["stock"].embed_documents([chunk]) for chunk in some]
+    }
+    ways |= {name: embeddings.embed_documents for name, embeddings in sides.items()}
+    per_round = len(chunks) // rounds
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for number in range(rounds):
+        some = chunks[number * per_round : (number + 1) * per_round]
+        for name, embed in ways.items():
+            rates[name].append(len(some) / _seconds(lambda embed=embed, some=some: embed(some)))  # type: ignore[misc]
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    click.echo(f"\nchunks: {per_round} a round, {rounds} rounds, median")
+    for name, rate in medians.items():
+        click.echo(
+            f"  {name:22s} {rate:7.1f} a second   {rate / medians['stock']:5.2f} times stock, "
+            f"{rate / medians['stock, one a call']:5.2f} times one a call"
+        )
+
+
+def bench_start(folder: Path, rounds: int) -> None:
+    """Time a new process up to its first vector, and read its memory."""
+    found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ("stock", *ENGINES)}
+    torch: dict[str, bool] = {}
+    for _ in range(rounds):
+        for name, runs in found.items():
+            started = time.time()
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", START, str(folder), name],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            memory, peak, has_torch, ended = done.stdout.split()
+            runs.append((float(ended) - started, float(memory), float(peak)))
+            torch[name] = has_torch == "True"
+    click.echo(f"\nstart: a new process up to its first vector, {rounds} rounds, median")
+    stock = [statistics.median(column) for column in zip(*found["stock"], strict=True)]
+    for name, runs in found.items():
+        first, memory, peak = (statistics.median(column) for column in zip(*runs, strict=True))
+        click.echo(
+            f"  {name:22s} {first:6.2f} s ({first / stock[0]:.2f} of stock)   {memory:5.0f} MiB resident "
+            f"({memory / stock[1]:.2f}), {peak:5.0f} at most   torch imported: {'yes' if torch[name] else 'no'}"
+        )
+
+
+def bench_threads(sides: Mapping[str, Embeddings], questions: Sequence[str], threads: int, seconds: float) -> None:
+    """Ask from many threads at once, and look at every vector."""
+    click.echo(f"\nthreads: {threads} of them asking for {seconds:.0f} s")
+    for name, embeddings in sides.items():
+        expected = {text: np.array(embeddings.embed_query(text)) for text in questions}
+        if isinstance(embeddings, TunedEmbeddings):
+            embeddings = TunedEmbeddings(embeddings.model_name, engine=embeddings.engine, question_cache=0)
+        latencies, wrong, errors = _ask_together(embeddings, expected, threads, seconds)
+        p50, p99 = np.percentile(latencies, [50, 99]) * 1000
+        click.echo(
+            f"  {name:22s} {len(latencies) / seconds:7.0f} a second   p50 {p50:6.1f} ms, p99 {p99:6.1f} ms   "
+            f"{len(errors)} errors, {wrong} wrong vectors{f' (first: {errors[0]!r})' if errors else ''}"
+        )
+
+
+def _ask_together(
+    embeddings: Embeddings, expected: Mapping[str, np.ndarray], threads: int, seconds: float
+) -> tuple[list[float], int, list[Exception]]:
+    latencies: list[float] = []
+    errors: list[Exception] = []
+    wrong = [0] * threads
+    end = time.monotonic() + seconds
+
+    def ask(number: int) -> None:
+        draw = random.Random(number)
+        texts = list(expected)
+        while time.monotonic() < end:
+            text = draw.choice(texts)
+            started = time.perf_counter()
+            try:
+                vector = embeddings.embed_query(text)
+            except Exception as error:
+                errors.append(error)
+                continue
+            latencies.append(time.perf_counter() - started)
+            wrong[number] += not np.allclose(vector, expected[text], rtol=0, atol=1e-4)
+
+    asking = [threading.Thread(target=ask, args=(number,)) for number in range(threads)]
+    for thread in asking:
+        thread.start()
+    for thread in asking:
+        thread.join()
+    return latencies, sum(wrong), errors
+
+
+def bench_int8(folder: Path, data: Path) -> None:
+    """Measure what int8 costs in retrieval."""
+    manifest = read_manifest(folder)
+    graphs = graphs_of(folder, manifest)
+    for name in ("emanual", "feedbackqa", "zoomcamp_faq"):
+        dataset = read_split(data, name, "test")
+        _, decision = decide_engine(folder, graphs["onnx"], graphs["onnx-int8"], Reading.of(manifest), dataset)
+        _show(f"int8 on {name}", decision)
+
+
+def bench_windows(folder: Path, data: Path, count: int) -> None:
+    """Measure what reading long chunks to their end gains."""
+    manifest = read_manifest(folder)
+    usual = Reading(manifest["max_seq_length"])
+    others = [Reading(512, "off"), Reading(manifest["max_seq_length"], "mean"), Reading(512, "mean")]
+    annual_reports = load_dataset(data / "llamaindex_10k" / "val_dataset.json", relevant_docs="all-good")
+    for name, dataset in (
+        ("llamaindex_10k", annual_reports),
+        ("feedbackqa, joined", joined_pages(folder, data / "feedbackqa")),
+    ):
+        sample = first_chunks(dataset, count)
+        _, decision = decide_reading(folder, graphs_of(folder, manifest)["onnx"], usual, others, sample)
+        _show(f"windows on {name}, {len(sample.corpus)} chunks", decision)
+
+
+def joined_pages(folder: Path, source: Path) -> RetrievalDataset:
+    """Join the chunks of each page up to 1,250 tokens, as DocsGPT cuts by default."""
+    tokenizer = load_tokenizer(folder)
+    dataset = read_split(source.parent, source.name, "val")
+    page_of = json.loads((source / "doc_of_chunk.json").read_text(encoding="utf-8"))
+    corpus: dict[str, str] = {}
+    joined_in: dict[str, str] = {}
+    last_of: dict[str, tuple[str, int]] = {}  # page -> its last joined chunk, and the tokens in it
+    for doc_id, text in dataset.corpus.items():
+        length = len(tokenizer.encode(text))
+        joined, tokens = last_of.get(page_of[doc_id], (doc_id, 0))
+        if tokens + length > JOINED_TOKENS:
+            joined, tokens = doc_id, 0
+        corpus[joined] = f"{corpus.get(joined, '')}\n\n{text}".strip()
+        last_of[page_of[doc_id]] = joined, tokens + length
+        joined_in[doc_id] = joined
+    relevant = {
+        query_id: tuple(dict.fromkeys(joined_in[doc_id] for doc_id in doc_ids))
+        for query_id, doc_ids in dataset.relevant_docs.items()
+    }
+    return RetrievalDataset(dataset.queries, corpus, relevant)
+
+
+def first_chunks(dataset: RetrievalDataset, count: int) -> RetrievalDataset:
+    """Keep the first so many chunks that answer a question, and the questions that they answer."""
+    answering = dict.fromkeys(doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids)
+    kept = set(list(answering)[:count])
+    relevant = {query_id: doc_ids for query_id, doc_ids in dataset.relevant_docs.items() if kept.issuperset(doc_ids)}
+    return RetrievalDataset(
+        queries={query_id: dataset.queries[query_id] for query_id in relevant},
+        corpus={doc_id: text for doc_id, text in dataset.corpus.items() if doc_id in kept},
+        relevant_docs=relevant,
+    )
+
+
+def _show(title: str, decision: Decision) -> None:
+    click.echo(f"\n{title}, {decision.queries} questions: {decision.chosen} ({decision.reason})")
+    for trial in decision.trials:
+        click.echo(f"  {trial.line()}")
+
+
+def _seconds(action: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+@click.command()
+@click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="The folder of datasets.")
+@click.option("--model", type=click.Path(exists=True, path_type=Path), help="An exported folder.")
+@click.option("--only", default=",".join(PARTS), show_default=True)
+@click.option("--rounds", type=int, default=5, show_default=True)
+@click.option("--questions", "question_count", type=int, default=500, show_default=True)
+@click.option("--chunks", "chunk_count", type=int, default=480, show_default=True)
+@click.option("--threads", type=int, default=96, show_default=True)
+@click.option("--seconds", type=float, default=60, show_default=True, help="How long the threads ask.")
+@click.option("--long-chunks", type=int, default=400, show_default=True, help="In each measurement of windows.")
+def main(
+    data: Path,
+    model: Path | None,
+    only: str,
+    rounds: int,
+    question_count: int,
+    chunk_count: int,
+    threads: int,
+    seconds: float,
+    long_chunks: int,
+) -> None:
+    """Measure and print."""
+    parts = set(only.split(","))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = model or tuned_folder(Path(temporary) / "minilm")
+        if not graphs_of(folder, read_manifest(folder)):
+            export(folder)
+        texts = read_split(data, "feedbackqa", "test")
+        questions = list(texts.queries.values())[:question_count]
+        chunks = random.Random(0).sample(list(texts.corpus.values()), chunk_count)
+        click.echo(f"{folder}, {os.cpu_count()} processors, onnxruntime")
+        if parts & {"questions", "chunks", "threads"}:
+            sides: dict[str, Embeddings] = {"stock": StockEmbeddings(folder)}
+            sides |= {engine: TunedEmbeddings(str(folder), engine=engine, question_cache=0) for engine in ENGINES}
+        if "questions" in parts:
+            bench_questions(sides, questions, rounds)
+        if "chunks" in parts:
+            bench_chunks(sides, chunks, rounds)
+        if "start" in parts:
+            bench_start(folder, rounds)
+        if "threads" in parts:
+            bench_threads(sides, questions, threads, seconds)
+        if "int8" in parts:
+            bench_int8(folder, data)
+        if "windows" in parts:
+            bench_windows(folder, data, long_chunks)
+
+
+if __name__ == "__main__":
+    main()

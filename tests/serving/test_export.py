@@ -1,0 +1,123 @@
+"""What `embtune export` writes, and what it decides on."""
+
+import json
+import shutil
+import stat
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
+from docsgpt_embtune.serving import export as export_module
+from docsgpt_embtune.serving.quality import is_harmless
+from docsgpt_embtune.serving.reading import Reading
+
+from ..conftest import TEXTS
+
+BEGINNING = " ".join(TEXTS)  # as long as the tiny model reads
+ENDINGS = [f"{first} {second} " * 12 for first in "abcdefg" for second in "hijklm"]
+
+
+@pytest.fixture
+def copied(tiny_exported_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+    return shutil.copytree(tiny_exported_folder, tmp_path / "copied")
+
+
+def export(folder, *options):
+    return CliRunner().invoke(main, ["export", str(folder), *map(str, options)])
+
+
+def questions_about(corpus, path):
+    ids = [f"c{number}" for number in range(len(corpus))]
+    dataset = RetrievalDataset(
+        queries=dict(zip(ids, ENDINGS, strict=True)),
+        corpus=dict(zip(ids, corpus, strict=True)),
+        relevant_docs={doc_id: (doc_id,) for doc_id in ids},
+    )
+    save_dataset(dataset, path)
+    return path
+
+
+def test_folder_is_the_same_model_and_serves_without_the_plugin(tiny_exported_folder, tiny_tuned_folder):
+    assert fingerprint(tiny_exported_folder) == fingerprint(tiny_tuned_folder)
+    manifest = verify(tiny_exported_folder)
+    assert TunedEmbeddings(str(tiny_exported_folder)).fingerprint == manifest["fingerprint"]
+    stock = [StockEmbeddings(folder).embed_query(TEXTS[0]) for folder in (tiny_exported_folder, tiny_tuned_folder)]
+    assert stock[0] == stock[1]
+    graphs = tiny_exported_folder / "onnx"
+    assert stat.S_IMODE(graphs.stat().st_mode) & 0o555 == 0o555
+    assert all(stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 for path in graphs.iterdir())
+
+
+def test_graph_with_other_vectors_is_never_written(tiny_tuned_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    monkeypatch.setattr(export_module, "TOLERANCE", 0.0)  # fp32 summed in another order differs somewhere
+    with pytest.raises(ModelFolderError, match="the graph's vectors differ from the model's by"):
+        export_module.export(folder)
+    assert not (folder / "onnx").exists()
+    assert "serving" not in read_manifest(folder)
+
+
+def test_windows_are_chosen_where_the_answer_stands_at_the_end(copied, tmp_path):
+    questions = questions_about([f"{BEGINNING} {ending}" for ending in ENDINGS], tmp_path / "val.json")
+    result = export(copied, "--data", questions)
+    assert result.exit_code == 0, result.output
+    serving = read_manifest(copied)["serving"]
+    assert serving["reading"] == {"max_seq_length": 64, "windows": "mean"}
+    usual, windows = serving["decisions"][0]["trials"]
+    assert windows["ndcg@10"] > usual["ndcg@10"] + 0.1
+    assert "windows over the whole chunk, 64 tokens (finds more, beyond chance)" in result.output
+    embeddings = TunedEmbeddings(str(copied))
+    assert embeddings.reading == Reading(64, "mean")
+    assert embeddings.fingerprint != fingerprint(copied)
+
+
+def test_short_chunks_are_read_as_ever(copied, tmp_path):
+    result = export(copied, "--data", questions_about(ENDINGS, tmp_path / "val.json"))
+    assert "(no chunk is longer)" in result.output
+    assert read_manifest(copied)["serving"]["reading"] == {"max_seq_length": 64, "windows": "off"}
+
+
+def test_windows_and_length_as_told(copied):
+    assert export(copied, "--windows", "mean", "--max-seq-length", 32).exit_code == 0
+    embeddings = TunedEmbeddings(str(copied))
+    assert embeddings.reading == Reading(32, "mean")
+    assert np.linalg.norm(embeddings.embed_documents([BEGINNING])) == pytest.approx(1.0)
+    result = export(copied, "--max-seq-length", 65)
+    assert result.exit_code == 2
+    assert "cannot read 65 tokens at a time, its position embeddings allow 8 to 64" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([0.0] * 200, "loses nothing"),
+        ([0.05, -0.05] * 100, "loses nothing"),
+        ([0.5, -0.5] * 10, "too few questions"),
+        ([-0.01] * 200, "int8 loses"),
+        ([0.5] + [-0.01] * 199, "int8 loses"),
+    ],
+)
+def test_int8_must_rule_a_loss_out(changes, reason):
+    exact = {str(number): 0.5 for number in range(len(changes))}
+    quantised = {query_id: 0.5 + change for query_id, change in zip(exact, changes, strict=True)}
+    metrics = ("recall@1", "ndcg@10")
+    harmless, said = is_harmless(judge(dict.fromkeys(metrics, exact), dict.fromkeys(metrics, quantised)))
+    assert reason in said
+    assert harmless == (reason == "loses nothing")
+
+
+def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
+    result = export(tiny_base_folder)
+    assert result.exit_code == 2
+    assert "not a tuned model" in result.stderr
+    (tmp_path / "embtune.json").write_text(json.dumps({"schema": 1, "fingerprint": "0"}))
+    assert export(tmp_path).exit_code == 2

@@ -1,0 +1,149 @@
+"""The engine without torch: the same vectors, and an answer to everything that may be missing."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.model_folder import fingerprint, read_manifest
+from docsgpt_embtune.serving import graphs
+from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+
+from ..conftest import TEXTS
+
+MIXED = [*TEXTS, "x", "", "logs " * 500, "ünïcödé 数据 🙂", *(f"{text} {text}" for text in TEXTS)]
+
+
+@pytest.fixture(autouse=True)
+def no_engine_in_the_environment(monkeypatch):
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+
+
+@pytest.fixture
+def copied(tiny_exported_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})  # what this process has loaded of the same model
+    return shutil.copytree(tiny_exported_folder, tmp_path / "copied")
+
+
+def test_vectors_equal_sentence_transformers_whatever_lies_beside_them(tiny_exported_folder):
+    onnx = TunedEmbeddings(str(tiny_exported_folder))
+    assert onnx.engine == "onnx"
+    stock = StockEmbeddings(tiny_exported_folder).embed_documents(MIXED)
+    assert np.allclose(onnx.embed_documents(MIXED), stock, atol=1e-5)
+    assert np.allclose([onnx.embed_query(text) for text in MIXED], stock, atol=1e-5)
+
+
+def test_int8_vector_does_not_depend_on_its_neighbours(tiny_exported_folder):
+    int8 = TunedEmbeddings(str(tiny_exported_folder), engine="onnx-int8")
+    together = int8.embed_documents(MIXED)
+    assert together == [int8.embed_query(text) for text in MIXED]
+    exact = TunedEmbeddings(str(tiny_exported_folder), engine="onnx").embed_documents(MIXED)
+    cosines = (np.array(together) * np.array(exact)).sum(axis=1)
+    assert 0.9 < cosines.min() < 0.99999
+    assert int8.fingerprint != fingerprint(tiny_exported_folder)
+
+
+def test_default_prompt_is_put_before_each_text(tiny_exported_folder, copied):
+    (copied / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"both": "logs: "}, "default_prompt_name": "both"})
+    )
+    manifest = read_manifest(copied)
+    (copied / "embtune.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint(copied)}))
+    prompted = TunedEmbeddings(str(copied)).embed_query(TEXTS[0])
+    assert prompted == pytest.approx(StockEmbeddings(copied).embed_query(TEXTS[0]), abs=1e-5)
+    assert prompted != pytest.approx(TunedEmbeddings(str(tiny_exported_folder)).embed_query(TEXTS[0]), abs=1e-2)
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["sentence_transformers"] = sys.modules["transformers"] = None
+from docsgpt_embtune.plugin import make_embeddings
+embeddings = make_embeddings(sys.argv[1])
+assert len(embeddings.embed_query("Logs are rotated.")) == embeddings.dimension == 32
+assert len(embeddings.embed_documents(["Logs are rotated. " * 100] * 3)) == 3
+"""
+
+
+def test_serves_in_a_process_that_cannot_import_torch(tiny_exported_folder):
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tiny_exported_folder)], capture_output=True, text=True, timeout=120
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
+def test_question_asked_again_is_not_computed_again(tiny_exported_folder, monkeypatch):
+    embeddings = TunedEmbeddings(str(tiny_exported_folder), question_cache=2)
+    first = [embeddings.embed_query(text) for text in TEXTS[:3]]
+    kept = embeddings._encode_question.cache_info()
+    assert (kept.currsize, kept.maxsize) == (2, 2)
+    first[2][0] = 7.0  # a caller's list is the caller's
+    assert embeddings.embed_query(TEXTS[2])[0] != 7.0
+    assert embeddings._encode_question.cache_info().hits == 1
+
+
+def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog):
+    graph = copied / "onnx/model.onnx"
+    graph.write_bytes(graph.read_bytes()[:-1])
+    embeddings = TunedEmbeddings(str(copied))
+    assert embeddings.engine == "torch"
+    assert "not the graph that was exported" in caplog.text
+    with pytest.raises(ModelFolderError, match=r"not the graph that was exported .* embtune export"):
+        TunedEmbeddings(str(copied), engine="onnx")
+
+
+def test_missing_graph_leaves_sentence_transformers_to_serve(copied, caplog):
+    (copied / "onnx/model.onnx").unlink()
+    assert TunedEmbeddings(str(copied)).engine == "torch"
+    assert "model.onnx: cannot be read" in caplog.text
+
+
+def test_folder_without_graphs_says_how_to_get_them(tiny_tuned_folder):
+    assert TunedEmbeddings(str(tiny_tuned_folder)).engine == "torch"
+    with pytest.raises(ModelFolderError, match="no graph for engine 'onnx'; run: embtune export"):
+        TunedEmbeddings(str(tiny_tuned_folder), engine="onnx")
+
+
+def test_engine_is_set_by_option_then_by_environment(tiny_exported_folder, monkeypatch):
+    folder = str(tiny_exported_folder)
+    monkeypatch.setenv("EMBTUNE_ENGINE", "torch")
+    assert TunedEmbeddings(folder).engine == "torch"
+    assert TunedEmbeddings(folder, model_kwargs={"engine": "onnx"}).engine == "onnx"
+    assert TunedEmbeddings(folder, engine="onnx-int8").engine == "onnx-int8"
+    monkeypatch.setenv("EMBTUNE_ENGINE", "tensorrt")
+    with pytest.raises(ModelFolderError, match="'tensorrt': no such engine; set EMBTUNE_ENGINE to one of auto, torch"):
+        TunedEmbeddings(folder)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"model_kwargs": {"device": None}}, {"encode_kwargs": {"truncate_dim": 16}}], ids=["device", "encode"]
+)
+def test_what_only_sentence_transformers_can_do_it_does(tiny_exported_folder, settings):
+    assert TunedEmbeddings(str(tiny_exported_folder), **settings).engine == "torch"
+    with pytest.raises(ModelFolderError, match=r"runs on the processor alone, and .* was asked for"):
+        TunedEmbeddings(str(tiny_exported_folder), engine="onnx", **settings)
+
+
+def test_int8_is_left_where_the_processor_cannot_multiply_it(copied, monkeypatch):
+    manifest = read_manifest(copied)
+    manifest["serving"]["engine"] = "onnx-int8"
+    (copied / "embtune.json").write_text(json.dumps(manifest))
+    monkeypatch.setattr(graphs, "multiplies_int8", lambda: True)
+    assert TunedEmbeddings(str(copied)).engine == "onnx-int8"
+    monkeypatch.setattr(graphs, "multiplies_int8", lambda: False)
+    assert TunedEmbeddings(str(copied)).engine == "onnx"
+
+
+def test_runs_hold_texts_of_like_length_and_no_more_tokens_than_allowed():
+    draw = random.Random(0)
+    lengths = [draw.randint(1, 300) for _ in range(500)] + [900]
+    runs = list(runs_of_like_length(lengths, 512))
+    assert sorted(row for run in runs for row in run) == list(range(501))
+    assert all(len(run) == 1 or len(run) * max(lengths[row] for row in run) <= 512 for run in runs)
+    assert sum(len(run) * max(lengths[row] for row in run) for run in runs) < 1.1 * sum(lengths)
+    assert list(runs_of_like_length([], 512)) == []
