@@ -15,7 +15,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, judge
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -81,9 +81,10 @@ class TunedModel:
     @property
     def improved(self) -> bool:
         """Whether validation prefers the chosen candidate to the base model."""
-        if self.evidence_needed:
-            return self.judgment.verdict == "improved"
-        return mean_ndcg(self.chosen.scores) > mean_ndcg(self.baseline)
+        gain = judge(self.baseline, self.chosen.scores, groups=self.groups, headline=(CHOSEN_BY,)).differences[
+            CHOSEN_BY
+        ]
+        return gain.mean > 0 and (not self.evidence_needed or gain.p <= ALPHA)
 
 
 class TuningRun:

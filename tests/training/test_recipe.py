@@ -48,7 +48,7 @@ TRAINING, VALIDATION = dataset(VERBS[:6]), dataset(VERBS[6:])
 @pytest.fixture(autouse=True)
 def quick_learning(monkeypatch):
     """A tiny model with random weights learns at another rate than a real one."""
-    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=8, learning_rate=3e-3))
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=4, learning_rate=3e-3))
 
 
 @pytest.fixture
@@ -77,8 +77,8 @@ def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     said: list[str] = []
     tuned(automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
     first, second, _ = (line for line in said if line.startswith("plan"))
-    assert "1. every chunk: 32 questions" in first
-    assert "2. questions: 32 questions" in second
+    assert "1. every chunk: 4 questions" in first
+    assert "2. questions: 4 questions" in second
 
 
 def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tuned, tmp_path):
