@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import MANIFEST, verify
 
@@ -120,6 +121,12 @@ class TunedEmbeddings(StockEmbeddings):
                 f"{folder}: gives vectors of {self.dimension} numbers, its {MANIFEST} says {manifest['dimension']}; "
                 "train or copy the folder again"
             )
+        self.query_adapter = load_query_adapter(folder, manifest)
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one question: a list of `dimension` floats, through the folder's query adapter if it has one."""
+        vector = super().embed_query(text)
+        return self.query_adapter(vector) if self.query_adapter else vector
 
     @classmethod
     def _load(cls, folder: Path, fingerprint: str, model_kwargs: dict[str, Any]) -> "SentenceTransformer":

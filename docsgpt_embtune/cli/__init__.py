@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, deploy, train
+from docsgpt_embtune.cli import check, deploy, gateway, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,5 +21,6 @@ for command in (
     deploy.status,
     deploy.reembed,
     deploy.doctor,
+    gateway.adapt,
 ):
     main.add_command(command)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder
+from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
 from docsgpt_embtune.training.base_models import resolve_base
 
 Vectors = npt.NDArray[np.float32]
@@ -23,7 +23,7 @@ class ServingModel:
 
     Attributes:
         folder: Where it is; what EMBEDDINGS_NAME has to say.
-        fingerprint: Identifies it.
+        fingerprint: Identifies the model that embeds chunks; a query adapter does not change it.
         embeddings: What DocsGPT would call.
     """
 
@@ -61,7 +61,7 @@ def load_serving_model(name: str) -> ServingModel:
     embeddings = (TunedEmbeddings if is_tuned_folder(folder) else StockEmbeddings)(
         str(folder), encode_kwargs={"batch_size": BATCH_SIZE}
     )
-    return ServingModel(folder, fingerprint(folder), embeddings)
+    return ServingModel(folder, document_fingerprint(folder), embeddings)
 
 
 def cosines(vectors: Vectors, others: Vectors) -> Vectors:

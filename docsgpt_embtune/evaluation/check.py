@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, cache_folder
 from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
-from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.training.base_models import resolve_base
 
 HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
@@ -35,6 +36,11 @@ class CheckedModel:
     name: str
     folder: Path
     fingerprint: str
+
+    @cached_property
+    def document_fingerprint(self) -> str:
+        """Hex sha256 over what decides its vectors of chunks: a query adapter is no part of it."""
+        return document_fingerprint(self.folder)
 
     def load(self) -> StockEmbeddings:
         """Load it with the class that the host would use, on the device that the host would choose."""
@@ -221,7 +227,8 @@ def check_retrieval(
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
             sides = {
-                name: Side(models[name], fingerprint=side.fingerprint, cache=folder) for name, side in found.items()
+                name: Side(models[name], side.fingerprint, folder, side.document_fingerprint)
+                for name, side in found.items()
             }
             return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
 
@@ -246,11 +253,13 @@ class Side:
         model: Anything with `embed_query`, `embed_documents` and `dimension`.
         fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
         cache: Folder of the vectors.
+        document_fingerprint: As `fingerprint`, of the chunks' vectors, where a query adapter makes the two differ.
     """
 
     model: EmbeddingModel
     fingerprint: str | None = None
     cache: Path | None = None
+    document_fingerprint: str | None = None
 
 
 def compare(
@@ -265,7 +274,14 @@ def compare(
 ) -> Comparison:
     """Compare two loaded models on one dataset, with BM25 beside them up to 200,000 chunks."""
     rankings = {
-        name: retrieve(side.model, dataset, store=store, cache=side.cache, fingerprint=side.fingerprint)
+        name: retrieve(
+            side.model,
+            dataset,
+            store=store,
+            cache=side.cache,
+            fingerprint=side.fingerprint,
+            document_fingerprint=side.document_fingerprint,
+        )
         for name, side in (("baseline", baseline), ("tuned", tuned))
     }
     by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}

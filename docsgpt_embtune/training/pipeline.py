@@ -66,7 +66,7 @@ def train(
     config = config or TrainConfig()
     refuse_foreign_destination(out)
     found = resolve_base(base)
-    training, validation = _apart(training, validation, config.seed, say)
+    training, validation = keep_apart(training, validation, config.seed, say)
     say(f"training    {training.describe()}")
     say(f"validation  {validation.describe()}")
     model = load_base(found, config.device)
@@ -84,7 +84,7 @@ def train(
             "seconds": round(tuned.seconds, 1),
         },
         "validation": _validation_record(tuned, validation),
-        "data": _data_record(training, validation),
+        "data": data_record(training, validation),
         "versions": {
             "docsgpt-embtune": __version__,
             "python": platform.python_version(),
@@ -94,7 +94,7 @@ def train(
     return TrainingReport(tuned, out, write_model_folder(model, found.folder, out, details))
 
 
-def _apart(
+def keep_apart(
     training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Callable[[str], None]
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
@@ -122,8 +122,8 @@ def _validation_record(tuned: TunedModel, validation: RetrievalDataset) -> dict[
     }
 
 
-def _data_record(training: RetrievalDataset, validation: RetrievalDataset) -> dict[str, Any]:
-    # Names, hashes and digests only: the questions are people's private text, and the folder travels.
+def data_record(training: RetrievalDataset, validation: RetrievalDataset) -> dict[str, Any]:
+    """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels."""
     both = {"training": training, "validation": validation}
     texts = [text for dataset in both.values() for text in dataset.queries.values()]
     return {
