@@ -22,5 +22,6 @@ for command in (
     deploy.reembed,
     deploy.doctor,
     gateway.adapt,
+    gateway.serve,
 ):
     main.add_command(command)
