@@ -355,7 +355,8 @@ def summary(report: AdapterReport) -> str:
     """Say what validation thinks of the adapter, where it is, and what it asks of a deployment."""
     base, tuned = mean_scores(report.baseline), mean_scores(report.tuned)
     scores = ", ".join(f"{metric} {base[metric]:.3f} to {tuned[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
-    fitted = f"adapter     strength {report.strength:g}: validation {scores} ({report.judgment.verdict}), {report.seconds:.1f} s"
+    fitted = f"adapter     strength {report.strength:g}: validation {scores}, {report.seconds:.1f} s"
+    fitted += f"\n            of {report.judgment.queries} validation questions: {report.judgment.verdict}"
     if report.folder is None:
         return f"{fitted}\nno model    validation prefers the model as it is, so nothing was written"
     return (
