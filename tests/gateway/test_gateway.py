@@ -38,6 +38,12 @@ KEY = "sk-gateway"
 HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _client_closed():
+    with HTTP:
+        yield
+
+
 @pytest.fixture(scope="module")
 def adapted_folder(tiny_tuned_folder, tmp_path_factory):
     """The tiny tuned model with an adapter that turns questions by a right angle in every plane."""
