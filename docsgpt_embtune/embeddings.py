@@ -10,6 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import MANIFEST, verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
@@ -169,11 +170,12 @@ class TunedEmbeddings(StockEmbeddings):
         self.fingerprint = vectors_fingerprint(manifest, self.reading, quantised=self.engine == "onnx-int8")
         self._encode_documents = document_encoder(folder, self.reading, encode)
         self._encode_question = lru_cache(maxsize=question_cache)(lambda text: encode([text])[0])
+        self.query_adapter = load_query_adapter(folder, manifest)
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed one question: a list of `dimension` floats."""
+        """Embed one question: a list of `dimension` floats, through the folder's query adapter if it has one."""
         vector: list[float] = self._encode_question(text).tolist()
-        return vector
+        return self.query_adapter(vector) if self.query_adapter else vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks, each read to its end if the folder says so: one list of `dimension` floats each, in order."""

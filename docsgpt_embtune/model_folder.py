@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.files import folder_written_whole, write_text_atomically
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MANIFEST = "embtune.json"
 SCHEMA = 1
 ZIP_NAME = "model-embeddings.zip"
+ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
 
 # Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code.
 _LEGACY_TYPE = {
@@ -94,6 +95,17 @@ def fingerprint(folder: str | Path) -> str:
     return digest.hexdigest()
 
 
+def document_fingerprint(folder: str | Path) -> str:
+    """Identify the model that a folder embeds chunks with.
+
+    It is the folder's own fingerprint, unless a query adapter was added: that changes the questions' vectors and
+    not the chunks', so the stored vectors of the model it was made for are right as they are.
+    """
+    if is_tuned_folder(folder) and (adapter := read_manifest(folder).get(ADAPTER_KEY)):
+        return str(adapter["document_fingerprint"])
+    return fingerprint(folder)
+
+
 def read_manifest(folder: str | Path) -> dict[str, Any]:
     """Read `embtune.json`.
 
@@ -115,6 +127,11 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     if schema != SCHEMA:
         raise ModelFolderError(f"{path}: schema {schema!r}, this version reads {SCHEMA}; upgrade docsgpt-embtune")
     return dict(manifest)
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write `embtune.json`."""
+    write_text_atomically(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
@@ -164,7 +181,7 @@ def write_model_folder(
             "max_seq_length": model.max_seq_length,
             **manifest,
         }
-        (partial / MANIFEST).write_text(json.dumps(written, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_manifest(partial, written)
         _prove_that_it_loads(model, partial)
         for path in partial.rglob("*"):  # safetensors come out 0600, and a container may run as another user
             path.chmod(0o755 if path.is_dir() else 0o644)

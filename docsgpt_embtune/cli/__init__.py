@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, data, deploy, gather, serve, train
+from docsgpt_embtune.cli import check, data, deploy, gateway, gather, serve, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,5 +27,7 @@ for command in (
     deploy.status,
     deploy.reembed,
     deploy.doctor,
+    gateway.adapt,
+    gateway.serve,
 ):
     main.add_command(command)

@@ -93,7 +93,10 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[
     where = str(environment.path)
     name = environment.get("EMBEDDINGS_NAME")
     if url := environment.get("EMBEDDINGS_BASE_URL"):
-        message = f"EMBEDDINGS_BASE_URL={url} overrides EMBEDDINGS_NAME: the model is never loaded; remove that line"
+        message = (
+            f"EMBEDDINGS_BASE_URL={url} overrides EMBEDDINGS_NAME: vectors come from that server, not examined "
+            "here; see that it serves this model (embtune serve), or remove that line"
+        )
         return [Finding(where, "settings", message)]
     if name is None:
         message = f"EMBEDDINGS_NAME is not set, so DocsGPT loads its default; add EMBEDDINGS_NAME={model.folder}"

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder
+from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
 from docsgpt_embtune.training.base_models import resolve_base
 
 Vectors = npt.NDArray[np.float32]
@@ -30,7 +30,7 @@ class ServingModel:
 
     Attributes:
         folder: Where it is; what EMBEDDINGS_NAME has to say.
-        fingerprint: Identifies what decides its chunks' vectors.
+        fingerprint: Identifies what decides its chunks' vectors; a query adapter does not.
         embeddings: What DocsGPT would call.
     """
 
@@ -105,7 +105,7 @@ def load_serving_model(name: str) -> ServingModel:
     if is_tuned_folder(folder):
         tuned = TunedEmbeddings(str(folder), encode_kwargs=encode_kwargs)
         return ServingModel(folder, tuned.fingerprint, tuned)
-    return ServingModel(folder, fingerprint(folder), StockEmbeddings(folder, encode_kwargs=encode_kwargs))
+    return ServingModel(folder, document_fingerprint(folder), StockEmbeddings(folder, encode_kwargs=encode_kwargs))
 
 
 def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vectors, where: str) -> None:

@@ -1,7 +1,9 @@
 """The retrieval check: baseline against tuned, on questions that the tuned model has not seen."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +17,7 @@ from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import Verdict
-from docsgpt_embtune.model_folder import fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.training.base_models import resolve_base
 
 if TYPE_CHECKING:
@@ -35,6 +37,11 @@ class CheckedModel:
     name: str
     folder: Path
     fingerprint: str
+
+    @cached_property
+    def document_fingerprint(self) -> str:
+        """Hex sha256 over what decides its vectors of chunks: a query adapter is no part of it."""
+        return document_fingerprint(self.folder)
 
     def load(self) -> StockEmbeddings:
         """Load it with the class that the host would use, on the device that the host would choose."""
@@ -154,10 +161,7 @@ def check_retrieval(
     with cache_folder(cache) as folder:
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
-            sides = {
-                name: Side(models[name], fingerprint=_vectors_fingerprint(side, models[name]), cache=folder)
-                for name, side in found.items()
-            }
+            sides = {name: _side(side, models[name], folder) for name, side in found.items()}
             return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
 
         return CheckReport(
@@ -198,8 +202,12 @@ def _unused_prompts(model: "SentenceTransformer") -> tuple[str, ...]:
     return tuple(name for name, prompt in model.prompts.items() if prompt and name != model.default_prompt_name)
 
 
-def _vectors_fingerprint(side: CheckedModel, model: StockEmbeddings) -> str:
-    return model.fingerprint if isinstance(model, TunedEmbeddings) else side.fingerprint
+def _side(found: CheckedModel, model: StockEmbeddings, cache: Path | None) -> Side:
+    documents = model.fingerprint if isinstance(model, TunedEmbeddings) else found.document_fingerprint
+    questions = found.fingerprint
+    if documents != found.document_fingerprint:  # other than the folder's own reading, which questions share
+        questions = hashlib.sha256(f"{questions} {documents}".encode()).hexdigest()
+    return Side(model, questions, cache, documents)
 
 
 def _reads_in_windows(model: StockEmbeddings) -> bool:

@@ -25,11 +25,13 @@ class Side:
         model: Anything with `embed_query`, `embed_documents` and `dimension`.
         fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
         cache: Folder of the vectors.
+        document_fingerprint: As `fingerprint`, of the chunks' vectors, where a query adapter makes the two differ.
     """
 
     model: EmbeddingModel
     fingerprint: str | None = None
     cache: Path | None = None
+    document_fingerprint: str | None = None
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,14 @@ def compare(
     """
     dataset = judge_first_copies(dataset)
     rankings = {
-        name: retrieve(side.model, dataset, store=store, cache=side.cache, fingerprint=side.fingerprint)
+        name: retrieve(
+            side.model,
+            dataset,
+            store=store,
+            cache=side.cache,
+            fingerprint=side.fingerprint,
+            document_fingerprint=side.document_fingerprint,
+        )
         for name, side in (("baseline", baseline), ("tuned", tuned))
     }
     by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}

@@ -95,6 +95,7 @@ def retrieve(
     store: Store = "faiss",
     cache: Path | None = None,
     fingerprint: str | None = None,
+    document_fingerprint: str | None = None,
 ) -> Ranking:
     """Rank the corpus for each query the way the host's FAISS store does.
 
@@ -108,6 +109,7 @@ def retrieve(
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did. Same ranks.
         cache: Folder that keeps the vectors for the next time; none if not given.
         fingerprint: Hex digest of what decides the model's vectors; a cache is used only with one.
+        document_fingerprint: The same of the chunks' vectors, where a query adapter makes the two differ.
 
     Returns:
         The ranking; equal distances in corpus order.
@@ -119,9 +121,14 @@ def retrieve(
         DocsGPT's application/vectorstore/faiss.py.
     """
     with cache_folder(cache if fingerprint else None) as folder:
-        vectors = VectorCache(folder, fingerprint or _NO_MODEL, model.dimension)
-        queries = embed_queries(model, list(dataset.queries.values()), vectors)  # (Q, D)
-        corpus = embed_corpus(model, list(dataset.corpus.values()), vectors)  # (N, D)
+        of_queries = fingerprint or _NO_MODEL
+        of_documents = document_fingerprint or of_queries
+        queries = embed_queries(  # (Q, D)
+            model, list(dataset.queries.values()), VectorCache(folder, of_queries, model.dimension)
+        )
+        corpus = embed_corpus(  # (N, D)
+            model, list(dataset.corpus.values()), VectorCache(folder, of_documents, model.dimension)
+        )
         k = min(k, len(corpus))
         if store == "langchain":
             nearest = search_langchain(queries, corpus.array(), k)

@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
+from docsgpt_embtune.model_folder import ADAPTER_KEY
 from docsgpt_embtune.serving.onnx_engine import Vectors, load_tokenizer, text_preparation
 
 Windows = Literal["off", "mean"]
@@ -52,7 +53,7 @@ def vectors_fingerprint(manifest: Mapping[str, Any], reading: Reading, *, quanti
     The folder's own fingerprint is of the weights and of how the model was written to read. It stays what it is
     where nothing else decides; another reading, and int8, give other vectors of the same weights.
     """
-    own: str = manifest["fingerprint"]
+    own: str = manifest.get(ADAPTER_KEY, {}).get("document_fingerprint", manifest["fingerprint"])
     if reading == Reading(manifest["max_seq_length"]) and not quantised:
         return own
     told_apart = json.dumps([own, reading.to_dict(), quantised], sort_keys=True)

@@ -133,7 +133,7 @@ def _split(
     say: Say,
 ) -> _Data:
     if training is not None:
-        return _Data(*_apart(training, validation, seed, say))
+        return _Data(*keep_apart(training, validation, seed, say))
     if validation is not None:
         return _Data(None, validation)
     if not corpus:
@@ -149,7 +149,7 @@ def _split(
     return _Data(None, made, asked)
 
 
-def _apart(
+def keep_apart(
     training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Say
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
@@ -192,7 +192,7 @@ def _details(
             "seconds": round(tuned.seconds, 1),
         },
         "validation": _validation_record(tuned, data),
-        "data": _data_record(data),
+        "data": data_record(data.training, data.validation),
         "versions": {
             "docsgpt-embtune": __version__,
             "python": platform.python_version(),
@@ -214,9 +214,9 @@ def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     }
 
 
-def _data_record(data: _Data) -> dict[str, Any]:
-    # Names, hashes and digests only: the questions are people's private text, and the folder travels.
-    both = {"training": data.training, "validation": data.validation}
+def data_record(training: RetrievalDataset | None, validation: RetrievalDataset) -> dict[str, Any]:
+    """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels."""
+    both = {"training": training, "validation": validation}
     given = {name: dataset for name, dataset in both.items() if dataset is not None}
     texts = [text for dataset in given.values() for text in dataset.queries.values()]
     return {

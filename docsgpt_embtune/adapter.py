@@ -1,0 +1,82 @@
+"""The query adapter: a small map on the question's vector, so that the stored chunks stay as they are.
+
+A tuned model moves questions and chunks, and every stored chunk must be embedded again. An adapter moves the
+question alone: W q, brought back to unit norm, with W close to the identity. It travels in the model folder of the
+model it was made for, as `query_adapter.safetensors`, and needs numpy alone to serve.
+
+Only `TunedEmbeddings` applies it. A DocsGPT without the plugin loads the same folder through
+sentence-transformers, which does not know the file: there it is the model without the adapter.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import write_bytes_atomically
+from docsgpt_embtune.model_folder import ADAPTER_KEY
+
+ADAPTER_FILE = "query_adapter.safetensors"
+_TENSOR = "matrix"
+
+
+@dataclass(frozen=True)
+class QueryAdapter:
+    """A linear map on question vectors.
+
+    Attributes:
+        matrix: W, (D, D) float32; the identity changes nothing.
+    """
+
+    matrix: npt.NDArray[np.float32]
+
+    def __call__(self, vector: Sequence[float]) -> list[float]:
+        """Map one question's vector: D floats in, D floats out, unit norm."""
+        adapted: list[float] = self.map(np.asarray([vector], dtype=np.float32))[0].tolist()
+        return adapted
+
+    def map(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map the vectors of questions: (Q, D) to (Q, D), unit norm."""
+        mapped = vectors @ self.matrix.T
+        unit: npt.NDArray[np.float32] = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
+        return unit
+
+    def write(self, folder: Path) -> dict[str, str]:
+        """Write the adapter into a model folder, and return its entry for the manifest."""
+        content = save({_TENSOR: np.ascontiguousarray(self.matrix)})
+        write_bytes_atomically(folder / ADAPTER_FILE, content)
+        return {"file": ADAPTER_FILE, "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapter | None:
+    """Load the adapter that a folder's manifest speaks of; None where it speaks of none.
+
+    Raises:
+        ModelFolderError: If the file is missing, or not the one that was written.
+    """
+    entry = manifest.get(ADAPTER_KEY)
+    if entry is None:
+        return None
+    path = folder / entry["file"]
+    try:
+        content = path.read_bytes()
+        matrix = load(content)[_TENSOR]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise ModelFolderError(f"{path}: the query adapter cannot be read ({error}); copy the folder again") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != entry["sha256"]:
+        raise ModelFolderError(
+            f"{path}: not the query adapter that was written (sha256 {found[:12]}…, expected "
+            f"{entry['sha256'][:12]}…); copy the folder again"
+        )
+    width = manifest["dimension"]
+    if matrix.shape != (width, width):
+        raise ModelFolderError(f"{path}: a map of {matrix.shape} for vectors {width} wide; adapt the model again")
+    return QueryAdapter(matrix)

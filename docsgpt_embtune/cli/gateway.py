@@ -1,0 +1,111 @@
+"""`embtune adapt` and `embtune serve`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import DeploymentError
+
+
+@click.command(cls=EmbtuneCommand)
+@click.option("--model", required=True, help="What made the stored vectors: a model folder, a hub name, or 'bundled'.")
+@click.option("--train", "train_path", required=True, help="Questions to learn from, with their good chunks.")
+@click.option("--val", "val_path", help="Questions to choose the strength by; held out of --train if not given.")
+@click.option("--corpus", help="The chunks, where the question files do not hold them.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--seed", type=int, default=13, show_default=True)
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
+)
+@relevant_docs_option
+def adapt(
+    model: str,
+    train_path: str,
+    val_path: str | None,
+    corpus: str | None,
+    out: Path,
+    seed: int,
+    cache: Path | None,
+    relevant_docs: Any,
+) -> None:
+    """Tune the question's vector alone, in seconds: stored chunks stay as they are, nothing is re-embedded."""
+    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.training.adapter import adapt as fit_and_write
+    from docsgpt_embtune.training.adapter import summary
+
+    hide_loading_bars()
+    report = fit_and_write(
+        load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs),
+        load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None,
+        out,
+        model=model,
+        cache=cache or default_cache_folder(),
+        seed=seed,
+        say=tqdm.write,
+    )
+    click.echo(summary(report))
+    if report.folder is None:
+        sys.exit(EXIT_NO)
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for containers.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+@click.option("--name", help="What clients call the model; its folder's name if not given.")
+@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Questions computed at once.")
+@click.option(
+    "--pad-to", type=click.IntRange(min=1), help="Append zeros up to this width, for a host that has it fixed."
+)
+@click.option(
+    "--max-requests", type=click.IntRange(min=1), default=256, show_default=True, help="Waiting at once; more get 429."
+)
+@click.option("--max-texts", type=click.IntRange(min=1), default=2048, show_default=True, help="In one request.")
+@click.option(
+    "--max-megabytes", type=click.IntRange(min=1), default=8, show_default=True, help="Of one request; more get 413."
+)
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    name: str | None,
+    threads: int,
+    pad_to: int | None,
+    max_requests: int,
+    max_texts: int,
+    max_megabytes: int,
+) -> None:
+    """Serve MODEL to all of DocsGPT's processes through OpenAI's /v1/embeddings (EMBEDDINGS_BASE_URL).
+
+    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
+    environment, clients must send it. SIGTERM ends the server after it has answered what it took.
+    """
+    key = os.environ.get("EMBTUNE_API_KEY")
+    if key == "":
+        raise DeploymentError("EMBTUNE_API_KEY is set and empty, which would leave the door open; give it a value")
+    try:
+        from docsgpt_embtune.gateway.app import Limits
+        from docsgpt_embtune.gateway.server import ServerConfig
+        from docsgpt_embtune.gateway.server import serve as serve_until_stopped
+    except ModuleNotFoundError as error:
+        raise DeploymentError(f"{error.name} is needed to serve; run: pip install 'docsgpt-embtune[serve]'") from error
+    from docsgpt_embtune.deployment.serving import load_serving_model
+
+    hide_loading_bars()
+    config = ServerConfig(
+        host=host,
+        port=port,
+        name=name,
+        threads=threads,
+        width=pad_to,
+        api_key=key,
+        limits=Limits(max_body=max_megabytes * 1_000_000, max_texts=max_texts, max_requests=max_requests),
+    )
+    served = serve_until_stopped(load_serving_model(model), config, say=click.echo)
+    click.echo(f"stopped: {served.taken:,} requests taken, {served.answered:,} answered")

@@ -1,0 +1,186 @@
+"""The HTTP application: who may ask, how much, and what is answered."""
+
+import asyncio
+import hmac
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from docsgpt_embtune.gateway.metrics import GatewayMetrics
+from docsgpt_embtune.gateway.model import GatewayModel
+from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
+
+RETRY_AFTER = 1  # seconds: by then some of what waits is answered
+# A client that is cut off while it sends never reads why: what is too large is heard to its end, up to this many
+# times the limit, and thrown away.
+HEARD_OUT = 8
+BODY_TIMEOUT = 30.0  # seconds that a client may take to send what it announced
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one client, or all together, may ask of the server."""
+
+    max_body: int = 8_000_000  # bytes of a request
+    max_texts: int = 2048  # in a request: OpenAI's own limit
+    max_requests: int = 256  # taken and unanswered; DocsGPT's web process asks with up to 96 threads
+
+
+class Gateway:
+    """Answers requests for one model's embeddings.
+
+    Args:
+        model: What embeds.
+        name: What clients call the model.
+        fingerprint: Identifies it, for `/v1/models`.
+        limits: What is refused.
+        api_key: Without it, a request must carry no key; with it, every one that asks for the model must.
+    """
+
+    def __init__(
+        self, model: GatewayModel, name: str, fingerprint: str, limits: Limits, api_key: str | None = None
+    ) -> None:
+        self.model = model
+        self.offer = Offer(name, model.dimension, limits.max_texts)
+        self.fingerprint = fingerprint
+        self.limits = limits
+        self.metrics = GatewayMetrics()
+        self.taken = self.answered = 0
+        self._api_key = api_key
+
+    def app(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/v1/embeddings", self._embeddings, methods=["POST"]),
+                Route("/v1/models", self._models),
+                Route("/health", self._health),
+                Route("/metrics", self._metrics),
+            ],
+            exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _failed},
+            lifespan=self._lifespan,
+        )
+
+    @asynccontextmanager
+    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
+        yield
+        self.model.close()
+
+    async def _health(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok", "model": self.offer.name, "dimension": self.offer.dimension})
+
+    async def _metrics(self, _request: Request) -> Response:
+        return Response(self.metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+
+    async def _models(self, request: Request) -> Response:
+        self._refuse_stranger(request)
+        entry = {
+            "id": self.offer.name,
+            "object": "model",
+            "created": 0,
+            "owned_by": "docsgpt-embtune",
+            "dimension": self.offer.dimension,
+            "fingerprint": self.fingerprint,
+        }
+        return JSONResponse({"object": "list", "data": [entry]})
+
+    async def _embeddings(self, request: Request) -> Response:
+        try:
+            response = await self._take(request)
+        except RequestError as error:
+            self.metrics.requests.labels(error.status).inc()
+            raise
+        self.metrics.requests.labels(response.status_code).inc()
+        return response
+
+    async def _take(self, request: Request) -> Response:
+        self._refuse_stranger(request)
+        if self.taken - self.answered >= self.limits.max_requests:
+            raise RequestError(
+                429,
+                f"{self.limits.max_requests} requests are waiting already; ask again in {RETRY_AFTER} s",
+                code="rate_limit_exceeded",
+                headers={"Retry-After": str(RETRY_AFTER)},
+            )
+        self.taken += 1
+        self.metrics.in_flight.inc()
+        try:
+            asked = parse_request(await self._body(request), self.offer)
+            return await self._embed(asked)
+        finally:
+            self.answered += 1
+            self.metrics.in_flight.dec()
+
+    async def _embed(self, asked: EmbeddingsRequest) -> Response:
+        kind = "question" if asked.is_question else "document"
+        started = time.perf_counter()
+        if asked.is_question:
+            vectors = await self.model.embed_question(asked.texts[0])
+        else:
+            vectors = await self.model.embed_documents(asked.texts)
+        content = await asyncio.to_thread(self._written, asked, vectors)
+        self.metrics.seconds.labels(kind).observe(time.perf_counter() - started)
+        self.metrics.texts.labels(kind).inc(len(vectors))
+        return Response(content, media_type="application/json")
+
+    def _written(self, asked: EmbeddingsRequest, vectors: list[list[float]]) -> bytes:
+        return answer(asked, vectors, self.model.count_tokens(asked.texts), self.offer.name)
+
+    async def _body(self, request: Request) -> bytes:
+        body, size = bytearray(), 0
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                async for part in request.stream():
+                    size += len(part)
+                    if size <= self.limits.max_body:
+                        body += part
+                    elif size > HEARD_OUT * self.limits.max_body:
+                        break
+        except TimeoutError as error:
+            raise RequestError(408, f"the request did not arrive within {BODY_TIMEOUT:g} s") from error
+        except ClientDisconnect as error:
+            raise RequestError(400, "the client left before its request had arrived") from error
+        if size > self.limits.max_body:
+            raise RequestError(
+                413,
+                f"the request has {size} bytes or more, at most {self.limits.max_body} are taken; send it in parts",
+                headers={"Connection": "close"},
+            )
+        return bytes(body)
+
+    def _refuse_stranger(self, request: Request) -> None:
+        if self._api_key is None:
+            return
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        # Compared in constant time: how long a comparison takes must not tell how much of a key is right.
+        if not hmac.compare_digest(given.encode(), self._api_key.encode()):
+            raise RequestError(
+                401,
+                "the API key is missing or wrong; in DocsGPT's .env set EMBEDDINGS_KEY to the server's EMBTUNE_API_KEY",
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+async def _refused(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestError)
+    return JSONResponse(error.to_json(), error.status, headers=error.headers)
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}; the embeddings are at POST /v1/embeddings"
+    return JSONResponse(RequestError(error.status_code, message).to_json(), error.status_code, headers=error.headers)
+
+
+async def _failed(_request: Request, error: Exception) -> Response:
+    message = f"the model failed ({type(error).__name__}); the server's log says why"
+    return JSONResponse(RequestError(500, message).to_json(), 500)

@@ -1,0 +1,156 @@
+"""OpenAI's embeddings protocol: what a request may say, and what answers and errors look like."""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+class RequestError(Exception):
+    """A request that is answered with an error, in the shape that OpenAI's clients read.
+
+    Args:
+        status: Of the HTTP answer.
+        message: What is wrong, with the value, and what to do.
+        param: The field of the request that is wrong, if it is one.
+        code: A word that a program can compare.
+        headers: Further headers of the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def to_json(self) -> dict[str, Any]:
+        """Lay the error out as OpenAI does."""
+        kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
+        return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
+
+
+@dataclass(frozen=True)
+class EmbeddingsRequest:
+    """What is asked for.
+
+    Attributes:
+        texts: One or more.
+        is_question: Whether they came as a string: DocsGPT sends a question as a string, and chunks as a list.
+        as_base64: Whether vectors are written as base64 of little-endian float32, and not as lists of numbers.
+    """
+
+    texts: Sequence[str]
+    is_question: bool
+    as_base64: bool
+
+
+@dataclass(frozen=True)
+class Offer:
+    """What a server answers for.
+
+    Attributes:
+        name: Of its model.
+        dimension: Width of its vectors.
+        max_texts: In one request.
+    """
+
+    name: str
+    dimension: int
+    max_texts: int
+
+
+def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
+    """Read the body of `POST /v1/embeddings`.
+
+    Raises:
+        RequestError: If it is not JSON, or asks for what this server does not have.
+
+    Source:
+        OpenAI's API reference, "Create embeddings".
+    """
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise RequestError(400, f"the body is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError(400, "the body is no JSON object; send {'input': …}")
+    _refuse_other_model(content.get("model"), offer)
+    _refuse_other_width(content.get("dimensions"), offer)
+    encoding_format = content.get("encoding_format") or "float"
+    if encoding_format not in ("float", "base64"):
+        raise RequestError(400, f"encoding_format {encoding_format!r}: 'float' or 'base64'", param="encoding_format")
+    given = content.get("input")
+    return EmbeddingsRequest(_texts(given, offer), isinstance(given, str), encoding_format == "base64")
+
+
+def _refuse_other_model(model: Any, offer: Offer) -> None:
+    # DocsGPT sends its EMBEDDINGS_NAME, which may be the folder's path as another container sees it.
+    if not model or (isinstance(model, str) and model.rstrip("/").rpartition("/")[2] == offer.name):
+        return
+    raise RequestError(
+        404,
+        f"model {model!r} is not served here, {offer.name!r} is; in DocsGPT's .env set EMBEDDINGS_NAME={offer.name}",
+        param="model",
+        code="model_not_found",
+    )
+
+
+def _refuse_other_width(dimensions: Any, offer: Offer) -> None:
+    if dimensions is not None and dimensions != offer.dimension:
+        raise RequestError(
+            400,
+            f"dimensions {dimensions!r}: {offer.name!r} gives {offer.dimension} and no other; leave it out",
+            param="dimensions",
+        )
+
+
+def _texts(given: Any, offer: Offer) -> list[str]:
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts:
+        raise RequestError(400, "input must be a string, or a list of strings that is not empty", param="input")
+    if len(texts) > offer.max_texts:
+        raise RequestError(
+            413, f"input has {len(texts)} texts, at most {offer.max_texts} are taken at once; send them in parts"
+        )
+    for position, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise RequestError(
+                400,
+                f"input[{position}] is a {type(text).__name__} and no string; token numbers of another model's "
+                "tokenizer mean nothing to this one",
+                param="input",
+            )
+    return texts
+
+
+def answer(request: EmbeddingsRequest, vectors: Sequence[Sequence[float]], tokens: int, name: str) -> bytes:
+    """Lay vectors out as OpenAI does.
+
+    Args:
+        request: What was asked for.
+        vectors: One for each text, in order.
+        tokens: Of all texts together, as the model's tokenizer counts.
+        name: Of the model.
+    """
+    data = [
+        {"object": "embedding", "index": index, "embedding": _base64(vector) if request.as_base64 else vector}
+        for index, vector in enumerate(vectors)
+    ]
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return json.dumps({"object": "list", "data": data, "model": name, "usage": usage}).encode()
+
+
+def _base64(vector: Sequence[float]) -> str:
+    return base64.b64encode(np.asarray(vector, dtype="<f4").tobytes()).decode()

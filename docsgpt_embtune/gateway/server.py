@@ -1,0 +1,110 @@
+"""A process that serves one model until it is told to stop, and then finishes what it took."""
+
+import signal
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import uvicorn
+
+from docsgpt_embtune.deployment.serving import ServingModel
+from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.gateway.app import Gateway, Limits
+from docsgpt_embtune.gateway.model import GatewayModel
+from docsgpt_embtune.model_folder import fingerprint
+
+HOST_WIDTH = 768  # what DocsGPT takes every remote model's width for
+_BACKLOG = 2048  # connections that may wait to be taken
+_KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they close it and not we under their hands
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerConfig:
+    """Where and how to serve."""
+
+    host: str = "127.0.0.1"
+    port: int = 8765  # 0 takes a free one
+    name: str | None = None  # of the model; its folder's if not given
+    threads: int = 4  # questions computed at once
+    width: int | None = None  # zeros are appended up to it
+    api_key: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Served:
+    """What a server did.
+
+    Attributes:
+        taken: Requests for embeddings that it began to answer.
+        answered: Those that it answered.
+    """
+
+    taken: int
+    answered: int
+
+
+def serve(serving: ServingModel, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> Served:
+    """Serve a model until SIGTERM or SIGINT; what was taken by then is answered.
+
+    Args:
+        serving: The model; loaded once, for all the processes that ask.
+        config: Where and how.
+        say: Takes the lines that tell an operator what to set.
+
+    Raises:
+        DeploymentError: If the address cannot be listened on.
+        ModelFolderError: If the model cannot be served.
+    """
+    model = GatewayModel(serving, config.threads, config.width)
+    name = config.name or serving.folder.name
+    gateway = Gateway(model, name, fingerprint(serving.folder), config.limits, config.api_key)
+    serving.embeddings.embed_query("The first call is slow: it starts the threads.")
+    listening = _listen(config)
+    for line in instructions(serving, config, name, listening.getsockname()[1]):
+        say(line)
+    uvicorn_config = uvicorn.Config(
+        gateway.app(), log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE, lifespan="on"
+    )
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _done)  # uvicorn raises the signal again once it has finished
+    uvicorn.Server(uvicorn_config).run(sockets=[listening])
+    return Served(gateway.taken, gateway.answered)
+
+
+def instructions(serving: ServingModel, config: ServerConfig, name: str, port: int) -> list[str]:
+    """Say what to put into DocsGPT's `.env`, and what its fixed width means for this model."""
+    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
+    width = config.width or serving.dimension
+    lines = [
+        f"serving {name} ({serving.folder}), {width} wide; in DocsGPT's .env:",
+        f"  EMBEDDINGS_BASE_URL=http://{host}:{port}",
+        f"  EMBEDDINGS_NAME={name}",
+    ]
+    if config.api_key:
+        lines.append("  EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY")
+    elif config.host not in ("127.0.0.1", "::1", "localhost"):
+        lines.append("warning: no EMBTUNE_API_KEY is set, so whoever reaches this address may use the model")
+    if width != HOST_WIDTH:
+        lines.append(
+            f"note: DocsGPT takes every remote model for {HOST_WIDTH} wide. FAISS and Elasticsearch go by the vectors "
+            f"and work with {width}; pgvector, Qdrant, Milvus and GraphRAG create tables of {HOST_WIDTH} and "
+            f"refuse them. For those: --pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored "
+            f"{width} wide must be uploaded again), or a model that is {HOST_WIDTH} wide"
+        )
+    return lines
+
+
+def _listen(config: ServerConfig) -> socket.socket:
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    try:
+        return socket.create_server((config.host, config.port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise DeploymentError(
+            f"{config.host}:{config.port}: cannot listen there ({error.strerror or error}); choose another --port or "
+            "--host"
+        ) from error
+
+
+def _done(_number: int, _frame: object) -> None:
+    """Return, so that the process ends by itself with exit code 0."""

@@ -1,0 +1,304 @@
+"""A real server on a loopback port, asked by OpenAI's client, by DocsGPT's own, and by clients who misbehave."""
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import httpx
+import numpy as np
+import openai
+import pytest
+from click.testing import CliRunner
+
+from application.core.settings import settings
+from application.vectorstore import base
+from application.vectorstore.document_class import Document
+from application.vectorstore.faiss import FaissStore
+from docsgpt_embtune.adapter import QueryAdapter
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.gateway.model import GatewayModel
+from docsgpt_embtune.gateway.server import ServerConfig, instructions
+from docsgpt_embtune.training.adapter import write_adapted_folder
+
+from ..conftest import TEXTS
+
+KEY = "sk-gateway"
+# One client for all: each new one reads the machine's certificates, which takes longer than an answer.
+HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _client_closed():
+    with HTTP:
+        yield
+
+
+@pytest.fixture(scope="module")
+def adapted_folder(tiny_tuned_folder, tmp_path_factory):
+    """The tiny tuned model with an adapter that turns questions by a right angle in every plane."""
+    out = tmp_path_factory.mktemp("adapted") / "handbook"
+    model = load_serving_model(str(tiny_tuned_folder))
+    matrix = np.roll(np.eye(32, dtype=np.float32), 1, axis=1)
+    write_adapted_folder(model, out, QueryAdapter(matrix), {"data": {"seen_queries": []}}, (TEXTS, model.embed(TEXTS)))
+    return out
+
+
+@contextmanager
+def server(folder, *options, key=KEY):
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "docsgpt_embtune", "serve", str(folder), "--port", "0", *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "EMBTUNE_API_KEY": key, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        for line in process.stdout:
+            if address := re.search(r"EMBEDDINGS_BASE_URL=(\S+)", line):
+                process.address = address[1]
+                yield process
+                break
+        else:
+            pytest.fail(process.stderr.read())
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture(scope="module")
+def gateway(adapted_folder):
+    with server(adapted_folder, "--max-texts", "64", "--max-megabytes", "1") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def in_process(adapted_folder):
+    return TunedEmbeddings(str(adapted_folder))
+
+
+def ask(gateway, key=KEY, **content):
+    return HTTP.post(f"{gateway.address}/v1/embeddings", json=content, headers={"Authorization": f"Bearer {key}"})
+
+
+def error_of(response, status):
+    assert response.status_code == status, response.text
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+def test_docsgpt_gets_adapted_questions_and_plain_chunks(gateway, in_process, adapted_folder, tiny_tuned_folder):
+    remote = base.RemoteEmbeddings(gateway.address, str(adapted_folder), KEY)
+    assert remote.embed_documents(list(TEXTS)) == pytest.approx(
+        np.array(in_process.embed_documents(list(TEXTS))), abs=1e-5
+    )
+    assert remote.embed_query(TEXTS[0]) == pytest.approx(in_process.embed_query(TEXTS[0]), abs=1e-5)
+    plain = TunedEmbeddings(str(tiny_tuned_folder)).embed_query(TEXTS[0])
+    assert remote.embed_documents([TEXTS[0]])[0] == pytest.approx(plain, abs=1e-5)
+    assert remote.embed_query(TEXTS[0]) == pytest.approx(np.roll(plain, -1), abs=1e-5)
+
+
+def test_docsgpt_stores_and_finds_through_the_gateway(gateway, monkeypatch):
+    monkeypatch.setattr(settings, "EMBEDDINGS_BASE_URL", gateway.address)
+    monkeypatch.setattr(settings, "EMBEDDINGS_KEY", KEY)
+    monkeypatch.setattr(settings, "EMBEDDINGS_NAME", "handbook")
+    monkeypatch.setattr(base.EmbeddingsSingleton, "_instances", {})
+    store = FaissStore(docs_init=[Document(text, {"source": str(n)}) for n, text in enumerate(TEXTS)])
+    assert len(store.search_with_scores("Where is the backup?", k=3)) == 3
+
+
+@pytest.mark.parametrize("encoding_format", ["float", "base64", openai.omit], ids=["float", "base64", "its default"])
+def test_openai_client_reads_every_encoding(gateway, in_process, encoding_format):
+    with openai.OpenAI(base_url=f"{gateway.address}/v1", api_key=KEY, max_retries=0) as client:
+        answer = client.embeddings.create(model="handbook", input=list(TEXTS), encoding_format=encoding_format)
+        vectors = [item.embedding for item in answer.data]
+        if encoding_format == "base64":
+            vectors = [np.frombuffer(base64.b64decode(vector), dtype="<f4") for vector in vectors]
+        assert np.allclose(vectors, in_process.embed_documents(list(TEXTS)), atol=1e-5)
+        assert answer.model == "handbook"
+        assert answer.usage.prompt_tokens > 5 * len(TEXTS)
+        assert [model.id for model in client.models.list()] == ["handbook"]
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "message"),
+    [
+        ({}, 400, "input must be a string"),
+        ({"input": []}, 400, "input must be a string"),
+        ({"input": ["a", 7]}, 400, r"input\[1\] is a int"),
+        ({"input": [[1, 2]]}, 400, "another model's"),
+        ({"input": "a", "dimensions": 16}, 400, "gives 32 and no other"),
+        ({"input": "a", "encoding_format": "hex"}, 400, "'float' or 'base64'"),
+        ({"input": "a", "model": "text-embedding-3-small"}, 404, "set EMBEDDINGS_NAME=handbook"),
+        ({"input": ["a"] * 65}, 413, "65 texts, at most 64"),
+        ({"input": "a" * 1_000_001}, 413, "at most 1000000"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_with_the_reason(gateway, content, status, message):
+    assert re.search(message, error_of(ask(gateway, **content), status)["message"])
+
+
+def test_accepts_its_own_width_and_no_model_name(gateway):
+    assert ask(gateway, input="a", dimensions=32).status_code == 200
+    assert ask(gateway, input="", model="/app/models/handbook/").status_code == 200
+
+
+def test_a_body_that_is_no_json_or_longer_than_announced_is_refused(gateway):
+    headers = {"Authorization": f"Bearer {KEY}"}
+    url = f"{gateway.address}/v1/embeddings"
+    assert "not JSON" in error_of(HTTP.post(url, content=b"{", headers=headers), 400)["message"]
+    assert "no JSON object" in error_of(HTTP.post(url, content=b"[1]", headers=headers), 400)["message"]
+    chunked = (b"x" * 100_000 for _ in range(20))
+    assert "at most 1000000" in error_of(HTTP.post(url, content=chunked, headers=headers), 413)["message"]
+
+
+def test_other_paths_say_where_the_embeddings_are(gateway):
+    assert "POST /v1/embeddings" in error_of(HTTP.get(f"{gateway.address}/embeddings"), 404)["message"]
+    error_of(HTTP.get(f"{gateway.address}/v1/embeddings"), 405)
+
+
+@pytest.mark.parametrize("key", ["sk-gatewaY", KEY[:-1], "ключ"])
+def test_a_wrong_key_opens_nothing(gateway, key):
+    headers = {"Authorization": f"Bearer {key}".encode()}
+    for response in (
+        HTTP.post(f"{gateway.address}/v1/embeddings", json={"input": "a"}, headers=headers),
+        HTTP.get(f"{gateway.address}/v1/models", headers=headers),
+        HTTP.post(f"{gateway.address}/v1/embeddings", json={"input": "a"}),
+    ):
+        assert error_of(response, 401)["code"] == "invalid_api_key"
+    assert HTTP.get(f"{gateway.address}/health", headers=headers).status_code == 200
+
+
+def test_metrics_count_what_was_embedded(gateway):
+    def count(name):
+        return float(re.search(rf"^{re.escape(name)} (\S+)$", HTTP.get(f"{gateway.address}/metrics").text, re.M)[1])
+
+    ask(gateway, input="a")
+    before = count('embtune_texts_total{kind="document"}') if ask(gateway, input=["a"]).is_success else 0
+    ask(gateway, input=["a", "b"])
+    ask(gateway, input="a", model="another")
+    assert count('embtune_texts_total{kind="document"}') == before + 2
+    assert count('embtune_requests_total{status="404"}') >= 1
+    assert count("embtune_requests_in_flight") == 0
+
+
+def test_96_clients_get_their_own_vectors_and_health_answers_meanwhile(gateway, in_process):
+    questions = [f"{text} {number}" for number in range(20) for text in TEXTS][:96]
+    expected = [in_process.embed_query(question) for question in questions]
+    with ThreadPoolExecutor(97) as clients:
+        upload = clients.submit(ask, gateway, input=[TEXTS[0] * 3] * 64)
+        answers = list(clients.map(lambda question: ask(gateway, input=question), questions))
+        health = HTTP.get(f"{gateway.address}/health", timeout=5)
+        assert upload.result().status_code == 200
+    assert health.json() == {"status": "ok", "model": "handbook", "dimension": 32}
+    vectors = [answer.json()["data"][0]["embedding"] for answer in answers]
+    assert np.allclose(vectors, expected, atol=1e-5)
+
+
+def begin(address, body, sent):
+    """Send a request's head and the first bytes of its body."""
+    host, port = address.removeprefix("http://").split(":")
+    connection = socket.create_connection((host, int(port)), timeout=60)
+    head = (
+        f"POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + body[:sent])
+    return connection
+
+
+def end(connection, rest=b""):
+    connection.sendall(rest)
+    answer = b""
+    while part := connection.recv(65536):
+        answer += part
+        head, _, content = answer.partition(b"\r\n\r\n")
+        if (length := re.search(rb"content-length: (\d+)", head)) and len(content) >= int(length[1]):
+            break
+    connection.close()
+    return answer
+
+
+def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_took(adapted_folder):
+    body = json.dumps({"input": [TEXTS[0]] * 40}).encode()
+    with server(adapted_folder, "--max-requests", "3") as process:
+        taken = [begin(process.address, body, 5) for _ in range(3)]
+        while "embtune_requests_in_flight 3.0" not in HTTP.get(f"{process.address}/metrics").text:
+            pass
+        refused = ask(process, input="a")
+        assert "3 requests are waiting" in error_of(refused, 429)["message"]
+        assert refused.headers["Retry-After"] == "1"
+        assert end(taken.pop(), body[5:]).startswith(b"HTTP/1.1 200")
+        assert ask(process, input="a").status_code == 200
+
+        process.send_signal(signal.SIGTERM)
+        stopped = threading.Thread(target=process.wait)
+        stopped.start()
+        while not _refuses(process.address):
+            pass
+        assert all(end(connection, body[5:]).startswith(b"HTTP/1.1 200") for connection in taken)
+        stopped.join(60)
+        assert process.returncode == 0
+        assert "4 requests taken, 4 answered" in process.stdout.read()
+
+
+def _refuses(address):
+    host, port = address.removeprefix("http://").split(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=60).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def test_padding_keeps_every_distance(adapted_folder, in_process):
+    async def embed():
+        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1, width=768)
+        return await model.embed_question("Where is the backup?"), await model.embed_documents(list(TEXTS))
+
+    (question,), chunks = asyncio.run(embed())
+    plain = np.array(in_process.embed_documents(list(TEXTS))) - in_process.embed_query("Where is the backup?")
+    padded = np.array(chunks) - question
+    assert padded.shape == (len(TEXTS), 768)
+    assert np.allclose(np.linalg.norm(padded, axis=1), np.linalg.norm(plain, axis=1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "message"),
+    [
+        (["--pad-to", "16"], KEY, "cannot be padded to 16"),
+        (["--host", "192.0.2.1"], KEY, "cannot listen there"),
+        ([], "", "EMBTUNE_API_KEY is set and empty"),
+    ],
+)
+def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, message):
+    result = CliRunner(env={"EMBTUNE_API_KEY": key}).invoke(main, ["serve", str(adapted_folder), *options])
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("config", "said", "unsaid"),
+    [
+        (ServerConfig(), "--pad-to 768", "warning"),
+        (ServerConfig(width=768), "768 wide", "--pad-to"),
+        (ServerConfig(host="0.0.0.0"), "warning: no EMBTUNE_API_KEY", "EMBEDDINGS_KEY"),
+        (ServerConfig(host="0.0.0.0", api_key="k"), "EMBEDDINGS_KEY=", "warning"),
+    ],
+)
+def test_operator_is_told_what_to_set(tiny_tuned_folder, config, said, unsaid):
+    text = "\n".join(instructions(load_serving_model(str(tiny_tuned_folder)), config, "handbook", 8765))
+    assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765" in text
+    assert said in text
+    assert unsaid not in text

@@ -1,0 +1,209 @@
+"""The query adapter: it learns, ships only what validation prefers, and leaves every stored vector as it is."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from scipy.optimize import approx_fprime
+
+from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.doctor import examine
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
+from docsgpt_embtune.training import adapter as fitting
+from docsgpt_embtune.training.adapter import AdapterVectors, _Objective, adapt, fit_adapter
+
+from ..conftest import TEXTS
+from ..deployment.conftest import write_index_folder
+from .test_pipeline import dataset
+
+TRAINING, VALIDATION = (
+    dataset(verbs=["kept", "restarted", "reset", "verified"]),
+    dataset(verbs=["cancelled", "written"]),
+)
+DIMENSION = 16
+
+
+def unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+@pytest.fixture
+def rotated():
+    """Questions that lie where their chunks would be, had somebody not turned the space."""
+    rng = np.random.default_rng(0)
+    turn = np.eye(DIMENSION) + 0.25 * rng.standard_normal((DIMENSION, DIMENSION))
+
+    def questions(count, of):
+        return RetrievalDataset(
+            queries={f"q{n}": f"question {n}" for n in range(count)},
+            corpus={f"d{n}": f"chunk {n}" for n in range(count)},
+            relevant_docs={f"q{n}": (f"d{n}",) for n in range(count)},
+            sources=(of,),
+        )
+
+    chunks = unit(rng.standard_normal((200, DIMENSION)))
+    asked = unit(chunks @ turn.T + 0.02 * rng.standard_normal(chunks.shape))
+    vectors = AdapterVectors(asked[:150], asked[150:], chunks[:150], chunks[150:])
+    return questions(150, "training"), questions(50, "validation"), vectors
+
+
+def test_learns_a_map_that_holds_for_questions_and_chunks_it_never_saw(rotated):
+    report = fit_adapter(*rotated)
+    assert report.improved
+    assert np.mean(list(report.tuned["ndcg@10"].values())) > 0.05 + np.mean(list(report.baseline["ndcg@10"].values()))
+    assert report.adapter.map(rotated[2].validation) == pytest.approx(
+        np.array([report.adapter(question) for question in rotated[2].validation.tolist()]), abs=1e-6
+    )
+
+
+def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
+    monkeypatch.setattr(fitting, "_ROWS", 4)  # three parts of ten questions
+    training, _, vectors = rotated
+    training = training.subset(list(training.queries)[:10])
+    vectors = AdapterVectors(
+        vectors.training[:10].astype(np.float64), vectors.validation, vectors.corpus, vectors.corpus
+    )
+    objective = _Objective.of(training, vectors, seed=0)
+    near_duplicate = _Objective(objective.questions, objective.chunks, objective.good, [np.array([149])] * 10)
+    at = np.eye(DIMENSION) + 0.01 * np.random.default_rng(1).standard_normal((DIMENSION, DIMENSION))
+    _, gradient = near_duplicate.value_and_gradient(at, 0.1)
+    slope = approx_fprime(
+        at.ravel(), lambda flat: near_duplicate.value_and_gradient(flat.reshape(at.shape), 0.1)[0], 1e-3
+    )
+    assert gradient == pytest.approx(slope, abs=0.02 * np.abs(slope).max())
+
+
+def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
+    training, _, vectors = rotated
+    corpus = vectors.corpus.copy()
+    corpus[7] = corpus[3]
+    objective = _Objective.of(training, AdapterVectors(vectors.training, vectors.validation, corpus, corpus), seed=0)
+    assert objective.ignored[3].tolist() == [7]
+    assert objective.good[3].tolist() == [3]
+
+
+def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeypatch):
+    monkeypatch.setattr(fitting, "MAX_CHUNKS", 20)
+    monkeypatch.setattr(fitting, "HARDEST_PER_QUESTION", 2)
+    training, _, vectors = rotated
+    few = training.subset(["q0", "q1", "q2"])
+    vectors = AdapterVectors(vectors.training[:3], vectors.validation, vectors.corpus, vectors.validation_corpus)
+    objective = _Objective.of(few, vectors, seed=0)
+    assert 20 <= len(objective.chunks) <= 20 + 3 + 6
+    for question, rows in enumerate(objective.good):
+        assert np.array_equal(objective.chunks[rows[0]], vectors.corpus[question])
+        hardest = vectors.corpus[np.argmax(vectors.corpus @ vectors.training[question])]
+        assert (objective.chunks == hardest).all(axis=1).any()
+
+
+@pytest.fixture(scope="module")
+def adapted(tiny_base_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("adapted") / "handbook"
+    return adapt(TRAINING, VALIDATION, out, model=str(tiny_base_folder))
+
+
+def test_questions_move_and_chunks_stay(adapted, tiny_base_folder):
+    base, tuned = StockEmbeddings(tiny_base_folder), TunedEmbeddings(str(adapted.folder))
+    question = "when is the log kept"
+    assert np.allclose(tuned.embed_documents(list(TEXTS)), base.embed_documents(list(TEXTS)), atol=1e-6)
+    assert tuned.embed_query(question) == pytest.approx(adapted.adapter(base.embed_query(question)), abs=1e-5)
+    assert tuned(question) == tuned.embed_query(question)
+    assert np.linalg.norm(tuned.embed_query(question)) == pytest.approx(1, abs=1e-5)
+    assert not np.allclose(tuned.embed_query(question), base.embed_query(question), atol=1e-3)
+
+
+def test_without_the_plugin_the_folder_is_the_base_model(adapted, tiny_base_folder):
+    question = "when is the log kept"
+    stock = StockEmbeddings(adapted.folder).embed_query(question)
+    assert stock == pytest.approx(StockEmbeddings(tiny_base_folder).embed_query(question), abs=1e-6)
+
+
+def test_stored_vectors_of_the_base_count_as_right(adapted, tiny_base_folder, tmp_path):
+    base, tuned = load_serving_model(str(tiny_base_folder)), load_serving_model(str(adapted.folder))
+    store = FaissStore(write_index_folder(tmp_path / "handbook", base))
+    assert [finding.problem for finding in examine(store, tuned)] == [
+        finding.problem for finding in examine(store, base)
+    ]
+    steps.reembed([store], base)
+    assert store.is_on(tuned)
+    assert steps.reembed([store], tuned) == []
+    assert document_fingerprint(adapted.folder) == fingerprint(tiny_base_folder)
+    assert verify(adapted.folder)["fingerprint"] != fingerprint(tiny_base_folder)
+
+
+def test_check_compares_it_and_embeds_the_corpus_once(adapted, tiny_base_folder, tmp_path, monkeypatch):
+    embedded = []
+    stock_embed_documents = StockEmbeddings.embed_documents
+    monkeypatch.setattr(
+        StockEmbeddings,
+        "embed_documents",
+        lambda self, texts: embedded.extend(texts) or stock_embed_documents(self, texts),
+    )
+    test = dataset(nouns=["log", "worker", "invoice"], verbs=["verified twice"])
+    report = check_retrieval(tiny_base_folder, adapted.folder, test, guards={"same": test}, cache=tmp_path)
+    assert report.main.judgment.queries == 3
+    assert sorted(embedded) == sorted(test.corpus.values())
+
+
+def test_check_leaves_out_what_the_adapter_learned_from(adapted):
+    seen = read_manifest(adapted.folder)["data"]["seen_queries"]
+    assert {query_digest(text) for text in (*TRAINING.queries.values(), *VALIDATION.queries.values())} == set(seen)
+
+
+def test_adapting_a_tuned_model_keeps_what_it_says_of_itself(tiny_tuned_folder, tmp_path):
+    base = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    manifest = read_manifest(base)
+    manifest["data"] = {"training": {"queries": 1}, "seen_queries": ["00", "01"]}
+    (base / "embtune.json").write_text(json.dumps(manifest))
+    report = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base))
+    written = read_manifest(report.folder)
+    assert written["base"] == {"name": "tiny"}
+    assert written["data"]["training"] == {"queries": 1}
+    assert {"00", "01", query_digest("when is the log kept")} <= set(written["data"]["seen_queries"])
+    assert document_fingerprint(report.folder) == manifest["fingerprint"]
+
+
+@pytest.fixture
+def copied(adapted, tmp_path):
+    return shutil.copytree(adapted.folder, tmp_path / "copied")
+
+
+def test_a_second_adapter_is_refused(copied, tmp_path):
+    with pytest.raises(ModelFolderError, match="has a query adapter already"):
+        adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(copied))
+
+
+def test_a_lost_or_changed_adapter_is_an_error(copied):
+    path = copied / ADAPTER_FILE
+    content = path.read_bytes()
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(ModelFolderError, match=str(copied)):
+        TunedEmbeddings(str(copied))
+    path.unlink()
+    with pytest.raises(ModelFolderError, match=str(copied)):
+        TunedEmbeddings(str(copied))
+
+
+def test_nothing_is_written_if_validation_prefers_the_model_as_it_is(tiny_base_folder, tmp_path, monkeypatch):
+    away = QueryAdapter(-np.eye(32, dtype=np.float32))
+    monkeypatch.setattr(_Objective, "minimum", lambda self, strength, start: away.matrix)
+    for name, data in (("train", TRAINING), ("val", VALIDATION)):
+        save_dataset(data, tmp_path / f"{name}.json")
+    out = tmp_path / "out"
+    files = ["--train", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json")]
+    result = CliRunner().invoke(
+        main, ["adapt", "--model", str(tiny_base_folder), *files, "--out", str(out), "--cache", str(tmp_path / "cache")]
+    )
+    assert result.exit_code == 1, result.output
+    assert "validation prefers the model as it is" in result.output
+    assert not out.exists()
