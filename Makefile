@@ -10,8 +10,7 @@ TUNED := models/python-reference
 train: $(VENV)/.installed
 	$(BIN)/python scripts/sample.py --out $(SAMPLE)
 	$(BIN)/python scripts/train.py --train $(SAMPLE)/train.json --val $(SAMPLE)/validation.json \
-		--corpus $(SAMPLE)/corpus.json --base bundled --out $(TUNED) --zip \
-		--loss multiple-negatives-ranking --batch-size 32 --learning-rate 5e-5 --negatives 3
+		--corpus $(SAMPLE)/corpus.json --base bundled --out $(TUNED) --zip
 	$(BIN)/python scripts/check_retrieval.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
 		--corpus $(SAMPLE)/corpus.json --json runs/check.json --report runs/check.html
 	$(BIN)/python scripts/show_search.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \

@@ -31,7 +31,7 @@ _DEFAULTS = TrainConfig()
 @click.option(
     "--recipe",
     type=click.Choice(["auto", "explicit"]),
-    help="auto: every chunk, then the questions, as far as validation prefers it. explicit: one loss with the settings "
+    help="auto: the chunks, then the questions, as far as validation prefers it. explicit: one loss with the settings "
     "given, and what any of --loss, --epochs, --batch-size, --learning-rate, --warmup and --negatives means.",
 )
 @click.option("--time-budget", type=float, help="Minutes that the automatic recipe may take.  [default: 20]")

@@ -26,6 +26,7 @@ def mine_negatives(
     corpus_embeddings: Vectors,
     *,
     per_good: int,
+    ceiling: float = MAX_SHARE_OF_GOOD_SCORE,
     keywords: Ranking | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Find the hardest chunks for each question that are probably not answers to it, where it has too few bad ones.
@@ -40,6 +41,7 @@ def mine_negatives(
         corpus_embeddings: Vectors of the corpus (N, D) in its order, unit norm.
         per_good: Bad chunks wanted for each good one, those that are given included: fewer than one would let a
             contrastive loss pull everything together.
+        ceiling: Share of the best good chunk's score above which a chunk is passed over.
         keywords: The corpus ranked for the same queries by their words: every second negative comes from there,
             as what shares the words and misses the point is what embeddings alone do not bring up.
 
@@ -60,10 +62,10 @@ def mine_negatives(
         judged = {row_of[doc_id] for doc_id in (*good, *given)}
         good_embeddings = corpus_embeddings[[row_of[doc_id] for doc_id in good]]  # (G, D)
         query = query_embeddings[position]
-        candidates = _without_likely_answers(nearest[position], query, corpus_embeddings, good_embeddings)
+        candidates = _without_likely_answers(nearest[position], query, corpus_embeddings, good_embeddings, ceiling)
         if keywords is not None:
             alike = keywords.nearest[position]
-            alike = _without_likely_answers(alike[alike >= 0], query, corpus_embeddings, good_embeddings)
+            alike = _without_likely_answers(alike[alike >= 0], query, corpus_embeddings, good_embeddings, ceiling)
             candidates = _alternating(candidates, alike)
         fit = (row for row in candidates if row not in judged and question not in dataset.corpus[doc_ids[row]])
         if kept := list(islice(fit, wanted)):
@@ -72,10 +74,10 @@ def mine_negatives(
 
 
 def _without_likely_answers(
-    rows: npt.NDArray[np.int64], query: Vectors, corpus_embeddings: Vectors, good_embeddings: Vectors
+    rows: npt.NDArray[np.int64], query: Vectors, corpus_embeddings: Vectors, good_embeddings: Vectors, ceiling: float
 ) -> list[int]:
     embeddings = corpus_embeddings[rows]
-    safe = embeddings @ query <= MAX_SHARE_OF_GOOD_SCORE * float((good_embeddings @ query).max())
+    safe = embeddings @ query <= ceiling * float((good_embeddings @ query).max())
     # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
     order = np.flatnonzero(safe) if safe.any() else np.arange(len(rows))[::-1]
     copies = (embeddings @ good_embeddings.T).max(axis=1, initial=-1.0) >= NEAR_DUPLICATE

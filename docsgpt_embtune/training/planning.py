@@ -18,6 +18,7 @@ from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import set_up_for_training
 
+PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
 PLANNED_SHARE = 0.8
 UNLIMITED = 1_000_000  # tokens, for a model that names no limit
@@ -116,7 +117,7 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     """Take two real steps, the first to warm up, with chunks drawn at random and without changing a weight."""
     drawn = random.Random(stage.config.seed)
-    rows = stage.config.batch_size
+    rows = min(PROBE_ROWS, stage.config.batch_size)
     loss = make_loss(run.model, stage.config.loss)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     run.model.train()

@@ -1,5 +1,6 @@
 """What a run does: one loss with the settings given, or stages that validation chooses among."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
 
 # Chosen on validation questions of several datasets: hard negatives are worth ten points of nDCG@10, and ranking
 # never did harm where contrastive pairs did.
-RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=2)
+RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
 # On validation, a later stage may be this many standard errors below an earlier one: on questions held out in plenty,
 # people's questions after the corpus' own helped, and forty validation questions cannot tell.
 LENIENCY = 1.0
@@ -87,7 +88,7 @@ def tune_automatically(
     folder: Path | None = None,
     say: Say = lambda line: None,
 ) -> TunedModel:
-    """Tune a model in place on every chunk of the corpus, then on the questions, as far as validation prefers it.
+    """Tune a model in place on the corpus alone, then on the questions, as far as validation prefers it.
 
     Args:
         model: From `load_base`.
@@ -121,13 +122,15 @@ def _stages(
     config: TrainConfig,
     not_asked: frozenset[str],
 ) -> list[Stage]:
-    """Every chunk first, asked for by its own words: questions exist for a few chunks only, and come after."""
+    """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others."""
     ranking = replace(
         RANKING, seed=config.seed, precision=config.precision, device=config.device, report_to=config.report_to
     )
     corpus = (training or validation).corpus
-    asked = (doc_id for doc_id in corpus if doc_id not in not_asked)
-    stages = [Stage("every chunk", questions_from_corpus(corpus, config.seed, doc_ids=asked), ranking, mines=True)]
+    answers = {doc_id for doc_ids in training.relevant_docs.values() for doc_id in doc_ids} if training else set()
+    unasked = questions_from_corpus(corpus, config.seed, doc_ids=[d for d in corpus if d not in not_asked | answers])
+    # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
+    stages = [Stage("chunks", unasked, ranking, mines=True, ceiling=math.inf)] if len(unasked) else []
     if training is not None:
         stages.append(Stage("questions", training, ranking, mines=True))
     return stages

@@ -19,7 +19,7 @@ from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, judge
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
-from docsgpt_embtune.training.negatives import mine_negatives
+from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
@@ -36,14 +36,14 @@ class Stage:
         questions: What is learned from.
         config: Loss and settings.
         mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
-        mines_by_keywords: Whether half of those are what BM25 finds.
+        ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
     """
 
     name: str
     questions: RetrievalDataset
     config: TrainConfig
     mines: bool
-    mines_by_keywords: bool = False
+    ceiling: float = MAX_SHARE_OF_GOOD_SCORE
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,8 @@ class TuningRun:
             self.vectors.of(dataset.queries.values()),
             self.vectors.of(dataset.corpus.values()),
             per_good=stage.config.negatives,
-            keywords=retrieve_bm25(dataset) if stage.mines_by_keywords else None,
+            ceiling=stage.ceiling,
+            keywords=retrieve_bm25(dataset) if stage.config.negatives > 1 else None,
         )
         if stage.config.loss == "online-contrastive" and not (dataset.irrelevant_docs or mined):
             raise TrainingError(

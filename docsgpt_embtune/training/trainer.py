@@ -24,7 +24,7 @@ from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
-SECONDS_BETWEEN_SAVES = 30.0
+SECONDS_BETWEEN_SAVES = 60.0
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
@@ -64,7 +64,7 @@ def fit(
         config: Loss, epochs, batch size, learning rate, warm-up and seed.
         precision: "fp32" or "bf16".
         at_epoch_end: Called with the number of the epoch, from 1, while the model carries its weights.
-        checkpoints: Folder to save to every half minute, and to go on from if a killed run saved there.
+        checkpoints: Folder to save to every minute, and to go on from if a killed run saved there.
         name: What the progress bar is called.
 
     Raises:

@@ -64,7 +64,7 @@ def tuned(tiny_base_folder, tmp_path):
 def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     said: list[str] = []
     report = tuned(say=said.append, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["every chunk", "questions"]
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks", "questions"]
     assert report.tuned.chosen in report.tuned.candidates
     assert report.manifest["training"]["recipe"] == "auto"
     assert report.manifest["validation"]["verdict"] == "improved"
@@ -77,7 +77,7 @@ def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     said: list[str] = []
     tuned(automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
     first, second, _ = (line for line in said if line.startswith("plan"))
-    assert "1. every chunk: 4 questions" in first
+    assert "1. chunks: 4 questions" in first
     assert "2. questions: 4 questions" in second
 
 
@@ -90,7 +90,7 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
     report = tuned(None, None, corpus=CORPUS, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["every chunk"]
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks"]
     assert report.manifest["validation"]["asked_by"] == "words of the chunks themselves"
     assert report.manifest["validation"]["queries"] == 15
     assert "training" not in report.manifest["data"]
@@ -141,7 +141,7 @@ def test_half_way_between_two_models():
     assert drawn_towards(base, other, 0.5)["n"] == 1
 
 
-@pytest.mark.parametrize("stopped_at", [("every chunk", 2), ("questions", 1)])
+@pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1)])
 def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
     undisturbed = tuned(out="undisturbed", keep_worse=True)
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
