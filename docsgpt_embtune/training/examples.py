@@ -163,7 +163,10 @@ class GroupedBatchSampler(DefaultBatchSampler):
         if self.epoch not in self._batches_of_epoch:
             order = list(range(len(self.examples.groups)))
             random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-            self._batches_of_epoch = {self.epoch: self._pack(order)}
+            batches = self._pack(order)
+            while len(batches) < process_count():  # each process needs one
+                batches = batches * 2
+            self._batches_of_epoch = {self.epoch: batches}
         return self._batches_of_epoch[self.epoch]
 
     def _pack(self, order: list[int]) -> list[list[int]]:

@@ -132,7 +132,7 @@ def _stages(
     # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
     stages = [Stage("chunks", unasked, ranking, mines=True, ceiling=math.inf)] if len(unasked) else []
     if training is not None:
-        stages.append(Stage("questions", training, ranking, mines=True))
+        stages.append(Stage("questions", training, ranking, mines=True, averages=True))
     return stages
 
 

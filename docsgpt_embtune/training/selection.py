@@ -84,6 +84,15 @@ class Selection:
         self._write_best()
         self._say(f"{name:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
 
+    def enter_mean(self, name: str) -> None:
+        """Enter the mean of the weights that the stage began with and those that the model carries now.
+
+        Source:
+            Wortsman et al., 2022, "Model soups": the mean of models of one descent is often better than each.
+        """
+        self.model.load_state_dict(drawn_towards(self._stage_weights, copy_of_weights(self.model), 0.5))
+        self.enter(name)
+
     def _is_better(self, candidate: Candidate) -> bool:
         gain = mean_ndcg(candidate.scores) - mean_ndcg(self.baseline)
         if self.kept is None or gain <= 0:

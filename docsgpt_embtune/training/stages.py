@@ -37,6 +37,7 @@ class Stage:
         config: Loss and settings.
         mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
         ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
+        averages: Whether the mean of the weights that it began and ended with is a candidate, too.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Stage:
     config: TrainConfig
     mines: bool
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE
+    averages: bool = False
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,8 @@ class TuningRun:
             checkpoints=self.folder / f"stage-{number}" if self.folder else None,
             name=stage.name,
         )
+        if stage.averages:
+            self.selection.enter_mean(f"{stage.name}, mean")
         self.selection.finish_stage()
 
     def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
