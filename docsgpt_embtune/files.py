@@ -1,5 +1,6 @@
 """Writing that leaves the old file, or the new one, and never a half."""
 
+import hashlib
 import os
 import shutil
 import tempfile
@@ -67,3 +68,9 @@ def _put_in_place(folder: Path, path: Path) -> None:
         aside.rename(path)
         raise
     shutil.rmtree(aside)
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's bytes: hex sha256."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import folder_written_whole, write_text_atomically
+from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -88,9 +88,7 @@ def fingerprint(folder: str | Path) -> str:
         raise ModelFolderError(f"{folder}: holds no weights (no .safetensors)")
     digest = hashlib.sha256()
     for path in sorted(paths):
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
+        digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
     digest.update(json.dumps(_prompts(folder), sort_keys=True).encode())
     return digest.hexdigest()
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -168,7 +168,6 @@ def _print_plans(plans: list[Any]) -> None:
         if plan.done:
             click.echo(f"{plan.label}: {plan.chunks:,} chunks, on the model already")
             continue
-        minutes, seconds = divmod(round(plan.seconds), 60)
         width = (
             str(plan.width_after)
             if plan.width_before == plan.width_after
@@ -176,7 +175,7 @@ def _print_plans(plans: list[Any]) -> None:
         )
         click.echo(
             f"{plan.label}: {plan.chunks:,} chunks, {plan.remaining:,} different texts to embed, width {width}, "
-            f"about {minutes} min {seconds:02d} s, {plan.disk_bytes / 1e6:,.0f} MB of disk"
+            f"about {minutes_and_seconds(plan.seconds)}, {plan.disk_bytes / 1e6:,.0f} MB of disk"
         )
 
 

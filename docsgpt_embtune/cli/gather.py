@@ -10,7 +10,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.files import PRIVATE
@@ -310,7 +310,7 @@ def _synthesize_online(
         tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
         click.echo(
             f"{estimate.chunks:,} of {len(corpus):,} chunks have no questions yet: about {estimate.requests:,} "
-            f"requests, {tokens}, {_duration(estimate.seconds)}"
+            f"requests, {tokens}, {minutes_and_seconds(estimate.seconds)}"
         )
         if estimate.requests and not yes:
             click.confirm("begin?", abort=True)
@@ -321,7 +321,7 @@ def _synthesize_online(
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
-    click.echo(f"spent       {spent.requests:,} requests, {tokens}, {_duration(time.monotonic() - started)}")
+    click.echo(f"spent       {spent.requests:,} requests, {tokens}, {minutes_and_seconds(time.monotonic() - started)}")
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(
@@ -336,11 +336,6 @@ def _tokens(input_tokens: int, output_tokens: int, price_input: float | None, pr
     if price_input is None or price_output is None:
         return counted
     return f"{counted}, {(input_tokens * price_input + output_tokens * price_output) / 1e6:,.2f} in money"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -96,7 +96,7 @@ def train(
         automatic = None
         if explicit is None:
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
-            automatic = Automatic(20.0 if time_budget is None else time_budget, guard_sets)
+            automatic = Automatic(Automatic.minutes if time_budget is None else time_budget, guard_sets)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None

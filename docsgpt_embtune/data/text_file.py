@@ -1,0 +1,33 @@
+"""What can go wrong when a file of text is read, said in one way."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from docsgpt_embtune.errors import DatasetError
+
+UTF8 = "utf-8-sig"  # spreadsheets write a byte order mark
+
+
+@contextmanager
+def reading(path: Path, *, save_as: str = "UTF-8") -> Iterator[None]:
+    """Turn the failures of the block, which reads this file, into errors that name it.
+
+    Args:
+        path: The file.
+        save_as: What to save it as where it is not UTF-8, in the words of the program that has to.
+
+    Raises:
+        DatasetError: If the file cannot be read or is not UTF-8.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise DatasetError(f"{path}: cannot be read ({error.strerror or error}); check the path") from error
+    except UnicodeDecodeError as error:
+        raise not_utf8(path, error, save_as=save_as) from error
+
+
+def not_utf8(path: Path, error: UnicodeDecodeError, *, save_as: str = "UTF-8") -> DatasetError:
+    """Say where a file stops being UTF-8."""
+    return DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as {save_as}")
