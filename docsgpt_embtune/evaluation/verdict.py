@@ -142,6 +142,44 @@ def judge(
     )
 
 
+def chance_of_best(
+    baseline: Mapping[str, float],
+    candidates: Sequence[Mapping[str, float]],
+    chosen: Mapping[str, float],
+    *,
+    groups: Sequence[Sequence[str]] | None = None,
+    seed: int = 0,
+) -> float:
+    """Tell how often luck alone gives the best of several candidates so large a gain as the chosen one has.
+
+    The best of ten coins shows more heads than one coin does. Each resample flips the sign of the same groups for
+    all candidates and keeps the largest gain among them, so that candidates that are much alike cost little.
+
+    Args:
+        baseline: query_id -> value of one metric.
+        candidates: The same for every model that could have been chosen.
+        chosen: The one of them that was.
+        groups: As of `judge`.
+        seed: Of the resampling.
+
+    Returns:
+        The p-value, one-sided; it holds whatever the way of choosing was.
+
+    Source:
+        Westfall and Young, "Resampling-based multiple testing", 1993 (the maximum over the hypotheses).
+    """
+    given = {str(number): scores for number, scores in enumerate((chosen, *candidates))}
+    gains = _paired_gains(dict.fromkeys(given, baseline), given, groups)
+    sums = np.stack([gain.sums for gain in gains.values()], axis=1)  # (G, 1 + candidates), the chosen one first
+    drawn = np.random.default_rng(seed)
+    as_large = 0
+    for start in range(0, RESAMPLES, _BATCH):
+        signs = drawn.choice((-1.0, 1.0), size=(min(_BATCH, RESAMPLES - start), len(sums)))
+        # What is as large but for the order of summing counts as as large.
+        as_large += int(((signs @ sums).max(axis=1) >= sums[:, 0].sum() - 1e-9).sum())
+    return (1 + as_large) / (1 + RESAMPLES)
+
+
 def smallest_gain(gains: PairedGains, alpha: float = ALPHA) -> float | None:
     """Estimate the smallest mean gain that as many queries, as noisy as these, would show in 80 % of the cases.
 

@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
@@ -101,12 +102,17 @@ def tune_automatically(
         say: Takes one line of plain text for the plan and for each step.
 
     Raises:
-        TrainingError: If the loss is not finite.
+        TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
+    stages = _stages(training, validation, config, not_asked)
+    if not stages:
+        raise TrainingError(
+            f"none of the {len(validation.corpus)} chunks is long enough to take a question from; give --train"
+        )
     run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
     guards_hold = _watch(run, automatic.guards)
     base = copy_of_weights(model)
-    plan = make_plan(run, _stages(training, validation, config, not_asked), automatic.minutes)
+    plan = make_plan(run, stages, automatic.minutes)
     for line in plan.describe(automatic.minutes):
         say(f"plan        {line}")
     for number, stage in enumerate(plan.stages):

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import count as numbers_from
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, judge
+from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -58,8 +59,8 @@ class TunedModel:
         candidates: Every model that came up, in order.
         chosen: The best of them, better than the base or not.
         groups: Validation questions about one answer, which are one piece of evidence.
-        evidence_needed: Whether a higher score is not enough and must be beyond chance, as it must be where many
-            candidates were tried.
+        evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
+            candidates.
         precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
@@ -75,18 +76,23 @@ class TunedModel:
     mined: int
     seconds: float
 
-    @property
+    @cached_property
     def judgment(self) -> Judgment:
         """The chosen candidate against the base model, on the validation questions, which chose it."""
         return judge(self.baseline, self.chosen.scores, groups=self.groups)
 
-    @property
+    @cached_property
     def improved(self) -> bool:
         """Whether validation prefers the chosen candidate to the base model."""
-        gain = judge(self.baseline, self.chosen.scores, groups=self.groups, headline=(CHOSEN_BY,)).differences[
-            CHOSEN_BY
-        ]
-        return gain.mean > 0 and (not self.evidence_needed or gain.p <= ALPHA)
+        if not self.evidence_needed:
+            return mean_ndcg(self.chosen.scores) > mean_ndcg(self.baseline)
+        luck = chance_of_best(
+            self.baseline[CHOSEN_BY],
+            [candidate.scores[CHOSEN_BY] for candidate in self.candidates],
+            self.chosen.scores[CHOSEN_BY],
+            groups=self.groups,
+        )
+        return luck <= ALPHA
 
 
 class TuningRun:

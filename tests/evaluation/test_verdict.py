@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.verdict import PairedGains, _holm, judge, smallest_gain
+from docsgpt_embtune.evaluation.verdict import PairedGains, _holm, chance_of_best, judge, smallest_gain
 
 
 def scores(recall: list[float], ndcg: list[float] | None = None) -> dict[str, dict[str, float]]:
@@ -102,6 +102,29 @@ def test_groups_of_one_change_nothing():
     values = np.random.default_rng(0).random(40).round(2).tolist()
     baseline, tuned = scores([0.5] * 40), scores(values)
     assert judge(baseline, tuned, groups=[[f"q{i}"] for i in range(40)]) == judge(baseline, tuned)
+
+
+def test_the_best_of_many_lucky_models_is_called_luck():
+    """Eight candidates that are the base but for noise: alone the best would pass in a third of the runs."""
+    noise = np.random.default_rng(0)
+    alone = together = 0
+    for _ in range(60):
+        gains = noise.normal(size=(8, 40)).round(3)
+        baseline = {f"q{i}": 0.0 for i in range(40)}
+        candidates = [dict(zip(baseline, row.tolist(), strict=True)) for row in gains]
+        best = candidates[int(gains.mean(axis=1).argmax())]
+        alone += chance_of_best(baseline, [best], best) <= 0.05
+        together += chance_of_best(baseline, candidates, best) <= 0.05
+    assert alone >= 15
+    assert together <= 7
+
+
+def test_candidates_that_are_alike_cost_nothing():
+    gains = dict(zip("abcdefgh", [0.5, -0.2, 0.9, 0.4, 0.7, 0.3, -0.1, 0.6], strict=True))
+    baseline = dict.fromkeys(gains, 0.0)
+    assert chance_of_best(baseline, [gains] * 5, gains) == chance_of_best(baseline, [gains], gains)
+    by_judge = judge({"recall@1": baseline}, {"recall@1": gains}, headline=("recall@1",)).differences["recall@1"].p
+    assert chance_of_best(baseline, [gains], gains) == pytest.approx(by_judge, abs=0.01)
 
 
 @pytest.mark.parametrize("groups", [[["q0"]], [["q0", "q1"], ["q1"]], [["q0"], ["q2"]]])

@@ -117,6 +117,13 @@ def test_nothing_to_learn_from_is_said(tuned):
         tuned(None, VALIDATION, automatic=None)
 
 
+def test_chunks_too_short_to_ask_for_are_nothing_to_learn_from(tuned):
+    words = {f"{noun}-{n}": noun for n, noun in enumerate(NOUNS)}
+    asked = RetrievalDataset({"q": "which log"}, words, {"q": ("log-0",)})
+    with pytest.raises(TrainingError, match="none of the 10 chunks is long enough"):
+        tuned(None, asked)
+
+
 def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_base_folder):
     # What the base model finds first is the truth of the guard, so that any large change makes it worse.
     monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
