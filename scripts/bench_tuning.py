@@ -3,6 +3,8 @@
     python scripts/bench_tuning.py ../shared/data/emanual ../shared/data/zoomcamp_faq --json runs/tuning.json
     python scripts/bench_tuning.py DIR --methods base,bm25,plain,ours --seeds 13,14,15
 
+With --json every result is written as it comes, and what the file holds already is not run again: seeds can be added.
+
 A folder holds corpus.json, train.json, val.json and test.json (or LlamaIndex's train_dataset.json and
 val_dataset.json, of which the second is the test and validation is held out of the first). Every method trains in a
 process of its own on the same training questions; what chooses by validation gets the same validation questions.
@@ -35,6 +37,7 @@ from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import hold_out
+from docsgpt_embtune.files import write_text_atomically
 
 METHODS = ("base", "bm25", "article", "llamaindex", "plain", "first-try", "ours")
 COLUMNS = ("ndcg@10", "recall@1", "recall@2", "recall@10")
@@ -66,15 +69,24 @@ def main() -> None:
         method, seed = arguments.one
         run_one(arguments.folders[0], method, int(seed), arguments)
         return
-    results = []
+    results = read_results(arguments.json)
     for folder in arguments.folders:
         for method in arguments.methods.split(","):
-            seeds = [13] if method in ("base", "bm25") else [int(seed) for seed in arguments.seeds.split(",")]
-            results += [in_own_process(folder, method, seed, arguments) for seed in seeds]
+            for seed in [13] if method in ("base", "bm25") else map(int, arguments.seeds.split(",")):
+                if not any((r["dataset"], r["method"], r["seed"]) == (folder.name, method, seed) for r in results):
+                    results.append(in_own_process(folder, method, seed, arguments))
+                    if arguments.json:
+                        write_text_atomically(arguments.json, json.dumps(results, indent=1) + "\n")
         print(table(folder.name, results), flush=True)
-    if arguments.json:
-        arguments.json.parent.mkdir(parents=True, exist_ok=True)
-        arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(file: Path | None) -> list[dict[str, Any]]:
+    """Take up what an earlier sitting measured."""
+    if file is None:
+        return []
+    file.parent.mkdir(parents=True, exist_ok=True)
+    results: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    return results
 
 
 def in_own_process(folder: Path, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
