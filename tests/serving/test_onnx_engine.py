@@ -87,9 +87,10 @@ def test_question_asked_again_is_not_computed_again(tiny_exported_folder, monkey
     assert embeddings._encode_question.cache_info().hits == 1
 
 
-def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog):
-    graph = copied / "onnx/model.onnx"
-    graph.write_bytes(graph.read_bytes()[:-1])
+@pytest.mark.parametrize("file", ["model.onnx", "model.onnx.data"])
+def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog, file):
+    broken = copied / "onnx" / file
+    broken.write_bytes(broken.read_bytes()[:-1])
     embeddings = TunedEmbeddings(str(copied))
     assert embeddings.engine == "torch"
     assert "not the graph that was exported" in caplog.text
@@ -97,10 +98,13 @@ def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog):
         TunedEmbeddings(str(copied), engine="onnx")
 
 
-def test_missing_graph_leaves_sentence_transformers_to_serve(copied, caplog):
-    (copied / "onnx/model.onnx").unlink()
+@pytest.mark.parametrize(
+    ("file", "said"), [("model.onnx", "cannot be read"), ("model.onnx.data", "not the graph that was exported")]
+)
+def test_missing_graph_leaves_sentence_transformers_to_serve(copied, caplog, file, said):
+    (copied / "onnx" / file).unlink()
     assert TunedEmbeddings(str(copied)).engine == "torch"
-    assert "model.onnx: cannot be read" in caplog.text
+    assert f"model.onnx: {said}" in caplog.text
 
 
 def test_folder_without_graphs_says_how_to_get_them(tiny_tuned_folder):
