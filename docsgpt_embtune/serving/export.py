@@ -168,7 +168,8 @@ def _trace(model: "SentenceTransformer", path: Path) -> None:
     example = dict(model.tokenizer(["two texts", "of different length"], padding=True, return_tensors="pt"))
     inputs = list(example)
     with warnings.catch_warnings(), torch.inference_mode():
-        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time.
+        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time. Fusing attention
+        # beforehand gains nothing: of a chunk's time 80 % are matrix products, at the peak of what a core can do.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Graphed(),
