@@ -217,10 +217,10 @@ class AnnouncedStore:
         self._announce("building")
         self._store.build(model)
 
-    def swap(self, model: ServingModel) -> Mapping[str, str]:
+    def swap(self, model: ServingModel) -> None:
         """Swap it."""
         self._announce("swapping")
-        return self._store.swap(model)
+        self._store.swap(model)
 
 
 class AnnouncedEnvironment(EnvironmentFile):
@@ -230,10 +230,12 @@ class AnnouncedEnvironment(EnvironmentFile):
         super().__init__(path)
         self._announce = announce
 
-    def switch(self, settings: Mapping[str, str]) -> None:
+    @contextmanager
+    def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
         """Switch it."""
-        self._announce("switching .env")
-        super().switch(settings)
+        with super().switched(settings):
+            yield
+            self._announce("switching .env")
 
 
 def in_process(

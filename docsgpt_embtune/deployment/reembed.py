@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,8 @@ def reembed(
 ) -> list[ChunkStore]:
     """Embed every chunk anew, keeping ids, texts and metadata, and put the new vectors in force.
 
-    Every store is built before the first is swapped: a failure while building changes nothing, and what was
-    embedded is kept for the next run.
+    Every store is built, and the new `.env` written beside the old, before the first is swapped: a failure until
+    then changes nothing, and what was embedded is kept for the next run.
 
     Args:
         stores: The stores of one deployment.
@@ -109,10 +109,14 @@ def reembed(
             store.build(model)
     settings = {"EMBEDDINGS_NAME": str(model.folder)}
     for store in pending:
-        with _disk_may_be_full(store.label):
-            settings |= store.swap(model)
-    if environment is not None:
-        environment.switch(settings)
+        settings |= store.settings(model)
+    with ExitStack() as switched:
+        if environment is not None:
+            with _disk_may_be_full(str(environment.path)):
+                switched.enter_context(environment.switched(settings))
+        for store in pending:
+            with _disk_may_be_full(store.label):
+                store.swap(model)
     return pending
 
 
