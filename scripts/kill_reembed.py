@@ -146,12 +146,13 @@ class Trial:
     def fill_up(self, disk: Path) -> None:
         """Re-embed on a disk that gets full, then with room again."""
         ballast = disk / "ballast"
-        ballast.touch()
         room = 4 * self.tuned.dimension * CHUNKS // 2  # for half of the vectors
-        with ballast.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
-        require(in_process(self.there_on_full_disk)[0] == OLD, "a clear error on a full disk")
-        ballast.unlink()
+        try:
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
+            require(in_process(self.there_on_full_disk)[0] == OLD, "a clear error on a full disk")
+        finally:
+            ballast.unlink()
         require(in_process(self.look)[0] == OLD, "the old vectors after a full disk")
         require(in_process(self.there)[0] == OLD, "the run with room again")
         require(in_process(self.look)[0] == NEW, "the new vectors with room again")

@@ -98,6 +98,8 @@ def reembed(
     from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
+    if not rollback:
+        _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
     if rollback:
         rolled_back = steps.roll_back(stores, environment)
@@ -120,6 +122,13 @@ def reembed(
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
     click.echo("restart DocsGPT's web process and its Celery worker")
+
+
+def _require_searched_store(environment: Any, **given: Any) -> None:
+    from docsgpt_embtune.deployment.coverage import require_searched_store
+
+    if environment is not None:
+        require_searched_store(environment, [name for name, where in given.items() if where is not None])
 
 
 def _stores(
@@ -193,6 +202,7 @@ def doctor(model: str, env_file: Path | None, sample: int, indexes: Path | None,
     from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
+    _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
     serving = load_serving_model(model)
     findings = [finding for store in stores for finding in examine(store, serving, sample)]
