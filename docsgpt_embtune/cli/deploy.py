@@ -1,14 +1,15 @@
 """`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
 
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, minutes_and_seconds
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -98,21 +99,18 @@ def reembed(
     from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
-    if not rollback:
-        _require_searched_store(environment, faiss=indexes, **databases)
-    stores = _stores(environment, indexes, **databases)
     if rollback:
-        rolled_back = steps.roll_back(stores, environment)
-        for store in stores:
-            untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
-            click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
-        click.echo("restart DocsGPT's web process and its Celery worker")
+        _roll_back(_stores(environment, indexes, **databases), environment)
         return
     if model is None:
         raise click.UsageError("--model is needed, unless it is a --rollback")
+    _require_searched_store(environment, faiss=indexes, **databases)
+    stores = _stores(environment, indexes, **databases)
+    hide_loading_bars()
     serving = load_serving_model(model)
     if dry_run:
         _print_plans(steps.plan(stores, serving))
+        _print_changes(environment, steps.settings_for(stores, serving))
         return
     if indexes is not None:
         steps.require_disk(stores, serving, indexes)
@@ -121,7 +119,29 @@ def reembed(
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
+    _print_what_is_in_force(environment)
+
+
+def _roll_back(stores: list[Any], environment: Any) -> None:
+    from docsgpt_embtune.deployment.reembed import roll_back
+
+    rolled_back = roll_back(stores, environment)
+    for store in stores:
+        untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
+        click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
+    _print_what_is_in_force(environment)
+
+
+def _print_what_is_in_force(environment: Any) -> None:
+    if environment is not None:
+        click.echo(f"{environment.path}: EMBEDDINGS_NAME={_setting(environment, 'EMBEDDINGS_NAME')}")
     click.echo("restart DocsGPT's web process and its Celery worker")
+
+
+def _print_changes(environment: Any, settings: Mapping[str, str]) -> None:
+    if environment is not None:
+        for name, value in settings.items():
+            click.echo(f"{environment.path}: {name}={value} instead of {_setting(environment, name)}")
 
 
 def _require_searched_store(environment: Any, **given: Any) -> None:
@@ -172,6 +192,14 @@ def _secret(environment: Any, name: str) -> str | None:
     return os.environ.get(name) or environment.get(name)
 
 
+def _setting(environment: Any, name: str) -> str:
+    return environment.get(name) or "(not set)"
+
+
+def _megabytes(count: int) -> str:
+    return f"{math.ceil(count / 1e6):,} MB"
+
+
 def _print_plans(plans: list[Any]) -> None:
     for plan in plans:
         if plan.done:
@@ -184,8 +212,11 @@ def _print_plans(plans: list[Any]) -> None:
         )
         click.echo(
             f"{plan.label}: {plan.chunks:,} chunks, {plan.remaining:,} different texts to embed, width {width}, "
-            f"about {minutes_and_seconds(plan.seconds)}, {plan.disk_bytes / 1e6:,.0f} MB of disk"
+            f"about {minutes_and_seconds(plan.seconds)}, {_megabytes(plan.disk_bytes)} of disk"
         )
+    if len(plans) > 1:
+        seconds, disk_bytes = sum(plan.seconds for plan in plans), sum(plan.disk_bytes for plan in plans)
+        click.echo(f"in all about {minutes_and_seconds(seconds)}, {_megabytes(disk_bytes)} of disk")
 
 
 @click.command(cls=EmbtuneCommand)
@@ -204,6 +235,7 @@ def doctor(model: str, env_file: Path | None, sample: int, indexes: Path | None,
     environment = EnvironmentFile(env_file) if env_file else None
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
+    hide_loading_bars()
     serving = load_serving_model(model)
     findings = [finding for store in stores for finding in examine(store, serving, sample)]
     if environment is not None:

@@ -108,6 +108,9 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[
         )
         return [Finding(where, "settings", message)]
     if Path(name).resolve() != model.folder.resolve():
-        message = f"EMBEDDINGS_NAME={name} is not the model examined here; set EMBEDDINGS_NAME={model.folder}"
+        message = (
+            f"EMBEDDINGS_NAME={name} is not the model examined here; once the vectors are {model.folder}'s, set that "
+            "(embtune reembed --env does both)"
+        )
         return [Finding(where, "settings", message)]
     return []

@@ -107,17 +107,22 @@ def reembed(
     for store in pending:
         with _disk_may_be_full(store.label):
             store.build(model)
-    settings = {"EMBEDDINGS_NAME": str(model.folder)}
-    for store in pending:
-        settings |= store.settings(model)
     with ExitStack() as switched:
         if environment is not None:
             with _disk_may_be_full(str(environment.path)):
-                switched.enter_context(environment.switched(settings))
+                switched.enter_context(environment.switched(settings_for(pending, model)))
         for store in pending:
             with _disk_may_be_full(store.label):
                 store.swap(model)
     return pending
+
+
+def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str, str]:
+    """Return what the host's `.env` has to say once these stores are on this model."""
+    settings = {"EMBEDDINGS_NAME": str(model.folder)}
+    for store in stores:
+        settings |= store.settings(model)
+    return settings
 
 
 def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:

@@ -279,7 +279,11 @@ def test_commands(database, environment, tuned):
         return result.exit_code, result.output
 
     assert embtune("reembed", *model, *stored[:2])[0] == 2
-    assert "62 chunks, 61 different texts to embed" in embtune("reembed", *model, *stored, "--dry-run")[1]
+    said = embtune("reembed", *model, *stored, "--dry-run")[1]
+    assert "62 chunks, 61 different texts to embed" in said
+    assert f".env: EMBEDDINGS_NAME={tuned.folder} instead of /models/stock" in said
+    assert f"_COLLECTION_NAME=docsgpt_embtune_{tuned.fingerprint[:12]} instead of (not set)" in said
+    assert environment.path.read_bytes() == SETTINGS
     assert "none of 62 sampled vectors was made by this model" in embtune("doctor", *model, *stored)[1]
     assert embtune("reembed", *model, *stored)[0] == 0
     assert embtune("doctor", *model, *stored)[0] == 0
