@@ -14,6 +14,7 @@ With --disk, a small file system of its own (for PostgreSQL: the one its data ar
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -50,6 +51,7 @@ CHUNKS = 100
 OLD, NEW, FAILED = 0, 10, 1  # how a process says which vectors it found
 STAGES = ("building", "swapping", "switching .env", "rolling back")
 DONE = "done"
+CLIENTS = {"pgvector": "psycopg", "qdrant": "qdrant_client", "milvus": "pymilvus"}
 MOST_RUNS = 20  # for each kill: a stage may be over before it is killed
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -70,6 +72,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     vector_journal.BLOCK = 8  # many writes to be killed between
+    if arguments.store in CLIENTS:
+        importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
     models = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]

@@ -222,26 +222,43 @@ def _print_plans(plans: list[Any]) -> None:
 @click.command(cls=EmbtuneCommand)
 @click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be.")
 @store_options
+@click.option("--docsgpt", type=click.Path(path_type=Path), help="DocsGPT's folder: read through its own store.")
+@click.option("--source", "source_ids", multiple=True, help="Id of a source, with --docsgpt. Repeatable.")
 @click.option("--sample", type=click.IntRange(min=1), default=64, show_default=True, help="Chunks compared per source.")
-def doctor(model: str, env_file: Path | None, sample: int, indexes: Path | None, **databases: Any) -> None:
+def doctor(
+    model: str,
+    env_file: Path | None,
+    docsgpt: Path | None,
+    source_ids: tuple[str, ...],
+    sample: int,
+    indexes: Path | None,
+    **databases: Any,
+) -> None:
     """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is.
 
-    With --env, DocsGPT's .env is examined, too.
+    With --env, DocsGPT's .env is examined, too. With --docsgpt, any store is examined from inside DocsGPT.
     """
-    from docsgpt_embtune.deployment.doctor import examine, examine_settings
+    from docsgpt_embtune.deployment.doctor import examine, examine_in_host, examine_settings
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+    from docsgpt_embtune.deployment.host_source import open_host_sources
     from docsgpt_embtune.deployment.serving import load_serving_model
 
+    if bool(docsgpt) != bool(source_ids):
+        raise click.UsageError("--docsgpt and --source belong together")
     environment = EnvironmentFile(env_file) if env_file else None
-    _require_searched_store(environment, faiss=indexes, **databases)
-    stores = _stores(environment, indexes, **databases)
     hide_loading_bars()
     serving = load_serving_model(model)
-    findings = [finding for store in stores for finding in examine(store, serving, sample)]
+    if docsgpt is not None:
+        sources = open_host_sources(docsgpt, source_ids)
+        examined = [examine_in_host(source, serving, sample) for source in sources]
+    else:
+        _require_searched_store(environment, faiss=indexes, **databases)
+        examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
+    findings = [finding for found in examined for finding in found]
     if environment is not None:
         findings += examine_settings(environment, serving)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
-    click.echo(f"{len(stores)} sources examined, {len(findings) or 'nothing'} wrong")
+    click.echo(f"{len(examined)} sources examined, {len(findings) or 'nothing'} wrong")
     if findings:
         sys.exit(EXIT_NO)

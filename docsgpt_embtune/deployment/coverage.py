@@ -31,7 +31,7 @@ def require_searched_store(environment: EnvironmentFile, given: Collection[str])
     if name in _WHY_NOT:
         raise DeploymentError(
             f"{environment.path}: VECTOR_STORE={name} cannot be re-embedded: {_WHY_NOT[name]}; set EMBEDDINGS_NAME, "
-            "restart DocsGPT, and delete and upload the sources again"
+            "restart DocsGPT, and delete and upload the sources again (embtune doctor --docsgpt tells which were)"
         )
     if name in _OPTIONS and name not in given:
         raise DeploymentError(
