@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
@@ -117,10 +118,11 @@ def decide_reading(
     trials = [Trial(str(usual), mean_scores(usual_scores))]
     if not _has_longer_chunks(folder, usual, validation):
         return usual, Decision(str(usual), "no chunk is longer", tuple(trials), len(validation))
+    groups = groups_by_answer(validation.relevant_docs)
     best, best_ndcg = usual, 0.0
     for reading in others:
         scores = _scores(folder, graph, reading, validation)
-        trials.append(Trial(str(reading), mean_scores(scores), judge(usual_scores, scores)))
+        trials.append(Trial(str(reading), mean_scores(scores), judge(usual_scores, scores, groups=groups)))
         judgment = trials[-1].judgment
         if judgment and judgment.verdict == "improved" and trials[-1].scores[DECIDES] > best_ndcg:
             best, best_ndcg = reading, trials[-1].scores[DECIDES]
@@ -134,7 +136,7 @@ def decide_engine(
     """Choose int8 only where the questions show that it loses nothing that matters."""
     exact_scores = _scores(folder, exact, reading, validation)
     quantised_scores = _scores(folder, quantised, reading, validation)
-    judgment = judge(exact_scores, quantised_scores)
+    judgment = judge(exact_scores, quantised_scores, groups=groups_by_answer(validation.relevant_docs))
     trials = (
         Trial(exact.engine, mean_scores(exact_scores)),
         Trial(quantised.engine, mean_scores(quantised_scores), judgment),

@@ -118,7 +118,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     """Take two real steps, the first to warm up, with chunks drawn at random and without changing a weight."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
-    loss = make_loss(run.model, stage.config.loss)
+    loss = make_loss(run.model, stage.config.loss, stage.config.widths)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     run.model.train()
     with set_up_for_training(run.model, run.precision):

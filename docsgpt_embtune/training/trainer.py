@@ -78,7 +78,7 @@ def fit(
             model=model,
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
-            loss=make_loss(model, config.loss),
+            loss=make_loss(model, config.loss, config.widths),
             callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)
