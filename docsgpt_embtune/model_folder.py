@@ -43,6 +43,8 @@ _POOLING_KEYS = {
 _FINGERPRINTED = (
     "*.safetensors",
     "*.bin",
+    "*_*/*.safetensors",
+    "*_*/*.bin",
     "config.json",
     "modules.json",
     "sentence_bert_config.json",
@@ -266,6 +268,19 @@ def _write_module(kind: str, module: Any, folder: Path) -> None:
         _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
     elif kind == "Dense":
         module.save(str(folder))
+        _write_json(folder / "config.json", _portable_dense_config(folder))
+
+
+def _portable_dense_config(folder: Path) -> dict[str, Any]:
+    """Leave out what sentence-transformers before 5 does not know, and would refuse; those keys say nothing new."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
+    if features or config.get("use_residual"):
+        raise ModelFolderError(
+            f"{folder.name}: a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
+            "which not every DocsGPT can load; use another base model"
+        )
+    return {key: config[key] for key in ("in_features", "out_features", "bias", "activation_function")}
 
 
 def _write_json(path: Path, content: Any) -> None:

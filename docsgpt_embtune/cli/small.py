@@ -1,0 +1,49 @@
+"""`embtune shrink`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import load_dataset
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="Validation questions, to decide by: never the test questions.")
+@click.option("--corpus", help="The chunks, where --data does not hold them.")
+@click.option("--width", type=int, help="Numbers of a vector; the fewest that lose nothing on --data, if not given.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
+)
+@relevant_docs_option
+def shrink(
+    folder: Path,
+    data: str,
+    corpus: str | None,
+    width: int | None,
+    out: Path,
+    cache: Path | None,
+    relevant_docs: Any,
+) -> None:
+    """Cut a tuned folder's vectors to fewer numbers, and say what each width costs."""
+    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.training.shrinking import shrink as cut_and_write
+    from docsgpt_embtune.training.shrinking import summary
+
+    hide_loading_bars()
+    report = cut_and_write(
+        folder,
+        load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
+        out,
+        width=width,
+        cache=cache or default_cache_folder(),
+        say=tqdm.write,
+    )
+    click.echo(summary(report))
+    if report.folder is None:
+        sys.exit(EXIT_NO)
