@@ -22,6 +22,7 @@ for command in (
     gather.synthesize,
     check.check,
     small.shrink,
+    small.distill,
     serve.export,
     deploy.install,
     deploy.uninstall,
