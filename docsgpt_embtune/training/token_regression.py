@@ -23,7 +23,7 @@ from docsgpt_embtune.training.encoding import Vectors
 # In units of a text's own weight: from hardly any change to what fits the texts nearly by heart.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
 _RARE = 1e-4  # of all tokens: what is rarer than this weighs in full
-_TOKENS_AT_ONCE = 256
+_TOKENS_AT_ONCE = 256  # put through the model
 
 
 class Tokens:
@@ -109,6 +109,7 @@ def taught_tables(
     weighted = shares.multiply(weights).tocsr()
     alike = (weighted @ weighted.T).toarray()  # (N, N)
     for strength in STRENGTHS:
-        held = alike + strength * np.trace(alike) / len(alike) * np.eye(len(alike))
-        moved = weighted.T @ cho_solve(cho_factor(held), vectors - scale * begun)  # (V, D)
+        held = np.array(alike, order="F")  # can be factored in place
+        held[np.diag_indices_from(held)] += strength * np.trace(alike) / len(alike)
+        moved = weighted.T @ cho_solve(cho_factor(held, overwrite_a=True), vectors - scale * begun)  # (V, D)
         yield strength, scale * table + weights[:, None] * moved

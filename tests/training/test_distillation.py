@@ -86,12 +86,6 @@ def test_what_validation_prefers_is_written_and_its_figures_are_those_of_the_fol
     assert record["against_tuned"]["difference"]["mean"] == pytest.approx(candidates[-1]["ndcg@10"] - tuned["ndcg@10"])
 
 
-def test_teaching_comes_nearer_to_the_tuned_model(static):
-    begun, taught = static.decision.trials[2], static.decision.trials[-1]
-    assert taught.name.startswith("static, taught")
-    assert taught.scores["ndcg@10"] > begun.scores["ndcg@10"]
-
-
 def test_folder_loads_in_sentence_transformers_and_reads_to_the_end(static):
     stock = StockEmbeddings(static.folder)
     ends = [f"{LONG} {end}" for end in (TEXTS[0], TEXTS[4])]
