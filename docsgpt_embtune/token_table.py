@@ -32,7 +32,8 @@ def tokenizer_of(model: "SentenceTransformer") -> Any:
         return model.tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    return PreTrainedTokenizerFast(tokenizer_object=model.tokenizer, pad_token=_UNSEEN_PADDING)
+    make: Any = PreTrainedTokenizerFast  # has no types
+    return make(tokenizer_object=model.tokenizer, pad_token=_UNSEEN_PADDING)
 
 
 def with_padded_tokens(model: "SentenceTransformer") -> "SentenceTransformer":
@@ -46,12 +47,15 @@ def with_padded_tokens(model: "SentenceTransformer") -> "SentenceTransformer":
     import torch
     from sentence_transformers import SentenceTransformer
 
+    static: Any = model[0]
+    rows = static.embedding.weight.detach()  # (V, D)
+
     class PaddedTable(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.tokenizer = tokenizer_of(model)
             self.max_seq_length = UNLIMITED
-            self.table = torch.nn.Embedding.from_pretrained(model[0].embedding.weight.detach())
+            self.table = torch.nn.Parameter(rows, requires_grad=False)
 
         def preprocess(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
             tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
@@ -59,7 +63,7 @@ def with_padded_tokens(model: "SentenceTransformer") -> "SentenceTransformer":
 
         def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             mask = features["attention_mask"].unsqueeze(-1).float()  # (B, L, 1)
-            total = (self.table(features["input_ids"]) * mask).sum(dim=1)  # (B, D)
+            total = (torch.nn.functional.embedding(features["input_ids"], self.table) * mask).sum(dim=1)  # (B, D)
             features["sentence_embedding"] = total / mask.sum(dim=1).clamp(min=1.0)
             return features
 

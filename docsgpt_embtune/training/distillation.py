@@ -28,6 +28,7 @@ from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination
 from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.serving.summary import decision_lines
+from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
@@ -107,7 +108,7 @@ def distill(
     say(f"validation  {validation.describe()}")
     teacher = load_base(BaseModel(str(folder), folder), "cpu")
     tokens, vectors = Tokens(folder), _vectors_of(teacher)
-    texts = _texts(folder, training, teacher.max_seq_length, seed)
+    texts = _texts(folder, training, tokens_read(teacher), seed)
     say(f"embedding   {len(tokens):,} tokens and {len(texts):,} texts with the tuned model")
     start = tokens.embed(teacher)  # (V, D)
     candidates = list(_candidates(tokens, start, texts, vectors.of(texts), validation, say))

@@ -104,13 +104,11 @@ def shrink(
     _refuse(folder, manifest, width)
     say("embedding the validation questions and their chunks")
     queries, corpus = _embed(folder, validation, cache)
-    numbers = np.eye(corpus.shape[1], dtype=np.float32)
-    directions = principal_directions(corpus)
-    cuts = [
-        _Cut(name, matrix[:each])
-        for each in _widths(manifest, width)
-        for name, matrix in (("first numbers", numbers), ("principal directions", directions))
-    ]
+    maps: dict[CutName, Vectors] = {
+        "first numbers": np.eye(corpus.shape[1], dtype=np.float32),
+        "principal directions": principal_directions(corpus),
+    }
+    cuts = [_Cut(name, matrix[:each]) for each in _widths(manifest, width) for name, matrix in maps.items()]
     chosen, decision = _decide(cuts, queries, corpus, validation, width)
     if chosen is None:
         return ShrinkReport(decision, None, {})

@@ -84,7 +84,8 @@ def means(shares: csr_array, table: npt.NDArray[Any]) -> Vectors:
     """Embed texts with a table: (N, D), unit norm; zeros for a text without a token."""
     mean = shares @ table
     norms = np.linalg.norm(mean, axis=1, keepdims=True)
-    return np.divide(mean, norms, out=np.zeros_like(mean), where=norms > 0).astype(np.float32)
+    unit: Vectors = np.divide(mean, norms, out=np.zeros_like(mean), where=norms > 0).astype(np.float32)
+    return unit
 
 
 def taught_tables(
