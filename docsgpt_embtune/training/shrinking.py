@@ -3,7 +3,7 @@
 The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; a `truncate_dim` in the
 model's files is not read by any of them. Two cuts are tried at each width, and validation chooses: the first numbers
 of a vector, which is what training with `--widths` aims at, and the principal directions of the chunks' vectors, which
-need no training at all.
+need no training at all, and on a manual's questions lost less at every width even where `--widths` had been trained.
 """
 
 from collections.abc import Callable, Mapping, Sequence
