@@ -2,8 +2,8 @@
 
 The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; `truncate_dim` is an
 argument of theirs, which DocsGPT does not pass. Two cuts are tried at each width, and validation chooses: the first
-numbers of a vector, which is what training with `--widths` aims at, and the principal directions of the chunks' vectors,
-which need no training, and on a manual's questions lost less from half the width down, with `--widths` and without.
+numbers of a vector, which training with `--widths` aims at, and the principal directions of the chunks' vectors, which
+need no training, and on a manual's questions lost less from half the width down, with `--widths` and without.
 """
 
 from collections.abc import Callable, Mapping, Sequence
