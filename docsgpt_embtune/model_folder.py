@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
+from docsgpt_embtune.token_table import KIND as STATIC
+from docsgpt_embtune.token_table import is_static, tokens_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -27,9 +29,10 @@ SCHEMA = 1
 ZIP_NAME = "model-embeddings.zip"
 ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
 
-# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code.
+# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code; the static one
+# from 3.2 on.
 _LEGACY_TYPE = {
-    name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")
+    name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize", STATIC)
 }
 _POOLING_KEYS = {
     "cls": "pooling_mode_cls_token",
@@ -43,10 +46,13 @@ _POOLING_KEYS = {
 _FINGERPRINTED = (
     "*.safetensors",
     "*.bin",
+    "*_*/*.safetensors",
+    "*_*/*.bin",
     "config.json",
     "modules.json",
     "sentence_bert_config.json",
     "*_*/config.json",
+    "*_*/tokenizer.json",
 )
 _TOKENIZER_FILES = (
     "tokenizer.json",
@@ -157,8 +163,10 @@ def write_model_folder(
     """Write a tuned model beside its destination, prove that it loads, then move it there.
 
     Args:
-        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last.
-        base_folder: The base model's files; config and tokenizer are taken from there, untouched.
+        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last; or a token table
+            in place of the first two.
+        base_folder: The base model's files; config and tokenizer are taken from there, untouched, and of a token
+            table the prompts alone.
         out: Destination; replaced in one step if it is a tuned folder already.
         manifest: What to record beside the identity that is added here.
 
@@ -176,7 +184,7 @@ def write_model_folder(
             "schema": SCHEMA,
             "fingerprint": fingerprint(partial),
             "dimension": model.get_embedding_dimension(),
-            "max_seq_length": model.max_seq_length,
+            "max_seq_length": tokens_read(model),
             **manifest,
         }
         write_manifest(partial, written)
@@ -229,9 +237,10 @@ def _prompts(folder: Path) -> dict[str, Any]:
 
 
 def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
-    for name in ("config.json", *_TOKENIZER_FILES):
-        if (base_folder / name).is_file():
-            shutil.copyfile(base_folder / name, folder / name)
+    if is_static(model):
+        model.tokenizer.save(str(folder / "tokenizer.json"))  # for those who count tokens; the table has its own
+    else:
+        _copy_transformer_files(model, base_folder, folder)
     modules = []
     for index, module in enumerate(model):
         kind = type(module).__name__
@@ -240,16 +249,23 @@ def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, 
                 f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
                 f"use a base model made of {', '.join(_LEGACY_TYPE)}"
             )
-        path = "" if index == 0 else f"{index}_{kind}"
+        # sentence-transformers before 5 takes whatever lies at the root for a transformer.
+        path = "" if kind == "Transformer" else f"{index}_{kind}"
         (folder / path).mkdir(exist_ok=True)
         _write_module(kind, module, folder / path)
         modules.append({"idx": index, "name": str(index), "path": path, "type": _LEGACY_TYPE[kind]})
     _write_json(folder / "modules.json", modules)
+    _write_json(folder / "config_sentence_transformers.json", {"__version__": {}, **_prompts(base_folder)})
+
+
+def _copy_transformer_files(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
+    for name in ("config.json", *_TOKENIZER_FILES):
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, folder / name)
     _write_json(
         folder / "sentence_bert_config.json",
         {"max_seq_length": model.max_seq_length, "do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
     )
-    _write_json(folder / "config_sentence_transformers.json", {"__version__": {}, **_prompts(base_folder)})
 
 
 def _write_module(kind: str, module: Any, folder: Path) -> None:
@@ -264,8 +280,23 @@ def _write_module(kind: str, module: Any, folder: Path) -> None:
         config = {"word_embedding_dimension": module.embedding_dimension}
         config |= {key: mode in modes for mode, key in _POOLING_KEYS.items()}
         _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
+    elif kind == STATIC:
+        module.save(str(folder))
     elif kind == "Dense":
         module.save(str(folder))
+        _write_json(folder / "config.json", _portable_dense_config(folder))
+
+
+def _portable_dense_config(folder: Path) -> dict[str, Any]:
+    """Leave out what sentence-transformers before 5 does not know, and would refuse; those keys say nothing new."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
+    if features or config.get("use_residual"):
+        raise ModelFolderError(
+            f"{folder.name}: a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
+            "which not every DocsGPT can load; use another base model"
+        )
+    return {key: config[key] for key in ("in_features", "out_features", "bias", "activation_function")}
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -191,8 +191,8 @@ def bench_int8(folder: Path, data: Path) -> None:
         _show(f"int8 on {name}", decision)
 
 
-def bench_windows(folder: Path, data: Path, count: int) -> None:
-    """Measure what reading long chunks to their end gains."""
+def bench_windows(folder: Path, data: Path, count: int | None) -> None:
+    """Measure what reading long chunks to their end gains, over the whole corpus if no count is given."""
     manifest = read_manifest(folder)
     usual = Reading(manifest["max_seq_length"])
     others = [Reading(512, "off"), Reading(manifest["max_seq_length"], "mean"), Reading(512, "mean")]
@@ -201,7 +201,7 @@ def bench_windows(folder: Path, data: Path, count: int) -> None:
         ("llamaindex_10k", annual_reports),
         ("feedbackqa, joined", joined_pages(folder, data / "feedbackqa")),
     ):
-        sample = first_chunks(dataset, count)
+        sample = dataset if count is None else first_chunks(dataset, count)
         _, decision = decide_reading(folder, graphs_of(folder, manifest)["onnx"], usual, others, sample)
         _show(f"windows on {name}, {len(sample.corpus)} chunks", decision)
 
@@ -262,7 +262,7 @@ def _seconds(action: Callable[[], object]) -> float:
 @click.option("--chunks", "chunk_count", type=int, default=480, show_default=True)
 @click.option("--threads", type=int, default=96, show_default=True)
 @click.option("--seconds", type=float, default=60, show_default=True, help="How long the threads ask.")
-@click.option("--long-chunks", type=int, default=400, show_default=True, help="In each measurement of windows.")
+@click.option("--long-chunks", type=int, help="In each measurement of windows; all of them if not given.")
 def main(
     data: Path,
     model: Path | None,
@@ -272,7 +272,7 @@ def main(
     chunk_count: int,
     threads: int,
     seconds: float,
-    long_chunks: int,
+    long_chunks: int | None,
 ) -> None:
     """Measure and print."""
     parts = set(only.split(","))

@@ -3,7 +3,7 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, data, deploy, gateway, gather, serve, train
+from docsgpt_embtune.cli import check, data, deploy, gateway, gather, serve, small, train
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,6 +21,8 @@ for command in (
     gather.harvest,
     gather.synthesize,
     check.check,
+    small.shrink,
+    small.distill,
     serve.export,
     deploy.install,
     deploy.uninstall,

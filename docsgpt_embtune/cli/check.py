@@ -15,6 +15,7 @@ from docsgpt_embtune.cli.common import (
     hide_loading_bars,
     load_guard,
     relevant_docs_option,
+    whole_numbers,
 )
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import EvaluationError
@@ -23,11 +24,8 @@ from docsgpt_embtune.files import write_text_atomically
 OUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
 
-def _cutoffs(_context: click.Context, _option: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        return tuple(sorted({int(k) for k in value.split(",")}))
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of numbers like 1,2,3,5,10,20") from error
+def _cutoffs(context: click.Context, option: click.Parameter, value: str) -> tuple[int, ...]:
+    return tuple(sorted(set(whole_numbers(context, option, value))))
 
 
 @contextmanager

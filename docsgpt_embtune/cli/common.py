@@ -55,6 +55,14 @@ def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )(function)
 
 
+def whole_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
+    """Read an option such as 256,128,64; nothing where it is not given."""
+    try:
+        return tuple(int(number) for number in value.split(",")) if value else ()
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a list of numbers like 256,128,64") from error
+
+
 def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:
     """Read what a --guard names: FILE, or FILE,CORPUS."""
     questions, _, corpus = option.partition(",")

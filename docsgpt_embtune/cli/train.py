@@ -13,6 +13,7 @@ from docsgpt_embtune.cli.common import (
     hide_loading_bars,
     load_guard,
     relevant_docs_option,
+    whole_numbers,
 )
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import TrainingError
@@ -53,6 +54,11 @@ _DEFAULTS = TrainConfig()
     help="Bad chunks for each good one, where the loss takes them; what is not given is mined from the corpus.  "
     f"[default: {_DEFAULTS.negatives}]",
 )
+@click.option(
+    "--widths",
+    callback=whole_numbers,
+    help="Let vectors cut to these widths serve, too, e.g. 256,128,64; `embtune shrink` cuts.",
+)
 @click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True)
 @click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="While training.")
 @click.option("--device", help="torch's name, e.g. cpu or cuda; a GPU where there is one, if not given.")
@@ -70,6 +76,7 @@ def train(
     recipe: str | None,
     time_budget: float | None,
     guards: tuple[str, ...],
+    widths: tuple[int, ...],
     seed: int,
     precision: Any,
     device: str | None,
@@ -92,7 +99,9 @@ def train(
     datasets.disable_progress_bars()
     explicit = _explicit_settings(recipe, settings, time_budget, guards)
     try:
-        config = TrainConfig(seed=seed, precision=precision, device=device, report_to=report_to, **(explicit or {}))
+        config = TrainConfig(
+            widths=widths, seed=seed, precision=precision, device=device, report_to=report_to, **(explicit or {})
+        )
         automatic = None
         if explicit is None:
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.token_table import is_static, tokenizer_of, tokens_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -78,14 +79,14 @@ def audit_truncation(
     lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
     good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
     good_lengths = _lengths(model, [dataset.corpus[doc_id] for doc_id in sorted(good)])
-    max_seq_length = int(model.max_seq_length or model.tokenizer.model_max_length)
+    max_seq_length = tokens_read(model)
     prompt = model.prompts.get(model.default_prompt_name or "") or ""  # stands before every text, and takes its room
-    read = max_seq_length - model.tokenizer.num_special_tokens_to_add() - _lengths(model, [prompt])[0]
+    read = max_seq_length - tokenizer_of(model).num_special_tokens_to_add() - _lengths(model, [prompt])[0]
     if in_windows:
         read = max(lengths + good_lengths)
     return TruncationAudit(
         max_seq_length=max_seq_length,
-        possible_length=getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None),
+        possible_length=_possible_length(model),
         chunks=len(lengths),
         chunks_cut=_cut(lengths, read),
         wordpieces=sum(lengths),
@@ -94,6 +95,12 @@ def audit_truncation(
         good_chunks_cut=_cut(good_lengths, read),
         longest=max(lengths),
     )
+
+
+def _possible_length(model: "SentenceTransformer") -> int | None:
+    if is_static(model):
+        return None
+    return getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
 
 
 def _cut(lengths: Iterable[int], read: int) -> int:
@@ -105,7 +112,7 @@ def _lengths(model: "SentenceTransformer", texts: Sequence[str]) -> list[int]:
         for start in range(0, len(texts), _BATCH):
             yield texts[start : start + _BATCH]
 
-    count = model.tokenizer
+    count = tokenizer_of(model)
     # Truncation is off, and so is the tokenizer's warning about it: to know the whole length is the point.
     return [
         len(ids)

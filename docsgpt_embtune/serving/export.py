@@ -18,6 +18,7 @@ from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
+from docsgpt_embtune.token_table import with_padded_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -108,6 +109,8 @@ def export(
 
 def _possible_length(folder: Path, usual: int) -> int:
     """Tell how many tokens the position embeddings allow; the usual number where the model does not say."""
+    if not (folder / "config.json").is_file():  # a token table, which has no positions
+        return usual
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     positions = int(config.get("max_position_embeddings", usual))
     # RoBERTa's first position is the one after the padding's.
@@ -145,8 +148,10 @@ def _load(folder: Path, max_seq_length: int) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
 
     # The other implementations of attention choose between branches while they run, which a trace cannot hold.
-    model = SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
+    model = with_padded_tokens(
+        SentenceTransformer(
+            str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
+        )
     )
     model.max_seq_length = max_seq_length
     return model.eval()

@@ -112,6 +112,10 @@ class WindowReader:
         means[single] = vectors[np.array(starts)[single]]  # to the last bit what it is without windows
         return means
 
+    def windows_of(self, text: str) -> list[str]:
+        """Cut a text into windows of nearly one length; one that is short enough is its own only window."""
+        return [window for window, _ in self._cut(text)]
+
     def _cut(self, text: str) -> Iterator[tuple[str, int]]:
         """Yield windows of nearly one length, each with its number of tokens; cut between words where it can be."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)

@@ -17,13 +17,14 @@ def _lines(report: ExportReport) -> Iterator[str]:
         size = sum(file.stat().st_size for file in graph_files(graph.path))
         yield f"written     {graph.path} ({size / 1e6:.0f} MB)"
     for decision in report.decisions:
-        yield from _decision_lines(decision)
+        yield from decision_lines(decision)
     if not report.decisions:
         yield "measured    nothing: give validation questions with --data to decide about int8 and windows"
     yield f"serves      {report.engine}; of a long chunk it reads {report.reading}"
 
 
-def _decision_lines(decision: Decision) -> Iterator[str]:
+def decision_lines(decision: Decision) -> Iterator[str]:
+    """Say what was chosen and why, then each way that was measured in a line of its own."""
     yield f"{decision.queries} validation questions: {decision.chosen} ({decision.reason})"
     for trial in decision.trials:
         yield f"  {trial.line()}"

@@ -24,8 +24,8 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
-from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
+from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
+from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.files import folder_written_whole
@@ -43,7 +43,7 @@ from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.pipeline import data_record, keep_apart
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import CHOSEN_BY, KS, mean_ndcg
+from docsgpt_embtune.training.validation import CHOSEN_BY, mean_ndcg, score_vectors
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
@@ -154,11 +154,9 @@ def fit_adapter(
     """Fit a map for each strength, strongest first, and keep the one that validation prefers by nDCG@10."""
     started = time.perf_counter()
     objective = _Objective.of(training, vectors, seed)
-    corpus = [(np.arange(len(vectors.validation_corpus)), vectors.validation_corpus)]
 
     def score(questions: Vectors) -> QueryScores:
-        nearest = search_exact(questions, corpus, min(max(KS), len(validation.corpus)))
-        return score_queries(Ranking(list(validation.queries), list(validation.corpus), nearest), validation.qrels, KS)
+        return score_vectors(validation, questions, vectors.validation_corpus)
 
     baseline = score(vectors.validation)
     best: AdapterReport | None = None

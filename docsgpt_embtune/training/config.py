@@ -21,6 +21,9 @@ class TrainConfig:
     learning_rate: float = 2e-5
     warmup: float = 0.1  # of all steps; then linear decay to zero
     negatives: int = 1  # bad chunks for each good one, where the loss takes them; what is not given is mined
+    widths: tuple[
+        int, ...
+    ] = ()  # at which the first numbers of a vector shall serve by themselves, besides all of them
     seed: int = 13
     precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
     device: str | None = None  # torch's name; None takes a GPU where there is one
@@ -40,6 +43,7 @@ class TrainConfig:
         _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1, e.g. 2e-5")
         _require(0 <= self.warmup < 1, "warmup", self.warmup, "a share of the steps, 0 up to 1")
         _require(1 <= self.negatives <= 100, "negatives", self.negatives, "1 to 100")
+        _require(all(width >= 1 for width in self.widths), "widths", self.widths, "1 or more each")
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,10 +7,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CosineSimilarityLoss,
+    MatryoshkaLoss,
     MultipleNegativesRankingLoss,
     OnlineContrastiveLoss,
 )
 
+from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import LossName
 from docsgpt_embtune.training.processes import process_count
 
@@ -87,13 +89,32 @@ def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
     return passes
 
 
-def make_loss(model: SentenceTransformer, name: LossName) -> torch.nn.Module:
-    """Return the loss that the trainer takes."""
+def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] = ()) -> torch.nn.Module:
+    """Return the loss that the trainer takes.
+
+    Args:
+        model: The model under training.
+        name: Which loss.
+        widths: Where vectors shall also serve cut off; the loss is then the sum over these widths and the whole
+            one, each cut brought to unit norm. The texts are encoded once for all of them.
+
+    Raises:
+        TrainingError: If a width is above the model's own.
+
+    Source:
+        Kusupati et al., 2022, "Matryoshka representation learning".
+    """
     loss: torch.nn.Module = LOSSES[name](model)
-    # Cutting padding off the right end is only right where that is the end that is padded.
-    if getattr(model.tokenizer, "padding_side", "right") != "right":
+    # Cutting padding off the right end is only right where that is the end that is padded; a tokenizer that names no
+    # end does not pad.
+    if getattr(model.tokenizer, "padding_side", None) == "right":
+        loss = EachTextOnce(model, loss)
+    if not widths:
         return loss
-    return EachTextOnce(model, loss)
+    full = model.get_embedding_dimension() or 0
+    if max(widths) > full:
+        raise TrainingError(f"the model is {full} wide and cannot be cut to {max(widths)}; give --widths up to {full}")
+    return MatryoshkaLoss(model, loss, sorted({*widths, full}))
 
 
 def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

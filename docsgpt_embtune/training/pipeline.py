@@ -67,7 +67,8 @@ def train(
             are none, some of the chunks.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name.
-        config: Settings; of an automatic run only seed, precision, device and `report_to` are used.
+        config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
+            used.
         automatic: Choose loss and settings by validation; None does what `config` says.
         corpus: doc_id -> text, where there are neither training nor validation questions.
         keep_worse: Write the folder even if validation does not prefer it.
@@ -181,7 +182,9 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
 def _details(
     base: BaseModel, config: TrainConfig, automatic: Automatic | None, tuned: TunedModel, data: _Data
 ) -> dict[str, Any]:
-    told = {"recipe": "auto", "minutes": automatic.minutes, "seed": config.seed} if automatic else config.to_dict()
+    told = config.to_dict()
+    if automatic:
+        told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
     return {
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         "training": {

@@ -12,6 +12,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.training.encoding import arithmetic
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
@@ -21,7 +22,6 @@ from docsgpt_embtune.training.trainer import set_up_for_training
 PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
 PLANNED_SHARE = 0.8
-UNLIMITED = 1_000_000  # tokens, for a model that names no limit
 CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
 
 
@@ -118,7 +118,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     """Take two real steps, the first to warm up, with chunks drawn at random and without changing a weight."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
-    loss = make_loss(run.model, stage.config.loss)
+    loss = make_loss(run.model, stage.config.loss, stage.config.widths)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     run.model.train()
     with set_up_for_training(run.model, run.precision):
@@ -152,7 +152,7 @@ def _peak_memory(model: SentenceTransformer) -> int:
 
 def _characters(texts: Iterable[str], model: SentenceTransformer) -> float:
     """Count what a model reads of these texts."""
-    longest = CHARACTERS_PER_TOKEN * (model.max_seq_length or UNLIMITED)
+    longest = CHARACTERS_PER_TOKEN * tokens_read(model)
     return sum(min(len(text), longest) for text in texts)
 
 

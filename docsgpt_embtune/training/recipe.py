@@ -130,7 +130,12 @@ def _stages(
 ) -> list[Stage]:
     """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others."""
     ranking = replace(
-        RANKING, seed=config.seed, precision=config.precision, device=config.device, report_to=config.report_to
+        RANKING,
+        widths=config.widths,
+        seed=config.seed,
+        precision=config.precision,
+        device=config.device,
+        report_to=config.report_to,
     )
     corpus = (training or validation).corpus
     answers = {doc_id for doc_ids in training.relevant_docs.values() for doc_id in doc_ids} if training else set()

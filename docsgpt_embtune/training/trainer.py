@@ -20,6 +20,7 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.token_table import is_static
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
@@ -78,7 +79,7 @@ def fit(
             model=model,
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
-            loss=make_loss(model, config.loss),
+            loss=make_loss(model, config.loss, config.widths),
             callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)
@@ -182,6 +183,9 @@ def _no_dropout(model: SentenceTransformer) -> Iterator[None]:
 @contextmanager
 def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator[None]:
     """Use plain attention for bf16 on a CPU: torch's fused kernel takes a third of the step there, in its backward."""
+    if is_static(model):
+        yield
+        return
     transformer: Any = model[0].auto_model
     usual = transformer.config._attn_implementation
     if precision == "bf16" and model.device.type == "cpu":

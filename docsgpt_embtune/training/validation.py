@@ -1,5 +1,7 @@
 """Validation that costs seconds: a fixed, hard part of the corpus instead of all of it."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -39,8 +41,23 @@ class ValidationPool:
         """Rank the pool by exact L2, as the host ranks, and score each query at 1 and 10."""
         corpus = encode(self.dataset.corpus[doc_id] for doc_id in self.doc_ids)
         queries = encode(self.dataset.queries.values())
-        ranking = Ranking(list(self.dataset.queries), self.doc_ids, _nearest(queries, corpus, max(KS)))
-        return score_queries(ranking, self.dataset.qrels, KS)
+        return score_vectors(self.dataset, queries, corpus, self.doc_ids)
+
+
+def score_vectors(
+    dataset: RetrievalDataset, queries: Vectors, corpus: Vectors, doc_ids: Sequence[str] | None = None
+) -> QueryScores:
+    """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10.
+
+    Args:
+        dataset: Queries and judgments.
+        queries: Vectors of its queries (Q, D), in its order.
+        corpus: Vectors of chunks (N, D).
+        doc_ids: Whose they are; the whole corpus', in its order, if not given.
+    """
+    doc_ids = list(dataset.corpus) if doc_ids is None else doc_ids
+    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, corpus, max(KS)))
+    return score_queries(ranking, dataset.qrels, KS)
 
 
 def mean_ndcg(scores: QueryScores) -> float:

@@ -102,8 +102,8 @@ def test_windows_and_length_as_told(copied):
         ([0.0] * 200, "loses nothing"),
         ([0.05, -0.05] * 100, "loses nothing"),
         ([0.5, -0.5] * 10, "too few questions"),
-        ([-0.01] * 200, "int8 loses"),
-        ([0.5] + [-0.01] * 199, "int8 loses"),
+        ([-0.01] * 200, "it loses"),
+        ([0.5] + [-0.01] * 199, "it loses"),
     ],
 )
 def test_int8_must_rule_a_loss_out(changes, reason):

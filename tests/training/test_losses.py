@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.losses import LOSSES, EachTextOnce, make_loss, of_like_length, unique_texts
 from docsgpt_embtune.training.trainer import load_base
@@ -30,6 +31,17 @@ def test_loss_and_gradients_are_the_librarys_own(model, name):
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(once_gradients, plain_gradients, strict=True))
 
 
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_at_several_widths_is_the_sum_of_the_losses_of_cut_vectors(model, name):
+    labels = torch.tensor([1, 0, 0])
+    features = [model.preprocess(ANCHORS), model.preprocess(CHUNKS)]
+    value = make_loss(model, name, (8, 16))([dict(column) for column in features], labels)
+    vectors = [model(dict(column))["sentence_embedding"] for column in features]
+    cut = [[torch.nn.functional.normalize(side[:, :width]) for side in vectors] for width in (32, 16, 8)]
+    expected = sum(LOSSES[name](model).compute_loss_from_embeddings(sides, labels) for sides in cut)
+    assert torch.allclose(value, expected, atol=1e-5)
+
+
 def test_each_distinct_text_is_encoded_once(model):
     rows = []
     model.register_forward_pre_hook(lambda _, arguments: rows.append(len(arguments[0]["input_ids"])))
@@ -53,6 +65,11 @@ def test_passes_hold_texts_of_like_length():
     passes = of_like_length(lengths)
     assert sorted(position for rows in passes for position in rows) == list(range(len(lengths)))
     assert passes == [[0, 2, 5], [3, 1, 4]]
+
+
+def test_width_above_the_models_own_is_refused(model):
+    with pytest.raises(TrainingError, match="the model is 32 wide and cannot be cut to 33; give --widths up to 32"):
+        make_loss(model, "online-contrastive", (16, 33))
 
 
 def test_left_padded_models_keep_the_librarys_way(model):

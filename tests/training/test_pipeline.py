@@ -61,6 +61,16 @@ def test_each_loss_writes_a_folder_that_serves(tuned, loss):
     assert report.manifest["training"]["mined_bad_chunks"] > 0 or loss != "online-contrastive"
 
 
+def test_widths_are_trained_and_recorded_for_shrink_to_try(tuned):
+    one_epoch = replace(CONFIG, epochs=1)
+    plain, cut = (
+        tuned(config, out=f"w{config.widths}", keep_worse=True)
+        for config in (one_epoch, replace(one_epoch, widths=(8, 16)))
+    )
+    assert cut.manifest["training"]["widths"] == (8, 16)
+    assert cut.manifest["fingerprint"] != plain.manifest["fingerprint"]
+
+
 def test_the_best_epoch_is_what_is_saved(tuned, tiny_base_folder):
     # A rate at which a later epoch undoes an earlier one, so that keeping the last would be seen.
     report = tuned(replace(CONFIG, epochs=6, learning_rate=3e-2), keep_worse=True)
@@ -174,7 +184,8 @@ def test_command_line_says_no_with_exit_code_1(tiny_base_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option", [("--epochs", "0"), ("--learning-rate", "7"), ("--batch-size", "1"), ("--seed", "-1")]
+    "option",
+    [("--widths", "-3"), ("--epochs", "0"), ("--learning-rate", "7"), ("--batch-size", "1"), ("--seed", "-1")],
 )
 def test_setting_out_of_range_is_one_line(option, tmp_path):
     result = CliRunner().invoke(main, ["train", *write_files(tmp_path), "--out", str(tmp_path / "out"), *option])

@@ -73,6 +73,11 @@ def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
 
 
+def test_every_stage_trains_at_the_widths_of_the_run():
+    stages = recipe._stages(TRAINING, VALIDATION, replace(CONFIG, widths=(8, 16)), frozenset())
+    assert [stage.config.widths for stage in stages] == [(8, 16)] * 2
+
+
 def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     said: list[str] = []
     tuned(automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)

@@ -1,0 +1,90 @@
+"""`embtune shrink` and `embtune distill`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+from tqdm import tqdm
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import load_dataset
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", required=True, help="Validation questions, to decide by: never the test questions.")
+@click.option("--corpus", help="The chunks, where --data does not hold them.")
+@click.option("--width", type=int, help="Numbers of a vector; the fewest that lose nothing on --data, if not given.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option(
+    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
+)
+@relevant_docs_option
+def shrink(
+    folder: Path,
+    data: str,
+    corpus: str | None,
+    width: int | None,
+    out: Path,
+    cache: Path | None,
+    relevant_docs: Any,
+) -> None:
+    """Cut a tuned folder's vectors to fewer numbers, and say what each width costs."""
+    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.training.shrinking import shrink as cut_and_write
+    from docsgpt_embtune.training.shrinking import summary
+
+    hide_loading_bars()
+    report = cut_and_write(
+        folder,
+        load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
+        out,
+        width=width,
+        cache=cache or default_cache_folder(),
+        say=tqdm.write,
+    )
+    click.echo(summary(report))
+    if report.folder is None:
+        sys.exit(EXIT_NO)
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--train", "train_path", required=True, help="Questions to teach with, as the tuned model sees them.")
+@click.option("--val", "val_path", help="Questions to choose by; held out of --train if not given.")
+@click.option("--corpus", help="The chunks, where the question files do not hold them.")
+@click.option("--baseline", default="bundled", show_default=True, help="The untuned model to stand beside.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
+@click.option("--seed", type=int, default=13, show_default=True)
+@click.option("--keep-worse", is_flag=True, help="Write the folder even if it is worse than the untuned model.")
+@relevant_docs_option
+def distill(
+    folder: Path,
+    train_path: str,
+    val_path: str | None,
+    corpus: str | None,
+    baseline: str,
+    out: Path,
+    seed: int,
+    keep_worse: bool,
+    relevant_docs: Any,
+) -> None:
+    """Make a static model of a tuned one: a table of tokens, for the smallest machines."""
+    from docsgpt_embtune.training.distillation import distill as teach_and_write
+    from docsgpt_embtune.training.distillation import summary
+
+    hide_loading_bars()
+    report = teach_and_write(
+        folder,
+        load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs),
+        load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None,
+        out,
+        baseline=baseline,
+        keep_worse=keep_worse,
+        seed=seed,
+        say=tqdm.write,
+    )
+    click.echo(summary(report))
+    if report.folder is None:
+        sys.exit(EXIT_NO)

@@ -1,0 +1,238 @@
+"""A static model out of a tuned one, for machines on which a transformer is too slow, and what it costs.
+
+A text's vector becomes the mean of its tokens' rows in a table: no layers, and nothing of the order of its words. The
+table begins with what the tuned model says of each token by itself, and is then taught where the tuned model puts the
+texts of this deployment; validation chooses how far.
+"""
+
+import random
+import statistics
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
+from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
+from docsgpt_embtune.serving.reading import WindowReader
+from docsgpt_embtune.serving.summary import decision_lines
+from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.training.base_models import BaseModel, resolve_base
+from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
+from docsgpt_embtune.training.pipeline import data_record, keep_apart
+from docsgpt_embtune.training.stages import VectorsUntilTrained
+from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
+from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+
+MAX_TEXTS = 6000  # taught with: memory grows with their square (600 MB), time with their cube
+_TIMED_QUESTIONS = 50
+NEEDS = "sentence-transformers 3.2 or later: DocsGPT 0.13 or later"
+
+
+@dataclass(frozen=True)
+class DistillationReport:
+    """What a static model is worth, and where it is.
+
+    Attributes:
+        decision: The untuned model, the tuned one and the static ones, each against the first.
+        against_tuned: The static model that validation prefers against the tuned one.
+        folder: Where it was written; None if it finds less than the untuned model, beyond chance.
+        manifest: What was written beside it; empty if nothing was.
+        milliseconds: "tuned" and "static" -> median time of one question on this machine; empty if nothing was written.
+    """
+
+    decision: Decision
+    against_tuned: Judgment
+    folder: Path | None
+    manifest: Mapping[str, Any]
+    milliseconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A table, and how it did on the validation questions."""
+
+    name: str
+    table: np.ndarray
+    scores: QueryScores
+
+
+def distill(
+    folder: str | Path,
+    training: RetrievalDataset,
+    validation: RetrievalDataset | None,
+    out: Path,
+    *,
+    baseline: str = "bundled",
+    keep_worse: bool = False,
+    seed: int = 13,
+    say: Callable[[str], None] = lambda line: None,
+) -> DistillationReport:
+    """Make a static model of a tuned one and write it, unless it is worse than an untuned model.
+
+    Args:
+        folder: A tuned folder.
+        training: Questions and chunks to teach with; its judgments are not looked at.
+        validation: Questions to choose by; None holds some of the training questions out for it.
+        out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
+        baseline: The untuned model to stand beside: "bundled", a folder or a hub name.
+        keep_worse: Write the folder even if it is worse than the untuned model.
+        seed: Of what is held out and drawn.
+        say: Takes one line of plain text before each stage.
+
+    Raises:
+        ModelFolderError: If the folder is not whole, has a query adapter or no tokenizer.json, or the destination is
+            something else.
+        TrainingError: If every training question is a validation question too.
+    """
+    folder = Path(folder).expanduser().resolve()
+    refuse_foreign_destination(out)
+    manifest = verify(folder)
+    _refuse(folder, manifest)
+    training, validation = keep_apart(training, validation, seed, say)
+    say(f"training    {training.describe()}")
+    say(f"validation  {validation.describe()}")
+    teacher = load_base(BaseModel(str(folder), folder), "cpu")
+    tokens, vectors = Tokens(folder), _vectors_of(teacher)
+    texts = _texts(folder, training, tokens_read(teacher), seed)
+    say(f"embedding   {len(tokens):,} tokens and {len(texts):,} texts with the tuned model")
+    start = tokens.embed(teacher)  # (V, D)
+    candidates = list(_candidates(tokens, start, texts, vectors.of(texts), validation, say))
+    best = max(candidates, key=lambda candidate: mean_ndcg(candidate.scores))
+    say(f"comparing   with {baseline} and the tuned model")
+    tuned = _score(vectors, validation)
+    untuned = _score(_vectors_of(load_base(resolve_base(baseline), "cpu")), validation)
+    groups = groups_by_answer(validation.relevant_docs)
+    others = {"tuned": tuned, **{candidate.name: candidate.scores for candidate in (candidates[0], best)}}
+    trials = [Trial(f"{baseline}, untuned", mean_scores(untuned))]
+    trials += [
+        Trial(name, mean_scores(scores), judge(untuned, scores, groups=groups)) for name, scores in others.items()
+    ]
+    decision = Decision(best.name, "validation prefers it", tuple(trials), len(validation))
+    against_tuned = judge(tuned, best.scores, groups=groups)
+    if judge(untuned, best.scores, groups=groups).verdict == "worse" and not keep_worse:
+        return DistillationReport(decision, against_tuned, None, {}, {})
+    details = _details(manifest, decision, against_tuned, training, validation)
+    written = write_model_folder(_static_model(tokens, best.table), folder, out, details)
+    questions = list(validation.queries.values())[:_TIMED_QUESTIONS]
+    milliseconds = {name: _milliseconds(each, questions) for name, each in (("tuned", folder), ("static", out))}
+    return DistillationReport(decision, against_tuned, out, written, milliseconds)
+
+
+def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
+    if ADAPTER_KEY in manifest:
+        raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")
+
+
+def _vectors_of(model: SentenceTransformer) -> VectorsUntilTrained:
+    return VectorsUntilTrained(Encoder(model, resolve_precision("auto", model.device)))
+
+
+def _candidates(
+    tokens: Tokens,
+    start: np.ndarray,
+    texts: Sequence[str],
+    vectors: Vectors,
+    validation: RetrievalDataset,
+    say: Callable[[str], None],
+) -> Iterator[_Candidate]:
+    """Yield the table as it begins, then as it is taught, the least changed first."""
+    weights = tokens.weights()
+    begun = weights[:, None] * start  # (V, D)
+    asked, searched = (tokens.shares(list(side.values())) for side in (validation.queries, validation.corpus))
+
+    def candidate(name: str, table: np.ndarray) -> _Candidate:
+        scores = score_vectors(validation, means(asked, table), means(searched, table))
+        say(f"{name:<11} validation {DECIDES} {mean_ndcg(scores):.3f}")
+        return _Candidate(name, table, scores)
+
+    yield candidate("static, tokens alone", begun)
+    for strength, table in taught_tables(begun, weights, tokens.shares(texts), vectors):
+        yield candidate(f"static, taught (strength {strength:g})", table)
+
+
+def _texts(folder: Path, training: RetrievalDataset, max_seq_length: int, seed: int) -> list[str]:
+    """Take the chunks, in windows that the tuned model reads whole, some words of each chunk, and the questions."""
+    reader = WindowReader(folder, max_seq_length)
+    windows = [window for chunk in training.corpus.values() for window in reader.windows_of(chunk)]
+    asked = questions_from_corpus(training.corpus, seed).queries.values()
+    texts = list(dict.fromkeys([*training.queries.values(), *windows, *asked]))
+    return texts if len(texts) <= MAX_TEXTS else random.Random(seed).sample(texts, MAX_TEXTS)
+
+
+def _score(vectors: VectorsUntilTrained, dataset: RetrievalDataset) -> QueryScores:
+    return score_vectors(dataset, vectors.of(dataset.queries.values()), vectors.of(dataset.corpus.values()))
+
+
+def _static_model(tokens: Tokens, table: np.ndarray) -> SentenceTransformer:
+    rows = torch.from_numpy(table.astype(np.float32))
+    return SentenceTransformer(modules=[StaticEmbedding(tokens.tokenizer, rows), Normalize()], device="cpu")
+
+
+def _details(
+    manifest: Mapping[str, Any],
+    decision: Decision,
+    against_tuned: Judgment,
+    training: RetrievalDataset,
+    validation: RetrievalDataset,
+) -> dict[str, Any]:
+    data = data_record(training, validation)
+    data["seen_queries"] = sorted({*data["seen_queries"], *manifest.get("data", {}).get("seen_queries", ())})
+    distilled = {
+        "from": manifest["fingerprint"],
+        "needs": NEEDS,
+        **decision.to_dict(),
+        "against_tuned": {"difference": asdict(against_tuned.differences[DECIDES]), "verdict": against_tuned.verdict},
+    }
+    kept = {key: manifest[key] for key in ("base", "training", "validation", "versions") if key in manifest}
+    return {**kept, "distilled": distilled, "data": data}
+
+
+def _milliseconds(folder: Path, questions: list[str]) -> float:
+    embeddings = TunedEmbeddings(str(folder), question_cache=0)
+
+    def one(question: str) -> float:
+        started = time.perf_counter()
+        embeddings.embed_query(question)
+        return 1000 * (time.perf_counter() - started)
+
+    return statistics.median(one(question) for question in (questions[0], *questions))
+
+
+def summary(report: DistillationReport) -> str:
+    """Say what the static model finds beside the others, what it costs, and where it is."""
+    lines = list(decision_lines(report.decision))
+    loss = report.against_tuned.differences[DECIDES]
+    lines.append(
+        f"against the tuned model: {DECIDES} {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), "
+        f"{report.against_tuned.verdict}"
+    )
+    if report.folder is None:
+        lines.append("no model    it is worse than the untuned model, so nothing was written (--keep-worse writes it)")
+        return "\n".join(lines)
+    megabytes = sum(file.stat().st_size for file in report.folder.glob("*_*/*.safetensors")) / 1e6
+    speed = ", ".join(f"{name} {value:.2f} ms" for name, value in report.milliseconds.items())
+    return "\n".join(
+        [
+            *lines,
+            f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]}), {megabytes:.0f} MB",
+            f"a question  {speed}; `embtune export` makes it quicker, without torch",
+            f"needs {NEEDS}; stored chunks have to be embedded again (embtune reembed)",
+        ]
+    )

@@ -1,0 +1,211 @@
+"""Cut a tuned model's vectors to fewer numbers: less memory and disk in the store, and a quicker search.
+
+The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; `truncate_dim` is an
+argument of theirs, which DocsGPT does not pass. Two cuts are tried at each width, and validation chooses: the first
+numbers of a vector, which training with `--widths` aims at, and the principal directions of the chunks' vectors, which
+need no training, and on a manual's questions lost less from half the width down, with `--widths` and without.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.metrics import mean_scores
+from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
+from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.serving.quality import Decision, Trial, is_harmless
+from docsgpt_embtune.serving.summary import decision_lines
+from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+CutName = Literal["first numbers", "principal directions"]
+# Of the whole width, where the model was not trained at widths of its own: 288, 192, 128, 96 and 64 of MiniLM's 384.
+SHARES = (3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
+_OF_THE_WHOLE_MODEL = ("schema", "fingerprint", "dimension", "max_seq_length", "serving")
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What was measured and written.
+
+    Attributes:
+        decision: The whole width, then two cuts of each other one, with what each costs.
+        folder: Where the cut model was written; None if no width is known to lose nothing that matters.
+        manifest: What was written beside it; empty if nothing was.
+    """
+
+    decision: Decision
+    folder: Path | None
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """A linear map to fewer numbers: (width, D) float32."""
+
+    name: CutName
+    matrix: Vectors
+
+    @property
+    def width(self) -> int:
+        """Numbers of a vector that it leaves."""
+        return len(self.matrix)
+
+    def __str__(self) -> str:
+        return f"{self.width} wide, {self.name}"
+
+    def map(self, vectors: Vectors) -> Vectors:
+        """Map (N, D) to (N, width), unit norm."""
+        cut = vectors @ self.matrix.T
+        unit: Vectors = cut / np.linalg.norm(cut, axis=1, keepdims=True)
+        return unit
+
+
+def shrink(
+    folder: str | Path,
+    validation: RetrievalDataset,
+    out: Path,
+    *,
+    width: int | None = None,
+    cache: Path | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> ShrinkReport:
+    """Write a tuned model whose vectors are narrower, and what that costs at each width.
+
+    Args:
+        folder: A tuned folder.
+        validation: Questions to decide by; with them, no test proves anything any more.
+        out: The model folder to write; a tuned folder there is replaced in one step, anything else is left alone.
+        width: Numbers of a vector, whatever validation says of them; if not given, the fewest of which these
+            questions show that they lose nothing that matters.
+        cache: Folder that keeps vectors for the next time; none if not given.
+        say: Takes one line of plain text before each stage.
+
+    Raises:
+        ModelFolderError: If the folder is not whole, has a query adapter, cannot be cut to that width, or the
+            destination is something else.
+        EvaluationError: If the model gives unusable vectors.
+    """
+    folder = Path(folder).expanduser().resolve()
+    refuse_foreign_destination(out)
+    manifest = verify(folder)
+    _refuse(folder, manifest, width)
+    say("embedding the validation questions and their chunks")
+    queries, corpus = _embed(folder, validation, cache)
+    maps: dict[CutName, Vectors] = {
+        "first numbers": np.eye(corpus.shape[1], dtype=np.float32),
+        "principal directions": principal_directions(corpus),
+    }
+    cuts = [_Cut(name, matrix[:each]) for each in _widths(manifest, width) for name, matrix in maps.items()]
+    chosen, decision = _decide(cuts, queries, corpus, validation, width)
+    if chosen is None:
+        return ShrinkReport(decision, None, {})
+    details = {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL}
+    if reading := manifest.get("serving", {}).get("reading"):
+        details["serving"] = {"reading": reading}  # the questions were asked of chunks that were read in this way
+    details["shrunk"] = {"from": manifest["fingerprint"], "dimension": manifest["dimension"], **decision.to_dict()}
+    return ShrinkReport(decision, out, write_model_folder(_with_cut(folder, chosen), folder, out, details))
+
+
+def principal_directions(vectors: Vectors) -> Vectors:
+    """Find the directions that matter most to how near vectors are to each other.
+
+    Of all maps to a few numbers, the first few of these change the inner products of the vectors least, in the mean
+    square. The vectors are not centred: DocsGPT compares them with questions as they are.
+
+    Args:
+        vectors: (N, D)
+
+    Returns:
+        (D, D) float32, orthonormal rows, the most important first.
+
+    Source:
+        Eckart and Young, "The approximation of one matrix by another of lower rank", 1936.
+    """
+    moments = vectors.T.astype(np.float64) @ vectors  # (D, D)
+    return np.ascontiguousarray(np.linalg.eigh(moments).eigenvectors.T[::-1], dtype=np.float32)
+
+
+def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None) -> None:
+    if ADAPTER_KEY in manifest:
+        raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
+    full = manifest["dimension"]
+    if width is not None and not 1 <= width < full:
+        raise ModelFolderError(
+            f"{folder}: is {full} wide and cannot be cut to {width}; set --width to 1 up to {full - 1}"
+        )
+
+
+def _widths(manifest: Mapping[str, Any], width: int | None) -> list[int]:
+    full = manifest["dimension"]
+    usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
+    return sorted({each for each in (*usual, width or full) if each < full}, reverse=True)
+
+
+def _embed(folder: Path, dataset: RetrievalDataset, cache: Path | None) -> tuple[Vectors, Vectors]:
+    embeddings = TunedEmbeddings(str(folder))
+    with cache_folder(cache) as kept_in:
+        kept = VectorCache(kept_in, embeddings.fingerprint, embeddings.dimension)
+        queries = embed_queries(embeddings, list(dataset.queries.values()), kept)
+        return queries, embed_corpus(embeddings, list(dataset.corpus.values()), kept).array()
+
+
+def _decide(
+    cuts: Sequence[_Cut], queries: Vectors, corpus: Vectors, validation: RetrievalDataset, width: int | None
+) -> tuple[_Cut | None, Decision]:
+    """Choose the width asked for, or the narrowest that loses nothing; of its two cuts, the one that finds more."""
+    groups = groups_by_answer(validation.relevant_docs)
+    whole = score_vectors(validation, queries, corpus)
+    trials = [Trial(f"{corpus.shape[1]} wide", mean_scores(whole))]
+    candidates = []
+    for cut in cuts:
+        scores = score_vectors(validation, cut.map(queries), cut.map(corpus))
+        judgment = judge(whole, scores, groups=groups)
+        trials.append(Trial(str(cut), mean_scores(scores), judgment))
+        harmless, reason = is_harmless(judgment)
+        if harmless if width is None else cut.width == width:
+            candidates.append((cut.width, -mean_ndcg(scores), cut, reason))
+    if not candidates:
+        return None, Decision(
+            trials[0].name, "no width is known to lose nothing that matters", tuple(trials), len(validation)
+        )
+    _, _, chosen, reason = min(candidates, key=itemgetter(0, 1))
+    return chosen, Decision(str(chosen), reason, tuple(trials), len(validation))
+
+
+def _with_cut(folder: Path, cut: _Cut) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
+
+    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    width, full = cut.matrix.shape
+    layer = Dense(full, width, bias=False, activation_function=None, init_weight=torch.from_numpy(cut.matrix))
+    model.insert(len(model) - 1, layer)  # before Normalize
+    return model
+
+
+def summary(report: ShrinkReport) -> str:
+    """Say what each width costs, what was written, and what it asks of a deployment."""
+    lines = list(decision_lines(report.decision))
+    if report.folder is None:
+        return "\n".join([*lines, "no model    nothing was written (--width insists on one)"])
+    return "\n".join(
+        [
+            *lines,
+            f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})",
+            "stored chunks have to be embedded again (embtune reembed), and graphs to be written anew (embtune export)",
+        ]
+    )

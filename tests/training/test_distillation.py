@@ -1,0 +1,149 @@
+"""A static model: taught where the tuned model puts texts, in a folder that is served like any other."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import query_digest, save_dataset
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.truncation import audit_truncation
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.serving.export import export
+from docsgpt_embtune.training.base_models import BaseModel
+from docsgpt_embtune.training.distillation import distill
+from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
+from docsgpt_embtune.training.trainer import load_base
+
+from ..conftest import TEXTS
+from .test_pipeline import TRAINING, VALIDATION
+
+LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
+
+
+@pytest.fixture(autouse=True)
+def no_engine_in_the_environment(monkeypatch):
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+
+
+@pytest.fixture(scope="module")
+def static(tiny_tuned_folder, tiny_base_folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("static") / "model"
+    return distill(tiny_tuned_folder, TRAINING, VALIDATION, out, baseline=str(tiny_base_folder), keep_worse=True)
+
+
+def test_regression_finds_the_table_that_made_the_vectors(tiny_tuned_folder):
+    tokens = Tokens(tiny_tuned_folder)
+    truth = np.random.default_rng(0).standard_normal((len(tokens), 8))
+    shares = tokens.shares(TEXTS)
+    begun = truth + 0.5 * np.random.default_rng(1).standard_normal(truth.shape)
+    vectors = (shares @ truth).astype(np.float32)
+    distances = [
+        np.abs(shares @ table - vectors).max()
+        for _, table in taught_tables(begun, np.ones(len(tokens)), shares, vectors)
+    ]
+    assert distances == sorted(distances, reverse=True)  # the less it is held, the nearer
+    assert distances[-1] < 0.02 * np.abs(shares @ begun - vectors).max()
+
+
+def test_shares_are_of_the_texts_own_tokens(tiny_tuned_folder):
+    tokens = Tokens(tiny_tuned_folder)
+    shares = tokens.shares(["logs logs kept", "", LONG]).toarray()
+    vocabulary = tokens.tokenizer.get_vocab()
+    assert shares[0, vocabulary["logs"]] == pytest.approx(2 / 3)
+    assert shares[0].sum() == pytest.approx(1) == shares[2].sum()
+    assert not shares[1].any()
+    assert not shares[:, vocabulary["[CLS]"]].any()
+    assert means(tokens.shares([""]), np.ones((len(tokens), 2))).tolist() == [[0, 0]]
+
+
+def test_token_goes_through_the_model_framed_as_a_text(tiny_tuned_folder):
+    tokens = Tokens(tiny_tuned_folder)
+    model = load_base(BaseModel("tiny", tiny_tuned_folder), "cpu")
+    vectors = tokens.embed(model)
+    ids = [tokens.tokenizer.get_vocab()[word] for word in ("logs", "backup")]
+    difference = model.encode(["logs"])[0] - model.encode(["backup"])[0]
+    assert vectors[ids[0]] - vectors[ids[1]] == pytest.approx(difference, abs=1e-5)
+
+
+def test_what_validation_prefers_is_written_and_its_figures_are_those_of_the_folder(static):
+    record = read_manifest(static.folder)["distilled"]
+    untuned, tuned, *candidates = record["trials"]
+    assert [untuned["name"].endswith(", untuned"), tuned["name"]] == [True, "tuned"]
+    assert record["chosen"] in [trial["name"] for trial in candidates]
+    assert record["needs"].startswith("sentence-transformers 3.2")
+    served = TunedEmbeddings(str(static.folder))
+    questions = np.array([served.embed_query(text) for text in VALIDATION.queries.values()])
+    chunks = np.array(served.embed_documents(list(VALIDATION.corpus.values())))
+    first = (questions @ chunks.T).argmax(axis=1)
+    good = [list(VALIDATION.corpus).index(doc_ids[0]) for doc_ids in VALIDATION.relevant_docs.values()]
+    assert np.mean(first == good) == pytest.approx(candidates[-1]["recall@1"])
+    assert record["against_tuned"]["difference"]["mean"] == pytest.approx(candidates[-1]["ndcg@10"] - tuned["ndcg@10"])
+
+
+def test_folder_loads_in_sentence_transformers_and_reads_to_the_end(static):
+    stock = StockEmbeddings(static.folder)
+    ends = [f"{LONG} {end}" for end in (TEXTS[0], TEXTS[4])]
+    vectors = np.array(stock.embed_documents(ends))
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1.0)
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+    modules = json.loads((static.folder / "modules.json").read_text())
+    assert modules[0]["path"] == "0_StaticEmbedding"  # at the root, older ones would take it for a transformer
+    assert audit_truncation(stock.model, TRAINING).share_seen == 1.0
+    assert load_serving_model(str(static.folder)).seen_share(ends) == 1.0
+
+
+def test_exported_it_serves_without_torch_and_alike(static, tmp_path, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    folder = shutil.copytree(static.folder, tmp_path / "exported")
+    export(folder)
+    texts = [*TEXTS, LONG, "x", "ünïcödé 数据 🙂"]
+    onnx, torch = (TunedEmbeddings(str(folder), engine=engine) for engine in ("onnx", "torch"))
+    assert np.allclose(onnx.embed_documents(texts), torch.embed_documents(texts), atol=1e-5)
+    assert fingerprint(folder) == read_manifest(static.folder)["fingerprint"]
+
+
+def test_table_and_its_tokenizer_belong_to_the_fingerprint(static, tmp_path):
+    folder = shutil.copytree(static.folder, tmp_path / "changed")
+    own = folder / "0_StaticEmbedding" / "tokenizer.json"
+    own.write_text(own.read_text() + " ")
+    with pytest.raises(ModelFolderError, match=r"not the model that its embtune.json describes"):
+        TunedEmbeddings(str(folder))
+
+
+def test_questions_that_it_saw_are_told(static):
+    seen = set(read_manifest(static.folder)["data"]["seen_queries"])
+    assert seen == {query_digest(text) for each in (TRAINING, VALIDATION) for text in each.queries.values()}
+
+
+def test_command_line(tiny_tuned_folder, tiny_base_folder, tmp_path):
+    save_dataset(TRAINING, tmp_path / "train.json")
+    save_dataset(VALIDATION, tmp_path / "val.json")
+    arguments = ["--train", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json"), "--keep-worse"]
+    result = CliRunner().invoke(
+        main,
+        [
+            "distill",
+            str(tiny_tuned_folder),
+            *arguments,
+            "--baseline",
+            str(tiny_base_folder),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+    )
+    assert result.exit_code == 0, result.output
+    assert "against the tuned model: ndcg@10 " in result.stdout
+    assert "needs sentence-transformers 3.2 or later: DocsGPT 0.13 or later" in result.stdout
+
+
+def test_folder_with_a_query_adapter_is_refused(tiny_tuned_folder, tmp_path):
+    adapted = shutil.copytree(tiny_tuned_folder, tmp_path / "adapted")
+    write_manifest(adapted, {**read_manifest(adapted), "query_adapter": {}})
+    with pytest.raises(ModelFolderError, match="has a query adapter; distill the model that it was made for"):
+        distill(adapted, TRAINING, VALIDATION, tmp_path / "out")
