@@ -21,6 +21,7 @@ from tqdm import tqdm
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
@@ -65,6 +66,7 @@ class AdapterReport:
         strength: How strongly it is held to the identity.
         baseline: Validation scores of each question without the map.
         tuned: Validation scores of each question with it.
+        groups: Validation questions about one answer, which are one piece of evidence.
         seconds: Time of the fit, without the embedding of texts that were not in the cache.
         folder: Where it was written; None if validation prefers the identity.
     """
@@ -73,6 +75,7 @@ class AdapterReport:
     strength: float
     baseline: QueryScores
     tuned: QueryScores
+    groups: list[list[str]]
     seconds: float
     folder: Path | None = None
 
@@ -84,7 +87,7 @@ class AdapterReport:
     @property
     def judgment(self) -> Judgment:
         """The adapter against the identity, paired over the validation questions."""
-        return judge(self.baseline, self.tuned)
+        return judge(self.baseline, self.tuned, groups=self.groups)
 
 
 def adapt(
@@ -159,6 +162,7 @@ def fit_adapter(
         return score_vectors(validation, questions, vectors.validation_corpus)
 
     baseline = score(vectors.validation)
+    groups = groups_by_answer(validation.relevant_docs)
     best: AdapterReport | None = None
     matrix = np.eye(vectors.training.shape[1], dtype=np.float32)
     in_vain = 0
@@ -167,7 +171,7 @@ def fit_adapter(
         adapter = QueryAdapter(matrix)
         tuned = score(adapter.map(vectors.validation))
         if best is None or mean_ndcg(tuned) > mean_ndcg(best.tuned):
-            best, in_vain = AdapterReport(adapter, strength, baseline, tuned, time.perf_counter() - started), 0
+            best, in_vain = AdapterReport(adapter, strength, baseline, tuned, groups, time.perf_counter() - started), 0
         else:
             in_vain += 1
             if in_vain == PATIENCE:
