@@ -3,8 +3,9 @@
     python scripts/bench_reembed.py --model models/tuned --chunks 20000 --words 120 --rounds 5 --whole
 
 A round embeds one slice of the source each way, in turns, so that a busy machine slows both alike; the ratio is of the
-two medians. With --whole the re-embedding of the whole source is run and timed, too. The model has to be a tuned one
-for what DocsGPT is re-embedded with: others are computed in fp32 only.
+two medians. Stock is sentence-transformers in fp32, as DocsGPT's own class calls it, with the same folder; we compute
+with what the folder serves with, or EMBTUNE_ENGINE says. With --whole the re-embedding of the whole source is run and
+timed, too.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pydoc_data.topics import topics
 
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
+from docsgpt_embtune.embeddings import StockEmbeddings
 
 
 def main() -> None:
@@ -32,13 +34,15 @@ def main() -> None:
     parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
     model = load_serving_model(arguments.model)
+    stock_class = StockEmbeddings(model.folder)
     chunks = make_chunks(arguments.chunks, arguments.words)
-    model.embed(chunks[:8])
+    stock_class.embed_documents(chunks[:8])
     model.embed_many(chunks[:8])
+    print(f"{model.folder}: serves with {getattr(model.embeddings, 'engine', 'torch')}")
     stock, ours = [], []
     for number in range(arguments.rounds):
         start = number * 9 * arguments.slice
-        stock.append(one_a_call(model, chunks[start : start + arguments.slice]))
+        stock.append(one_a_call(stock_class, chunks[start : start + arguments.slice]))
         ours.append(in_batches(model, chunks[start + arguments.slice : start + 9 * arguments.slice]))
         print(f"round {number + 1}: stock {stock[-1]:.1f} chunks/s, re-embedding {ours[-1]:.1f} chunks/s")
     slow, fast = statistics.median(stock), statistics.median(ours)
@@ -59,11 +63,11 @@ def make_chunks(count: int, words: int) -> list[str]:
     return chunks
 
 
-def one_a_call(model: ServingModel, chunks: list[str]) -> float:
+def one_a_call(stock_class: StockEmbeddings, chunks: list[str]) -> float:
     """Embed as DocsGPT's ingest does; chunks per second."""
     started = time.perf_counter()
     for chunk in chunks:
-        model.embed([chunk])
+        stock_class.embed_documents([chunk])
     return len(chunks) / (time.perf_counter() - started)
 
 

@@ -62,6 +62,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="13,14,15")
     parser.add_argument("--base", default="bundled")
     parser.add_argument("--article-epochs", type=int, default=2)
+    parser.add_argument("--time-budget", type=float, default=20.0, help="minutes that ours may take")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -92,7 +93,7 @@ def read_results(file: Path | None) -> list[dict[str, Any]]:
 def in_own_process(folder: Path, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Run a method where neither its memory nor its settings meet another's."""
     command = [sys.executable, __file__, str(folder), "--one", method, str(seed), "--base", arguments.base]
-    command += ["--article-epochs", str(arguments.article_epochs)]
+    command += ["--article-epochs", str(arguments.article_epochs), "--time-budget", str(arguments.time_budget)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(
@@ -164,7 +165,7 @@ def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespa
         out,
         base=arguments.base,
         config=TrainConfig(seed=seed),
-        automatic=Automatic(),
+        automatic=Automatic(arguments.time_budget),
         say=lambda line: print(line, file=sys.stderr),
     )
     return report.tuned.chosen.name if report.folder else "no model shipped: the base serves on"

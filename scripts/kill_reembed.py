@@ -1,17 +1,20 @@
-"""Kill a re-embedding with SIGKILL at random moments, and see that the old vectors or the new are in force, whole.
+"""Kill a re-embedding, or its rollback, with SIGKILL: after each kill the old vectors or the new are in force, whole.
 
     python scripts/kill_reembed.py --store faiss --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store pgvector --uri postgresql://… --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store qdrant --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store milvus --tuned models/tuned --kills 100 --disk /mnt/small
 
-Works on chunks of its own, in a temporary folder or in a table `documents` that must not exist yet. After each kill
-every stored vector is compared with the model's, and every text must be there once; after the last, one run finishes,
-and a rollback must bring the first state back. A run that finishes before it is killed is rolled back, too.
+Works on chunks of its own, in a temporary folder or in a table `documents` that must not exist yet. The kills are
+shared out among the stages of a run, since a swap takes a hundredth of the time that embedding does, and fall at random
+moments of each. After each kill every stored vector is compared with the model's, and every text must be there once;
+new vectors are rolled back, and of old ones the next run finds what was begun. After the last, one run finishes, and a
+rollback must bring the first state back.
 With --disk, a small file system of its own (for PostgreSQL: the one its data are on), the disk is filled up at the end.
 """
 
 import argparse
+import importlib
 import json
 import os
 import random
@@ -21,10 +24,12 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
+from typing import Any, NoReturn
 
 import faiss
 import numpy as np
@@ -40,9 +45,14 @@ from docsgpt_embtune.deployment.stores import ChunkStore
 from docsgpt_embtune.errors import DeploymentError
 
 Opener = Callable[[], AbstractContextManager[list[ChunkStore]]]
+Announce = Callable[[str], object]  # takes one of STAGES, or DONE
 
-CHUNKS = 200
+CHUNKS = 100
 OLD, NEW, FAILED = 0, 10, 1  # how a process says which vectors it found
+STAGES = ("building", "swapping", "switching .env", "rolling back")
+DONE = "done"
+CLIENTS = {"pgvector": "psycopg", "qdrant": "qdrant_client", "milvus": "pymilvus"}
+MOST_RUNS = 20  # for each kill: a stage may be over before it is killed
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE documents (id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vector({}), metadata JSONB,
@@ -62,6 +72,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     vector_journal.BLOCK = 8  # many writes to be killed between
+    if arguments.store in CLIENTS:
+        importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
     models = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]
@@ -70,10 +82,13 @@ def main() -> None:
         environment.path.write_text(f"EMBEDDINGS_NAME={models[0].folder}\n", encoding="utf-8")
         with deployment(arguments.store, arguments.uri, Path(name), texts, models[0].embed(texts)) as opened:
             trial = Trial(opened, environment, *models, texts)
-            for outcome, count in sorted(trial.kill(arguments.kills, random.Random(arguments.seed)).items()):
-                print(f"{count:4} x {outcome}")
+            kills = trial.kill(arguments.kills, random.Random(arguments.seed))
+            print(f"{'killed while':>14}   old in force   new in force")
+            for stage in STAGES:
+                print(f"{stage:>14}   {kills[stage, OLD]:12}   {kills[stage, NEW]:12}")
             print(
-                f"{arguments.kills} runs: all {CHUNKS} chunks whole after each; the last finished, and was taken back"
+                f"{kills.total()} kills: all {CHUNKS} chunks whole after each; the run after them finished, and was "
+                "taken back"
             )
             if arguments.disk:
                 trial.fill_up(arguments.disk)
@@ -102,54 +117,76 @@ class Trial:
             model.fingerprint: dict(zip(texts, model.embed(texts), strict=True)) for model in (stock, tuned)
         }
 
-    def kill(self, kills: int, draw: random.Random) -> Counter[str]:
-        """Kill re-embeddings at random moments, look after each, and count what was found."""
-        started = time.perf_counter()
-        require(in_process(self.reembed) == OLD, "a re-embedding that nobody kills")
-        whole = time.perf_counter() - started
-        require(in_process(self.look) == NEW, "the new vectors after it")
-        outcomes: Counter[str] = Counter()
-        for _ in range(kills):
-            status = in_process(self.reembed, kill_after=draw.uniform(0, 1.1 * whole))
+    def kill(self, kills: int, draw: random.Random) -> Counter[tuple[str, int]]:
+        """Kill as often, at random moments of each stage in turns; count stages, and what was found in force."""
+        seconds = self.time_stages()
+        found: Counter[tuple[str, int]] = Counter()
+        for _ in range(MOST_RUNS * kills):
+            if found.total() == kills:
+                break
+            stage = min(STAGES, key=lambda stage: found[stage, OLD] + found[stage, NEW])
+            status, stages = in_process(self.there_and_back, kill=(stage, draw.uniform(0, seconds[stage])))
             require(status != FAILED, "the re-embedding")
-            found = in_process(self.look)
-            require(found in (OLD, NEW), "the store after a kill")
-            ended = "finished first" if status == OLD else "killed"
-            outcomes[f"{ended}, {'new' if found == NEW else 'old'} vectors in force"] += 1
-        require(in_process(self.reembed) == OLD, "the run after the last kill")
-        require(in_process(self.look) == NEW, "the new vectors after the last kill")
-        require(in_process(self.look) == OLD, "the old vectors after the last rollback")
-        return outcomes
+            if stages[-1] == DONE:
+                continue
+            in_force, _ = in_process(self.look)
+            require(in_force in (OLD, NEW), f"the store after a kill while {stages[-1]}")
+            found[stages[-1], in_force] += 1
+        require(found.total() == kills, f"a kill in each stage; they take {dict(seconds)} seconds")
+        require(in_process(self.there)[0] == OLD, "the run after the last kill")
+        require(in_process(self.look)[0] == NEW, "the new vectors after the last kill")
+        require(in_process(self.look)[0] == OLD, "the old vectors after the last rollback")
+        return found
+
+    def time_stages(self) -> Mapping[str, float]:
+        """Run there and back without a kill; return how long each stage takes, in seconds."""
+        announced: list[tuple[str, float]] = []
+        status, stages = in_process(
+            self.there_and_back, on_stage=lambda stage: announced.append((stage, time.monotonic()))
+        )
+        require(status == OLD and stages == (*STAGES, DONE), "a run that nobody kills")
+        return {stage: end - began for (stage, began), (_, end) in pairwise(announced)}
 
     def fill_up(self, disk: Path) -> None:
         """Re-embed on a disk that gets full, then with room again."""
         ballast = disk / "ballast"
-        ballast.touch()
         room = 4 * self.tuned.dimension * CHUNKS // 2  # for half of the vectors
-        with ballast.open("ab") as file:
-            os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
-        require(in_process(self.reembed_on_full_disk) == OLD, "a clear error on a full disk")
-        ballast.unlink()
-        require(in_process(self.look) == OLD, "the old vectors after a full disk")
-        require(in_process(self.reembed) == OLD, "the run with room again")
-        require(in_process(self.look) == NEW, "the new vectors with room again")
+        try:
+            with ballast.open("wb") as file:
+                os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
+            require(in_process(self.there_on_full_disk)[0] == OLD, "a clear error on a full disk")
+        finally:
+            ballast.unlink()
+        require(in_process(self.look)[0] == OLD, "the old vectors after a full disk")
+        require(in_process(self.there)[0] == OLD, "the run with room again")
+        require(in_process(self.look)[0] == NEW, "the new vectors with room again")
 
-    def reembed(self) -> int:
+    def there(self, announce: Announce) -> int:
         """Re-embed the store."""
+        environment = AnnouncedEnvironment(self.environment.path, announce)
         with self.opened() as stores:
-            reembed.reembed(stores, self.tuned, self.environment)
+            reembed.reembed([AnnouncedStore(store, announce) for store in stores], self.tuned, environment)
         return OLD
 
-    def reembed_on_full_disk(self) -> int:
+    def there_and_back(self, announce: Announce) -> int:
+        """Re-embed the store, and roll that back."""
+        self.there(announce)
+        with self.opened() as stores:
+            announce("rolling back")
+            reembed.roll_back(stores, self.environment)
+            announce(DONE)
+        return OLD
+
+    def there_on_full_disk(self, announce: Announce) -> int:
         """Re-embed, and see that it ends with a line that a user can read."""
         try:
-            self.reembed()
+            self.there(announce)
         except DeploymentError as error:
             require("old vectors are in force" in str(error), f"a message that says what is in force: {error}")
             return OLD
         return FAILED
 
-    def look(self) -> int:
+    def look(self, _: Announce) -> int:
         """Check every chunk; roll new vectors back, and check again."""
         with self.opened() as stores:
             if not stores[0].is_on(self.tuned):
@@ -170,23 +207,85 @@ class Trial:
         require(agreement.min() >= SAME_VECTOR, f"a vector in {store.label} (cosine {agreement.min():.4f})")
 
 
-def in_process(work: Callable[[], int], kill_after: float | None = None) -> int:
-    """Run something in a forked process, and kill it after some seconds; return its exit status, -9 if killed."""
+class AnnouncedStore:
+    """A store that says when it is built and swapped."""
+
+    def __init__(self, store: ChunkStore, announce: Announce) -> None:
+        self._store = store
+        self._announce = announce
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def build(self, model: ServingModel) -> None:
+        """Build it."""
+        self._announce("building")
+        self._store.build(model)
+
+    def swap(self, model: ServingModel) -> None:
+        """Swap it."""
+        self._announce("swapping")
+        self._store.swap(model)
+
+
+class AnnouncedEnvironment(EnvironmentFile):
+    """A `.env` that says when it is switched."""
+
+    def __init__(self, path: Path, announce: Announce) -> None:
+        super().__init__(path)
+        self._announce = announce
+
+    @contextmanager
+    def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Switch it."""
+        with super().switched(settings):
+            yield
+            self._announce("switching .env")
+
+
+def in_process(
+    work: Callable[[Announce], int],
+    *,
+    kill: tuple[str, float] | None = None,
+    on_stage: Announce = lambda stage: None,
+) -> tuple[int, tuple[str, ...]]:
+    """Run something in a forked process.
+
+    Args:
+        work: Is given what it announces its stages with.
+        kill: A stage, and how many seconds after its announcement the process is killed.
+        on_stage: Called with each stage when it is announced.
+
+    Returns:
+        Its exit status, -9 if it was killed, and the stages that it came to.
+    """
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        status = FAILED
-        try:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-            status = work()
-        except BaseException as error:
-            print(f"{type(error).__name__}: {error}", flush=True)
-        finally:
-            os._exit(status)
-    if kill_after is not None:
-        time.sleep(kill_after)
-        os.kill(child, signal.SIGKILL)
+        os.close(reading)
+        _work_and_exit(work, lambda stage: os.write(writing, f"{stage}\n".encode()))
+    os.close(writing)
+    stages: list[str] = []
+    with open(reading, encoding="utf-8") as announced:
+        for line in announced:
+            stages.append(line.strip())
+            on_stage(stages[-1])
+            if kill is not None and stages[-1] == kill[0]:
+                time.sleep(kill[1])
+                os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+    return os.waitstatus_to_exitcode(status), tuple(stages)
+
+
+def _work_and_exit(work: Callable[[Announce], int], announce: Announce) -> NoReturn:
+    status = FAILED
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        status = work(announce)
+    except BaseException as error:
+        print(f"{type(error).__name__}: {error}", flush=True)
+    finally:
+        os._exit(status)
 
 
 def require(holds: object, what: str) -> None:
@@ -213,7 +312,7 @@ def deployment(store: str, uri: str | None, folder: Path, texts: list[str], vect
         write_index_folder(folder / "source", texts, vectors)
         yield lambda: nullcontext([FaissStore(folder / "source")])
     else:
-        filled = in_process(lambda: fill_collection(store, folder, texts, vectors))
+        filled, _ = in_process(lambda _: fill_collection(store, folder, texts, vectors))
         require(filled == OLD, f"a {store} to begin with")
         yield lambda: open_collection(store, folder)
 

@@ -3,7 +3,7 @@
     python scripts/try_in_docsgpt.py CHECKOUT --python CHECKOUT/.venv/bin/python
 
 CHECKOUT is DocsGPT's source at 0.19 or later, and --python an interpreter that has its requirements and
-docsgpt-embtune. Without --tuned a model is tuned on the bundled sample, in some minutes; its test questions, which
+docsgpt-embtune. Without --tuned a model is tuned on the bundled sample, within --time-budget; its test questions, which
 the training never sees, are then searched for. Nothing of the checkout is changed but `indexes/embtune-try`, which is
 removed at the end. Every search goes through DocsGPT's own FaissStore, in a process of its own.
 """
@@ -26,10 +26,6 @@ from docsgpt_embtune.training.base_models import resolve_base
 
 SOURCE = "embtune-try"
 SEARCHED = 20  # chunks asked for; an answer that is not among them counts as one rank further
-TRAINING = (
-    *("--base", "bundled", "--loss", "multiple-negatives-ranking", "--negatives", 3),
-    *("--batch-size", 32, "--learning-rate", 5e-5, "--epochs", 1),
-)
 
 # Run by DocsGPT's interpreter, in its checkout: nothing but its own code.
 BUILD = """
@@ -57,6 +53,7 @@ def main() -> None:
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="interpreter that runs DocsGPT")
     parser.add_argument("--stock", default="bundled", help="the model that the index is first built with")
     parser.add_argument("--tuned", type=Path, help="a tuned folder; tuned here on the sample if not given")
+    parser.add_argument("--time-budget", type=float, default=10, help="minutes for the tuning")
     parser.add_argument("--data", type=Path, help="questions to search for; the sample's test questions if not given")
     parser.add_argument("--corpus", type=Path, help="the chunks, where they are in a file of their own")
     parser.add_argument("--relevant-docs", choices=["good-bad", "all-good"])
@@ -66,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         write_sample(work)
-        tuned = arguments.tuned or tune(work)
+        tuned = arguments.tuned or tune(work, arguments.time_budget)
         dataset = load_dataset(
             arguments.data or work / "test.json",
             corpus=arguments.corpus if arguments.data else work / "corpus.json",
@@ -80,12 +77,12 @@ def main() -> None:
             shutil.rmtree(index, ignore_errors=True)
 
 
-def tune(work: Path) -> Path:
-    """Tune on the sample; its validation questions choose the epoch."""
+def tune(work: Path, time_budget: float) -> Path:
+    """Tune on the sample, as `make train` does; its validation questions decide whether there is a model at all."""
     started = time.perf_counter()
     tuned = work / "tuned"
     files = ("--train", work / "train.json", "--val", work / "validation.json", "--corpus", work / "corpus.json")
-    embtune("train", *files, *TRAINING, "--out", tuned)
+    embtune("train", *files, "--base", "bundled", "--time-budget", time_budget, "--out", tuned)
     print(f"({time.perf_counter() - started:.0f} s)\n")
     return tuned
 
@@ -98,7 +95,7 @@ def there_and_back(host: "Host", index: Path, work: Path, dataset: RetrievalData
     host.environment.write_text(f"EMBEDDINGS_NAME={resolve_base(stock).folder}\n", encoding="utf-8")
     stored = ("--indexes", index, "--env", host.environment)
 
-    print(f"DocsGPT builds an index of {len(dataset.corpus)} chunks with its stock model")
+    print(f"DocsGPT builds an index of {len(dataset.corpus)} chunks with its stock model\n", flush=True)
     host.run(BUILD, SOURCE, chunks)
     before = hashes(index), hashes(host.checkout / "application"), host.environment.read_bytes()
     stock_answer = json.loads(host.run(SEARCH, SOURCE, queries, SEARCHED))
@@ -139,24 +136,24 @@ class Host:
         """Run code in it with the settings of its `.env`, and return what it printed."""
         lines = self.environment.read_text(encoding="utf-8").split()
         settings = dict(line.split("=", 1) for line in lines)
-        return run(
-            [self.python, "-c", code, *words],
+        finished = subprocess.run(
+            [self.python, "-c", code, *map(str, words)],
             cwd=self.checkout,
             env={**os.environ, "VECTOR_STORE": "faiss", **settings},
+            capture_output=True,
+            text=True,
+            check=False,
         )
+        require(finished.returncode == 0, f"DocsGPT itself:\n{finished.stdout[-1000:]}{finished.stderr[-2000:]}")
+        return finished.stdout
 
 
 def embtune(*words: object) -> None:
-    """Run a command of ours and show it."""
-    print(f"$ embtune {' '.join(map(str, words))}")
-    print(run([sys.executable, "-m", "docsgpt_embtune", *words]))
-
-
-def run(command: list[object], **options: object) -> str:
-    """Run a command and return what it printed; stop if it fails."""
-    finished = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False, **options)  # type: ignore[call-overload]
-    require(finished.returncode == 0, f"{command[:3]} failed:\n{finished.stdout[-1000:]}{finished.stderr[-2000:]}")
-    return str(finished.stdout)
+    """Run a command of ours and show it, and its progress; stop if it fails."""
+    print(f"$ embtune {' '.join(map(str, words))}", flush=True)
+    finished = subprocess.run([sys.executable, "-m", "docsgpt_embtune", *map(str, words)], check=False)
+    require(finished.returncode == 0, f"it ended with exit code {finished.returncode}")
+    print()
 
 
 def require(holds: bool, message: str) -> None:

@@ -1,14 +1,15 @@
 """`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
 
+import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, minutes_and_seconds
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -98,19 +99,18 @@ def reembed(
     from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
-    stores = _stores(environment, indexes, **databases)
     if rollback:
-        rolled_back = steps.roll_back(stores, environment)
-        for store in stores:
-            untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
-            click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
-        click.echo("restart DocsGPT's web process and its Celery worker")
+        _roll_back(_stores(environment, indexes, **databases), environment)
         return
     if model is None:
         raise click.UsageError("--model is needed, unless it is a --rollback")
+    _require_searched_store(environment, faiss=indexes, **databases)
+    stores = _stores(environment, indexes, **databases)
+    hide_loading_bars()
     serving = load_serving_model(model)
     if dry_run:
         _print_plans(steps.plan(stores, serving))
+        _print_changes(environment, steps.settings_for(stores, serving))
         return
     if indexes is not None:
         steps.require_disk(stores, serving, indexes)
@@ -119,7 +119,36 @@ def reembed(
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
+    _print_what_is_in_force(environment)
+
+
+def _roll_back(stores: list[Any], environment: Any) -> None:
+    from docsgpt_embtune.deployment.reembed import roll_back
+
+    rolled_back = roll_back(stores, environment)
+    for store in stores:
+        untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
+        click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
+    _print_what_is_in_force(environment)
+
+
+def _print_what_is_in_force(environment: Any) -> None:
+    if environment is not None:
+        click.echo(f"{environment.path}: EMBEDDINGS_NAME={_setting(environment, 'EMBEDDINGS_NAME')}")
     click.echo("restart DocsGPT's web process and its Celery worker")
+
+
+def _print_changes(environment: Any, settings: Mapping[str, str]) -> None:
+    if environment is not None:
+        for name, value in settings.items():
+            click.echo(f"{environment.path}: {name}={value} instead of {_setting(environment, name)}")
+
+
+def _require_searched_store(environment: Any, **given: Any) -> None:
+    from docsgpt_embtune.deployment.coverage import require_searched_store
+
+    if environment is not None:
+        require_searched_store(environment, [name for name, where in given.items() if where is not None])
 
 
 def _stores(
@@ -163,6 +192,14 @@ def _secret(environment: Any, name: str) -> str | None:
     return os.environ.get(name) or environment.get(name)
 
 
+def _setting(environment: Any, name: str) -> str:
+    return environment.get(name) or "(not set)"
+
+
+def _megabytes(count: int) -> str:
+    return f"{math.ceil(count / 1e6):,} MB"
+
+
 def _print_plans(plans: list[Any]) -> None:
     for plan in plans:
         if plan.done:
@@ -175,31 +212,53 @@ def _print_plans(plans: list[Any]) -> None:
         )
         click.echo(
             f"{plan.label}: {plan.chunks:,} chunks, {plan.remaining:,} different texts to embed, width {width}, "
-            f"about {minutes_and_seconds(plan.seconds)}, {plan.disk_bytes / 1e6:,.0f} MB of disk"
+            f"about {minutes_and_seconds(plan.seconds)}, {_megabytes(plan.disk_bytes)} of disk"
         )
+    if len(plans) > 1:
+        seconds, disk_bytes = sum(plan.seconds for plan in plans), sum(plan.disk_bytes for plan in plans)
+        click.echo(f"in all about {minutes_and_seconds(seconds)}, {_megabytes(disk_bytes)} of disk")
 
 
 @click.command(cls=EmbtuneCommand)
 @click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be.")
 @store_options
+@click.option("--docsgpt", type=click.Path(path_type=Path), help="DocsGPT's folder: read through its own store.")
+@click.option("--source", "source_ids", multiple=True, help="Id of a source, with --docsgpt. Repeatable.")
 @click.option("--sample", type=click.IntRange(min=1), default=64, show_default=True, help="Chunks compared per source.")
-def doctor(model: str, env_file: Path | None, sample: int, indexes: Path | None, **databases: Any) -> None:
+def doctor(
+    model: str,
+    env_file: Path | None,
+    docsgpt: Path | None,
+    source_ids: tuple[str, ...],
+    sample: int,
+    indexes: Path | None,
+    **databases: Any,
+) -> None:
     """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is.
 
-    With --env, DocsGPT's .env is examined, too.
+    With --env, DocsGPT's .env is examined, too. With --docsgpt, any store is examined from inside DocsGPT.
     """
-    from docsgpt_embtune.deployment.doctor import examine, examine_settings
+    from docsgpt_embtune.deployment.doctor import examine, examine_in_host, examine_settings
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+    from docsgpt_embtune.deployment.host_source import open_host_sources
     from docsgpt_embtune.deployment.serving import load_serving_model
 
+    if bool(docsgpt) != bool(source_ids):
+        raise click.UsageError("--docsgpt and --source belong together")
     environment = EnvironmentFile(env_file) if env_file else None
-    stores = _stores(environment, indexes, **databases)
+    hide_loading_bars()
     serving = load_serving_model(model)
-    findings = [finding for store in stores for finding in examine(store, serving, sample)]
+    if docsgpt is not None:
+        sources = open_host_sources(docsgpt, source_ids)
+        examined = [examine_in_host(source, serving, sample) for source in sources]
+    else:
+        _require_searched_store(environment, faiss=indexes, **databases)
+        examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
+    findings = [finding for found in examined for finding in found]
     if environment is not None:
         findings += examine_settings(environment, serving)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
-    click.echo(f"{len(stores)} sources examined, {len(findings) or 'nothing'} wrong")
+    click.echo(f"{len(examined)} sources examined, {len(findings) or 'nothing'} wrong")
     if findings:
         sys.exit(EXIT_NO)

@@ -156,14 +156,18 @@ class CollectionStore:
                 self._collections.create(target, like=self._name, width=model.dimension)
             self._bring_up_to_date(target, model)
 
-    def swap(self, model: ServingModel) -> Mapping[str, str]:
-        """Verify the second collection; the one step is that `.env` names it."""
+    def settings(self, model: ServingModel) -> Mapping[str, str]:
+        """Return the line that names the second collection: the one step."""
+        return {self._collections.setting: self._target(model)}
+
+    def swap(self, model: ServingModel) -> None:
+        """Verify the second collection, which `.env` is to name."""
         target = self._target(model)
         with self._as_deployment_error():
             for _ in range(LATECOMER_ROUNDS):
                 if not self._bring_up_to_date(target, model):
                     self._verify(target, model)
-                    return {self._collections.setting: target}
+                    return
         raise DeploymentError(
             f"{self.label}: chunks keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
         )

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.host_source import HostSource
 from docsgpt_embtune.deployment.serving import ServingModel, cosines
-from docsgpt_embtune.deployment.stores import ChunkStore
+from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 
 SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
@@ -54,23 +55,48 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
         )
         findings = [Finding(store.label, "width", message)]
     else:
-        findings = _compare(store.label, stored.vectors, stored.doc_ids, model.embed(stored.texts), model)
+        own = cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector  # a NaN is not
+        findings = _foreign(store.label, stored.doc_ids, own, f"run: embtune reembed --model {model.folder}")
     return findings + _truncation(store.label, stored.texts, model)
 
 
-def _compare(
-    label: str, stored: np.ndarray, doc_ids: Sequence[str], expected: np.ndarray, model: ServingModel
-) -> list[Finding]:
-    foreign = ~(cosines(stored, expected) >= model.same_vector)  # a NaN is foreign, too
-    if not foreign.any():
+def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+    """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
+
+    Args:
+        source: The source.
+        model: What DocsGPT embeds questions with.
+        sample: Chunks to search for.
+
+    Returns:
+        What is wrong, nothing if it is healthy.
+    """
+    try:
+        chunks = source.chunks()
+        picked = [chunks[position] for position in spread(len(chunks), sample)]
+        texts = [text for _, text in picked]
+        vectors = model.embed(texts).tolist()
+        own = np.array([source.holds(*pair, model.same_vector) for pair in zip(texts, vectors, strict=True)])
+    except DeploymentError as error:
+        return [Finding(source.label, "unreadable", str(error))]
+    if not picked:
+        return [Finding(source.label, "empty", "no chunk is in it, or its database cannot be read: see DocsGPT's log")]
+    remedy = "re-embed it (embtune reembed), or delete and upload it again where its store cannot be re-embedded"
+    return _foreign(source.label, [doc_id for doc_id, _ in picked], own, remedy) + _truncation(
+        source.label, texts, model
+    )
+
+
+def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -> list[Finding]:
+    """Judge by whether each sampled vector is the model's own: (N,) booleans, N at least 1."""
+    if own.all():
         return []
-    remedy = f"run: embtune reembed --model {model.folder}"
-    if foreign.all():
-        message = f"none of {len(stored)} sampled vectors was made by this model: searches rank wrongly; {remedy}"
+    if not own.any():
+        message = f"none of {len(own)} sampled vectors was made by this model: searches rank wrongly; {remedy}"
         return [Finding(label, "vectors", message)]
-    first = doc_ids[int(foreign.argmax())]
+    first = doc_ids[int(own.argmin())]
     message = (
-        f"{foreign.sum()} of {len(stored)} sampled vectors were made by another model (first: chunk {first!r}): "
+        f"{(~own).sum()} of {len(own)} sampled vectors were made by another model (first: chunk {first!r}): "
         f"some chunks are found wrongly; {remedy}"
     )
     return [Finding(label, "mixed", message)]
@@ -108,6 +134,9 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[
         )
         return [Finding(where, "settings", message)]
     if Path(name).resolve() != model.folder.resolve():
-        message = f"EMBEDDINGS_NAME={name} is not the model examined here; set EMBEDDINGS_NAME={model.folder}"
+        message = (
+            f"EMBEDDINGS_NAME={name} is not the model examined here; once the vectors are {model.folder}'s, set that "
+            "(embtune reembed --env does both)"
+        )
         return [Finding(where, "settings", message)]
     return []

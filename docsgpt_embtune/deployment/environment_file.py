@@ -2,12 +2,13 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
 
 
 class EnvironmentFile:
@@ -36,26 +37,36 @@ class EnvironmentFile:
         lines = kept["replaced"][name]
         return _value(lines[-1]) if lines else default
 
-    def switch(self, settings: Mapping[str, str]) -> None:
-        """Write settings in one step, and keep the lines that they replace.
+    @contextmanager
+    def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
+        """Put settings in force by a rename when the block ends well, and keep the lines that they replace.
+
+        What needs room on the disk is written before the block: a disk that is full, or a folder that cannot be
+        written into, shows while everything is still as it was.
 
         Raises:
-            DeploymentError: If the file cannot be read or written.
+            DeploymentError: If the file cannot be read.
+            OSError: If it cannot be written.
         """
         lines = self._lines()
         replaced = {name: [line for line in lines if _sets(line, name)] for name in settings}
         written = {name: f"{name}={value}\n" for name, value in settings.items()}
         if all(replaced[name] == [written[name]] for name in settings):
+            yield
             return
         kept_before = self._kept()
         for name in settings:  # an earlier switch wrote this line: what that one replaced is what to go back to
             if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
                 replaced[name] = kept_before["replaced"][name]
         kept = {"replaced": replaced, "written": written, "open_end": bool(lines) and not lines[-1].endswith("\n")}
-        self._write(self._kept_path, json.dumps(kept, indent=1) + "\n")
         for name in settings:
             lines = _replace(lines, name, [written[name]])
-        self._write(self.path, "".join(lines))
+        mode = self._mode()
+        # The inner one is renamed first: what was replaced is on record before it is gone.
+        with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
+            new.write_bytes("".join(lines).encode())
+            record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+            yield
 
     def take_back(self) -> bool:
         """Put back the lines that the last switch replaced.
@@ -81,7 +92,10 @@ class EnvironmentFile:
                 )
             lines = _replace(lines, name, kept["replaced"][name])
         text = "".join(lines)
-        self._write(self.path, text.removesuffix("\n") if kept["open_end"] else text)
+        try:
+            write_text_atomically(self.path, text.removesuffix("\n") if kept["open_end"] else text, mode=self._mode())
+        except OSError as error:
+            raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._kept_path.unlink()
         return True
 
@@ -98,13 +112,8 @@ class EnvironmentFile:
         except (OSError, UnicodeDecodeError) as error:
             raise DeploymentError(f"{self.path}: cannot be read ({error})") from error
 
-    def _write(self, path: Path, text: str) -> None:
-        mode = self.path.stat().st_mode & 0o777 if self.path.exists() else 0o600
-        try:
-            write_text_atomically(path, text)
-            path.chmod(mode)  # it may hold keys
-        except OSError as error:
-            raise DeploymentError(f"{path}: cannot be written ({error.strerror})") from error
+    def _mode(self) -> int:
+        return self.path.stat().st_mode & 0o777 if self.path.exists() else PRIVATE  # it may hold keys
 
 
 def _sets(line: str, name: str) -> bool:

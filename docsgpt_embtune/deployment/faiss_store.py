@@ -95,7 +95,11 @@ class FaissStore:
         # The run before stays on record: it may be in force, and then it can still be taken back.
         write_text_atomically(self._runs_path, json.dumps([*self._runs()[-1:], run], indent=1) + "\n")
 
-    def swap(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: ServingModel) -> Mapping[str, str]:
+        """Return none: the swap itself puts the new vectors in force."""
+        return {}
+
+    def swap(self, model: ServingModel) -> None:
         """Verify the new index, keep the old one, and put the new one in its place by one rename."""
         if self._runs()[-1]["sources"] != self._sources():
             raise DeploymentError(
@@ -110,7 +114,6 @@ class FaissStore:
         os.replace(self._built, self.folder / INDEX)
         _sync(self.folder)
         VectorJournal(self._work, model).remove()
-        return {}
 
     def can_roll_back(self) -> bool:
         """Tell whether the replaced index.faiss is there, and the one in force is still as it was built."""

@@ -141,13 +141,17 @@ class PgvectorStore:
             self._fill(model)
             self._copy_indexes()
 
-    def swap(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: ServingModel) -> Mapping[str, str]:
+        """Return none: the swap itself puts the new vectors in force."""
+        return {}
+
+    def swap(self, model: ServingModel) -> None:
         """Verify the second column, then rename both in one transaction that no row can slip past."""
         with _as_deployment_error(self.label), self._alone():
             self._verify(model)
             for _ in range(LATECOMER_ROUNDS):
                 if self._rename_if_complete():
-                    return {}
+                    return
                 self._fill(model)
         raise DeploymentError(
             f"{self.label}: rows keep coming in while it is swapped; stop DocsGPT's worker and run the command again"

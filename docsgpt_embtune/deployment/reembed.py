@@ -5,7 +5,7 @@ import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +89,8 @@ def reembed(
 ) -> list[ChunkStore]:
     """Embed every chunk anew, keeping ids, texts and metadata, and put the new vectors in force.
 
-    Every store is built before the first is swapped: a failure while building changes nothing, and what was
-    embedded is kept for the next run.
+    Every store is built, and the new `.env` written beside the old, before the first is swapped: a failure until
+    then changes nothing, and what was embedded is kept for the next run.
 
     Args:
         stores: The stores of one deployment.
@@ -107,13 +107,22 @@ def reembed(
     for store in pending:
         with _disk_may_be_full(store.label):
             store.build(model)
-    settings = {"EMBEDDINGS_NAME": str(model.folder)}
-    for store in pending:
-        with _disk_may_be_full(store.label):
-            settings |= store.swap(model)
-    if environment is not None:
-        environment.switch(settings)
+    with ExitStack() as switched:
+        if environment is not None:
+            with _disk_may_be_full(str(environment.path)):
+                switched.enter_context(environment.switched(settings_for(pending, model)))
+        for store in pending:
+            with _disk_may_be_full(store.label):
+                store.swap(model)
     return pending
+
+
+def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str, str]:
+    """Return what the host's `.env` has to say once these stores are on this model."""
+    settings = {"EMBEDDINGS_NAME": str(model.folder)}
+    for store in stores:
+        settings |= store.settings(model)
+    return settings
 
 
 def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:

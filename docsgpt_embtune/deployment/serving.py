@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ import numpy.typing as npt
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
+from docsgpt_embtune.serving.reading import Encode, document_encoder
 from docsgpt_embtune.token_table import tokenizer_of
 from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.training.config import Precision
 
 Vectors = npt.NDArray[np.float32]
 
@@ -47,8 +50,7 @@ class ServingModel:
     @property
     def same_vector(self) -> float:
         """Cosine from which on a stored vector is this model's, whichever of its engines made it."""
-        in_int8 = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.engine == "onnx-int8"
-        return SAME_VECTOR_IN_INT8 if in_int8 else SAME_VECTOR
+        return SAME_VECTOR_IN_INT8 if self._engine == "onnx-int8" else SAME_VECTOR
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed chunks as DocsGPT would: (N, D) float32, in order."""
@@ -58,21 +60,41 @@ class ServingModel:
     def embed_many(self, texts: Sequence[str]) -> Vectors:
         """Embed many chunks of like length fast: (N, D) float32, in order.
 
-        A tuned model computes in bf16 where the processor multiplies in it. Some vectors of each call are compared
-        with exact ones, and where one differs by more than rounding does, all are computed again in fp32.
+        What serves in int8 embeds in int8, so that the stored vectors are those that will be served. Any other
+        tuned model computes in bf16 where the processor multiplies in it: on one core half as fast again as the
+        fp32 graph. Some vectors of each call are compared with exact ones, and where one differs by more than
+        rounding does, all are computed again in fp32.
         """
-        from docsgpt_embtune.training.encoding import Encoder, resolve_precision
-
         texts = list(texts)
-        model = self.embeddings.model
-        is_tuned = isinstance(self.embeddings, TunedEmbeddings)  # ends in Normalize, which Encoder relies on
-        if texts and is_tuned and resolve_precision("auto", model.device) == "bf16":
-            vectors = Encoder(model, "bf16", self._batch_size(texts))(texts)
+        if not texts or self._engine == "onnx-int8":
+            return self.embed(texts)
+        if self._multiplies_in_bf16():
+            vectors = self._embed_with_torch(texts, "bf16")
             rows = range(0, len(texts), max(1, len(texts) // _CHECKED))
             if cosines(vectors[rows], self.embed([texts[row] for row in rows])).min() >= _ROUNDED:
                 return vectors
-        exact = model.encode(texts, batch_size=self._batch_size(texts), show_progress_bar=False)
-        return np.array(exact, dtype=np.float32).reshape(len(texts), self.dimension)
+        return self.embed(texts) if self._engine == "onnx" else self._embed_with_torch(texts, "fp32")
+
+    @property
+    def _engine(self) -> str:
+        return self.embeddings.engine if isinstance(self.embeddings, TunedEmbeddings) else "torch"
+
+    def _multiplies_in_bf16(self) -> bool:
+        """Tell whether bf16 pays; never for a stock model, which need not end in the Normalize that Encoder needs."""
+        from docsgpt_embtune.training.encoding import resolve_precision
+
+        is_tuned = isinstance(self.embeddings, TunedEmbeddings)
+        return is_tuned and resolve_precision("auto", self.embeddings.model.device) == "bf16"
+
+    def _embed_with_torch(self, texts: Sequence[str], precision: Precision) -> Vectors:
+        from docsgpt_embtune.training.encoding import Encoder
+
+        model, batch_size = self.embeddings.model, self._batch_size(texts)
+        as_it_is = partial(model.encode, batch_size=batch_size, show_progress_bar=False)
+        encode: Encode = Encoder(model, "bf16", batch_size) if precision == "bf16" else as_it_is
+        if isinstance(self.embeddings, TunedEmbeddings):
+            encode = document_encoder(self.folder, self.embeddings.reading, encode)
+        return encode(texts)
 
     def _batch_size(self, texts: Sequence[str]) -> int:
         import torch

@@ -59,8 +59,11 @@ class ChunkStore(Protocol):
     def build(self, model: ServingModel) -> None:
         """Embed every chunk beside what is in force, or go on where an earlier run stopped."""
 
-    def swap(self, model: ServingModel) -> Mapping[str, str]:
-        """Verify what was built and put it in force in one step; return `.env` settings that must change with it."""
+    def settings(self, model: ServingModel) -> Mapping[str, str]:
+        """Return the lines of `.env` that put what was built in force, beside the model's; none if `swap` does."""
+
+    def swap(self, model: ServingModel) -> None:
+        """Verify what was built and put it in force in one step, unless `settings` do."""
 
     def can_roll_back(self) -> bool:
         """Tell whether there is a swap to take back; raise DeploymentError if chunks would be lost by it."""

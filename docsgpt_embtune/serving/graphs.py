@@ -1,5 +1,6 @@
 """Which graphs a tuned folder holds, and which engine serves: read from its manifest, without any framework."""
 
+import hashlib
 import logging
 import os
 import platform
@@ -28,8 +29,8 @@ class Graph:
 
     Attributes:
         engine: "onnx" (fp32) or "onnx-int8".
-        path: Where it is.
-        sha256: What it was when it was written.
+        path: Where it is; its weights are beside it, in a file that onnxruntime maps into memory.
+        sha256: Of both files, when they were written.
     """
 
     engine: EngineName
@@ -45,7 +46,7 @@ class Graph:
         """Raise ModelFolderError if it is missing, or is not what was written."""
         remedy = f"copy the folder again, or run: embtune export {self.path.parent.parent}"
         try:
-            found = sha256_of(self.path)
+            found = graph_sha256(self.path)
         except OSError as error:
             raise ModelFolderError(f"{self.path}: cannot be read ({error.strerror}); {remedy}") from error
         if found != self.sha256:
@@ -53,6 +54,18 @@ class Graph:
                 f"{self.path}: not the graph that was exported (sha256 {found[:12]}…, written as "
                 f"{self.sha256[:12]}…): half-copied or changed; {remedy}"
             )
+
+
+def graph_files(path: Path) -> list[Path]:
+    """List the files of a graph: itself, and its weights, unless it is so small that it holds them."""
+    weights = path.with_name(f"{path.name}.data")
+    return [path, weights] if weights.exists() else [path]
+
+
+def graph_sha256(path: Path) -> str:
+    """Hash a graph with its weights: hex sha256."""
+    sums = [sha256_of(file) for file in graph_files(path)]
+    return hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def graphs_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:

@@ -10,6 +10,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,9 @@ _TEXTS_AT_ONCE = 2048  # cut into tokens and sorted by length together; bounds w
 class OnnxEngine:
     """A graph and its tokenizer, for any number of threads, and for the children of a fork.
 
+    A question is computed by all cores together. Many chunks are computed side by side, one run on each core: cores
+    that need not wait for each other after every step get more done, and the more of them the more.
+
     Args:
         folder: A tuned folder.
         graph: One of its graphs.
@@ -54,9 +59,11 @@ class OnnxEngine:
         self._tokens_per_run = 1 if graph.is_quantised else TOKENS_PER_RUN
         self._graph = graph
         self._opening = threading.Lock()
-        self._session: InferenceSession | None = _open_session(graph)
-        self._inputs = [value.name for value in self._session.get_inputs()]
-        self.dimension = int(self._session.get_outputs()[0].shape[-1])
+        self._cores = _cores()
+        session = _open_session(graph, self._cores)
+        self._sessions = {self._cores: session}  # by the cores that compute a run
+        self._inputs = [value.name for value in session.get_inputs()]
+        self.dimension = int(session.get_outputs()[0].shape[-1])
         _engines.add(self)
 
     def encode(self, texts: Sequence[str]) -> Vectors:
@@ -65,11 +72,21 @@ class OnnxEngine:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = [self._prepare(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
             encodings = self._tokenizer.encode_batch(some)
-            for rows in runs_of_like_length([len(encoding) for encoding in encodings], self._tokens_per_run):
-                vectors[[start + row for row in rows]] = self._run([encodings[row] for row in rows])
+            runs = list(runs_of_like_length([len(encoding) for encoding in encodings], self._tokens_per_run))
+            found = self._run_all([[encodings[row] for row in rows] for rows in runs])
+            for rows, result in zip(runs, found, strict=True):
+                vectors[[start + row for row in rows]] = result
         return vectors
 
-    def _run(self, encodings: "Sequence[Encoding]") -> Vectors:
+    def _run_all(self, runs: "Sequence[Sequence[Encoding]]") -> list[Vectors]:
+        if self._cores == 1 or len(runs) < self._cores:
+            session = self._open(self._cores)
+            return [self._run(session, encodings) for encodings in runs]
+        session = self._open(1)
+        with ThreadPoolExecutor(self._cores) as pool:
+            return list(pool.map(partial(self._run, session), runs))
+
+    def _run(self, session: "InferenceSession", encodings: "Sequence[Encoding]") -> Vectors:
         longest = max(len(encoding) for encoding in encodings)
         feed = {name: np.zeros((len(encodings), longest), dtype=np.int64) for name in self._inputs}
         for row, encoding in enumerate(encodings):
@@ -81,25 +98,26 @@ class OnnxEngine:
             }
             for name in self._inputs:
                 feed[name][row, : len(encoding)] = tokens[name]
-        vectors: Vectors = self._open().run(None, feed)[0]
+        vectors: Vectors = session.run(None, feed)[0]
         return vectors
 
-    def _open(self) -> "InferenceSession":
-        session = self._session
-        if session is None:  # in a forked child
+    def _open(self, cores: int) -> "InferenceSession":
+        session = self._sessions.get(cores)
+        if session is None:  # the first of many chunks, or in a forked child
             with self._opening:
-                session = self._session = self._session or _open_session(self._graph)
+                session = self._sessions.get(cores) or _open_session(self._graph, cores)
+                self._sessions[cores] = session
         return session
 
-    def _forget_parents_session(self) -> None:
-        """Drop the session after a fork, without taking it down.
+    def _forget_parents_sessions(self) -> None:
+        """Drop the sessions after a fork, without taking them down.
 
-        Its threads are the parent's: a run would wait for them for ever, and so would its destructor.
+        Their threads are the parent's: a run would wait for them for ever, and so would a destructor.
         """
         self._opening = threading.Lock()
-        if self._session is not None:
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._session))
-            self._session = None
+        for session in self._sessions.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+        self._sessions = {}
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -140,12 +158,12 @@ def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER
         yield group
 
 
-def _open_session(graph: Graph) -> "InferenceSession":
+def _open_session(graph: Graph, cores: int) -> "InferenceSession":
     import onnxruntime
 
     graph.refuse_changed()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = cores
     options.log_severity_level = 3  # errors: it warns of what nobody can act on
     try:
         return onnxruntime.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"])
@@ -156,7 +174,7 @@ def _open_session(graph: Graph) -> "InferenceSession":
         ) from error
 
 
-def _threads() -> int:
+def _cores() -> int:
     """As many as this process may use; DocsGPT's image says how many in OMP_NUM_THREADS."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
@@ -168,7 +186,7 @@ _engines: "weakref.WeakSet[OnnxEngine]" = weakref.WeakSet()
 
 def _after_fork_in_child() -> None:
     for engine in list(_engines):
-        engine._forget_parents_session()
+        engine._forget_parents_sessions()
 
 
 if hasattr(os, "register_at_fork"):

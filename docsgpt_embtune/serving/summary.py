@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from docsgpt_embtune.serving.export import ExportReport
+from docsgpt_embtune.serving.graphs import graph_files
 from docsgpt_embtune.serving.quality import Decision
 
 
@@ -13,7 +14,8 @@ def summary(report: ExportReport) -> str:
 
 def _lines(report: ExportReport) -> Iterator[str]:
     for graph in report.graphs:
-        yield f"written     {graph.path} ({graph.path.stat().st_size / 1e6:.0f} MB)"
+        size = sum(file.stat().st_size for file in graph_files(graph.path))
+        yield f"written     {graph.path} ({size / 1e6:.0f} MB)"
     for decision in report.decisions:
         yield from decision_lines(decision)
     if not report.decisions:

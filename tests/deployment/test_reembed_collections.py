@@ -19,6 +19,7 @@ from docsgpt_embtune.deployment.milvus_collections import open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.errors import DeploymentError
+from scripts.kill_reembed import make_milvus, make_qdrant
 
 from ..conftest import build_tiny_folder
 from .conftest import CHUNKS, same_vectors
@@ -31,26 +32,20 @@ class Qdrant:
     """What DocsGPT's QdrantStore does with its client."""
 
     name = "qdrant"
+    library = "qdrant_client"
     open = staticmethod(open_qdrant)
+    make = staticmethod(make_qdrant)
 
     def __init__(self, folder):
         self.location = str(folder / "qdrant")
 
     @contextlib.contextmanager
     def client(self):
-        client = pytest.importorskip("qdrant_client", reason="qdrant-client is not installed").QdrantClient(
-            path=self.location
-        )
+        from qdrant_client import QdrantClient
+
+        client = QdrantClient(path=self.location)
         yield client
         client.close()
-
-    def create(self, model):
-        from qdrant_client import models
-
-        with self.client() as client:
-            vectors = models.VectorParams(size=model.dimension, distance=models.Distance.COSINE)
-            client.create_collection("docsgpt", vectors_config=vectors)
-        self.add(model, CHUNKS)
 
     def add(self, model, texts, name="docsgpt"):
         from qdrant_client import models
@@ -80,33 +75,22 @@ class Milvus:
     """What DocsGPT's MilvusStore does with its client."""
 
     name = "milvus"
+    library = "pymilvus"
     open = staticmethod(open_milvus)
+    make = staticmethod(make_milvus)
 
     def __init__(self, folder):
         self.location = str(folder / "milvus.db")
 
     @contextlib.contextmanager
     def client(self):
-        client = pytest.importorskip("pymilvus", reason="pymilvus is not installed").MilvusClient(uri=self.location)
+        from pymilvus import MilvusClient
+
+        client = MilvusClient(uri=self.location)
         for name in client.list_collections():
             client.load_collection(name)
         yield client
         client.close()
-
-    def create(self, model):
-        from pymilvus import DataType
-
-        with self.client() as client:
-            schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
-            schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
-            schema.add_field("vector", DataType.FLOAT_VECTOR, dim=model.dimension)
-            schema.add_field("text", DataType.VARCHAR, max_length=65535)
-            schema.add_field("source_id", DataType.VARCHAR, max_length=512)
-            schema.add_field("metadata", DataType.JSON, nullable=True)
-            index = client.prepare_index_params()
-            index.add_index(field_name="vector", index_type="AUTOINDEX", metric_type="COSINE")
-            client.create_collection("docsgpt", schema=schema, index_params=index)
-        self.add(model, CHUNKS)
 
     def add(self, model, texts, name="docsgpt"):
         with self.client() as client:
@@ -143,8 +127,10 @@ def payload(text):
 
 @pytest.fixture(params=[Qdrant, Milvus])
 def database(request, tmp_path, stock):
+    pytest.importorskip(request.param.library, reason="its client is not installed")
     database = request.param(tmp_path)
-    database.create(stock)
+    database.make(database.location, stock.dimension)
+    database.add(stock, CHUNKS)
     return database
 
 
@@ -293,7 +279,11 @@ def test_commands(database, environment, tuned):
         return result.exit_code, result.output
 
     assert embtune("reembed", *model, *stored[:2])[0] == 2
-    assert "62 chunks, 61 different texts to embed" in embtune("reembed", *model, *stored, "--dry-run")[1]
+    said = embtune("reembed", *model, *stored, "--dry-run")[1]
+    assert "62 chunks, 61 different texts to embed" in said
+    assert f".env: EMBEDDINGS_NAME={tuned.folder} instead of /models/stock" in said
+    assert f"_COLLECTION_NAME=docsgpt_embtune_{tuned.fingerprint[:12]} instead of (not set)" in said
+    assert environment.path.read_bytes() == SETTINGS
     assert "none of 62 sampled vectors was made by this model" in embtune("doctor", *model, *stored)[1]
     assert embtune("reembed", *model, *stored)[0] == 0
     assert embtune("doctor", *model, *stored)[0] == 0

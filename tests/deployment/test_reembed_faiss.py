@@ -209,6 +209,19 @@ def test_disk_that_is_full_leaves_the_old_index_in_force(index_folder, tuned):
     assert search(index_folder, tuned, CHUNKS[5]) == [CHUNKS[5]]
 
 
+def test_env_that_cannot_be_written_is_said_before_the_swap(index_folder, tuned, tmp_path):
+    before = contents(index_folder)
+    environment = EnvironmentFile(tmp_path / ("e" * 250))  # no name for a file beside it
+    environment.path.write_text("EMBEDDINGS_NAME=/models/stock\n")
+    with pytest.raises(DeploymentError, match=r"eee: File name too long; the old vectors are in force"):
+        steps.reembed([FaissStore(index_folder)], tuned, environment)
+    assert contents(index_folder) == before
+    assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+    (index_folder.parent / ".env").write_text("")
+    steps.reembed([FaissStore(index_folder)], tuned, EnvironmentFile(index_folder.parent / ".env"))
+    assert search(index_folder, tuned, CHUNKS[5]) == [CHUNKS[5]]
+
+
 def test_too_little_disk_is_said_before_the_work(index_folder, tuned, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(DeploymentError, match=r"needed beside the old vectors and 0 MB are free"):

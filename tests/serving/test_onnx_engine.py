@@ -12,7 +12,7 @@ import pytest
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest
-from docsgpt_embtune.serving import graphs
+from docsgpt_embtune.serving import graphs, onnx_engine
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 
 from ..conftest import TEXTS
@@ -47,6 +47,19 @@ def test_int8_vector_does_not_depend_on_its_neighbours(tiny_exported_folder):
     cosines = (np.array(together) * np.array(exact)).sum(axis=1)
     assert 0.9 < cosines.min() < 0.99999
     assert int8.fingerprint != fingerprint(tiny_exported_folder)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "onnx-int8"])
+def test_chunks_computed_side_by_side_are_those_of_one_core(tiny_exported_folder, monkeypatch, engine):
+    graph = graphs.graphs_of(tiny_exported_folder, read_manifest(tiny_exported_folder))[engine]
+    chunks = [f"{text} {number}" for number in range(20) for text in MIXED]
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(onnx_engine, "_cores", lambda cores=cores: cores)
+        onnx = onnx_engine.OnnxEngine(tiny_exported_folder, graph, max_seq_length=64)
+        found.append(onnx.encode(chunks))
+        assert sorted(onnx._sessions) == sorted({1, cores})
+    assert np.allclose(found[0], found[1], rtol=0, atol=1e-6)
 
 
 def test_default_prompt_is_put_before_each_text(tiny_exported_folder, copied):
@@ -87,9 +100,10 @@ def test_question_asked_again_is_not_computed_again(tiny_exported_folder, monkey
     assert embeddings._encode_question.cache_info().hits == 1
 
 
-def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog):
-    graph = copied / "onnx/model.onnx"
-    graph.write_bytes(graph.read_bytes()[:-1])
+@pytest.mark.parametrize("file", ["model.onnx", "model.onnx.data"])
+def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog, file):
+    broken = copied / "onnx" / file
+    broken.write_bytes(broken.read_bytes()[:-1])
     embeddings = TunedEmbeddings(str(copied))
     assert embeddings.engine == "torch"
     assert "not the graph that was exported" in caplog.text
@@ -97,10 +111,13 @@ def test_broken_graph_leaves_sentence_transformers_to_serve(copied, caplog):
         TunedEmbeddings(str(copied), engine="onnx")
 
 
-def test_missing_graph_leaves_sentence_transformers_to_serve(copied, caplog):
-    (copied / "onnx/model.onnx").unlink()
+@pytest.mark.parametrize(
+    ("file", "said"), [("model.onnx", "cannot be read"), ("model.onnx.data", "not the graph that was exported")]
+)
+def test_missing_graph_leaves_sentence_transformers_to_serve(copied, caplog, file, said):
+    (copied / "onnx" / file).unlink()
     assert TunedEmbeddings(str(copied)).engine == "torch"
-    assert "model.onnx: cannot be read" in caplog.text
+    assert f"model.onnx: {said}" in caplog.text
 
 
 def test_folder_without_graphs_says_how_to_get_them(tiny_tuned_folder):

@@ -1,0 +1,38 @@
+"""A model must not be put in force while DocsGPT searches vectors of another one."""
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+
+from .test_reembed_faiss import contents
+
+
+@pytest.mark.parametrize("command", ["reembed", "doctor"])
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("VECTOR_STORE=pgvector", "was not given, so that its vectors would stay the old model's; give --pgvector"),
+        ("VECTOR_STORE='Qdrant'  # ours", "give --qdrant"),
+        ("VECTOR_STORE=elasticsearch", "hands out none of its chunks; set EMBEDDINGS_NAME"),
+        ("VECTOR_STORE=mongodb", "nothing can be built beside the old vectors"),
+        ("VECTOR_STORE=lancedb", "cannot add a chunk"),
+    ],
+)
+def test_store_that_is_searched_and_not_given_is_named(index_folder, tuned, tmp_path, command, line, message):
+    environment = tmp_path / ".env"
+    environment.write_text(f"EMBEDDINGS_NAME=/models/stock\n{line}\n")
+    before = contents(index_folder), environment.read_bytes()
+    words = (command, "--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment))
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert (contents(index_folder), environment.read_bytes()) == before
+
+
+@pytest.mark.parametrize("line", ["", "VECTOR_STORE=faiss", "VECTOR_STORE=of-our-own"])
+def test_store_that_is_given_raises_no_alarm(index_folder, stock, tmp_path, line):
+    environment = tmp_path / ".env"
+    environment.write_text(f"EMBEDDINGS_NAME={stock.folder}\n{line}\n")
+    words = ("doctor", "--model", str(stock.folder), "--indexes", str(index_folder), "--env", str(environment))
+    assert CliRunner().invoke(main, words).exit_code == 0

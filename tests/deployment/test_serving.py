@@ -1,0 +1,55 @@
+"""Chunks embedded by the thousand: the vectors that will be served, whatever serves."""
+
+import shutil
+
+import pytest
+
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.serving import cosines, load_serving_model
+from docsgpt_embtune.model_folder import read_manifest, write_manifest
+
+from ..conftest import TEXTS
+from .conftest import CHUNKS
+
+LONG = [f"{' '.join(TEXTS)} {end}" for end in TEXTS]  # twice what the tiny model reads in a window
+
+
+@pytest.fixture
+def windowed(tiny_exported_folder, tmp_path):
+    folder = shutil.copytree(tiny_exported_folder, tmp_path / "windowed")
+    manifest = read_manifest(folder)
+    manifest["serving"]["reading"] = {"max_seq_length": 32, "windows": "mean"}
+    write_manifest(folder, manifest)
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["torch", "onnx", "onnx-int8"])
+def test_many_chunks_get_the_vectors_that_are_served(windowed, monkeypatch, engine):
+    monkeypatch.setenv("EMBTUNE_ENGINE", engine)
+    model = load_serving_model(str(windowed))
+    many, served = model.embed_many([*LONG, *TEXTS]), model.embed([*LONG, *TEXTS])
+    assert cosines(many, served).min() > (1 - 1e-6 if engine == "onnx-int8" else 0.999)
+    assert model.embed_many([]).shape == (0, 32)
+
+
+def test_bf16_that_rounds_too_much_is_computed_again(windowed, monkeypatch):
+    monkeypatch.setenv("EMBTUNE_ENGINE", "onnx")
+    monkeypatch.setattr("docsgpt_embtune.deployment.serving._ROUNDED", 1.1)
+    model = load_serving_model(str(windowed))
+    assert cosines(model.embed_many(LONG), model.embed(LONG)).min() > 1 - 1e-6
+
+
+def test_index_of_what_serves_in_int8_is_in_int8(index_folder, tiny_exported_folder, monkeypatch):
+    exact = load_serving_model(str(tiny_exported_folder)).embed(CHUNKS)
+    monkeypatch.setenv("EMBTUNE_ENGINE", "onnx-int8")
+    model = load_serving_model(str(tiny_exported_folder))
+    steps.reembed([FaissStore(index_folder)], model)
+    stored = index_vectors(read_index(index_folder))
+    assert cosines(stored, model.embed(CHUNKS)).min() > 1 - 1e-6
+    assert cosines(stored, exact).min() < 1 - 1e-5
+
+
+def test_vectors_of_a_stock_model_are_the_stock_class_s(stock):
+    assert cosines(stock.embed_many(CHUNKS), stock.embed(CHUNKS)).min() > 1 - 1e-6
