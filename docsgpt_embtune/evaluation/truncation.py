@@ -1,6 +1,6 @@
 """How much of each chunk a model really reads: the rest is cut off, and nothing warns."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -95,6 +95,27 @@ def audit_truncation(
         good_chunks_cut=_cut(good_lengths, read),
         longest=max(lengths),
     )
+
+
+def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[str, str]:
+    """Cut every chunk where the model stops reading it.
+
+    Args:
+        model: Its tokenizer decides.
+        corpus: doc_id -> text.
+
+    Returns:
+        doc_id -> the text that the model reads, the model's prompt not counted; the whole text where its tokenizer
+        (one of Python alone) does not tell where a token stands.
+    """
+    cut = tokenizer_of(model)
+    if not cut.is_fast:
+        return dict(corpus)
+    read = {}
+    for doc_id, text in corpus.items():
+        tokens = cut(text, truncation=True, max_length=tokens_read(model), return_offsets_mapping=True)
+        read[doc_id] = text[: max((end for _, end in tokens["offset_mapping"]), default=0)]
+    return read
 
 
 def _possible_length(model: "SentenceTransformer") -> int | None:

@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.truncation import parts_read
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
@@ -104,7 +105,7 @@ def tune_automatically(
     Raises:
         TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
-    stages = _stages(training, validation, config, not_asked)
+    stages = _stages(model, training, validation, config, not_asked)
     if not stages:
         raise TrainingError(
             f"none of the {len(validation.corpus)} chunks is long enough to take a question from; give --train"
@@ -123,6 +124,7 @@ def tune_automatically(
 
 
 def _stages(
+    model: SentenceTransformer,
     training: RetrievalDataset | None,
     validation: RetrievalDataset,
     config: TrainConfig,
@@ -139,9 +141,11 @@ def _stages(
     )
     corpus = (training or validation).corpus
     answers = {doc_id for doc_ids in training.relevant_docs.values() for doc_id in doc_ids} if training else set()
-    unasked = questions_from_corpus(corpus, config.seed, doc_ids=[d for d in corpus if d not in not_asked | answers])
+    unasked = {doc_id: text for doc_id, text in corpus.items() if doc_id not in not_asked | answers}
+    # Words that the model does not get to read teach it nothing about the chunk.
+    asked_for = replace(questions_from_corpus(parts_read(model, unasked), config.seed), corpus=corpus)
     # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-    stages = [Stage("chunks", unasked, ranking, mines=True, ceiling=math.inf)] if len(unasked) else []
+    stages = [Stage("chunks", asked_for, ranking, mines=True, ceiling=math.inf)] if len(asked_for) else []
     if training is not None:
         stages.append(Stage("questions", training, ranking, mines=True, averages=True))
     return stages

@@ -1,7 +1,7 @@
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.evaluation.summary import truncation_in_words
-from docsgpt_embtune.evaluation.truncation import audit_truncation
+from docsgpt_embtune.evaluation.truncation import audit_truncation, parts_read
 
 
 def audit(folder, *texts: str):
@@ -41,3 +41,15 @@ def test_a_model_that_could_read_more_is_told_apart(tiny_base_folder):
     model.max_seq_length = 32
     dataset = RetrievalDataset(queries={"q": "a"}, corpus={"d": "logs " * 40}, relevant_docs={"q": ("d",)})
     assert "could read 64 wordpieces: raise max_seq_length" in audit_truncation(model, dataset).advice
+
+
+def test_the_part_that_is_read_gives_the_same_vector_and_no_word_more(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    model.max_seq_length = 12
+    corpus = {"long": "the log is kept every night and the backup is verified by hand on a disk", "short": "the log"}
+    read = parts_read(model, corpus)
+    assert read["short"] == "the log"
+    assert corpus["long"].startswith(read["long"])
+    assert len(model.tokenizer(read["long"])["input_ids"]) == 12
+    whole, part = model.encode([corpus["long"], read["long"]])
+    assert whole.tolist() == part.tolist()

@@ -73,8 +73,9 @@ def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
 
 
-def test_every_stage_trains_at_the_widths_of_the_run():
-    stages = recipe._stages(TRAINING, VALIDATION, replace(CONFIG, widths=(8, 16)), frozenset())
+def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    stages = recipe._stages(model, TRAINING, VALIDATION, replace(CONFIG, widths=(8, 16)), frozenset())
     assert [stage.config.widths for stage in stages] == [(8, 16)] * 2
 
 
@@ -105,8 +106,8 @@ def test_chunks_asked_for_in_validation_are_not_asked_for_in_training(tuned, mon
     asked: list[set[str]] = []
     real = recipe.questions_from_corpus
 
-    def spy(corpus, seed, *, doc_ids):
-        made = real(corpus, seed, doc_ids=doc_ids)
+    def spy(corpus, seed):
+        made = real(corpus, seed)
         asked.append({doc_id for doc_ids in made.relevant_docs.values() for doc_id in doc_ids})
         return made
 
