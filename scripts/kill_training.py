@@ -2,7 +2,7 @@
 
     python scripts/kill_training.py --kills 20
 
-Trains the bundled base on a part of the bundled sample: once undisturbed, then killed again and again until it was
+Trains a base on a part of the bundled sample: once undisturbed, then killed again and again until it was
 killed so often, and then to its end. Both model folders must carry the same fingerprint.
 """
 
@@ -30,11 +30,12 @@ def main() -> None:
     """Train, kill, resume, compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--base", default="bundled", help="a small one is killed sooner")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="embtune-kill-") as folder:
-        files = write_data(Path(folder))
+        files = ["--base", arguments.base, *write_data(Path(folder))]
         started = time.monotonic()
         expected = finish(files, Path(folder) / "undisturbed")
         seconds = time.monotonic() - started
