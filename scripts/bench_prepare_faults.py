@@ -9,7 +9,7 @@ question. What is found without any fault planted is printed first: of those, so
 import json
 import random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.native import write_explicit
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_near_duplicates, find_offenders
+from docsgpt_embtune.data.preparation.checks import CHECKS, Check, CheckSettings, find_near_duplicates, find_offenders
 from docsgpt_embtune.data.preparation.store import opened
 
 Found = dict[str, set[tuple[str, str]]]  # check -> (query_id, doc_id)
@@ -33,16 +33,19 @@ _GERMAN = (
 )
 
 
-def find(content: DatasetContent, held_out: DatasetContent, settings: CheckSettings) -> Found:
-    """Run every check on content and return all that it finds."""
+def find(
+    content: DatasetContent, held_out: DatasetContent, settings: CheckSettings, checks: Sequence[Check] = CHECKS
+) -> Found:
+    """Run checks on content and return all that each finds."""
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.json"
         write_explicit(content, path)
         with opened(path, ReadOptions()) as store:
             store.add_held_out(held_out, Path("held-out"))
-            find_near_duplicates(store)
-            for check in CHECKS:
+            if any(check.slow for check in checks):
+                find_near_duplicates(store)
+            for check in checks:
                 find_offenders(store, check, settings)
                 found[check.name] = set(store.query("SELECT query_id, doc_id FROM offenders"))
     return found
@@ -219,7 +222,7 @@ def main(folder: Path, number: int, model: str, only: str | None, seed: int) -> 
     for kind, (name, plant) in KINDS.items():
         if only in (None, kind):
             content, planted = plant(clean, random.Random(f"{seed} {kind}"), number)
-            after = find(content, held_out, settings)[name]
+            after = find(content, held_out, settings, [check for check in CHECKS if check.name == name])[name]
             key = {(q, "") for q, _ in after} | after if ("", "") not in planted else after
             hit = len(planted & key) / len(planted)
             other = len(after - before[name] - planted - {(q, d) for q, d in after if (q, "") in planted})

@@ -174,9 +174,9 @@ def prepare(path: Path) -> str:
             result = CliRunner().invoke(embtune, arguments)
     except TimeoutError as error:
         return str(error)
-    # The bars of `prepare` stand below this script's own, and leave "cursor up" behind.
-    last_line = result.stderr.replace("\x1b[A", "").strip().splitlines()[-1:]
-    if result.exit_code == 2 and last_line and last_line[0].startswith("error: "):
+    # The bars of `prepare` stand below this script's own, and leave "cursor up" and blanks before the error.
+    lines = [line.strip() for line in result.stderr.replace("\x1b[A", "").splitlines()]
+    if result.exit_code == 2 and lines and lines[-1].startswith("error: "):
         return "refused"
     done = result.exit_code in (0, 1) and isinstance(result.exception, (SystemExit, type(None)))
     return "read" if done else "".join(traceback.format_exception(result.exception))

@@ -7,6 +7,7 @@ import pytest
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, load_dataset
 from docsgpt_embtune.data.formats.registry import FORMATS, find_format, read_content
 from docsgpt_embtune.data.formats.source import Source
+from docsgpt_embtune.training.base_models import resolve_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what other tools warn of is theirs to mend
 
@@ -64,6 +65,22 @@ def test_flag_embeddings_training_reads_ours(tmp_path, tool):
     )
     assert rows["query"] == list(QUERIES.values())
     assert rows["pos"] == [[CORPUS[d] for d in ids] for ids in GOOD.values()]
+
+
+def test_tevatrons_training_reads_ours(tmp_path, tool):
+    processor = tool("tevatron.datasets.preprocessor").TrainPreProcessor
+    import datasets
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(resolve_base("bundled").folder)
+    FORMATS["tevatron"].write(DATASET, tmp_path / "train.jsonl")
+    # As its HFTrainDataset does with a file named in `train_path`.
+    rows = datasets.load_dataset(
+        "json", data_files=str(tmp_path / "train.jsonl"), split="train", cache_dir=str(tmp_path)
+    ).map(processor(tokenizer))
+    tokens = {text: tokenizer.encode(text, add_special_tokens=False) for text in (*QUERIES.values(), *CORPUS.values())}
+    assert rows["query"] == [tokens[query] for query in QUERIES.values()]
+    assert rows["positives"] == [[tokens[CORPUS[d]] for d in ids] for ids in GOOD.values()]
 
 
 def test_ragas_reads_ours_and_we_read_its(tmp_path, tool):

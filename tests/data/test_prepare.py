@@ -311,6 +311,20 @@ def test_model_tells_a_bad_chunk_that_says_the_same_in_other_letters(tmp_path, t
     assert "q same: How long are logs kept?" in result.output
 
 
+def test_model_tells_a_bad_chunk_that_answers_in_other_words_from_one_that_does_not(tmp_path):
+    data = made_up(6)
+    data["corpus"] |= {
+        "good": "Log files are kept for seven days and deleted after that.",
+        "same": "It takes one week until old log files are deleted.",
+        "other": "Log files are written by every worker into a folder of its own.",
+    }
+    data["queries"]["q"] = "How long until log files are deleted?"
+    data["relevant_docs"]["q"], data["irrelevant_docs"]["q"] = ["good"], ["same", "other"]
+    result = CliRunner().invoke(main, ["prepare", str(write(tmp_path, data)), "--model", "bundled"])
+    assert "1 bad chunks that answer after all" in result.output, result.output
+    assert "q same: How long until" in result.output
+
+
 @pytest.mark.parametrize("arguments", [["--split", "50,50"], ["--split", "80,10,20"], ["--split", "a,b,c"], ["--fix"]])
 def test_impossible_wishes_are_usage_errors(tmp_path, arguments):
     assert prepare(write(tmp_path, made_up(10)), *arguments).exit_code == 2

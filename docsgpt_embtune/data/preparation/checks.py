@@ -147,7 +147,7 @@ def _find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         if settings.cross_encoder:
             pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
         else:
-            pairs = like_the_good_chunk(corpus, judged, str(settings.model))
+            pairs = like_the_good_chunk(queries, corpus, judged, str(settings.model))
         found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
     _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])
 

@@ -16,6 +16,7 @@ from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError
 
 SPLITS = ("train", "validation", "test")
+LEFT_OUT = "left out"
 _IN_MEMORY = 500_000  # questions and chunks that are written as JSON with a corpus; more stream as JSONL
 
 
@@ -62,10 +63,12 @@ def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, nea
         for split, groups in zip((2, 1), drawn, strict=True):
             split_of_group[groups] = split
         split_of = split_of_group[group_of]
-    names = np.array([*SPLITS, "left out"], dtype=object)[split_of]
-    query_ids = [query_id for (query_id,) in store.query("SELECT query_id FROM numbered_questions ORDER BY number")]
-    store.query("CREATE OR REPLACE TABLE splits (query_id VARCHAR, split VARCHAR)")
-    store.put("splits", {"query_id": query_ids, "split": names.tolist()})
+    # By number, as ten million ids in Python would take gigabytes.
+    store.put("split_of_number", {"number": np.arange(len(split_of)), "place": split_of}, replace=True)
+    store.query(
+        f"CREATE OR REPLACE TABLE splits AS SELECT query_id, {[*SPLITS, LEFT_OUT]}[place + 1] AS split "
+        "FROM numbered_questions JOIN split_of_number USING (number)"
+    )
     counts = {split: int((split_of == number).sum()) for number, split in enumerate(SPLITS)}
     _refuse_empty(store, counts, shares, int(sizes.max()))
     return Parting(counts, int(sizes.max()), int((split_of == len(SPLITS)).sum()))
@@ -142,11 +145,11 @@ def _newest_last(
             f"{store.source}: no date (ISO 8601) for '{undated[0]}' (first of {undated[1]}, of {len(group_of)}); "
             "a split by date needs one for each question"
         )
-    oldest_first = np.array(
-        store.query("""
-            SELECT number FROM numbered_questions JOIN questions USING (query_id)
-            ORDER BY try_cast(date AS TIMESTAMP), number""")
-    )[:, 0]
+    ordered = store.connection.sql(
+        "SELECT number FROM numbered_questions JOIN questions USING (query_id) "
+        "ORDER BY try_cast(date AS TIMESTAMP), number"
+    )
+    oldest_first = ordered.to_arrow_table().column("number").to_numpy()
     ends = np.round(np.cumsum(shares)[:-1] * len(group_of)).astype(int)
     split_of = np.empty(len(group_of), dtype=np.int8)
     for split, members in enumerate(np.split(oldest_first, ends)):

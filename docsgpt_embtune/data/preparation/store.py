@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy.typing as npt
 import pyarrow
 from tqdm import tqdm
 
@@ -87,7 +88,9 @@ class Store:
         while rows := cursor.fetchmany(block):
             yield from rows
 
-    def put(self, table: str, columns: Mapping[str, Sequence[Any]], *, replace: bool = False) -> None:
+    def put(
+        self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], *, replace: bool = False
+    ) -> None:
         """Append columns to a table, or make it of them."""
         arriving = pyarrow.table(dict(columns))
         self.connection.register("arriving", arriving)
