@@ -210,15 +210,19 @@ class AtEpochEnd(TrainerCallback):
 
 
 class SaveNowAndThen(TrainerCallback):
-    """Save by the clock: a step takes a millisecond on one machine and ten seconds on another."""
+    """Save by the clock: a step takes a millisecond on one machine and ten seconds on another.
+
+    Never after the last step of an epoch, as the trainer would: a run that goes on from there takes the epoch for done,
+    and what comes out of it would never be entered.
+    """
 
     def __init__(self) -> None:
         self.last_save = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask the trainer to save if the last time is long enough ago."""
-        if time.monotonic() - self.last_save >= SECONDS_BETWEEN_SAVES:
-            control.should_save = True
+        is_due = time.monotonic() - self.last_save >= SECONDS_BETWEEN_SAVES
+        control.should_save = is_due and not float(state.epoch).is_integer()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock again."""

@@ -177,6 +177,23 @@ def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, 
     assert not (tmp_path / ".tuned.run").exists()
 
 
+@pytest.mark.parametrize("config", [None, TrainConfig(precision="fp32", device="cpu", epochs=2)], ids=["auto", "told"])
+def test_run_that_is_stopped_before_its_epoch_is_scored_ends_with_the_same_weights(tuned, monkeypatch, config):
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    options = {"keep_worse": True} if config is None else {"keep_worse": True, "automatic": None, "config": config}
+    undisturbed = tuned(out="undisturbed", **options)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.AtEpochEnd, "on_epoch_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned(**options)
+    resumed = tuned(resume=True, **options)
+    assert [c.name for c in resumed.tuned.candidates] == [c.name for c in undisturbed.tuned.candidates]
+    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+
+
 def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
