@@ -16,12 +16,12 @@ import time
 from pathlib import Path
 
 QUESTIONS, CHUNKS = 48, 160
-# What is killed, and the undisturbed run too: saves every second, so that most kills are in the middle of a stage.
+# What is killed, and the undisturbed run too; it saves ten times a second, so that kills within a stage find something.
 CHILD = """
 import sys
 from docsgpt_embtune.cli.train import train
 from docsgpt_embtune.training import trainer
-trainer.SECONDS_BETWEEN_SAVES = 1.0
+trainer.SECONDS_BETWEEN_SAVES = 0.1
 train(sys.argv[1:])
 """
 
@@ -42,7 +42,7 @@ def main() -> None:
         print(f"undisturbed: {seconds:.0f} s, weights {expected[:12]}")
         kills = 0
         while kills < arguments.kills:  # a run that ends before it is killed does not count, and another is begun
-            left = killed(files, Path(folder) / "killed", draw.uniform(0.1, 0.7) * seconds)
+            left = killed(files, Path(folder) / "killed", draw.uniform(0.3, 1.0) * seconds)
             kills += left is not None
             print(f"kill {kills}: {left}" if left else "ended before it was killed", flush=True)
         found = finish(files, Path(folder) / "killed")

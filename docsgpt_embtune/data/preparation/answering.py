@@ -10,7 +10,7 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
-
+Pairs = list[tuple[str, str]]  # query_id, doc_id
 
 # Cosine from which a chunk that also scores like the good one is held to say the same in other words. Of chunks that
 # answer, a quarter of emanual's and an eighth of zoomcamp_faq's are found; of the three best-scoring chunks that
@@ -20,7 +20,7 @@ SAME_IN_OTHER_WORDS = 0.8
 
 def like_the_good_chunk(
     queries: Mapping[str, str], corpus: Mapping[str, str], judged: Judged, model: str
-) -> list[tuple[str, str]]:
+) -> tuple[Pairs, Pairs]:
     """Find bad chunks that say what the good one says.
 
     Args:
@@ -30,8 +30,8 @@ def like_the_good_chunk(
         model: The base model: "bundled", a folder or a hub name.
 
     Returns:
-        (query_id, doc_id) of bad chunks that are a near-duplicate of a good one; or much like it, and so near to the
-        question that they would not be mined as bad chunks.
+        (query_id, doc_id) of bad chunks that are a near-duplicate of a good one; and of those that are only much like
+        it, and so near to the question that they would not be mined as bad chunks.
     """
     from docsgpt_embtune.embeddings import StockEmbeddings
 
@@ -51,8 +51,13 @@ def like_the_good_chunk(
     for query_id, score in zip(query_ids, (good * query).sum(axis=1).tolist(), strict=True):
         best_score[query_id] = max(best_score.get(query_id, -1.0), score)
     as_near = (bad * query).sum(axis=1) > MAX_SHARE_OF_GOOD_SCORE * np.array([best_score[q] for q in query_ids])
-    answers = (alike >= NEAR_DUPLICATE) | (as_near & (alike >= SAME_IN_OTHER_WORDS))
-    return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(answers).tolist()))
+    copies = _pairs(judged, alike >= NEAR_DUPLICATE)
+    in_other_words = _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
+    return copies, [pair for pair in in_other_words if pair not in set(copies)]
+
+
+def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:
+    return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(rows).tolist()))
 
 
 def as_good_as_the_good_chunk(

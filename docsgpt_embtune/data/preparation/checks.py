@@ -17,6 +17,7 @@ LIMIT = 200_000  # texts; what reads each of them in Python takes minutes there,
 NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
 NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
 FIRST_AFTER_DUPLICATES = "good-and-bad"  # the check before which near-duplicates are looked for, exact ones joined
+_SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
 COPIED_WORDS = 5  # a question of fewer may stand in its chunk by chance
 
 
@@ -64,11 +65,11 @@ def find_offenders(store: Store, check: Check, settings: CheckSettings) -> None:
         check.find(store, settings)
 
 
-def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]]) -> None:
+def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
     columns = ("query_id", "doc_id", "other_id", "text")
-    store.query("CREATE OR REPLACE TABLE offenders (query_id VARCHAR, doc_id VARCHAR, other_id VARCHAR, text VARCHAR)")
+    store.query(f"CREATE OR REPLACE TABLE {table} (query_id VARCHAR, doc_id VARCHAR, other_id VARCHAR, text VARCHAR)")
     if rows:
-        store.put("offenders", {name: [row[place] for row in rows] for place, name in enumerate(columns)})
+        store.put(table, {name: [row[place] for row in rows] for place, name in enumerate(columns)})
 
 
 def _texts(store: Store, table: str) -> dict[str, str]:
@@ -129,6 +130,7 @@ def find_near_duplicates(store: Store) -> None:
 def _find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
     near = store.query(_NEAR_BAD)
     found = {(query_id, doc_id): text for query_id, doc_id, text in near}
+    suspected: list[tuple[str, str]] = []
     judged = store.query("""
         SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
         WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
@@ -147,9 +149,12 @@ def _find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         if settings.cross_encoder:
             pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
         else:
-            pairs = like_the_good_chunk(queries, corpus, judged, str(settings.model))
+            pairs, suspected = like_the_good_chunk(queries, corpus, judged, str(settings.model))
         found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
+        suspected = [pair for pair in suspected if pair not in found]
     _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])
+    rows = [(query_id, doc_id, "", f"{queries[query_id]} → {corpus[doc_id]}") for query_id, doc_id in suspected]
+    _put_offenders(store, rows, _SUSPECTED)
 
 
 _NEAR = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
@@ -237,6 +242,16 @@ CHECKS = (
         subject="judgment",
         remedy="drop bad mark",
         find=_find_bad_that_answers,
+        slow=True,
+    ),
+    Check(
+        # No more than suspected: the nearest miss, which teaches most, looks like this, too.
+        name="bad-chunk-may-answer",
+        what="bad chunks that may answer, to be read by a person",
+        serious=False,
+        subject="judgment",
+        remedy="none",
+        find=f"SELECT * FROM {_SUSPECTED}",
         slow=True,
     ),
     Check(
