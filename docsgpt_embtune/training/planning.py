@@ -115,16 +115,19 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
-    """Take two real steps, the first to warm up, with chunks drawn at random and without changing a weight."""
+    """Take two real steps without changing a weight: with the longest chunks for the memory, then with drawn ones."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
+    at_rest = _peak_memory(run.model)
     loss = make_loss(run.model, stage.config.loss, stage.config.widths)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
+    count = rows * (1 + stage.config.negatives)
+    longest = sorted(corpus, key=len, reverse=True)[:count]
     run.model.train()
     with set_up_for_training(run.model, run.precision):
-        for _ in range(2):
+        for chunks in (longest, drawn.sample(corpus, k=len(longest))):
             columns = [drawn.choices(queries, k=rows)]
-            columns += [drawn.choices(corpus, k=rows) for _ in range(1 + stage.config.negatives)]
+            columns += [[chunks[place % len(chunks)] for place in range(n, n + rows)] for n in range(0, count, rows)]
             started = time.monotonic()
             features = [_on_device(run.model, column) for column in columns]
             with arithmetic(run.precision, run.model.device):
@@ -135,7 +138,10 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     run.model.zero_grad(set_to_none=True)
     run.model.eval()
     read = _characters((text for column in columns for text in column), run.model)
-    return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), _peak_memory(run.model)
+    step = (_peak_memory(run.model) - at_rest) * stage.config.batch_size / rows
+    optimizer = 2 * sum(parameter.nbytes for parameter in run.model.parameters())
+    pace = Pace(seconds / read, run.vectors.seconds / run.vectors.characters)
+    return pace, round(at_rest + step) + optimizer
 
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -143,11 +149,10 @@ def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.
 
 
 def _peak_memory(model: SentenceTransformer) -> int:
-    optimizer = 2 * sum(parameter.nbytes for parameter in model.parameters())
     if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated(model.device) + optimizer
+        return torch.cuda.max_memory_allocated(model.device)
     unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit + optimizer
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _characters(texts: Iterable[str], model: SentenceTransformer) -> float:
