@@ -12,7 +12,7 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
 from docsgpt_embtune.serving.reading import Encode, document_encoder
-from docsgpt_embtune.token_table import tokenizer_of
+from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import Precision
 
@@ -109,11 +109,10 @@ class ServingModel:
         """Share of the texts' wordpieces that the model reads before it cuts them off, from 0 to 1."""
         if isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off":
             return 1.0
-        model = self.embeddings.model
-        tokenizer, limit = tokenizer_of(model), model.max_seq_length
-        lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
-        if limit is None or not lengths:
+        if not texts:
             return 1.0
+        tokenizer, limit = tokenizer_of(self.embeddings.model), tokens_read(self.embeddings.model)
+        lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
         return sum(min(length, limit) for length in lengths) / sum(lengths)
 
 

@@ -111,11 +111,13 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
     cut = tokenizer_of(model)
     if not cut.is_fast:
         return dict(corpus)
-    read = {}
-    for doc_id, text in corpus.items():
-        tokens = cut(text, truncation=True, max_length=tokens_read(model), return_offsets_mapping=True)
-        read[doc_id] = text[: max((end for _, end in tokens["offset_mapping"]), default=0)]
-    return read
+    limit = tokens_read(model)
+    ends = [
+        max((end for _, end in offsets), default=0)
+        for texts in _batches(list(corpus.values()))
+        for offsets in cut(texts, truncation=True, max_length=limit, return_offsets_mapping=True)["offset_mapping"]
+    ]
+    return {doc_id: text[:end] for (doc_id, text), end in zip(corpus.items(), ends, strict=True)}
 
 
 def _possible_length(model: "SentenceTransformer") -> int | None:
@@ -129,16 +131,15 @@ def _cut(lengths: Iterable[int], read: int) -> int:
 
 
 def _lengths(model: "SentenceTransformer", texts: Sequence[str]) -> list[int]:
-    def batches() -> Iterator[Sequence[str]]:
-        for start in range(0, len(texts), _BATCH):
-            yield texts[start : start + _BATCH]
-
     count = tokenizer_of(model)
     # Truncation is off, and so is the tokenizer's warning about it: to know the whole length is the point.
     return [
         len(ids)
-        for batch in batches()
-        for ids in count(list(batch), add_special_tokens=False, truncation=False, padding=False, verbose=False)[
-            "input_ids"
-        ]
+        for batch in _batches(texts)
+        for ids in count(batch, add_special_tokens=False, truncation=False, padding=False, verbose=False)["input_ids"]
     ]
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    for start in range(0, len(texts), _BATCH):
+        yield list(texts[start : start + _BATCH])

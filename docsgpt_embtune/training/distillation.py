@@ -118,13 +118,12 @@ def distill(
     untuned = _score(_vectors_of(load_base(resolve_base(baseline), "cpu")), validation)
     groups = groups_by_answer(validation.relevant_docs)
     others = {"tuned": tuned, **{candidate.name: candidate.scores for candidate in (candidates[0], best)}}
+    judgments = {name: judge(untuned, scores, groups=groups) for name, scores in others.items()}
     trials = [Trial(f"{baseline}, untuned", mean_scores(untuned))]
-    trials += [
-        Trial(name, mean_scores(scores), judge(untuned, scores, groups=groups)) for name, scores in others.items()
-    ]
+    trials += [Trial(name, mean_scores(scores), judgments[name]) for name, scores in others.items()]
     decision = Decision(best.name, "validation prefers it", tuple(trials), len(validation))
     against_tuned = judge(tuned, best.scores, groups=groups)
-    if judge(untuned, best.scores, groups=groups).verdict == "worse" and not keep_worse:
+    if judgments[best.name].verdict == "worse" and not keep_worse:
         return DistillationReport(decision, against_tuned, None, {}, {})
     details = _details(manifest, decision, against_tuned, training, validation)
     written = write_model_folder(_static_model(tokens, best.table), folder, out, details)

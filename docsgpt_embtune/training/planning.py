@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import cycle, islice
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -121,13 +122,14 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     at_rest = _peak_memory(run.model)
     loss = make_loss(run.model, stage.config.loss, stage.config.widths)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
-    count = rows * (1 + stage.config.negatives)
-    longest = sorted(corpus, key=len, reverse=True)[:count]
+    columns_of_chunks = 1 + stage.config.negatives
+    longest = sorted(corpus, key=len, reverse=True)[: rows * columns_of_chunks]
     run.model.train()
     with set_up_for_training(run.model, run.precision):
         for chunks in (longest, drawn.sample(corpus, k=len(longest))):
             columns = [drawn.choices(queries, k=rows)]
-            columns += [[chunks[place % len(chunks)] for place in range(n, n + rows)] for n in range(0, count, rows)]
+            endless = cycle(chunks)  # a corpus may hold fewer
+            columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
             started = time.monotonic()
             features = [_on_device(run.model, column) for column in columns]
             with arithmetic(run.precision, run.model.device):

@@ -30,8 +30,8 @@ def like_the_good_chunk(
         model: The base model: "bundled", a folder or a hub name.
 
     Returns:
-        (query_id, doc_id) of bad chunks that are a near-duplicate of a good one; and of those that are only much like
-        it, and so near to the question that they would not be mined as bad chunks.
+        (query_id, doc_id) of bad chunks that are a near-duplicate of a good one; and of those that are much like it,
+        and so near to the question that they would not be mined as bad chunks. One may be among both.
     """
     from docsgpt_embtune.embeddings import StockEmbeddings
 
@@ -51,9 +51,7 @@ def like_the_good_chunk(
     for query_id, score in zip(query_ids, (good * query).sum(axis=1).tolist(), strict=True):
         best_score[query_id] = max(best_score.get(query_id, -1.0), score)
     as_near = (bad * query).sum(axis=1) > MAX_SHARE_OF_GOOD_SCORE * np.array([best_score[q] for q in query_ids])
-    copies = _pairs(judged, alike >= NEAR_DUPLICATE)
-    in_other_words = _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
-    return copies, [pair for pair in in_other_words if pair not in set(copies)]
+    return _pairs(judged, alike >= NEAR_DUPLICATE), _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
 
 
 def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:
