@@ -1,6 +1,7 @@
 """The article's losses, computed without encoding a text twice."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import LossName
+from docsgpt_embtune.training.packing import embed_packed, first_position_of, is_packing
 from docsgpt_embtune.training.processes import process_count
 
 LOSSES = {
@@ -32,6 +34,7 @@ class EachTextOnce(torch.nn.Module):
 
     A question stands beside its good and beside its bad chunk, and the library encodes it for each; it also
     pads every text of a column to the longest. The embeddings, and so the loss, are the same without either.
+    Where the model packs (see `packing`) there is one pass without padding, else several of texts of like length.
 
     Args:
         model: The model under training.
@@ -43,6 +46,8 @@ class EachTextOnce(torch.nn.Module):
         self.model = model  # the trainer puts a wrapped one here where there are several processes
         self.loss = loss
         self.pad_token_id = model.tokenizer.pad_token_id or 0
+        self.first_position = first_position_of(model)
+        self._packs = partial(is_packing, model)
 
     def forward(self, sentence_features: Sequence[Features], labels: torch.Tensor) -> torch.Tensor:
         """Compute the loss of a batch, given one mapping of tokens (B, L) per column."""
@@ -55,6 +60,8 @@ class EachTextOnce(torch.nn.Module):
         return loss
 
     def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        if self._packs():
+            return embed_packed(self.model, tokens, self.first_position)
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
         passes = of_like_length(lengths)
         if process_count() > 1:  # each pass waits for the same one in the other processes, and they have others

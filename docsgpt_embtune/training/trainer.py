@@ -25,6 +25,7 @@ from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
+from docsgpt_embtune.training.packing import packing_where_possible
 from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -173,27 +174,35 @@ def _no_dropout(model: SentenceTransformer) -> Iterator[None]:
     rates = [layer.p for layer in layers]
     for layer in layers:
         layer.p = 0.0
+        layer.forward = _unchanged  # type: ignore[assignment, method-assign]  # at rate 0, too, torch draws what to keep
     try:
         yield
     finally:
         for layer, rate in zip(layers, rates, strict=True):
             layer.p = rate
+            del layer.forward
+
+
+def _unchanged(values: torch.Tensor) -> torch.Tensor:
+    return values
 
 
 @contextmanager
 def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator[None]:
-    """Use plain attention for bf16 on a CPU: torch's fused kernel takes a third of the step there, in its backward."""
-    if is_static(model):
+    """Compute nothing for padding on a CPU; where the model cannot do without, avoid torch's fused kernel for bf16.
+
+    The backward of that kernel takes a third of the step there. A GPU has faster ones.
+    """
+    if model.device.type != "cpu":
         yield
         return
-    transformer: Any = model[0].auto_model
-    usual = transformer.config._attn_implementation
-    if precision == "bf16" and model.device.type == "cpu":
+    with packing_where_possible(model) as packs:
+        if packs or is_static(model) or precision != "bf16":
+            yield
+            return
+        transformer: Any = model[0].auto_model
         transformer.set_attn_implementation("eager")
-    try:
-        yield
-    finally:
-        transformer.set_attn_implementation(usual)
+        yield  # packing_where_possible puts the usual one back
 
 
 class AtEpochEnd(TrainerCallback):

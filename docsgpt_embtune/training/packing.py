@@ -1,0 +1,157 @@
+"""The texts of a batch in one row, end to end: nothing is computed for padding."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import groupby, pairwise
+from typing import Any
+
+import torch
+from sentence_transformers import SentenceTransformer
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from docsgpt_embtune.token_table import is_static, tokens_read
+
+IMPLEMENTATION = "embtune_packed"
+# Where the texts of a row end, as the library and its models call it: (U + 1,) int32, 0 first.
+BOUNDARIES = "cu_seq_lens_q"
+# Of each number of a unit-norm vector: what another order of summing makes, with room.
+TOLERANCE = 1e-5
+PROBE_TOKENS = 300  # more than the usual windows of models that attend to near tokens
+
+
+def attend_within_texts(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """Let every token attend to those of its own text, in both directions, without dropout.
+
+    Args:
+        module: Asks.
+        query: (1, heads, T, D), the texts end to end, those of one length side by side.
+        key: The same.
+        value: The same.
+        attention_mask: Not looked at, as nothing is padded.
+        scaling: Of the scores; one over the root of D if not given.
+        **kwargs: BOUNDARIES among them; without these it is an ordinary, padded batch, and torch's own attention
+            serves, as between the steps, where validation encodes.
+
+    Returns:
+        (1, T, heads, D), and no weights.
+    """
+    if kwargs.get(BOUNDARIES) is None:
+        padded: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
+        return padded(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
+    ends = kwargs[BOUNDARIES].tolist()
+    lengths = [end - start for start, end in pairwise(ends)]
+    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
+    tokens = [length * texts for length, texts in runs]
+    heads, width = query.shape[1], query.shape[3]
+    scaling = width**-0.5 if scaling is None else scaling
+    parts = (torch.split(tensor[0].transpose(0, 1), tokens) for tensor in (query * scaling, key, value))
+    attended = []
+    # In bf16 throughout: autocast would take the weights to fp32 and back, which is the largest tensor of a step.
+    with torch.autocast(query.device.type, enabled=False):
+        for (length, texts), *run in zip(runs, *parts, strict=True):
+            q, k, v = (part.reshape(texts, length, heads, width).transpose(1, 2) for part in run)
+            mixed = torch.softmax(q @ k.transpose(2, 3), dim=-1) @ v
+            attended.append(mixed.transpose(1, 2).reshape(length * texts, heads, width))
+    return torch.cat(attended)[None], None
+
+
+AttentionInterface.register(IMPLEMENTATION, attend_within_texts)
+AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)  # for batches that are padded
+
+
+@contextmanager
+def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
+    """Have a model take packed rows for the time of the block, and tell whether it does.
+
+    It does where that gives the vectors that padding gives, which is tried: a model may attend to near tokens only,
+    or to earlier ones, or add what it learned of distances.
+    """
+    if is_static(model) or model.tokenizer.padding_side != "right":
+        yield False
+        return
+    module: Any = model[0]
+    usual, passed_on = module.auto_model.config._attn_implementation, module.model_forward_params
+    tokens = _probe_texts(model)
+    with _without_training(model):
+        padded = model(dict(tokens))["sentence_embedding"]
+    try:
+        module.auto_model.set_attn_implementation(IMPLEMENTATION)
+        if passed_on is not None:
+            module.model_forward_params = {*passed_on, BOUNDARIES}
+        with _without_training(model):
+            packs = torch.allclose(embed_packed(model, tokens, first_position_of(model)), padded, atol=TOLERANCE)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
+        packs = False
+    try:
+        if not packs:
+            module.auto_model.set_attn_implementation(usual)
+        yield packs
+    finally:
+        module.auto_model.set_attn_implementation(usual)
+        module.model_forward_params = passed_on
+
+
+def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
+    """Tokenise a text of one word, one longer than models attend to in the near, and one between."""
+    words = min(tokens_read(model), PROBE_TOKENS)
+    features = model.preprocess(
+        ["word", "a few words of a text", " ".join(["word", "text", "other"] * words)[: 6 * words]]
+    )
+    return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
+
+
+@contextmanager
+def _without_training(model: SentenceTransformer) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    with torch.no_grad():
+        yield
+    model.train(was_training)
+
+
+def is_packing(model: SentenceTransformer) -> bool:
+    """Tell whether a model takes packed rows now."""
+    module: Any = model[0]
+    return not is_static(model) and module.auto_model.config._attn_implementation == IMPLEMENTATION
+
+
+def embed_packed(model: Any, tokens: dict[str, torch.Tensor], first_position: int) -> torch.Tensor:
+    """Embed texts that are padded on the right: (U, D), in their order.
+
+    Args:
+        model: The model, or what wraps it; it takes packed rows.
+        tokens: Of each text, (U, L), `attention_mask` among them.
+        first_position: From `first_position_of`.
+    """
+    lengths = tokens["attention_mask"].sum(dim=1)  # (U,)
+    order = torch.argsort(lengths, stable=True)
+    sorted_lengths = lengths[order]
+    kept = tokens["attention_mask"][order].bool()  # (U, L)
+    ends = torch.cat([sorted_lengths.new_zeros(1), sorted_lengths.cumsum(0)])
+    starts = torch.repeat_interleave(ends[:-1], sorted_lengths)
+    features: dict[str, Any] = {
+        key: value[order][kept][None] for key, value in tokens.items() if key != "attention_mask"
+    }
+    features["position_ids"] = (torch.arange(int(ends[-1])) - starts + first_position)[None]
+    features[BOUNDARIES] = ends.to(torch.int32)
+    vectors: torch.Tensor = model(features)["sentence_embedding"]
+    return vectors[torch.argsort(order)]
+
+
+def first_position_of(model: SentenceTransformer) -> int:
+    """Tell where a model's positions begin: RoBERTa and its kin count from the one after the padding's."""
+    for module in model.modules():
+        padding = getattr(module, "padding_idx", None)
+        if isinstance(padding, int) and isinstance(getattr(module, "position_embeddings", None), torch.nn.Embedding):
+            return padding + 1
+    return 0

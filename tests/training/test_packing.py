@@ -1,0 +1,127 @@
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from transformers import (
+    AutoTokenizer,
+    ModernBertConfig,
+    ModernBertModel,
+    MPNetConfig,
+    MPNetModel,
+    RobertaConfig,
+    RobertaModel,
+)
+
+from docsgpt_embtune.training.base_models import BaseModel
+from docsgpt_embtune.training.losses import LOSSES, make_loss
+from docsgpt_embtune.training.packing import embed_packed, first_position_of, is_packing, packing_where_possible
+from docsgpt_embtune.training.trainer import load_base, set_up_for_training
+from tests.conftest import TEXTS
+
+SIZES = {
+    "vocab_size": 400,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 64,
+    "max_position_embeddings": 130,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+}
+NEAR_ONLY = {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3}
+MODELS = {
+    "roberta": lambda: RobertaModel(RobertaConfig(**SIZES)),
+    "modernbert": lambda: ModernBertModel(ModernBertConfig(**SIZES, **NEAR_ONLY)),
+    "mpnet": lambda: MPNetModel(MPNetConfig(**SIZES)),
+}
+
+
+@pytest.fixture
+def model(tiny_base_folder):
+    return load_base(BaseModel("tiny", tiny_base_folder), "cpu").eval()
+
+
+@pytest.fixture
+def model_of(tiny_base_folder, tmp_path):
+    def build(kind: str) -> SentenceTransformer:
+        torch.manual_seed(0)
+        MODELS[kind]().save_pretrained(tmp_path)
+        AutoTokenizer.from_pretrained(tiny_base_folder, model_max_length=128).save_pretrained(tmp_path)
+        transformer = Transformer(str(tmp_path))
+        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+        return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu").eval()
+
+    return build
+
+
+def padded_tokens(model):
+    features = model.preprocess([*TEXTS, "logs", " ".join(TEXTS) * 3])
+    return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_loss_and_gradients_are_the_librarys_own(model, name):
+    labels, columns = torch.tensor([1, 0, 0]), ([TEXTS[0], TEXTS[1], "logs"], [TEXTS[2], TEXTS[3], TEXTS[0]])
+    results = []
+    with set_up_for_training(model, "fp32"):
+        assert is_packing(model)
+        packed = make_loss(model, name)([model.preprocess(texts) for texts in columns], labels)
+        packed.backward()
+        results.append((packed.detach(), [p.grad.clone() for p in model.parameters() if p.grad is not None]))
+    model.zero_grad()
+    plain = LOSSES[name](model)([model.preprocess(texts) for texts in columns], labels)
+    plain.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert torch.allclose(results[0][0], plain, atol=1e-6)
+    assert len(results[0][1]) == len(gradients) > 0
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results[0][1], gradients, strict=True))
+
+
+def test_model_that_counts_positions_from_the_paddings_is_packed(model_of):
+    model = model_of("roberta")
+    tokens = padded_tokens(model)
+    expected = model(dict(tokens))["sentence_embedding"]
+    with packing_where_possible(model) as packs:
+        assert packs
+        assert torch.allclose(embed_packed(model, tokens, first_position_of(model)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "mpnet"])  # attends to near tokens; adds what it learned of distances
+def test_model_whose_attention_is_another_is_padded(model_of, kind):
+    model = model_of(kind)
+    usual = model[0].auto_model.config._attn_implementation
+    expected = model(padded_tokens(model))["sentence_embedding"]
+    with packing_where_possible(model) as packs:
+        assert not packs
+        assert not is_packing(model)
+        assert torch.equal(model(padded_tokens(model))["sentence_embedding"], expected)
+    assert model[0].auto_model.config._attn_implementation == usual
+
+
+def test_padded_batches_are_right_while_it_packs(model):
+    expected = model(padded_tokens(model))["sentence_embedding"]
+    with packing_where_possible(model) as packs:
+        assert packs
+        assert torch.allclose(model(padded_tokens(model))["sentence_embedding"], expected, atol=1e-6)
+
+
+def test_model_is_as_it_was_afterwards(model):
+    usual, expected = model[0].auto_model.config._attn_implementation, model.encode(list(TEXTS))
+    with packing_where_possible(model) as packs:
+        assert packs
+    assert model[0].auto_model.config._attn_implementation == usual
+    assert (model.encode(list(TEXTS)) == expected).all()
+
+
+def test_nothing_is_dropped_and_no_luck_is_drawn_for_it(model):
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    with set_up_for_training(model, "fp32"):
+        model.train()
+        make_loss(model, "multiple-negatives-ranking")(
+            [model.preprocess(TEXTS[:2]), model.preprocess(TEXTS[2:4])], None
+        )
+        assert torch.equal(torch.get_rng_state(), before)
+    rates = {layer.p for layer in model.modules() if isinstance(layer, torch.nn.Dropout)}
+    assert rates != {0.0}
+    assert not torch.equal(torch.nn.Dropout(0.5)(torch.ones(100)), torch.ones(100))
