@@ -6,7 +6,7 @@
 With --json every result is written as it comes, and what the file holds already is not run again: seeds can be added.
 
 A folder holds corpus.json, train.json, val.json and test.json (or LlamaIndex's train_dataset.json and
-val_dataset.json, of which the second is the test and validation is held out of the first). Every method trains in a
+val_dataset.json, of which the second is the test and validation is held out of the first; their chunks are others). Every method trains in a
 process of its own on the same training questions; what chooses by validation gets the same validation questions.
 The test questions are looked at once, at the end, by the retrieval check's own metrics and verdict.
 
@@ -19,7 +19,8 @@ Methods:
     llamaindex  its engine: MultipleNegativesRankingLoss, batch 10, 2 epochs, no bad chunks, not shuffled
     plain       a trainer loop: MultipleNegativesRankingLoss, batch 32, 1 epoch, the library's defaults
     first-try   OnlineContrastiveLoss, batch 10, one epoch, one mined bad chunk for each question
-    ours        the automatic recipe
+    ours        the automatic recipe; it also has the chunks that the test is asked over, as a deployment has, and none of
+                the test's questions
 """
 
 import argparse
@@ -31,7 +32,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -142,7 +143,7 @@ def load_splits(folder: Path) -> Splits:
 
 def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) -> dict[str, dict[str, float]]:
     """Rank the test questions as the host does, and score each."""
-    from docsgpt_embtune.embeddings import StockEmbeddings
+    from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
     from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
     from docsgpt_embtune.evaluation.metrics import score_queries
     from docsgpt_embtune.evaluation.ranking import retrieve
@@ -150,7 +151,8 @@ def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) ->
 
     if method == "bm25":
         return score_queries(retrieve_bm25(test), test.qrels, KS)
-    return score_queries(retrieve(StockEmbeddings(str(tuned or resolve_base(base).folder)), test), test.qrels, KS)
+    served = TunedEmbeddings if method == "ours" and tuned else StockEmbeddings
+    return score_queries(retrieve(served(str(tuned or resolve_base(base).folder)), test), test.qrels, KS)
 
 
 def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespace) -> str:
@@ -159,9 +161,10 @@ def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespa
     from docsgpt_embtune.training.pipeline import train
     from docsgpt_embtune.training.recipe import Automatic
 
+    corpus = {**splits.train.corpus, **splits.test.corpus}
     report = train(
-        splits.train,
-        splits.validation,
+        replace(splits.train, corpus=corpus),
+        replace(splits.validation, corpus=corpus),
         out,
         base=arguments.base,
         config=TrainConfig(seed=seed),

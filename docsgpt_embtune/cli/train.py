@@ -40,6 +40,12 @@ _DEFAULTS = TrainConfig()
     "--guard", "guards", multiple=True, help="Questions of another source that must not get worse. Repeatable."
 )
 @click.option(
+    "--windows",
+    type=click.Choice(["auto", "off", "mean"]),
+    help="mean: read a chunk that is too long for the model in windows, and store their mean. auto: where validation "
+    "shows that it helps.  [default: auto]",
+)
+@click.option(
     "--loss",
     type=click.Choice(["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]),
     help=f"What is minimised.  [default: {_DEFAULTS.loss}]",
@@ -76,6 +82,7 @@ def train(
     recipe: str | None,
     time_budget: float | None,
     guards: tuple[str, ...],
+    windows: Any,
     widths: tuple[int, ...],
     seed: int,
     precision: Any,
@@ -97,7 +104,8 @@ def train(
 
     hide_loading_bars()
     datasets.disable_progress_bars()
-    explicit = _explicit_settings(recipe, settings, time_budget, guards)
+    told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows}
+    explicit = _explicit_settings(recipe, settings, [option for option, value in told.items() if value is not None])
     try:
         config = TrainConfig(
             widths=widths, seed=seed, precision=precision, device=device, report_to=report_to, **(explicit or {})
@@ -105,7 +113,8 @@ def train(
         automatic = None
         if explicit is None:
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
-            automatic = Automatic(Automatic.minutes if time_budget is None else time_budget, guard_sets)
+            minutes = Automatic.minutes if time_budget is None else time_budget
+            automatic = Automatic(minutes, guard_sets, windows or Automatic.windows)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
@@ -132,18 +141,25 @@ def train(
 
 
 def _explicit_settings(
-    recipe: str | None, settings: dict[str, Any], time_budget: float | None, guards: tuple[str, ...]
+    recipe: str | None, settings: dict[str, Any], automatic_options: list[str]
 ) -> dict[str, Any] | None:
-    """Return the settings of an explicit run, or None for the automatic recipe; a mixture of both is refused."""
+    """Return the settings of an explicit run, or None for the automatic recipe; a mixture of both is refused.
+
+    Args:
+        recipe: As told.
+        settings: Of an explicit run; None where not given.
+        automatic_options: What is given of the options that belong to the automatic recipe.
+    """
     given = {name: value for name, value in settings.items() if value is not None}
     named = ", ".join(f"--{name.replace('_', '-')}" for name in given)
     if recipe == "auto" and given:
         raise click.UsageError(f"--recipe auto chooses {named} itself; leave that out, or --recipe")
     if not given and recipe != "explicit":
         return None
-    if time_budget is not None or guards:
+    if automatic_options:
         raise click.UsageError(
-            f"--time-budget and --guard belong to --recipe auto, and {named or '--recipe explicit'} to an explicit run"
+            f"{', '.join(automatic_options)}: only with --recipe auto, and {named or '--recipe explicit'} asks for an "
+            "explicit run"
         )
     return given
 

@@ -86,7 +86,8 @@ def export(
             f"{folder}: cannot read {max_seq_length} tokens at a time, its position embeddings allow 8 to {possible}; "
             "set --max-seq-length to one of these"
         )
-    reading = Reading(max_seq_length or usual.max_seq_length, windows or "off")
+    # A model that was trained to be read in windows goes on being read so, unless told or shown otherwise.
+    reading = Reading(max_seq_length or usual.max_seq_length, windows or Reading.of(manifest).windows)
     say("writing the graphs")
     exact, quantised = _write_graphs(folder, reading.max_seq_length)
     engine = exact.engine
@@ -96,7 +97,8 @@ def export(
             say("measuring how to read long chunks")
             furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
             lengths = sorted({reading.max_seq_length, furthest})
-            others = [Reading(length, kind) for kind in get_args(Windows) for length in lengths][1:]
+            every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
+            others = [other for other in every if other != reading]
             reading, about_reading = decide_reading(folder, exact, reading, others, validation)
             decisions.append(about_reading)
         say("measuring what int8 costs")

@@ -11,8 +11,8 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_q
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.serving.graphs import EngineName, Graph
-from docsgpt_embtune.serving.onnx_engine import OnnxEngine, load_tokenizer
-from docsgpt_embtune.serving.reading import Reading, document_encoder
+from docsgpt_embtune.serving.onnx_engine import OnnxEngine
+from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder
 
 DECIDES = "ndcg@10"
 RECALLS = ("recall@1", "recall@10")
@@ -120,7 +120,7 @@ def decide_reading(
     """
     usual_scores = _scores(folder, graph, usual, validation)
     trials = [Trial(str(usual), mean_scores(usual_scores))]
-    if not _has_longer_chunks(folder, usual, validation):
+    if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.corpus.values()):
         return usual, Decision(str(usual), "no chunk is longer", tuple(trials), len(validation))
     groups = groups_by_answer(validation.relevant_docs)
     best, best_ndcg = usual, 0.0
@@ -167,8 +167,3 @@ def is_harmless(judgment: Judgment) -> tuple[bool, str]:
 def _scores(folder: Path, graph: Graph, reading: Reading, validation: RetrievalDataset) -> QueryScores:
     ranking = retrieve(GraphEmbeddings(folder, graph, reading), validation)
     return score_queries(ranking, validation.qrels, (1, 10))
-
-
-def _has_longer_chunks(folder: Path, reading: Reading, validation: RetrievalDataset) -> bool:
-    tokenizer = load_tokenizer(folder)
-    return any(len(tokenizer.encode(text)) > reading.max_seq_length for text in validation.corpus.values())

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -111,6 +111,10 @@ class WindowReader:
         single = np.diff([*starts, len(windows)]) == 1
         means[single] = vectors[np.array(starts)[single]]  # to the last bit what it is without windows
         return means
+
+    def cuts_any(self, texts: Iterable[str]) -> bool:
+        """Tell whether any of these texts is longer than a window."""
+        return any(len(self._tokenizer.encode(text, add_special_tokens=False)) > self._capacity for text in texts)
 
     def windows_of(self, text: str) -> list[str]:
         """Cut a text into windows of nearly one length; one that is short enough is its own only window."""

@@ -1,6 +1,6 @@
 """Bad chunks for questions that have none: what the base model ranks high and nobody called good."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
 
 import faiss
@@ -28,6 +28,7 @@ def mine_negatives(
     per_good: int,
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE,
     keywords: Ranking | None = None,
+    chunk_of: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[str, ...]]:
     """Find the hardest chunks for each question that are probably not answers to it, where it has too few bad ones.
 
@@ -44,6 +45,7 @@ def mine_negatives(
         ceiling: Share of the best good chunk's score above which a chunk is passed over.
         keywords: The corpus ranked for the same queries by their words: every second negative comes from there,
             as what shares the words and misses the point is what embeddings alone do not bring up.
+        chunk_of: What is one chunk in several pieces: no piece of a judged chunk is taken for a bad one.
 
     Returns:
         query_id -> doc_ids, hardest first; only questions for which some were wanted and found.
@@ -54,12 +56,16 @@ def mine_negatives(
     index.add(corpus_embeddings)
     _, nearest = index.search(query_embeddings, min(DEPTH, len(doc_ids)))  # (Q, DEPTH)
     mined = {}
+
+    def whole(doc_id: str) -> str:
+        return chunk_of.get(doc_id, doc_id) if chunk_of else doc_id
+
     for position, (query_id, question) in enumerate(dataset.queries.items()):
         good, given = dataset.relevant_docs[query_id], dataset.irrelevant_docs.get(query_id, ())
         wanted = per_good * len(good) - len(given)
         if wanted <= 0:
             continue
-        judged = {row_of[doc_id] for doc_id in (*good, *given)}
+        judged = {whole(doc_id) for doc_id in (*good, *given)}
         good_embeddings = corpus_embeddings[[row_of[doc_id] for doc_id in good]]  # (G, D)
         query = query_embeddings[position]
         candidates = _without_likely_answers(nearest[position], query, corpus_embeddings, good_embeddings, ceiling)
@@ -67,9 +73,10 @@ def mine_negatives(
             alike = keywords.nearest[position]
             alike = _without_likely_answers(alike[alike >= 0], query, corpus_embeddings, good_embeddings, ceiling)
             candidates = _alternating(candidates, alike)
-        fit = (row for row in candidates if row not in judged and question not in dataset.corpus[doc_ids[row]])
-        if kept := list(islice(fit, wanted)):
-            mined[query_id] = tuple(doc_ids[row] for row in kept)
+        found = (doc_ids[row] for row in candidates)
+        fit = (doc_id for doc_id in found if whole(doc_id) not in judged and question not in dataset.corpus[doc_id])
+        if kept := tuple(islice(fit, wanted)):
+            mined[query_id] = kept
     return mined
 
 

@@ -8,12 +8,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from sentence_transformers import SentenceTransformer
+
 from docsgpt_embtune import __version__
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.model_folder import refuse_foreign_destination, write_model_folder
+from docsgpt_embtune.serving.reading import Reading, WindowReader
+from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
@@ -100,6 +104,7 @@ def train(
                 config,
                 automatic,
                 not_asked=data.not_asked,
+                reader=_reader_of(found, model),
                 folder=folder,
                 say=say,
             )
@@ -167,12 +172,20 @@ def keep_apart(
     return training.subset(kept), validation
 
 
+def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:
+    """Return what cuts long chunks, where the base has the tokenizer for it and reads no text whole anyway."""
+    if is_static(model) or not (base.folder / "tokenizer.json").is_file():
+        return None
+    return WindowReader(base.folder, tokens_read(model))
+
+
 def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, data: _Data) -> dict[str, Any]:
     """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
     return {
         "base": base.fingerprint,
         "config": config.to_dict(),
         "minutes": automatic.minutes if automatic else None,
+        "windows": automatic.windows if automatic else None,
         "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
         "training": data.training.fingerprint if data.training else None,
         "validation": data.validation.fingerprint,
@@ -185,8 +198,10 @@ def _details(
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
+    reading = Reading(tokens_read(tuned.model), tuned.windows)
     return {
         "base": {"name": base.name, "fingerprint": base.fingerprint},
+        **({"serving": {"reading": reading.to_dict()}} if tuned.windows != "off" else {}),
         "training": {
             **told,
             "precision": tuned.precision,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal, get_args
 
 from sentence_transformers import SentenceTransformer
 
@@ -12,11 +13,13 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.truncation import parts_read
 from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
+from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
 
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
 # several are, in two thirds of the time.
@@ -36,18 +39,23 @@ class Automatic:
         minutes: That a run may take.
         guards: Questions of other sources, which must not get worse: the weights are drawn back towards the base
             until they hold.
+        windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where
+            validation shows that it helps. Only this package's embeddings class reads in windows.
 
     Raises:
-        ValueError: If the time is none.
+        ValueError: If the time is none, or the windows are unknown.
     """
 
     minutes: float = 20.0
     guards: Mapping[str, RetrievalDataset] = field(default_factory=dict)
+    windows: Literal["auto"] | Windows = "auto"
 
     def __post_init__(self) -> None:
         """Check what may come from a command line."""
         if not self.minutes > 0:
             raise ValueError(f"minutes must be above 0; got {self.minutes!r}")
+        if self.windows not in ("auto", *get_args(Windows)):
+            raise ValueError(f"windows must be auto, {' or '.join(get_args(Windows))}; got {self.windows!r}")
 
 
 def tune_as_told(
@@ -87,6 +95,7 @@ def tune_automatically(
     automatic: Automatic,
     *,
     not_asked: frozenset[str] = frozenset(),
+    reader: WindowReader | None = None,
     folder: Path | None = None,
     say: Say = lambda line: None,
 ) -> TunedModel:
@@ -99,19 +108,22 @@ def tune_automatically(
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what must not get worse.
         not_asked: doc_ids that the validation questions were taken from, where they were.
+        reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text for the plan and for each step.
 
     Raises:
         TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
-    stages = _stages(model, training, validation, config, not_asked)
+    run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
+    guards_hold = _watch(run, automatic.guards)
+    if reader is not None and automatic.windows != "off" and reader.cuts_any(validation.corpus.values()):
+        run.read_in_windows(reader, always=automatic.windows == "mean")
+    stages = _stages(run, training, config, not_asked)
     if not stages:
         raise TrainingError(
             f"none of the {len(validation.corpus)} chunks is long enough to take a question from; give --train"
         )
-    run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
-    guards_hold = _watch(run, automatic.guards)
     base = copy_of_weights(model)
     plan = make_plan(run, stages, automatic.minutes)
     for line in plan.describe(automatic.minutes):
@@ -124,11 +136,7 @@ def tune_automatically(
 
 
 def _stages(
-    model: SentenceTransformer,
-    training: RetrievalDataset | None,
-    validation: RetrievalDataset,
-    config: TrainConfig,
-    not_asked: frozenset[str],
+    run: TuningRun, training: RetrievalDataset | None, config: TrainConfig, not_asked: frozenset[str]
 ) -> list[Stage]:
     """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others."""
     ranking = replace(
@@ -139,28 +147,41 @@ def _stages(
         device=config.device,
         report_to=config.report_to,
     )
-    corpus = (training or validation).corpus
-    answers = {doc_id for doc_ids in training.relevant_docs.values() for doc_id in doc_ids} if training else set()
-    unasked = {doc_id: text for doc_id, text in corpus.items() if doc_id not in not_asked | answers}
+    pieces = Pieces((training or run.validation).corpus)
+    if run.windows is not None:
+        pieces = cut_into_windows(pieces.corpus, run.windows)
+        if training is not None:
+            embed = run.vectors.of
+            training = asked_of_pieces(
+                training, pieces, embed(training.queries.values()), embed(pieces.corpus.values())
+            )
+    answers = (
+        {piece_id for piece_ids in training.relevant_docs.values() for piece_id in piece_ids} if training else set()
+    )
+    unasked = {
+        piece_id: text
+        for piece_id, text in pieces.corpus.items()
+        if piece_id not in answers and pieces.chunk(piece_id) not in not_asked
+    }
     # Words that the model does not get to read teach it nothing about the chunk.
-    asked_for = replace(questions_from_corpus(parts_read(model, unasked), config.seed), corpus=corpus)
-    # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-    stages = [Stage("chunks", asked_for, ranking, mines=True, ceiling=math.inf)] if len(asked_for) else []
+    asked_for = replace(questions_from_corpus(parts_read(run.model, unasked), config.seed), corpus=pieces.corpus)
+    stages = []
+    if len(asked_for):
+        # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
+        stages.append(Stage("chunks", asked_for, ranking, mines=True, ceiling=math.inf, chunk_of=pieces.chunk_of))
     if training is not None:
-        stages.append(Stage("questions", training, ranking, mines=True, averages=True))
+        stages.append(Stage("questions", training, ranking, mines=True, averages=True, chunk_of=pieces.chunk_of))
     return stages
 
 
 def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[], bool]:
     """Return what tells whether every guard set is as good as with the base model, chance aside."""
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
-    baselines = {name: pool.score(run.encode) for name, pool in pools.items()}
+    baselines = {name: run.score(pool) for name, pool in pools.items()}
 
     def guards_hold() -> bool:
         verdicts = {
-            name: judge(
-                baselines[name], pool.score(run.encode), groups=groups_by_answer(guards[name].relevant_docs)
-            ).verdict
+            name: judge(baselines[name], run.score(pool), groups=groups_by_answer(guards[name].relevant_docs)).verdict
             for name, pool in pools.items()
         }
         for name, verdict in verdicts.items():

@@ -71,10 +71,10 @@ class Selection:
         self._leniency = leniency
         self._best_weights = self._stage_weights = copy_of_weights(model)
 
-    def enter(self, name: str) -> None:
-        """Score the model as it is now and hold on to its weights if they are the best so far."""
+    def enter(self, name: str, scores: QueryScores | None = None) -> None:
+        """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
         self.model.eval()
-        candidate = Candidate(name, self._score())
+        candidate = Candidate(name, scores or self._score())
         # A run that goes on after a kill may come by an epoch's end again.
         again = self.kept is not None and self.kept.name == name
         self.candidates = [known for known in self.candidates if known.name != name] + [candidate]

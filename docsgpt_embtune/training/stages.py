@@ -1,9 +1,9 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import count as numbers_from
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
+from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -39,6 +40,7 @@ class Stage:
         mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
         ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
         averages: Whether the mean of the weights that it began and ended with is a candidate, too.
+        chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Stage:
     mines: bool
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE
     averages: bool = False
+    chunk_of: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class TunedModel:
         groups: Validation questions about one answer, which are one piece of evidence.
         evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
             candidates.
+        windows: How long chunks are read, by validation and from now on.
         precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
@@ -72,6 +76,7 @@ class TunedModel:
     chosen: Candidate
     groups: list[list[str]]
     evidence_needed: bool
+    windows: Windows
     precision: Precision
     mined: int
     seconds: float
@@ -128,13 +133,13 @@ class TuningRun:
         self.encode = Encoder(model, self.precision)
         self.vectors = VectorsUntilTrained(self.encode)
         say(f"computing   in {self.precision} on {model.device}")
-        pool = self.pool_of(validation)
-        scoring = time.monotonic()
-        baseline = pool.score(self.encode)
-        self.scoring_seconds = time.monotonic() - scoring
-        say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {len(pool.doc_ids):,} chunks)")
+        self.windows: WindowReader | None = None
+        self._pool = self.pool_of(validation)
+        baseline = self._timed_score()
+        chunks = len(self._pool.doc_ids)
+        say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
         self.selection = Selection(
-            baseline, model, lambda: pool.score(self.encode), say, folder=folder, leniency=leniency
+            baseline, model, lambda: self.score(self._pool), say, folder=folder, leniency=leniency
         )
         self.selection.resume()
 
@@ -143,6 +148,34 @@ class TuningRun:
         return ValidationPool(
             dataset, self.vectors.of(dataset.queries.values()), self.vectors.of(dataset.corpus.values())
         )
+
+    def score(self, pool: ValidationPool) -> QueryScores:
+        """Score the model as it is, on chunks as they are read."""
+        return pool.score(self.encode, partial(self.windows.encode, encode=self.encode) if self.windows else None)
+
+    def _timed_score(self) -> QueryScores:
+        started = time.monotonic()
+        scores = self.score(self._pool)
+        self.scoring_seconds = time.monotonic() - started
+        return scores
+
+    def read_in_windows(self, reader: WindowReader, *, always: bool) -> None:
+        """Read long chunks in windows from here on, if the base model answers validation better for it.
+
+        The model must be the base still.
+
+        Args:
+            reader: Cuts chunks into windows.
+            always: Do it whatever validation says of it.
+        """
+        self.windows = reader
+        scores = self._timed_score()
+        verdict = judge(self.selection.baseline, scores, groups=groups_by_answer(self.validation.relevant_docs)).verdict
+        if not always and verdict != "improved":
+            self.windows = None
+            self.say(f"windows     validation {CHOSEN_BY} {mean_ndcg(scores):.3f}, {verdict}: long chunks stay cut off")
+        elif not self.selection.candidates:  # else a run that goes on, which has entered it
+            self.selection.enter("windows", scores)
 
     def train(self, number: int, stage: Stage) -> None:
         """Train the best weights so far on a stage's questions and enter every epoch.
@@ -184,6 +217,7 @@ class TuningRun:
             per_good=stage.config.negatives,
             ceiling=stage.ceiling,
             keywords=retrieve_bm25(dataset) if stage.config.negatives > 1 else None,
+            chunk_of=stage.chunk_of,
         )
         if stage.config.loss == "online-contrastive" and not (dataset.irrelevant_docs or mined):
             raise TrainingError(
@@ -207,6 +241,7 @@ class TuningRun:
             chosen=self.selection.kept or max(candidates, key=lambda candidate: mean_ndcg(candidate.scores)),
             groups=groups_by_answer(self.validation.relevant_docs),
             evidence_needed=evidence_needed,
+            windows="mean" if self.windows else "off",
             precision=self.precision,
             mined=self.mined,
             seconds=time.monotonic() - self.started,

@@ -7,6 +7,7 @@ import numpy as np
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
+from docsgpt_embtune.serving.reading import Encode
 from docsgpt_embtune.training.encoding import Encoder, Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down.
@@ -37,9 +38,14 @@ class ValidationPool:
             pool.update(judged)
         self.doc_ids = [doc_id for doc_id in doc_ids if doc_id in pool]
 
-    def score(self, encode: Encoder) -> QueryScores:
-        """Rank the pool by exact L2, as the host ranks, and score each query at 1 and 10."""
-        corpus = encode(self.dataset.corpus[doc_id] for doc_id in self.doc_ids)
+    def score(self, encode: Encoder, encode_chunks: Encode | None = None) -> QueryScores:
+        """Rank the pool by exact L2, as the host ranks, and score each query at 1 and 10.
+
+        Args:
+            encode: Embeds the questions.
+            encode_chunks: Embeds the chunks, where these are read in another way.
+        """
+        corpus = (encode_chunks or encode)([self.dataset.corpus[doc_id] for doc_id in self.doc_ids])
         queries = encode(self.dataset.queries.values())
         return score_vectors(self.dataset, queries, corpus, self.doc_ids)
 

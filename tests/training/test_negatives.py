@@ -39,3 +39,7 @@ def test_every_second_comes_from_the_keywords():
 
 def test_chunk_that_holds_the_question_is_an_answer():
     assert mined(1, question="nea") == {"q": ("middle",)}
+
+
+def test_no_window_of_a_judged_chunk_is_a_bad_one():
+    assert mined(1, chunk_of={"near": "a", "good": "a"}) == {"q": ("middle",)}

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
@@ -13,12 +14,18 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import recipe, trainer
+from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import drawn_towards
+from docsgpt_embtune.training.stages import TuningRun
+from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.validation import mean_ndcg
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
 VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written", "moved", "lost", "found", "sold"]
@@ -73,9 +80,77 @@ def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
 
 
+BEYOND = " and what follows is only filling" * 4  # more than the 64 tokens that the tiny model reads
+
+
+def with_answers_beyond(questions: RetrievalDataset) -> RetrievalDataset:
+    """Let the chunks answer at their end, where the model does not read."""
+    return replace(questions, corpus={doc_id: f"{BEYOND} {' '.join([text] * 5)}" for doc_id, text in CORPUS.items()})
+
+
+def test_long_chunks_are_read_in_windows_where_that_finds_more():
+    facts = {
+        f"{place} {number}": f"{place} has {number} bakers." for place in ("Ulm", "Rome", "Oslo") for number in range(9)
+    }
+    filling = "This page was printed for the archive and may be shown to visitors. " * 20  # 260 tokens
+    questions = RetrievalDataset(
+        {fact: f"Which place has {fact.split()[1]} bakers? Is it {fact.split()[0]}?" for fact in facts},
+        {fact: filling + text for fact, text in facts.items()},
+        {fact: (fact,) for fact in facts},
+    )
+    base = resolve_base("bundled")
+    run = TuningRun(load_base(base, "cpu"), questions, CONFIG)
+    run.read_in_windows(WindowReader(base.folder, 256), always=False)
+    assert run.windows is not None
+    assert run.selection.kept is not None
+    assert run.selection.kept.name == "windows"
+
+
+def test_windows_that_training_read_in_are_served(tuned):
+    training, validation = with_answers_beyond(TRAINING), with_answers_beyond(VALIDATION)
+    report = tuned(training, validation, automatic=Automatic(windows="mean"), keep_worse=True)
+    assert report.tuned.candidates[0].name == "windows"
+    assert report.manifest["serving"]["reading"] == {"max_seq_length": 64, "windows": "mean"}
+    assert mean_ndcg(report.tuned.chosen.scores) > mean_ndcg(report.tuned.candidates[0].scores)
+    served = TunedEmbeddings(str(report.folder))
+    short, long = "a log is kept", next(iter(with_answers_beyond(TRAINING).corpus.values()))
+    assert np.allclose(served.embed_documents([short])[0], served.embed_query(short), atol=1e-5)
+    assert not np.allclose(served.embed_documents([long])[0], served.embed_query(long), atol=1e-2)
+
+
+def test_long_chunks_stay_cut_off_where_told(tuned):
+    training, validation = with_answers_beyond(TRAINING), with_answers_beyond(VALIDATION)
+    report = tuned(training, validation, automatic=Automatic(windows="off"), keep_worse=True)
+    assert "serving" not in report.manifest
+    assert "windows" not in [candidate.name for candidate in report.tuned.candidates]
+
+
+def test_long_chunks_stay_cut_off_where_windows_find_nothing(tuned):
+    padded = {doc_id: text + BEYOND for doc_id, text in CORPUS.items()}
+    said: list[str] = []
+    training, validation = replace(TRAINING, corpus=padded), replace(VALIDATION, corpus=padded)
+    report = tuned(training, validation, keep_worse=True, say=said.append)
+    assert report.tuned.windows == "off"
+    assert any(line.startswith("windows") and "stay cut off" in line for line in said)
+
+
+def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    dataset = with_answers_beyond(TRAINING)
+    run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
+    run.read_in_windows(WindowReader(tiny_base_folder, 64), always=True)
+    chunks, questions = recipe._stages(run, dataset, CONFIG, frozenset())
+    for stage in (chunks, questions):
+        assert all(len(model.tokenizer(text)["input_ids"]) <= 64 for text in stage.questions.corpus.values())
+    for query_id, doc_ids in dataset.relevant_docs.items():
+        (piece_id,) = questions.questions.relevant_docs[query_id]
+        assert questions.chunk_of.get(piece_id, piece_id) == doc_ids[0]
+
+
 def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    stages = recipe._stages(model, TRAINING, VALIDATION, replace(CONFIG, widths=(8, 16)), frozenset())
+    run = TuningRun(model, VALIDATION, CONFIG)
+    stages = recipe._stages(run, TRAINING, replace(CONFIG, widths=(8, 16)), frozenset())
     assert [stage.config.widths for stage in stages] == [(8, 16)] * 2
 
 
@@ -219,7 +294,7 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
             ["--recipe", "auto", "--loss", "cosine-similarity", "--epochs", "2"],
             "--recipe auto chooses --loss, --epochs",
         ),
-        (["--epochs", "2", "--time-budget", "3"], "--time-budget and --guard belong to --recipe auto"),
+        (["--epochs", "2", "--time-budget", "3"], "--time-budget: only with --recipe auto, and --epochs"),
         (["--time-budget", "0"], "minutes must be above 0; got 0.0"),
     ],
 )
