@@ -6,9 +6,10 @@
 With --json every result is written as it comes, and what the file holds already is not run again: seeds can be added.
 
 A folder holds corpus.json, train.json, val.json and test.json (or LlamaIndex's train_dataset.json and
-val_dataset.json, of which the second is the test and validation is held out of the first; their chunks are others). Every method trains in a
-process of its own on the same training questions; what chooses by validation gets the same validation questions.
-The test questions are looked at once, at the end, by the retrieval check's own metrics and verdict.
+val_dataset.json, of which the second is the test, over other chunks, and validation is held out of the first). Every
+method trains in a process of its own on the same training questions; what chooses by validation gets the same
+validation questions. The test questions are looked at once, at the end, by the retrieval check's own metrics and
+verdict.
 
 Methods:
     base        the model as it comes
@@ -19,8 +20,7 @@ Methods:
     llamaindex  its engine: MultipleNegativesRankingLoss, batch 10, 2 epochs, no bad chunks, not shuffled
     plain       a trainer loop: MultipleNegativesRankingLoss, batch 32, 1 epoch, the library's defaults
     first-try   OnlineContrastiveLoss, batch 10, one epoch, one mined bad chunk for each question
-    ours        the automatic recipe; it also has the chunks that the test is asked over, as a deployment has, and none of
-                the test's questions
+    ours        the automatic recipe, which also has the chunks that the test is asked over, as a deployment has them
 """
 
 import argparse
