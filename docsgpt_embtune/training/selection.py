@@ -64,6 +64,7 @@ class Selection:
         self.candidates: list[Candidate] = []
         self.kept: Candidate | None = None  # None while the base model is better than each
         self.finished_stages = 0
+        self.mined = 0  # bad chunks, for the stages that are finished
         self.model = model
         self._score = score
         self._say = say
@@ -112,12 +113,18 @@ class Selection:
         self.model.load_state_dict(self._stage_weights)
         self.model.eval()
 
-    def finish_stage(self) -> None:
-        """Let the next stage begin with the best weights so far; a run that goes on does not do this one again."""
+    def finish_stage(self, mined: int = 0) -> None:
+        """Let the next stage begin with the best weights so far; a run that goes on does not do this one again.
+
+        Args:
+            mined: Bad chunks that were mined for this stage.
+        """
         self.finished_stages += 1
+        self.mined += mined
         self._stage_weights = self._best_weights
         if self._folder:
-            _save(self._stage_weights, self._folder / STAGE_FILE, {"finished_stages": self.finished_stages})
+            state = {"finished_stages": self.finished_stages, "mined": self.mined}
+            _save(self._stage_weights, self._folder / STAGE_FILE, state)
 
     def restore(self) -> None:
         """Put the best weights back into the model: the base's, while no candidate is better."""
@@ -129,7 +136,7 @@ class Selection:
         device = str(self.model.device)
         if self._folder and (self._folder / STAGE_FILE).is_file():
             self._stage_weights, state = _load(self._folder / STAGE_FILE, device)
-            self.finished_stages = state["finished_stages"]
+            self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
             self._best_weights, state = _load(self._folder / BEST_FILE, device)
             self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]

@@ -127,7 +127,6 @@ class TuningRun:
         self.validation = validation
         self.folder = folder
         self.say = say
-        self.mined = 0
         set_seed(config.seed)
         self.precision = resolve_precision(config.precision, model.device)
         self.encode = Encoder(model, self.precision)
@@ -206,7 +205,7 @@ class TuningRun:
         )
         if stage.averages:
             self.selection.enter_mean(f"{stage.name}, mean")
-        self.selection.finish_stage()
+        self.selection.finish_stage(mined=sum(map(len, mined.values())))
 
     def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         dataset = stage.questions
@@ -224,7 +223,6 @@ class TuningRun:
                 f"no bad chunks are given and none could be mined from {len(dataset.corpus)} chunks; give the whole "
                 "corpus, or bad chunks, or --loss multiple-negatives-ranking"
             )
-        self.mined += sum(map(len, mined.values()))
         self.say(
             f"mined       {sum(map(len, mined.values())):,} bad chunks for {len(mined):,} questions that had too few"
         )
@@ -243,7 +241,7 @@ class TuningRun:
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",
             precision=self.precision,
-            mined=self.mined,
+            mined=self.selection.mined,
             seconds=time.monotonic() - self.started,
         )
 

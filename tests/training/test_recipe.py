@@ -249,6 +249,7 @@ def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, 
     resumed = tuned(keep_worse=True, resume=True, say=said.append)
     assert "resume      going on with the run that was stopped" in said
     assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+    assert resumed.tuned.mined == undisturbed.tuned.mined
     assert not (tmp_path / ".tuned.run").exists()
 
 
