@@ -42,8 +42,8 @@ _DEFAULTS = TrainConfig()
 @click.option(
     "--windows",
     type=click.Choice(["auto", "off", "mean"]),
-    help="mean: read a chunk that is too long for the model in windows, and store their mean. auto: where validation "
-    "shows that it helps.  [default: auto]",
+    help="mean: read a chunk that is too long for the model in windows, and store their mean. auto: where the "
+    "questions show that it helps.  [default: auto]",
 )
 @click.option(
     "--loss",

@@ -40,7 +40,7 @@ class Automatic:
         guards: Questions of other sources, which must not get worse: the weights are drawn back towards the base
             until they hold.
         windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where
-            validation shows that it helps. Only this package's embeddings class reads in windows.
+            the questions show that it helps. Only this package's embeddings class reads in windows.
 
     Raises:
         ValueError: If the time is none, or the windows are unknown.
@@ -117,8 +117,9 @@ def tune_automatically(
     """
     run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
     guards_hold = _watch(run, automatic.guards)
-    if reader is not None and automatic.windows != "off" and reader.cuts_any(validation.corpus.values()):
-        run.read_in_windows(reader, always=automatic.windows == "mean")
+    asked = [validation] if training is None else [training, validation]
+    if reader is not None and automatic.windows != "off" and reader.cuts_any(asked[0].corpus.values()):
+        run.read_in_windows(reader, asked, always=automatic.windows == "mean")
     stages = _stages(run, training, config, not_asked)
     if not stages:
         raise TrainingError(

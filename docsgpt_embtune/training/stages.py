@@ -1,7 +1,7 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count as numbers_from
@@ -25,6 +25,7 @@ from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_neg
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
+from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
 
@@ -158,22 +159,29 @@ class TuningRun:
         self.scoring_seconds = time.monotonic() - started
         return scores
 
-    def read_in_windows(self, reader: WindowReader, *, always: bool) -> None:
-        """Read long chunks in windows from here on, if the base model answers validation better for it.
+    def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
+        """Read long chunks in windows from here on, if the base model answers these questions better for it.
 
-        The model must be the base still.
+        The model must be the base still, so that questions to learn from are as good evidence as those to choose by.
 
         Args:
             reader: Cuts chunks into windows.
-            always: Do it whatever validation says of it.
+            asked: Questions to decide by.
+            always: Do it whatever these say.
         """
+        if not always:
+            judgment = windows_against_beginnings(asked, reader, self.vectors.of)
+            found = judgment.differences[CHOSEN_BY]
+            so = "are read in windows" if judgment.verdict == "improved" else "stay cut off"
+            self.say(
+                f"windows     {CHOSEN_BY} {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on "
+                f"{judgment.queries:,} questions with the base model: long chunks {so}"
+            )
+            if judgment.verdict != "improved":
+                return
         self.windows = reader
         scores = self._timed_score()
-        verdict = judge(self.selection.baseline, scores, groups=groups_by_answer(self.validation.relevant_docs)).verdict
-        if not always and verdict != "improved":
-            self.windows = None
-            self.say(f"windows     validation {CHOSEN_BY} {mean_ndcg(scores):.3f}, {verdict}: long chunks stay cut off")
-        elif not self.selection.candidates:  # else a run that goes on, which has entered it
+        if not self.selection.candidates:  # else a run that goes on, which has entered it
             self.selection.enter("windows", scores)
 
     def train(self, number: int, stage: Stage) -> None:

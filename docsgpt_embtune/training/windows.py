@@ -5,8 +5,34 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.serving.reading import WindowReader
+from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.serving.reading import Encode, WindowReader
 from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.training.validation import score_vectors
+
+
+def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: WindowReader, encode: Encode) -> Judgment:
+    """Compare long chunks read in windows with long chunks cut off, on all questions together.
+
+    Args:
+        datasets: Questions, each set over its own corpus; a question may be in one alone.
+        reader: Cuts.
+        encode: Embeds texts, as far as the model reads them; is asked for some of them twice.
+    """
+    beginnings: QueryScores = {}
+    windows: QueryScores = {}
+    answers: dict[str, tuple[str, ...]] = {}
+    for number, dataset in enumerate(datasets):
+        queries, chunks = encode(list(dataset.queries.values())), list(dataset.corpus.values())
+        for scores, corpus in ((beginnings, encode(chunks)), (windows, reader.encode(chunks, encode))):
+            for metric, of_query in score_vectors(dataset, queries, corpus).items():
+                scores.setdefault(metric, {}).update(
+                    (f"{number} {query_id}", of_query[query_id]) for query_id in of_query
+                )
+        answers.update((f"{number} {query_id}", dataset.relevant_docs[query_id]) for query_id in dataset.queries)
+    return judge(beginnings, windows, groups=groups_by_answer(answers))
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,7 @@ def test_long_chunks_are_read_in_windows_where_that_finds_more():
     )
     base = resolve_base("bundled")
     run = TuningRun(load_base(base, "cpu"), questions, CONFIG)
-    run.read_in_windows(WindowReader(base.folder, 256), always=False)
+    run.read_in_windows(WindowReader(base.folder, 256), [questions], always=False)
     assert run.windows is not None
     assert run.selection.kept is not None
     assert run.selection.kept.name == "windows"
@@ -131,6 +131,7 @@ def test_long_chunks_stay_cut_off_where_windows_find_nothing(tuned):
     training, validation = replace(TRAINING, corpus=padded), replace(VALIDATION, corpus=padded)
     report = tuned(training, validation, keep_worse=True, say=said.append)
     assert report.tuned.windows == "off"
+    assert any(line.startswith("windows") and "on 100 questions" in line for line in said)
     assert any(line.startswith("windows") and "stay cut off" in line for line in said)
 
 
@@ -138,7 +139,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     dataset = with_answers_beyond(TRAINING)
     run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
-    run.read_in_windows(WindowReader(tiny_base_folder, 64), always=True)
+    run.read_in_windows(WindowReader(tiny_base_folder, 64), [], always=True)
     chunks, questions = recipe._stages(run, dataset, CONFIG, frozenset())
     for stage in (chunks, questions):
         assert all(len(model.tokenizer(text)["input_ids"]) <= 64 for text in stage.questions.corpus.values())
