@@ -7,6 +7,7 @@ hundred an exact copy of another's question, one in a thousand with a chunk that
 is all of it: reading, checking, mending, splitting, writing.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+import numpy.typing as npt
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main as embtune
@@ -25,19 +27,26 @@ from docsgpt_embtune.data.formats.format import RowFormat
 from docsgpt_embtune.data.formats.registry import FORMATS
 
 QUESTION_WORDS, CHUNK_WORDS = 8, 40
+_BLOCK = 10_000  # rows drawn at a time
 SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet"}
 
 
 def made_up_rows(number: int) -> Iterator[Row]:
-    """Yield rows of words drawn from forty thousand."""
-    random = np.random.default_rng(0)
+    """Yield rows of words drawn from 32,400."""
     words = np.array([f"{first}{second}" for first in _SYLLABLES for second in _SYLLABLES], dtype=object)
-    for place in range(number):
-        source = place if place % 100 else max(0, place - 50)
-        drawn = words[np.random.Generator(np.random.SFC64(source)).integers(len(words), size=QUESTION_WORDS)]
-        question = " ".join(drawn) + "?"
-        good, bad = (" ".join(words[random.integers(len(words), size=CHUNK_WORDS)]) for _ in range(2))
-        yield Row(text_id(question), question, chunks([good]), chunks([bad, good] if place % 1000 == 1 else [bad]))
+    random = np.random.default_rng(0)
+    return itertools.islice(_endless_rows(words, random), number)
+
+
+def _endless_rows(words: npt.NDArray[np.object_], random: np.random.Generator) -> Iterator[Row]:
+    for _ in itertools.count():
+        drawn = random.integers(len(words), size=(_BLOCK, QUESTION_WORDS + 2 * CHUNK_WORDS))
+        drawn[::100, :QUESTION_WORDS] = drawn[50::100, :QUESTION_WORDS]
+        for place, row in enumerate(words[drawn].tolist()):
+            question = " ".join(row[:QUESTION_WORDS]) + "?"
+            good = " ".join(row[QUESTION_WORDS:-CHUNK_WORDS])
+            bad = " ".join(row[-CHUNK_WORDS:])
+            yield Row(text_id(question), question, chunks([good]), chunks([bad, good] if place % 1000 == 1 else [bad]))
 
 
 _SYLLABLES = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second in "aeiou" for third in "lnr"]
