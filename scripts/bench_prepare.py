@@ -7,6 +7,8 @@ hundred an exact copy of another's question, one in a thousand with a chunk that
 is all of it: reading, checking, mending, splitting, writing.
 """
 
+import contextlib
+import io
 import itertools
 import json
 import subprocess
@@ -19,7 +21,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
-from click.testing import CliRunner
+from tqdm import tqdm
 
 from docsgpt_embtune.cli import main as embtune
 from docsgpt_embtune.data.formats.content import Row, chunks, text_id
@@ -58,20 +60,29 @@ def measure(rows: int, format_name: str) -> dict[str, float | str]:
         source = Path(name) / f"rows{SUFFIXES[format_name]}"
         target = FORMATS[format_name]
         assert isinstance(target, RowFormat)
-        target.write_rows(made_up_rows(rows), source)
+        target.write_rows(tqdm(made_up_rows(rows), "making up", rows, unit=" rows", unit_scale=True), source)
         before = _peak_memory()
         start = time.perf_counter()
         arguments = ["prepare", str(source), "--out", str(Path(name) / "out"), "--fix", "--model", "none"]
-        result = CliRunner().invoke(embtune, arguments)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exit_code = _run(arguments)
         seconds = time.perf_counter() - start
         return {
             "seconds": seconds,
             "memory": _peak_memory(),
             "before": before,
             "bytes": source.stat().st_size,
-            "exit": result.exit_code,
-            "output": result.stdout,
+            "exit": exit_code,
+            "output": printed.getvalue(),
         }
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        embtune(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def _peak_memory() -> float:

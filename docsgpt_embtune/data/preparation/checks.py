@@ -40,7 +40,7 @@ class Check:
 
     Attributes:
         name: In the log of changes.
-        what: The fault, in words that follow a number.
+        what: The fault, in words that a number follows.
         serious: Whether a model learned from such data, or a figure measured on it, is worth little.
         subject: What is counted.
         remedy: What `--fix` does.
