@@ -7,11 +7,11 @@ from click.testing import CliRunner, Result
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
-from docsgpt_embtune.data.formats.content import Chunk, Row
+from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.preparation import parting, progress
 from docsgpt_embtune.data.preparation import store as store_module
-from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_offenders
+from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_near_duplicates, find_offenders
 from docsgpt_embtune.data.preparation.store import Store, opened
 from docsgpt_embtune.errors import DatasetError
 
@@ -207,6 +207,25 @@ def test_question_that_leaks_from_a_held_out_file_is_dropped(tmp_path, name, que
     assert f"{next(check.what for check in CHECKS if check.name == name)}: 1 (" in looked.output
     prepare(source, "--held-out", unseen, "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
     assert "q3" not in load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json").queries
+
+
+@pytest.mark.parametrize(("name", "change"), [("seen-answer", str.upper), ("nearly-seen-answer", edited)])
+def test_change_of_several_leaking_answers_is_logged_with_the_text_of_the_one_it_names(tmp_path, name, change):
+    data = made_up(40)
+    data["relevant_docs"] = {query_id: ["c9", "c4", "c7"] for query_id in data["queries"]}
+    held_out = {
+        "queries": {"t": "What else?"},
+        "corpus": {f"a{n}": change(data["corpus"][f"c{n}"]) for n in (9, 7, 4)},
+        "relevant_docs": {"t": ["a9", "a7", "a4"]},
+    }
+    store = Store(tmp_path, tmp_path)
+    store.add_content(DatasetContent(data["queries"], data["corpus"], data["relevant_docs"]))
+    store.add_held_out(DatasetContent(held_out["queries"], held_out["corpus"], held_out["relevant_docs"]), tmp_path)
+    store.join()
+    find_near_duplicates(store)
+    find_offenders(store, next(check for check in CHECKS if check.name == name), CheckSettings())
+    found = store.query("SELECT query_id, doc_id, other_id, text FROM offenders ORDER BY ALL")
+    assert found == [(query_id, "c4", "a4", data["corpus"]["c4"]) for query_id in sorted(data["queries"])]
 
 
 def splits_of(folder: Path) -> dict[str, set[str]]:

@@ -328,7 +328,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT q.query_id, '' AS doc_id, any_value(h.query_id) AS other_id, any_value(q.text) AS text
+            SELECT q.query_id, '' AS doc_id, min(h.query_id) AS other_id, any_value(q.text) AS text
             FROM questions q JOIN held_out_questions h USING (key) GROUP BY q.query_id""",
     ),
     Check(
@@ -338,7 +338,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT j.query_id, min(j.doc_id) AS doc_id, any_value(h.doc_id) AS other_id, any_value(c.text) AS text
+            SELECT j.query_id, unnest(min({doc_id: j.doc_id, other_id: h.doc_id, text: c.text}))
             FROM judgments j JOIN chunks c USING (doc_id) JOIN held_out_chunks h USING (key)
             WHERE j.good GROUP BY j.query_id""",
     ),
@@ -349,7 +349,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT q.query_id, '' AS doc_id, any_value(n.two) AS other_id, any_value(q.text) AS text
+            SELECT q.query_id, '' AS doc_id, min(n.two) AS other_id, any_value(q.text) AS text
             FROM questions q JOIN near_held_out_questions n ON n.one = q.query_id GROUP BY q.query_id""",
         slow=True,
     ),
@@ -360,7 +360,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT j.query_id, min(j.doc_id) AS doc_id, any_value(n.two) AS other_id, any_value(c.text) AS text
+            SELECT j.query_id, unnest(min({doc_id: j.doc_id, other_id: n.two, text: c.text}))
             FROM judgments j JOIN chunks c USING (doc_id) JOIN near_held_out_chunks n ON n.one = j.doc_id
             WHERE j.good GROUP BY j.query_id""",
         slow=True,
