@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -218,6 +219,10 @@ def _rows(store: Store, split: str) -> Iterator[Row]:
         WHERE split = '{split}' ORDER BY q.position, q.query_id, j.position""",
         label=f"sorting {split}",
     )
+    return _grouped(ordered)
+
+
+def _grouped(ordered: Iterator[tuple[Any, ...]]) -> Iterator[Row]:
     for (query_id, query, date), judged in groupby(ordered, key=itemgetter(0, 1, 2)):
         marked: dict[bool, list[Chunk]] = {True: [], False: []}
         document = ""

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -88,8 +88,7 @@ class Store:
             str(folder / "data.duckdb"),
             config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
         )
-        self.connection.execute("SET enable_progress_bar = true")  # to be asked how far it is
-        self.connection.execute("SET enable_progress_bar_print = false")
+        _count_progress(self.connection)
         for statement in filter(str.strip, _TABLES.split(";\n")):
             self.connection.execute(statement)
         # Parquet, as a table that grows would be logged before it is written.
@@ -106,12 +105,12 @@ class Store:
         return int(self.query(sql)[0][0] or 0)
 
     def stream(self, sql: str, *, label: str = "sorting", block: int = _BLOCK) -> Iterator[tuple[Any, ...]]:
-        """Run SQL and yield its rows, holding a block of them, with a bar of this label until the first is there."""
+        """Run SQL, with a bar of this label if it takes long, and iterate over its rows, holding a block of them."""
         cursor = self.connection.cursor()
+        _count_progress(cursor)
         with shown(cursor, label):
             cursor.execute(sql)
-        while rows := cursor.fetchmany(block):
-            yield from rows
+        return chain.from_iterable(iter(lambda: cursor.fetchmany(block), []))
 
     def put(
         self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], *, replace: bool = False
@@ -251,6 +250,12 @@ class Store:
                 self.put(f"held_out_{kind}", columns)
         for kind in ("questions", "chunks"):
             self.connection.execute(f"UPDATE held_out_{kind} SET key = hash(plain(text))")
+
+
+def _count_progress(connection: duckdb.DuckDBPyConnection) -> None:
+    # For `shown` to ask; each cursor has settings of its own.
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
 
 
 def _writer(file: Path, schema: pyarrow.Schema) -> pyarrow.parquet.ParquetWriter:
