@@ -489,3 +489,12 @@ def test_more_text_than_memory_is_joined(tmp_path, monkeypatch):
             find_offenders(store, check, CheckSettings())
             assert not store.number("SELECT count(*) FROM offenders"), check.name
     assert store.number("SELECT count(*) FROM chunks WHERE document <> ''") == 20_000
+
+
+def test_too_little_room_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "MEMORY", "1MB")
+    result = prepare(write(tmp_path, made_up(100)), "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert "too little disk or memory" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]

@@ -276,7 +276,7 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
         near: Folder in which the store may lie; the system's for temporary files if not given.
 
     Raises:
-        DatasetError: If the source cannot be read.
+        DatasetError: If the source cannot be read, or memory or disk do not suffice.
     """
     source = Source(path)
     found = find_format(source, name)
@@ -292,5 +292,11 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
                 store.add_content(found.read(source, options))
             store.join()
             yield store
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            what = str(error).splitlines()[0]
+            raise DatasetError(
+                f"{Path(folder).parent}: too little disk or memory ({what}); {MEMORY} of memory and twice the source's "
+                "size on disk are needed: make room, or give --out on a larger disk"
+            ) from error
         finally:
             store.connection.close()
