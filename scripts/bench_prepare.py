@@ -7,6 +7,9 @@ hundred an exact copy of another's question, one in a thousand with a chunk that
 is all of it: reading, checking, mending, splitting, writing.
 """
 
+import contextlib
+import io
+import itertools
 import json
 import subprocess
 import sys
@@ -17,7 +20,8 @@ from pathlib import Path
 
 import click
 import numpy as np
-from click.testing import CliRunner
+import numpy.typing as npt
+from tqdm import tqdm
 
 from docsgpt_embtune.cli import main as embtune
 from docsgpt_embtune.data.formats.content import Row, chunks, text_id
@@ -25,19 +29,26 @@ from docsgpt_embtune.data.formats.format import RowFormat
 from docsgpt_embtune.data.formats.registry import FORMATS
 
 QUESTION_WORDS, CHUNK_WORDS = 8, 40
+_BLOCK = 10_000  # rows drawn at a time
 SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet"}
 
 
 def made_up_rows(number: int) -> Iterator[Row]:
-    """Yield rows of words drawn from forty thousand."""
-    random = np.random.default_rng(0)
+    """Yield rows of words drawn from 32,400."""
     words = np.array([f"{first}{second}" for first in _SYLLABLES for second in _SYLLABLES], dtype=object)
-    for place in range(number):
-        source = place if place % 100 else max(0, place - 50)
-        drawn = words[np.random.Generator(np.random.SFC64(source)).integers(len(words), size=QUESTION_WORDS)]
-        question = " ".join(drawn) + "?"
-        good, bad = (" ".join(words[random.integers(len(words), size=CHUNK_WORDS)]) for _ in range(2))
-        yield Row(text_id(question), question, chunks([good]), chunks([bad, good] if place % 1000 == 1 else [bad]))
+    random = np.random.default_rng(0)
+    return itertools.islice(_endless_rows(words, random), number)
+
+
+def _endless_rows(words: npt.NDArray[np.object_], random: np.random.Generator) -> Iterator[Row]:
+    for _ in itertools.count():
+        drawn = random.integers(len(words), size=(_BLOCK, QUESTION_WORDS + 2 * CHUNK_WORDS))
+        drawn[::100, :QUESTION_WORDS] = drawn[50::100, :QUESTION_WORDS]
+        for place, row in enumerate(words[drawn].tolist()):
+            question = " ".join(row[:QUESTION_WORDS]) + "?"
+            good = " ".join(row[QUESTION_WORDS:-CHUNK_WORDS])
+            bad = " ".join(row[-CHUNK_WORDS:])
+            yield Row(text_id(question), question, chunks([good]), chunks([bad, good] if place % 1000 == 1 else [bad]))
 
 
 _SYLLABLES = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second in "aeiou" for third in "lnr"]
@@ -49,20 +60,29 @@ def measure(rows: int, format_name: str) -> dict[str, float | str]:
         source = Path(name) / f"rows{SUFFIXES[format_name]}"
         target = FORMATS[format_name]
         assert isinstance(target, RowFormat)
-        target.write_rows(made_up_rows(rows), source)
+        target.write_rows(tqdm(made_up_rows(rows), "making up", rows, unit=" rows", unit_scale=True), source)
         before = _peak_memory()
         start = time.perf_counter()
         arguments = ["prepare", str(source), "--out", str(Path(name) / "out"), "--fix", "--model", "none"]
-        result = CliRunner().invoke(embtune, arguments)
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exit_code = _run(arguments)
         seconds = time.perf_counter() - start
         return {
             "seconds": seconds,
             "memory": _peak_memory(),
             "before": before,
             "bytes": source.stat().st_size,
-            "exit": result.exit_code,
-            "output": result.stdout,
+            "exit": exit_code,
+            "output": printed.getvalue(),
         }
+
+
+def _run(arguments: list[str]) -> int:
+    try:
+        embtune(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def _peak_memory() -> float:

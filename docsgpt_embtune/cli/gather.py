@@ -19,6 +19,7 @@ from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE
 from docsgpt_embtune.sources.masking import PHONE_REGIONS
 from docsgpt_embtune.sources.review import MIN_WEIGHT
+from docsgpt_embtune.wording import counted
 
 
 @click.command(cls=EmbtuneCommand)
@@ -71,8 +72,8 @@ def chunks(
         found = stores.document_chunks(documents, count_tokens=counter, max_tokens=max_tokens, min_tokens=min_tokens)
     saved = stores.save_chunks(found, out, document_of=document_of)
     click.echo(
-        f"{out}: {saved.chunks:,} chunks of {saved.documents:,} documents, {saved.repeated:,} repeat an earlier one's "
-        f"text, {saved.blank:,} blank ones left out"
+        f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; with the text of an "
+        f"earlier one: {saved.repeated:,}, left out as blank: {saved.blank:,}"
     )
 
 
@@ -141,12 +142,12 @@ def harvest(
         harvested = _harvest(postgres, mongo_exports, chunk_texts, suggest, phone_regions, yes)
         found = list(harvested.candidates)
         click.echo(
-            f"{harvested.answers:,} rated answers to {harvested.questions:,} questions; of {harvested.sources:,} "
-            f"retrieved texts {harvested.unknown_sources:,} are no chunk of {corpus}"
+            f"{counted(harvested.answers, 'rated answer')} to {counted(harvested.questions, 'question')}; retrieved "
+            f"texts that are no chunk of {corpus}: {harvested.unknown_sources:,} of {harvested.sources:,}"
         )
     if review is not None:
         write_review(found, review)
-        click.echo(f"{review}: {len(found):,} rows to judge; write good or bad in the column 'verdict', then")
+        click.echo(f"{review}: {counted(len(found), 'row')} to judge; write good or bad in the column 'verdict', then")
         click.echo(f"embtune harvest --reviewed {review} --corpus {corpus} --out train.json")
     if out is not None:
         made = dataset_from_candidates(
@@ -158,8 +159,8 @@ def harvest(
         )
         _save_private(made.dataset, out)
         click.echo(
-            f"{made.reviewed:,} questions judged by a person, {made.unreviewed:,} by thumbs alone, "
-            f"{made.left_out:,} left out without a good chunk"
+            f"questions judged by a person: {made.reviewed:,}, by thumbs alone: {made.unreviewed:,}, left out without "
+            f"a good chunk: {made.left_out:,}"
         )
 
 
@@ -185,7 +186,7 @@ def _harvest(
         click.confirm("read them?", abort=True)
     answers = postgres_answers(postgres) if postgres else mongo_answers(mongo_exports)
     return harvesting.find_candidates(
-        tqdm(answers, desc="reading answers", unit="answer", disable=None),
+        tqdm(answers, desc="reading answers", unit=" answers", disable=None),
         corpus,
         mask=lambda question: mask(question, phone_regions=phone_regions),
         suggested=suggest,
@@ -259,7 +260,9 @@ def _synthesize_offline(corpus: dict[str, str], out: Path, generator: Path | Non
     else:
         dataset, made_by = offline.questions_from_headings(corpus), offline.HEADINGS
     if not len(dataset):
-        raise GenerationError(f"{made_by}: not one question came of {len(corpus)} chunks; nothing was written")
+        raise GenerationError(
+            f"{made_by}: not one question came of {counted(len(corpus), 'chunk')}; nothing was written"
+        )
     save_dataset(dataset, out, made_by=made_by)
     click.echo(f"{out}: {dataset.describe()}\nmade by {made_by}")
 
@@ -309,8 +312,8 @@ def _synthesize_online(
         estimate = synthesizer.estimate()
         tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
         click.echo(
-            f"{estimate.chunks:,} of {len(corpus):,} chunks have no questions yet: about {estimate.requests:,} "
-            f"requests, {tokens}, {minutes_and_seconds(estimate.seconds)}"
+            f"chunks without questions yet: {estimate.chunks:,} of {len(corpus):,}; to ask takes about "
+            f"{counted(estimate.requests, 'request')}, {tokens}, {minutes_and_seconds(estimate.seconds)}"
         )
         if estimate.requests and not yes:
             click.confirm("begin?", abort=True)
@@ -321,11 +324,13 @@ def _synthesize_online(
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
-    click.echo(f"spent       {spent.requests:,} requests, {tokens}, {minutes_and_seconds(time.monotonic() - started)}")
+    click.echo(
+        f"spent       {counted(spent.requests, 'request')}, {tokens}, {minutes_and_seconds(time.monotonic() - started)}"
+    )
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(
-            f"no usable answer for {len(made.unanswered):,} chunks (first: {doc_id!r}: {reason}); "
+            f"no usable answer for {counted(len(made.unanswered), 'chunk')} (first: {doc_id!r}: {reason}); "
             "the same command asks for them again"
         )
         sys.exit(EXIT_NO)

@@ -14,6 +14,7 @@ from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.options import ReadOptions, RelevantDocs
 from docsgpt_embtune.data.offences import refuse
 from docsgpt_embtune.files import PUBLIC
+from docsgpt_embtune.wording import counted
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,10 @@ class RetrievalDataset(DatasetContent):
         """Say in one line what is in it, so that a misread file is seen at once."""
         good = sum(map(len, self.relevant_docs.values()))
         bad = sum(map(len, self.irrelevant_docs.values()))
-        return f"{len(self.queries):,} questions, {len(self.corpus):,} chunks, {good:,} good and {bad:,} bad judgments"
+        return (
+            f"{counted(len(self.queries), 'question')}, {counted(len(self.corpus), 'chunk')}, "
+            f"{good:,} good and {bad:,} bad judgments"
+        )
 
 
 def load_dataset(

@@ -1,6 +1,7 @@
 """Hold questions back without letting an answer leak across the line."""
 
 import random
+from array import array
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -35,8 +36,8 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
             f"{', '.join(dataset.sources)}: all {len(dataset)} questions share their good chunks, so none can be held "
             "out for validation; give --val"
         )
-    drawn = draw_groups(sizes, [max(1, round(share * len(dataset)))], seed)[0] or [int(sizes.argmin())]
-    out = np.isin(group_of, drawn)
+    drawn = draw_groups(sizes, [max(1, round(share * len(dataset)))], seed)[0]
+    out = np.isin(group_of, drawn if len(drawn) else sizes.argmin())
     query_ids = list(dataset.queries)
     return (
         dataset.subset(query_id for query_id, is_out in zip(query_ids, out, strict=True) if not is_out),
@@ -61,7 +62,7 @@ def connected_groups(nodes: int, edges: Sequence[tuple[Numbers, Numbers]]) -> Nu
     return labels
 
 
-def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) -> list[list[int]]:
+def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) -> list[Numbers]:
     """Draw whole groups at random for each of several splits, none of them in two.
 
     Args:
@@ -70,21 +71,23 @@ def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) 
         seed: Of the drawing.
 
     Returns:
-        For each split, the groups drawn.
+        For each split, the numbers of the groups drawn.
     """
-    order = list(range(len(sizes)))
+    order = array("i", range(len(sizes)))  # a list of ten million numbers would take half a gigabyte
     random.Random(seed).shuffle(order)
+    left = np.asarray(order)
     drawn = []
     for size in wanted:
-        taken, left, filled = [], [], 0
-        for group in order:
-            if filled + sizes[group] <= size:
-                taken.append(group)
-                filled += int(sizes[group])
-            else:
-                left.append(group)
-        drawn.append(taken)
-        order = left
+        taken = np.zeros(len(left), dtype=bool)
+        rest = np.arange(len(left))
+        while len(rest := rest[sizes[left[rest]] <= size]):
+            filled = np.cumsum(sizes[left[rest]])
+            fitting = int(np.searchsorted(filled, size, side="right"))
+            taken[rest[:fitting]] = True
+            size -= int(filled[fitting - 1])
+            rest = rest[fitting:]
+        drawn.append(left[taken])
+        left = left[~taken]
     return drawn
 
 

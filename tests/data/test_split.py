@@ -1,7 +1,10 @@
+import random
+
+import numpy as np
 import pytest
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import hold_out
+from docsgpt_embtune.data.split import draw_groups, hold_out
 from docsgpt_embtune.errors import DatasetError
 
 
@@ -36,3 +39,18 @@ def test_groups_larger_than_the_share_give_the_smallest():
 def test_one_group_cannot_be_parted():
     with pytest.raises(DatasetError, match="give --val"):
         hold_out(dataset_of({"a": ("1",), "b": ("1", "2"), "c": ("2",)}), 0.2, 0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_drawn_one_after_the_other_as_long_as_they_fit(seed):
+    sizes = np.random.default_rng(seed).integers(1, 40, size=60)
+    wanted = [200, 7, 150]
+    order = list(range(len(sizes)))
+    random.Random(seed).shuffle(order)
+    for size, drawn in zip(wanted, draw_groups(sizes, wanted, seed), strict=True):
+        expected = []
+        for group in order:
+            if sizes[[*expected, group]].sum() <= size:
+                expected.append(group)
+        order = [group for group in order if group not in expected]
+        assert drawn.tolist() == expected

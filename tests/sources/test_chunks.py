@@ -148,7 +148,7 @@ def test_command_counts_with_a_models_tokenizer(tmp_path, tiny_base_folder):
         main, ["chunks", *arguments, "--min-tokens", "1", "--out", str(tmp_path / "corpus.json")]
     )
     assert result.exit_code == 0, result.output
-    assert "2 chunks of 1 documents" in result.output
+    assert "2 chunks of 1 document;" in result.output
     refused = CliRunner().invoke(main, ["chunks", "--out", str(tmp_path / "corpus.json")])
     assert refused.exit_code == 2
     assert "one of --indexes, --pgvector, --qdrant or --documents" in refused.output

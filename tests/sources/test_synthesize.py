@@ -189,7 +189,7 @@ def test_command_estimates_asks_and_says_what_was_spent(tmp_path):
         arguments += ["--llm-base-url", server.url, "--llm-model", "tiny", "--price-input", "1", "--price-output", "2"]
         refused = CliRunner().invoke(main, arguments, input="n\n")
         assert refused.exit_code == 1
-        assert "3 of 6 chunks have no questions yet: about 9 requests" in refused.output
+        assert "chunks without questions yet: 3 of 6; to ask takes about 9 requests" in refused.output
         assert not out.exists()
         result = CliRunner().invoke(main, [*arguments, "--yes"])
     assert result.exit_code == 0, result.output

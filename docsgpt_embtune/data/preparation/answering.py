@@ -1,9 +1,11 @@
 """Bad chunks that answer after all, told by a model."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from tqdm import tqdm
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.training.base_models import resolve_base
@@ -16,6 +18,7 @@ Pairs = list[tuple[str, str]]  # query_id, doc_id
 # answer, a quarter of emanual's and an eighth of zoomcamp_faq's are found; of the three best-scoring chunks that
 # nobody marked, 5 % and 1 % are taken for answers, and some of those are. At .7 twice as many, and thrice as many.
 SAME_IN_OTHER_WORDS = 0.8
+_AT_ONCE = 512  # texts handed to a model between two moves of the bar
 
 
 def like_the_good_chunk(
@@ -35,17 +38,17 @@ def like_the_good_chunk(
     """
     from docsgpt_embtune.embeddings import StockEmbeddings
 
-    embeddings = StockEmbeddings(resolve_base(model).folder, device=None, encode_kwargs={"show_progress_bar": True})
+    embeddings = StockEmbeddings(resolve_base(model).folder, device=None)
 
-    def embedded(texts: Mapping[str, str], ids: Sequence[str]) -> npt.NDArray[np.float32]:
+    def embedded(texts: Mapping[str, str], ids: Sequence[str], kind: str) -> npt.NDArray[np.float32]:
         row_of = {text_id: row for row, text_id in enumerate(texts)}
-        vectors = np.asarray(embeddings.embed_documents(list(texts.values())), dtype=np.float32)  # (N, D)
+        vectors = _in_blocks(embeddings.embed_documents, list(texts.values()), f"embedding {kind}")  # (N, D)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return vectors[[row_of[text_id] for text_id in ids]]  # (J, D)
 
     query_ids, bad_ids, good_ids = zip(*judged, strict=True)
-    query = embedded(queries, query_ids)
-    bad, good = np.split(embedded(corpus, bad_ids + good_ids), 2)
+    query = embedded(queries, query_ids, "questions")
+    bad, good = np.split(embedded(corpus, bad_ids + good_ids, "chunks"), 2)
     alike = (bad * good).sum(axis=1)  # (J,)
     best_score: dict[str, float] = {}
     for query_id, score in zip(query_ids, (good * query).sum(axis=1).tolist(), strict=True):
@@ -56,6 +59,20 @@ def like_the_good_chunk(
 
 def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:
     return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(rows).tolist()))
+
+
+def _in_blocks(
+    call: Callable[[list[Any]], Any], texts: Sequence[str | tuple[str, str]], label: str
+) -> npt.NDArray[np.float32]:
+    """Hand texts to a model, the longest first so that those of a block are padded little, under a bar."""
+    order = sorted(range(len(texts)), key=lambda row: -len("".join(texts[row])))
+    found: dict[int, Any] = {}
+    with tqdm(total=len(order), desc=label, unit=" texts", unit_scale=True, leave=False) as bar:
+        for start in range(0, len(order), _AT_ONCE):
+            block = order[start : start + _AT_ONCE]
+            found |= zip(block, call([texts[row] for row in block]), strict=True)
+            bar.update(len(block))
+    return np.array([found[row] for row in range(len(texts))], dtype=np.float32)
 
 
 def as_good_as_the_good_chunk(
@@ -80,7 +97,8 @@ def as_good_as_the_good_chunk(
         raise ModelFolderError(f"{cross_encoder}: not a cross-encoder that can be loaded ({error})") from error
     pairs = list(dict.fromkeys((query_id, doc_id) for query_id, *doc_ids in judged for doc_id in doc_ids))
     texts = [(queries[query_id], corpus[doc_id]) for query_id, doc_id in pairs]
-    scores = dict(zip(pairs, map(float, model.predict(texts, show_progress_bar=True)), strict=True))
+    found = _in_blocks(lambda block: model.predict(block, show_progress_bar=False), texts, "asking the cross-encoder")
+    scores = dict(zip(pairs, found.tolist(), strict=True))
     best: dict[str, float] = {}
     for query_id, _, good in judged:
         best[query_id] = max(best.get(query_id, -np.inf), scores[query_id, good])

@@ -40,7 +40,7 @@ class Check:
 
     Attributes:
         name: In the log of changes.
-        what: The fault, in words that follow a number.
+        what: The fault, in words that a number follows.
         serious: Whether a model learned from such data, or a figure measured on it, is worth little.
         subject: What is counted.
         remedy: What `--fix` does.
@@ -60,7 +60,7 @@ class Check:
 def find_offenders(store: Store, check: Check, settings: CheckSettings) -> None:
     """Fill the table `offenders` (query_id, doc_id, other_id, text)."""
     if isinstance(check.find, str):
-        store.query(f"CREATE OR REPLACE TABLE offenders AS {check.find}")
+        store.query(f"CREATE OR REPLACE TABLE offenders AS {check.find}", label=check.name)
     else:
         check.find(store, settings)
 
@@ -166,13 +166,14 @@ _NEAR_BAD = f"""
 
 
 def _same_text(table: str) -> str:
-    id_name, doc_id, query_id = ("query_id", "''", "query_id") if table == "questions" else ("doc_id", "doc_id", "''")
+    id_name = "query_id" if table == "questions" else "doc_id"
+    query_id, doc_id = ("copy.query_id", "''") if table == "questions" else ("''", "copy.doc_id")
     return f"""
-        SELECT {query_id} AS query_id, {doc_id} AS doc_id, first_id AS other_id, text
-        FROM {table} JOIN (
-            SELECT key, arg_min({id_name}, position) AS first_id FROM {table} GROUP BY key HAVING count(*) > 1
-        ) USING (key)
-        WHERE {id_name} <> first_id AND plain(text) <> ''"""
+        SELECT {query_id} AS query_id, {doc_id} AS doc_id, original.{id_name} AS other_id, copy.text
+        FROM {table} AS copy JOIN (
+            SELECT key, min(position) AS position FROM {table} GROUP BY key HAVING count(*) > 1
+        ) AS first USING (key) JOIN {table} AS original ON original.position = first.position
+        WHERE copy.position <> first.position AND NOT wordless(copy.key)"""
 
 
 CHECKS = (
@@ -182,7 +183,7 @@ CHECKS = (
         serious=True,
         subject="question",
         remedy="drop question",
-        find="SELECT query_id, '' AS doc_id, '' AS other_id, text FROM questions WHERE plain(text) = ''",
+        find="SELECT query_id, '' AS doc_id, '' AS other_id, text FROM questions WHERE wordless(key)",
     ),
     Check(
         name="empty-chunk",
@@ -190,7 +191,7 @@ CHECKS = (
         serious=True,
         subject="chunk",
         remedy="drop chunk",
-        find="SELECT '' AS query_id, doc_id, '' AS other_id, text FROM chunks WHERE plain(text) = ''",
+        find="SELECT '' AS query_id, doc_id, '' AS other_id, text FROM chunks WHERE wordless(key)",
     ),
     Check(
         name="unknown-id",
@@ -226,14 +227,14 @@ CHECKS = (
         subject="judgment",
         remedy="drop bad mark",
         find="""
-            WITH judged AS (
-                SELECT query_id, doc_id, good, q.key AS question, c.key AS chunk, q.text || ' → ' || c.text AS text
+            WITH both_marks AS (
+                SELECT q.key AS question, c.key AS chunk
                 FROM judgments JOIN questions q USING (query_id) JOIN chunks c USING (doc_id)
-            ), both_marks AS (
-                SELECT question, chunk FROM judged GROUP BY question, chunk HAVING bool_or(good) AND bool_or(NOT good)
+                GROUP BY q.key, c.key HAVING bool_or(good) AND bool_or(NOT good)
             )
-            SELECT query_id, doc_id, '' AS other_id, text FROM judged SEMI JOIN both_marks USING (question, chunk)
-            WHERE NOT good""",
+            SELECT query_id, doc_id, '' AS other_id, q.text || ' → ' || c.text AS text
+            FROM both_marks JOIN questions q ON q.key = question JOIN chunks c ON c.key = chunk
+            JOIN judgments USING (query_id, doc_id) WHERE NOT good""",
     ),
     Check(
         name="bad-chunk-answers",
@@ -274,11 +275,14 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
+        # The two words are asked for first, as to make a chunk plain takes far longer.
         find=f"""
+            WITH asked AS (SELECT query_id, text, string_split(plain(text), ' ') AS words FROM questions)
             SELECT query_id, min(doc_id) AS doc_id, '' AS other_id, any_value(q.text) AS text
-            FROM judgments JOIN questions q USING (query_id) JOIN chunks c USING (doc_id)
-            WHERE good AND len(string_split(plain(q.text), ' ')) >= {COPIED_WORDS}
-                AND contains(plain(c.text), plain(q.text))
+            FROM judgments JOIN asked q USING (query_id) JOIN chunks c USING (doc_id)
+            WHERE good AND len(words) >= {COPIED_WORDS} AND CASE
+                WHEN contains(lower(c.text), words[1]) AND contains(lower(c.text), words[-1])
+                THEN contains(plain(c.text), plain(q.text)) END
             GROUP BY query_id""",
     ),
     Check(
@@ -324,7 +328,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT q.query_id, '' AS doc_id, any_value(h.query_id) AS other_id, any_value(q.text) AS text
+            SELECT q.query_id, '' AS doc_id, min(h.query_id) AS other_id, any_value(q.text) AS text
             FROM questions q JOIN held_out_questions h USING (key) GROUP BY q.query_id""",
     ),
     Check(
@@ -334,7 +338,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT j.query_id, min(j.doc_id) AS doc_id, any_value(h.doc_id) AS other_id, any_value(c.text) AS text
+            SELECT j.query_id, unnest(min({doc_id: j.doc_id, other_id: h.doc_id, text: c.text}))
             FROM judgments j JOIN chunks c USING (doc_id) JOIN held_out_chunks h USING (key)
             WHERE j.good GROUP BY j.query_id""",
     ),
@@ -345,7 +349,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT q.query_id, '' AS doc_id, any_value(n.two) AS other_id, any_value(q.text) AS text
+            SELECT q.query_id, '' AS doc_id, min(n.two) AS other_id, any_value(q.text) AS text
             FROM questions q JOIN near_held_out_questions n ON n.one = q.query_id GROUP BY q.query_id""",
         slow=True,
     ),
@@ -356,7 +360,7 @@ CHECKS = (
         subject="question",
         remedy="drop question",
         find="""
-            SELECT j.query_id, min(j.doc_id) AS doc_id, any_value(n.two) AS other_id, any_value(c.text) AS text
+            SELECT j.query_id, unnest(min({doc_id: j.doc_id, other_id: n.two, text: c.text}))
             FROM judgments j JOIN chunks c USING (doc_id) JOIN near_held_out_chunks n ON n.one = j.doc_id
             WHERE j.good GROUP BY j.query_id""",
         slow=True,

@@ -6,16 +6,16 @@ from typing import IO
 from docsgpt_embtune.data.preparation.checks import Check, Remedy, Subject
 from docsgpt_embtune.data.preparation.store import Store
 
-_ONE_OF_EACH = (
-    "CREATE OR REPLACE TABLE judgments AS "
-    "SELECT query_id, doc_id, good, min(position) AS position FROM judgments GROUP BY query_id, doc_id, good"
-)
-
 
 def _joined(table: str, id_name: str) -> tuple[str, ...]:
+    # Written anew, as DuckDB holds what it updates in memory.
     return (
-        f"UPDATE judgments SET {id_name} = other_id FROM offenders WHERE judgments.{id_name} = offenders.{id_name}",
-        _ONE_OF_EACH,
+        f"""
+        CREATE OR REPLACE TABLE judgments AS
+        SELECT query_id, doc_id, good, min(position) AS position FROM (
+            SELECT j.* REPLACE (coalesce(other_id, j.{id_name}) AS {id_name})
+            FROM judgments j LEFT JOIN offenders o ON j.{id_name} = o.{id_name}
+        ) GROUP BY query_id, doc_id, good""",
         f"DELETE FROM {table} USING offenders WHERE {table}.{id_name} = offenders.{id_name}",
     )
 
@@ -49,4 +49,4 @@ def mend(store: Store, check: Check, log: IO[str]) -> None:
         change = {"fault": check.name, "change": check.remedy, **dict(zip(columns, row, strict=True))}
         log.write(json.dumps({name: value for name, value in change.items() if value}, ensure_ascii=False) + "\n")
     for statement in _STATEMENTS[check.remedy, check.subject]:
-        store.query(statement)
+        store.query(statement, label=f"{check.name}: {check.remedy}")

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from tqdm import tqdm
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
 from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
 from docsgpt_embtune.data.formats.table import write_lines
+from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError
@@ -67,7 +70,8 @@ def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, nea
     store.put("split_of_number", {"number": np.arange(len(split_of)), "place": split_of}, replace=True)
     store.query(
         f"CREATE OR REPLACE TABLE splits AS SELECT query_id, {[*SPLITS, LEFT_OUT]}[place + 1] AS split "
-        "FROM numbered_questions JOIN split_of_number USING (number)"
+        "FROM numbered_questions JOIN split_of_number USING (number)",
+        label="splitting",
     )
     counts = {split: int((split_of == number).sum()) for number, split in enumerate(SPLITS)}
     _refuse_empty(store, counts, shares, int(sizes.max()))
@@ -81,11 +85,12 @@ def write_splits(store: Store, folder: Path) -> list[Path]:
         The files: explicit JSON with a `corpus.json` beside, or JSONL of rows where that would not fit into memory.
     """
     held = store.number("SELECT (SELECT count(*) FROM questions) + (SELECT count(*) FROM chunks)")
-    written = [split for split in SPLITS if store.query("SELECT 1 FROM splits WHERE split = ? LIMIT 1", [split])]
+    sizes = dict(store.query("SELECT split, count(*) FROM splits GROUP BY split"))
+    written = [split for split in SPLITS if split in sizes]
     if held > _IN_MEMORY:
         paths = [folder / f"{split}.jsonl" for split in written]
         for split, path in zip(written, paths, strict=True):
-            write_lines(_rows(store, split), path)
+            write_lines(tqdm(_rows(store, split), f"writing {split}", sizes[split], unit_scale=True, leave=False), path)
         return paths
     paths = [folder / f"{split}.json" for split in written]
     for split, path in zip(written, paths, strict=True):
@@ -94,14 +99,22 @@ def write_splits(store: Store, folder: Path) -> list[Path]:
 
 
 def _groups(store: Store, near: bool) -> Numbers:
-    for table, id_name in (("questions", "query_id"), ("chunks", "doc_id")):
+    linking = "SELECT doc_id FROM judgments WHERE good"
+    if near:
+        linking += " UNION SELECT unnest([one, two]) FROM near_chunks"
+    for table, id_name, members in (
+        ("questions", "query_id", "questions"),
+        ("chunks", "doc_id", f"chunks SEMI JOIN ({linking}) USING (doc_id)"),
+    ):
         store.query(
             f"CREATE OR REPLACE TABLE numbered_{table} AS "
-            f"SELECT {id_name}, (row_number() OVER (ORDER BY position, {id_name}) - 1)::INTEGER AS number FROM {table}"
+            f"SELECT {id_name}, (row_number() OVER (ORDER BY position, {id_name}) - 1)::INTEGER AS number "
+            f"FROM {members}",
+            label=f"numbering {table}",
         )
     questions, chunks, documents = (
         store.number(f"SELECT count({what}) FROM {table}")
-        for what, table in (("*", "questions"), ("*", "chunks"), ("DISTINCT document", "chunks"))
+        for what, table in (("*", "numbered_questions"), ("*", "numbered_chunks"), ("DISTINCT document", "chunks"))
     )
     edges = [
         _edges(store, f"q.number, c.number + {questions} FROM judgments j {_QUESTION} {_CHUNK} WHERE good"),
@@ -121,9 +134,7 @@ def _groups(store: Store, near: bool) -> Numbers:
                     f"ON a.{id_name} = one JOIN numbered_{table} b ON b.{id_name} = two",
                 )
             )
-    return np.unique(connected_groups(questions + chunks + documents, edges)[:questions], return_inverse=True)[
-        1
-    ].astype(np.int32)
+    return connected_groups(questions + chunks + documents, edges)[:questions]  # numbered in the order of questions
 
 
 _QUESTION = "JOIN numbered_questions q USING (query_id)"
@@ -131,7 +142,8 @@ _CHUNK = "JOIN numbered_chunks c USING (doc_id)"
 
 
 def _edges(store: Store, sql: str) -> tuple[Numbers, Numbers]:
-    found = store.connection.sql(f"SELECT {sql}").to_arrow_table()
+    with shown(store.connection, "grouping questions"):
+        found = store.connection.sql(f"SELECT {sql}").to_arrow_table()
     start, end = (found.column(place).to_numpy().astype(np.int32) for place in (0, 1))
     return start, end
 
@@ -200,10 +212,17 @@ def _dataset(store: Store, split: str) -> RetrievalDataset:
 
 
 def _rows(store: Store, split: str) -> Iterator[Row]:
-    ordered = store.stream(f"""
+    ordered = store.stream(
+        f"""
         SELECT q.query_id, q.text, q.date, c.doc_id, c.text, c.document, j.good
         FROM judgments j JOIN questions q USING (query_id) JOIN chunks c USING (doc_id) JOIN splits USING (query_id)
-        WHERE split = '{split}' ORDER BY q.position, q.query_id, j.position""")
+        WHERE split = '{split}' ORDER BY q.position, q.query_id, j.position""",
+        label=f"sorting {split}",
+    )
+    return _grouped(ordered)
+
+
+def _grouped(ordered: Iterator[tuple[Any, ...]]) -> Iterator[Row]:
     for (query_id, query, date), judged in groupby(ordered, key=itemgetter(0, 1, 2)):
         marked: dict[bool, list[Chunk]] = {True: [], False: []}
         document = ""

@@ -24,6 +24,7 @@ from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.wording import counted
 
 CHANGES = "changes.jsonl"
 # With fewer the interval of recall@1 is wider than +-.1, so that only a great gain is told from luck.
@@ -37,7 +38,7 @@ class Finding:
 
     Attributes:
         name: The check's.
-        what: The fault, in words that follow the number.
+        what: The fault, in words that the number follows.
         count: How many have it.
         serious: Whether the data should not be used so.
         remedy: What `--fix` does, "none" where that is for a person to do.
@@ -124,7 +125,7 @@ def prepare(
     log = store.folder / CHANGES
     near = _check(store, report, settings, log if fix else None)
     if out is None or not report.usable:
-        _note_too_few(report, report.sizes["questions"], "questions")
+        _note_too_few(report, report.sizes["questions"], "question")
         return report
     with folder_written_whole(out) as folder:
         report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
@@ -133,7 +134,7 @@ def prepare(
             files.append(Path(shutil.copy(log, folder)))
     report.files = [out / path.name for path in files]
     if split.shares[-1]:
-        _note_too_few(report, report.parting.sizes["test"], "test questions")
+        _note_too_few(report, report.parting.sizes["test"], "test question")
     return report
 
 
@@ -187,4 +188,6 @@ def _sizes(store: Store) -> dict[str, int]:
 
 def _note_too_few(report: PreparationReport, count: int, what: str) -> None:
     if count < ENOUGH_QUESTIONS:
-        report.notes.append(f"{count} {what}: with fewer than {ENOUGH_QUESTIONS} a check can prove only a great gain")
+        report.notes.append(
+            f"{counted(count, what)}: with fewer than {ENOUGH_QUESTIONS} a check can prove only a great gain"
+        )

@@ -3,13 +3,14 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import numpy.typing as npt
 import pyarrow
+import pyarrow.parquet
 from tqdm import tqdm
 
 from docsgpt_embtune.data.formats.content import DatasetContent, Row
@@ -18,31 +19,49 @@ from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import find_format
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import text_object
+from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.errors import DatasetError
 
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
 
 # `plain` is a text as a copy of it would be recognised: its letters and digits, in lower case, one space between.
+# `wordless` tells of a key, which is the hash of that, whether nothing was left.
 _TABLES = r"""
 CREATE MACRO plain(text) AS trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
-CREATE TABLE read_questions (position BIGINT, query_id VARCHAR, text VARCHAR, date VARCHAR);
-CREATE TABLE read_chunks (position BIGINT, doc_id VARCHAR, text VARCHAR, document VARCHAR);
-CREATE TABLE read_judgments (position BIGINT, query_id VARCHAR, doc_id VARCHAR, good BOOLEAN);
+CREATE MACRO wordless(key) AS key = hash('');
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
 """
+_TAKEN_IN = {
+    table: pyarrow.schema({"position": pyarrow.int64(), **columns})
+    for table, columns in {
+        "questions": dict.fromkeys(("query_id", "text", "date"), pyarrow.string()),
+        "chunks": dict.fromkeys(("doc_id", "text", "document"), pyarrow.string()),
+        "judgments": {"query_id": pyarrow.string(), "doc_id": pyarrow.string(), "good": pyarrow.bool_()},
+    }.items()
+}
+
+
+def _each_once(table: str, id_name: str, last: str) -> str:
+    # What is aggregated is of fixed size, and what is grouped by is not: the one stays in memory, the other spills.
+    return f"""
+        CREATE TABLE {table} AS
+        WITH ranked AS (
+            SELECT {last}, row_number() OVER (ORDER BY {last}) AS rank FROM (SELECT DISTINCT {last} FROM read_{table})
+        ), repeated AS (
+            SELECT {id_name}, min(position) AS first, max(rank) AS rank, min(hash(text)) <> max(hash(text)) AS differs
+            FROM read_{table} JOIN ranked USING ({last}) GROUP BY {id_name} HAVING count(*) > 1
+        )
+        SELECT {id_name}, position, text, hash(plain(text)) AS key, coalesce(latest.{last}, one.{last}) AS {last},
+               coalesce(differs, false) AS differs
+        FROM read_{table} AS one LEFT JOIN repeated USING ({id_name}) LEFT JOIN ranked AS latest USING (rank)
+        WHERE position = coalesce(first, position)"""
+
+
 _JOIN = {
-    "questions": """
-        CREATE TABLE questions AS
-        SELECT query_id, min(position) AS position, any_value(text) AS text, hash(plain(any_value(text))) AS key,
-               coalesce(max(date), '') AS date, min(text) <> max(text) AS differs
-        FROM read_questions GROUP BY query_id""",
-    "chunks": """
-        CREATE TABLE chunks AS
-        SELECT doc_id, min(position) AS position, any_value(text) AS text, hash(plain(any_value(text))) AS key,
-               coalesce(max(document), '') AS document, min(text) <> max(text) AS differs
-        FROM read_chunks GROUP BY doc_id""",
+    "questions": _each_once("questions", "query_id", "date"),
+    "chunks": _each_once("chunks", "doc_id", "document"),
     "judgments": """
         CREATE TABLE judgments AS
         SELECT query_id, doc_id, good, min(position) AS position FROM read_judgments GROUP BY query_id, doc_id, good""",
@@ -69,24 +88,29 @@ class Store:
             str(folder / "data.duckdb"),
             config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
         )
-        self.connection.execute("SET enable_progress_bar = false")
+        _count_progress(self.connection)
         for statement in filter(str.strip, _TABLES.split(";\n")):
             self.connection.execute(statement)
+        # Parquet, as a table that grows would be logged before it is written.
+        self._arriving = {table: _writer(self._file(table), schema) for table, schema in _TAKEN_IN.items()}
         self._position = 0
 
-    def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run SQL and return all rows."""
-        return self.connection.execute(sql, list(parameters)).fetchall()
+    def query(self, sql: str, parameters: Sequence[Any] = (), *, label: str = "working") -> list[tuple[Any, ...]]:
+        """Run SQL and return all rows, with a bar of this label if it takes long."""
+        with shown(self.connection, label):
+            return self.connection.execute(sql, list(parameters)).fetchall()
 
     def number(self, sql: str) -> int:
         """Run SQL that gives one number."""
         return int(self.query(sql)[0][0] or 0)
 
-    def stream(self, sql: str, block: int = _BLOCK) -> Iterator[tuple[Any, ...]]:
-        """Run SQL and yield its rows, holding a block of them."""
-        cursor = self.connection.cursor().execute(sql)
-        while rows := cursor.fetchmany(block):
-            yield from rows
+    def stream(self, sql: str, *, label: str = "sorting", block: int = _BLOCK) -> Iterator[tuple[Any, ...]]:
+        """Run SQL, with a bar of this label if it takes long, and iterate over its rows, holding a block of them."""
+        cursor = self.connection.cursor()
+        _count_progress(cursor)
+        with shown(cursor, label):
+            cursor.execute(sql)
+        return chain.from_iterable(iter(lambda: cursor.fetchmany(block), []))
 
     def put(
         self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], *, replace: bool = False
@@ -108,8 +132,8 @@ class Store:
     def add_content(self, content: DatasetContent) -> None:
         """Take in what a file says, ids that point nowhere and chunks that nobody judged included."""
         queries, corpus = content.queries, content.corpus
-        self.put(
-            "read_questions",
+        self._take_in(
+            "questions",
             {
                 "position": list(range(len(queries))),
                 "query_id": list(queries),
@@ -117,8 +141,8 @@ class Store:
                 "date": [content.dates.get(query_id, "") for query_id in queries],
             },
         )
-        self.put(
-            "read_chunks",
+        self._take_in(
+            "chunks",
             {
                 "position": list(range(len(corpus))),
                 "doc_id": list(corpus),
@@ -135,7 +159,7 @@ class Store:
         if judged:
             query_ids, doc_ids, good = map(list, zip(*judged, strict=True))
             position = list(range(start, self._position))
-            self.put("read_judgments", {"position": position, "query_id": query_ids, "doc_id": doc_ids, "good": good})
+            self._take_in("judgments", {"position": position, "query_id": query_ids, "doc_id": doc_ids, "good": good})
 
     def _add_block(self, block: Sequence[Row]) -> None:
         position = self._position
@@ -145,8 +169,8 @@ class Store:
             chunks |= {chunk.doc_id: (chunk.text, "") for chunk in row.bad if chunk.doc_id not in chunks}
             chunks |= {chunk.doc_id: (chunk.text, row.document) for chunk in row.good}
         for table, id_name, last, texts in (
-            ("read_questions", "query_id", "date", questions),
-            ("read_chunks", "doc_id", "document", chunks),
+            ("questions", "query_id", "date", questions),
+            ("chunks", "doc_id", "document", chunks),
         ):
             if texts:
                 columns: dict[str, Sequence[Any]] = {
@@ -155,7 +179,7 @@ class Store:
                     "text": [text for text, _ in texts.values()],
                     last: [value for _, value in texts.values()],
                 }
-                self.put(table, columns)
+                self._take_in(table, columns)
         self._put_judgments(
             [
                 (row.query_id, chunk.doc_id, good)
@@ -166,6 +190,12 @@ class Store:
         )
         self._position += len(block) + len(chunks)
 
+    def _take_in(self, table: str, columns: Mapping[str, Sequence[Any]]) -> None:
+        self._arriving[table].write_table(pyarrow.table(dict(columns), schema=_TAKEN_IN[table]))
+
+    def _file(self, table: str) -> Path:
+        return self.folder / f"{table}.parquet"
+
     def join(self) -> None:
         """Make the tables of what was taken in, each question, chunk and judgment once.
 
@@ -173,8 +203,13 @@ class Store:
             DatasetError: If an id stands for two texts, or there is no question.
         """
         for table, sql in _JOIN.items():
-            self.connection.execute(sql)
-            self.connection.execute(f"DROP TABLE read_{table}")
+            self._arriving[table].close()
+            file = self._file(table)
+            quoted = str(file).replace("'", "''")
+            self.query(f"CREATE VIEW read_{table} AS FROM read_parquet('{quoted}')")
+            self.query(sql, label=f"joining {table}")
+            self.query(f"DROP VIEW read_{table}")
+            file.unlink()
             if table == "judgments":
                 break
             differing = self.query(f"SELECT min({_ID[table]}), count(*) FROM {table} WHERE differs")[0]
@@ -217,6 +252,16 @@ class Store:
             self.connection.execute(f"UPDATE held_out_{kind} SET key = hash(plain(text))")
 
 
+def _count_progress(connection: duckdb.DuckDBPyConnection) -> None:
+    # For `shown` to ask; each cursor has settings of its own.
+    connection.execute("SET enable_progress_bar = true")
+    connection.execute("SET enable_progress_bar_print = false")
+
+
+def _writer(file: Path, schema: pyarrow.Schema) -> pyarrow.parquet.ParquetWriter:
+    return pyarrow.parquet.ParquetWriter(file, schema, compression="zstd", use_dictionary=False)
+
+
 _ID = {"questions": "query_id", "chunks": "doc_id"}
 
 
@@ -231,7 +276,7 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
         near: Folder in which the store may lie; the system's for temporary files if not given.
 
     Raises:
-        DatasetError: If the source cannot be read.
+        DatasetError: If the source cannot be read, or memory or disk do not suffice.
     """
     source = Source(path)
     found = find_format(source, name)
@@ -247,5 +292,11 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
                 store.add_content(found.read(source, options))
             store.join()
             yield store
+        except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
+            what = str(error).splitlines()[0]
+            raise DatasetError(
+                f"{Path(folder).parent}: too little disk or memory ({what}); {MEMORY} of memory and twice the source's "
+                "size on disk are needed: make room, or give --out on a larger disk"
+            ) from error
         finally:
             store.connection.close()

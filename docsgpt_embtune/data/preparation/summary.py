@@ -5,6 +5,7 @@ from pathlib import Path
 
 from docsgpt_embtune.data.preparation.checks import Remedy
 from docsgpt_embtune.data.preparation.pipeline import Finding, PreparationReport
+from docsgpt_embtune.wording import counted
 
 _WIDTH = 110
 _REMEDIES: Mapping[Remedy, tuple[str, str]] = {
@@ -22,8 +23,8 @@ def summary(source: Path, report: PreparationReport) -> str:
     """Word a report: sizes, faults (the serious ones first), notes, and what was written."""
     sizes = report.sizes
     lines = [
-        f"{source}: {sizes['questions']:,} questions, {sizes['chunks']:,} chunks, {sizes['good']:,} good and "
-        f"{sizes['bad']:,} bad judgments"
+        f"{source}: {counted(sizes['questions'], 'question')}, {counted(sizes['chunks'], 'chunk')}, "
+        f"{sizes['good']:,} good and {sizes['bad']:,} bad judgments"
     ]
     for finding in sorted(report.findings, key=lambda each: (each.fixed, not each.serious)):
         lines += ["", *_finding_lines(finding)]
@@ -36,7 +37,9 @@ def summary(source: Path, report: PreparationReport) -> str:
             f"split: {parted} questions; the largest group that stays together has {report.parting.largest_group:,}",
         ]
         if report.parting.left_out:
-            lines.append(f"left out: {report.parting.left_out:,} questions that share an answer with newer ones")
+            lines.append(
+                f"left out, as newer questions share their answer: {counted(report.parting.left_out, 'question')}"
+            )
         lines.append(f"written: {', '.join(map(str, report.files))}")
     if not report.usable:
         lines += ["", "something serious is left; nothing was written. With --fix and --out FOLDER it is mended"]
@@ -48,4 +51,4 @@ def _finding_lines(finding: Finding) -> list[str]:
     label = "fixed  " if finding.fixed else "SERIOUS" if finding.serious else "warning"
     done = did if finding.fixed else f"--fix {would}"
     examples = [f"           {example[:_WIDTH]}{'…' if len(example) > _WIDTH else ''}" for example in finding.examples]
-    return [f"{label}  {finding.count:,} {finding.what} ({finding.name}); {done}", *examples]
+    return [f"{label}  {finding.what}: {finding.count:,} ({finding.name}); {done}", *examples]
