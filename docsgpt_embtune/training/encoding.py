@@ -7,10 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
 
 from docsgpt_embtune.training.config import Precision
 
 Vectors = npt.NDArray[np.float32]
+_BLOCK = 256  # texts between two moves of the bar
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> Precision:
@@ -51,12 +53,22 @@ class Encoder:
     def __call__(self, texts: Iterable[str], *, show_progress: bool = False) -> Vectors:
         """Return (N, D) float32, one row per text, unit norm."""
         texts = list(texts)
-        distinct = list(dict.fromkeys(texts))
+        # Longest first, so that little of a batch is padding and the time left is not underestimated.
+        distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
         row_of = {text: row for row, text in enumerate(distinct)}
-        with arithmetic(self.precision, self.model.device), torch.inference_mode():
-            vectors = self.model.encode(
-                distinct, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=show_progress
-            )
-        # bf16 rounds the norm as well: 1.00 +- 0.004 would reorder near neighbours under L2.
-        matrix: Vectors = torch.nn.functional.normalize(vectors.float()).cpu().numpy()
+        blocks = []
+        with (
+            arithmetic(self.precision, self.model.device),
+            torch.inference_mode(),
+            tqdm(total=len(distinct), desc="encoding", unit="text", disable=not show_progress, leave=False) as bar,
+        ):
+            for start in range(0, len(distinct), _BLOCK):
+                block = distinct[start : start + _BLOCK]
+                vectors = self.model.encode(
+                    block, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
+                )
+                # bf16 rounds the norm as well: 1.00 +- 0.004 would reorder near neighbours under L2.
+                blocks.append(torch.nn.functional.normalize(vectors.float()).cpu())
+                bar.update(len(block))
+        matrix: Vectors = torch.cat(blocks).numpy()
         return matrix[[row_of[text] for text in texts]]
