@@ -1,7 +1,7 @@
 """The texts of a batch in one row, end to end: nothing is computed for padding."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -85,14 +85,12 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
     with _without_training(model):
         padded = model(dict(tokens))["sentence_embedding"]
     try:
-        module.auto_model.set_attn_implementation(IMPLEMENTATION)
-        if passed_on is not None:
-            module.model_forward_params = {*passed_on, BOUNDARIES}
-        with _without_training(model):
-            packs = torch.allclose(embed_packed(model, tokens, first_position_of(model)), padded, atol=TOLERANCE)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):
         packs = False
-    try:
+        with suppress(AttributeError, KeyError, RuntimeError, TypeError, ValueError), _without_training(model):
+            module.auto_model.set_attn_implementation(IMPLEMENTATION)
+            if passed_on is not None:
+                module.model_forward_params = {*passed_on, BOUNDARIES}
+            packs = torch.allclose(embed_packed(model, tokens, first_position_of(model)), padded, atol=TOLERANCE)
         if not packs:
             module.auto_model.set_attn_implementation(usual)
         yield packs
@@ -114,9 +112,11 @@ def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 def _without_training(model: SentenceTransformer) -> Iterator[None]:
     was_training = model.training
     model.eval()
-    with torch.no_grad():
-        yield
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(was_training)
 
 
 def is_packing(model: SentenceTransformer) -> bool:

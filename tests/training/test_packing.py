@@ -12,6 +12,7 @@ from transformers import (
     RobertaModel,
 )
 
+from docsgpt_embtune.training import packing
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.losses import LOSSES, make_loss
 from docsgpt_embtune.training.packing import embed_packed, first_position_of, is_packing, packing_where_possible
@@ -103,6 +104,19 @@ def test_padded_batches_are_right_while_it_packs(model):
     with packing_where_possible(model) as packs:
         assert packs
         assert torch.allclose(model(padded_tokens(model))["sentence_embedding"], expected, atol=1e-6)
+
+
+def test_model_that_cannot_be_tried_is_padded_and_goes_on_training(model, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise ValueError("no such attention")
+
+    usual = model[0].auto_model.config._attn_implementation
+    monkeypatch.setattr(packing, "embed_packed", refuse)
+    model.train()
+    with packing_where_possible(model) as packs:
+        assert not packs
+        assert model.training
+        assert model[0].auto_model.config._attn_implementation == usual
 
 
 def test_model_is_as_it_was_afterwards(model):
