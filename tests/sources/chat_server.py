@@ -3,7 +3,6 @@
 import json
 import re
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 FAULTS = ("429", "429-dated", "500", "503", "slow", "cut", "no-json", "no-choices", "refusal", "prose", "half-json")
 REFUSAL = "I'm sorry, I cannot help with that."
-SLOW = 0.5  # seconds; the tests' clients wait for less
 _PASSAGE = re.compile(r"Passage:\n(.*)\Z", re.DOTALL)
 _LETTERED = re.compile(r"^\[([A-Z])\]\n(.*?)(?=\n\n\[[A-Z]\]\n|\n\nQuestions:)", re.DOTALL | re.MULTILINE)
 _QUESTION = re.compile(r"^(\d+)\. (.*)$", re.MULTILINE)
@@ -76,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def misbehave(self, fault: str) -> None:
         if fault == "slow":
-            time.sleep(SLOW)
+            self.rfile.read(1)  # until the client has had enough and hangs up
         if fault in ("slow", "cut"):
             self.close_connection = True
         status, body, headers = {
