@@ -112,7 +112,8 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
     asked = _characters(questions.queries.values(), run.model) / len(questions)
     chunk = corpus / len(questions.corpus)
     read = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
-    return pace.training * read + pace.encoding * corpus + stage.config.epochs * run.scoring_seconds
+    times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
+    return pace.training * read + pace.encoding * corpus + times_scored * run.scoring_seconds
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:

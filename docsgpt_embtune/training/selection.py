@@ -94,12 +94,20 @@ class Selection:
         self.model.load_state_dict(drawn_towards(self._stage_weights, copy_of_weights(self.model), 0.5))
         self.enter(name)
 
+    def holds_up(self, name: str) -> bool:
+        """Enter a candidate from the midst of a stage, and tell whether it is no worse than the best, chance aside."""
+        best = self.kept.scores if self.kept else self.baseline
+        self.enter(name)
+        return self._is_level(self.candidates[-1].scores, best)
+
     def _is_better(self, candidate: Candidate) -> bool:
-        gain = mean_ndcg(candidate.scores) - mean_ndcg(self.baseline)
-        if self.kept is None or gain <= 0:
-            return gain > 0
-        new, best = candidate.scores[CHOSEN_BY], self.kept.scores[CHOSEN_BY]
-        differences = np.array([new[query_id] - best[query_id] for query_id in best])
+        if mean_ndcg(candidate.scores) <= mean_ndcg(self.baseline):
+            return False
+        return self.kept is None or self._is_level(candidate.scores, self.kept.scores)
+
+    def _is_level(self, scores: QueryScores, best: QueryScores) -> bool:
+        new, old = scores[CHOSEN_BY], best[CHOSEN_BY]
+        differences = np.array([new[query_id] - old[query_id] for query_id in old])
         error = float(differences.std()) / math.sqrt(len(differences))
         return float(differences.mean()) > -self._leniency * error
 

@@ -41,6 +41,7 @@ class Stage:
         mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
         ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
         averages: Whether the mean of the weights that it began and ended with is a candidate, too.
+        may_be_given_up: Whether it ends early where validation has fallen beyond chance.
         chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
     """
 
@@ -50,6 +51,7 @@ class Stage:
     mines: bool
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE
     averages: bool = False
+    may_be_given_up: bool = False
     chunk_of: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -208,12 +210,19 @@ class TuningRun:
             stage.config,
             self.precision,
             at_epoch_end=lambda epoch: self.selection.enter(_candidate_name(stage, epoch)),
+            goes_on=partial(self._holds_up, stage) if stage.may_be_given_up else None,
             checkpoints=self.folder / f"stage-{number}" if self.folder else None,
             name=stage.name,
         )
         if stage.averages:
             self.selection.enter_mean(f"{stage.name}, mean")
         self.selection.finish_stage(mined=sum(map(len, mined.values())))
+
+    def _holds_up(self, stage: Stage) -> bool:
+        holds_up = self.selection.holds_up(f"{stage.name}, early")
+        if not holds_up:
+            self.say(f"{stage.name:<11} given up: validation has fallen")
+        return holds_up
 
     def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         dataset = stage.questions

@@ -2,12 +2,12 @@
 
 import ctypes
 import json
+import math
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,8 @@ from docsgpt_embtune.training.processes import is_main_process, own_gpu, process
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SECONDS_BETWEEN_SAVES = 60.0
+STEPS_BETWEEN_TRIMS = 32
+SHARE_BEFORE_LOOKING = 0.25  # of the steps
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
@@ -58,6 +60,7 @@ def fit(
     precision: Precision,
     *,
     at_epoch_end: Callable[[int], None] = lambda epoch: None,
+    goes_on: Callable[[], bool] | None = None,
     checkpoints: Path | None = None,
     name: str = "training",
 ) -> None:
@@ -69,6 +72,7 @@ def fit(
         config: Loss, epochs, batch size, learning rate, warm-up and seed.
         precision: "fp32" or "bf16".
         at_epoch_end: Called with the number of the epoch, from 1, while the model carries its weights.
+        goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it says no.
         checkpoints: Folder to save to every minute, and to go on from if a killed run saved there.
         name: What the progress bar is called.
 
@@ -81,9 +85,11 @@ def fit(
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
             loss=make_loss(model, config.loss, config.widths),
-            callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
+            callbacks=[StopOnBrokenLoss(), GiveBackMemory(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)
+        if goes_on is not None:
+            trainer.add_callback(LookIn(goes_on))
         if checkpoints is not None:
             trainer.add_callback(SaveNowAndThen())
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
@@ -161,8 +167,8 @@ def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Ite
 
 def _keep_freed_memory() -> None:
     """Let glibc keep the activations' memory from step to step: giving it back and faulting it in again costs 5 %."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:
+    with suppress(AttributeError):  # another C library
+        mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
@@ -205,6 +211,32 @@ def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator
         yield  # packing_where_possible puts the usual one back
 
 
+class GiveBackMemory(TrainerCallback):
+    """Give back now and then what glibc keeps: no two batches are of one size, and the gaps between them add up."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Trim the heap every so many steps: each time costs a tenth of a step."""
+        if state.global_step % STEPS_BETWEEN_TRIMS == 0:
+            with suppress(AttributeError):  # another C library
+                ctypes.CDLL(None).malloc_trim(0)
+
+
+class LookIn(TrainerCallback):
+    """Ask once, early on, whether training shall go on."""
+
+    def __init__(self, goes_on: Callable[[], bool]) -> None:
+        self.goes_on = goes_on
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        """End training if not."""
+        look_at = math.ceil(SHARE_BEFORE_LOOKING * state.max_steps)
+        if state.global_step != look_at or look_at == state.max_steps:
+            return
+        context["model"].eval()
+        control.should_training_stop = not self.goes_on()
+        context["model"].train()
+
+
 class AtEpochEnd(TrainerCallback):
     """Call back with the number of the epoch that has just ended."""
 
@@ -212,7 +244,9 @@ class AtEpochEnd(TrainerCallback):
         self.function = function
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Call, with dropout and the like out of the way."""
+        """Call, with dropout and the like out of the way; not where training was ended on the way."""
+        if not float(state.epoch).is_integer():
+            return
         context["model"].eval()
         self.function(round(state.epoch))
         context["model"].train()
@@ -222,7 +256,7 @@ class SaveNowAndThen(TrainerCallback):
     """Save by the clock: a step takes a millisecond on one machine and ten seconds on another.
 
     Never after the last step of an epoch, as the trainer would: a run that goes on from there takes the epoch for done,
-    and what comes out of it would never be entered.
+    and what comes out of it would never be entered. Nor where training ends early: it would go on after all.
     """
 
     def __init__(self) -> None:
@@ -231,7 +265,7 @@ class SaveNowAndThen(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Ask the trainer to save if the last time is long enough ago."""
         is_due = time.monotonic() - self.last_save >= SECONDS_BETWEEN_SAVES
-        control.should_save = is_due and not float(state.epoch).is_integer()
+        control.should_save = is_due and not control.should_training_stop and not float(state.epoch).is_integer()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Start the clock again."""

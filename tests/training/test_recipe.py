@@ -23,7 +23,7 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import drawn_towards
-from docsgpt_embtune.training.stages import TuningRun
+from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg
 
@@ -71,13 +71,28 @@ def tuned(tiny_base_folder, tmp_path):
 def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     said: list[str] = []
     report = tuned(say=said.append, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks", "questions", "questions, mean"]
+    names = [candidate.name for candidate in report.tuned.candidates]
+    assert names == ["chunks, early", "chunks", "questions", "questions, mean"]
     assert report.tuned.chosen in report.tuned.candidates
     assert report.manifest["training"]["recipe"] == "auto"
     assert report.manifest["validation"]["verdict"] == "improved"
     plan = [line for line in said if line.startswith("plan")]
     assert len(plan) == 3
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
+
+
+def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
+    said: list[str] = []
+    run = TuningRun(load_base(resolve_base("bundled"), "cpu"), VALIDATION, CONFIG, say=said.append)
+    ruinous = TrainConfig(loss="multiple-negatives-ranking", learning_rate=0.3, batch_size=4, precision="fp32")
+    seen: list[int] = []
+    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", lambda self, args, state, *_, **__: seen.append(1))
+    run.train(0, Stage("chunks", TRAINING, ruinous, mines=False, may_be_given_up=True))
+    assert len(seen) == 4  # of 15
+    assert [candidate.name for candidate in run.selection.candidates] == ["chunks, early"]
+    assert run.selection.kept is None
+    assert said[-1] == "chunks      given up: validation has fallen"
+    assert run.selection.finished_stages == 1
 
 
 BEYOND = " and what follows is only filling" * 4  # more than the 64 tokens that the tiny model reads
@@ -172,7 +187,7 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
     report = tuned(None, None, corpus=CORPUS, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks"]
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, early", "chunks"]
     assert report.manifest["validation"]["asked_by"] == "words of the chunks themselves"
     assert report.manifest["validation"]["queries"] == 15
     assert "training" not in report.manifest["data"]
