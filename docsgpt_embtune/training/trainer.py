@@ -30,7 +30,7 @@ from docsgpt_embtune.training.processes import is_main_process, own_gpu, process
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SECONDS_BETWEEN_SAVES = 60.0
-STEPS_BETWEEN_TRIMS = 32
+STEPS_BETWEEN_TRIMS = 8
 SHARE_BEFORE_LOOKING = 0.25  # of the steps
 
 
