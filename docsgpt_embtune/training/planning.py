@@ -24,7 +24,7 @@ PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
 PLANNED_SHARE = 0.8
 # What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
-# Four runs of two threads came to 1.8 to 2.1; a GPU's allocator is measured by what is in use.
+# Five runs of two threads came to about 1.7 to 2.1; a GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 2.0
 CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
 

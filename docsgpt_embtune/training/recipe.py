@@ -169,8 +169,17 @@ def _stages(
     stages = []
     if len(asked_for):
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        chunks = Stage("chunks", asked_for, ranking, mines=True, ceiling=math.inf, chunk_of=pieces.chunk_of)
-        stages.append(replace(chunks, may_be_given_up=True))
+        stages.append(
+            Stage(
+                "chunks",
+                asked_for,
+                ranking,
+                mines=True,
+                ceiling=math.inf,
+                may_be_given_up=True,
+                chunk_of=pieces.chunk_of,
+            )
+        )
     if training is not None:
         stages.append(Stage("questions", training, ranking, mines=True, averages=True, chunk_of=pieces.chunk_of))
     return stages

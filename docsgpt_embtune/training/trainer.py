@@ -4,10 +4,11 @@ import ctypes
 import json
 import math
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +86,11 @@ def fit(
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
             loss=make_loss(model, config.loss, config.widths),
-            callbacks=[StopOnBrokenLoss(), GiveBackMemory(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
+            callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)
+        if model.device.type == "cpu":
+            trainer.add_callback(GiveBackMemory())
         if goes_on is not None:
             trainer.add_callback(LookIn(goes_on))
         if checkpoints is not None:
@@ -167,10 +170,16 @@ def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Ite
 
 def _keep_freed_memory() -> None:
     """Let glibc keep the activations' memory from step to step: giving it back and faulting it in again costs 5 %."""
-    with suppress(AttributeError):  # another C library
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        mallopt(M_TRIM_THRESHOLD, 1 << 30)
+    mallopt = _of_glibc("mallopt")
+    mallopt(M_MMAP_THRESHOLD, 1 << 30)
+    mallopt(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def _of_glibc(name: str) -> Callable[..., int]:
+    """Return a function of glibc's malloc, or where there is another C library one that does nothing."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    function: Callable[..., int] = getattr(library, name, lambda *_: 0)
+    return function
 
 
 @contextmanager
@@ -217,8 +226,7 @@ class GiveBackMemory(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Trim the heap every so many steps: each time costs a tenth of a step."""
         if state.global_step % STEPS_BETWEEN_TRIMS == 0:
-            with suppress(AttributeError):  # another C library
-                ctypes.CDLL(None).malloc_trim(0)
+            _of_glibc("malloc_trim")(0)
 
 
 class LookIn(TrainerCallback):

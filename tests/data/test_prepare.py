@@ -504,3 +504,4 @@ def test_folder_that_duckdb_cannot_work_in_is_refused(tmp_path):
     result = prepare(write(tmp_path, made_up(100)), "--out", tmp_path / "why?" / "out")
     assert result.exit_code == 2, result.output
     assert "why?: DuckDB cannot work below a folder with a ? in its name" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]

@@ -280,13 +280,11 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
     """
     source = Source(path)
     found = find_format(source, name)
-    if near is not None:
-        near.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".embtune-prepare-", dir=near) as folder:
-        if "?" in folder:
-            raise DatasetError(
-                f"{Path(folder).parent}: DuckDB cannot work below a folder with a ? in its name; give another --out"
-            )
+    place = (near or Path(tempfile.gettempdir())).absolute()
+    if "?" in str(place):
+        raise DatasetError(f"{place}: DuckDB cannot work below a folder with a ? in its name; give another --out")
+    place.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".embtune-prepare-", dir=place) as folder:
         store = Store(Path(folder), path)
         try:
             # A corpus of its own gives the chunks their ids, so that it has to be whole before the rows are placed.
