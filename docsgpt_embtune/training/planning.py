@@ -1,12 +1,13 @@
 """How long a run will take, and what fits into its time, from a few real steps."""
 
 import json
+import math
 import random
 import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import cycle, islice
 
 import torch
@@ -71,7 +72,7 @@ class Plan:
 
 
 def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
-    """Fit stages into the time: every question where they fit, and where not, the same share of each stage's.
+    """Fit stages into the time: where not all fit, those that must not go are left, then the same share of each.
 
     Args:
         run: Not yet trained.
@@ -79,33 +80,32 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
         minutes: That the whole run may take, what it has taken so far included.
     """
     pace, memory_bytes = _probe(run, stages[0])
-    needed = sum(_estimate(stage, run, pace) for stage in stages)
     left = PLANNED_SHARE * minutes * 60 - (time.monotonic() - run.started)
-    share = _remembered(run, min(1.0, max(left, 0.0) / needed))
+    if process_count() > 1:  # each has a clock of its own, and all must do the same
+        left = math.inf
+
+    def needed(some: Sequence[Stage]) -> float:
+        return sum(_estimate(stage, run, pace) for stage in some)
+
+    fitting = stages if needed(stages) <= left else [stage for stage in stages if not stage.if_time_allows]
+    share = min(1.0, max(left, 0.0) / needed(fitting))
+    names, share = _remembered(run, [stage.name for stage in fitting], share)
+    fitting = [stage for stage in stages if stage.name in names]
     if share < 1:
-        stages = [_with_share(stage, share) for stage in stages]
-    return Plan(tuple(stages), tuple(_estimate(stage, run, pace) for stage in stages), memory_bytes)
+        fitting = [stage.with_share(share) for stage in fitting]
+    return Plan(tuple(fitting), tuple(_estimate(stage, run, pace) for stage in fitting), memory_bytes)
 
 
-def _remembered(run: TuningRun, share: float) -> float:
-    """Take the share that a killed run had begun with, or else note this one for a run that goes on."""
-    if process_count() > 1:
-        return 1.0  # each process has a clock of its own, and all must do the same
-    if run.folder is None:
-        return share
+def _remembered(run: TuningRun, names: list[str], share: float) -> tuple[list[str], float]:
+    """Take the stages and the share that a killed run had begun with, or else note these for a run that goes on."""
+    if run.folder is None or process_count() > 1:
+        return names, share
     file = run.folder / "plan.json"
     if file.is_file():
-        return float(json.loads(file.read_text(encoding="utf-8"))["share"])
-    write_text_atomically(file, json.dumps({"share": share}))
-    return share
-
-
-def _with_share(stage: Stage, share: float) -> Stage:
-    """Keep a random share of a stage's questions, at least a batch of them."""
-    query_ids = list(stage.questions.queries)
-    count = min(len(query_ids), max(stage.config.batch_size, int(share * len(query_ids))))
-    kept = set(random.Random(stage.config.seed).sample(query_ids, count))
-    return replace(stage, questions=stage.questions.subset(q for q in query_ids if q in kept))
+        plan = json.loads(file.read_text(encoding="utf-8"))
+        return plan["stages"], float(plan["share"])
+    write_text_atomically(file, json.dumps({"stages": names, "share": share}))
+    return names, share
 
 
 def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:

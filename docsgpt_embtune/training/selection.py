@@ -117,19 +117,21 @@ class Selection:
         self.enter(name)
 
     def begin_stage(self) -> None:
-        """Put the weights into the model that were the best when the last stage had ended."""
+        """Put the weights into the model that this stage begins with."""
         self.model.load_state_dict(self._stage_weights)
         self.model.eval()
 
-    def finish_stage(self, mined: int = 0) -> None:
-        """Let the next stage begin with the best weights so far; a run that goes on does not do this one again.
+    def finish_stage(self, mined: int = 0, *, passes_on: bool = True) -> None:
+        """Go on to the next stage; a run that goes on after a kill does not do this one again.
 
         Args:
             mined: Bad chunks that were mined for this stage.
+            passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
         """
         self.finished_stages += 1
         self.mined += mined
-        self._stage_weights = self._best_weights
+        if passes_on:
+            self._stage_weights = self._best_weights
         if self._folder:
             state = {"finished_stages": self.finished_stages, "mined": self.mined}
             _save(self._stage_weights, self._folder / STAGE_FILE, state)

@@ -1,8 +1,9 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
+import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count as numbers_from
 from pathlib import Path
@@ -42,6 +43,8 @@ class Stage:
         ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
         averages: Whether the mean of the weights that it began and ended with is a candidate, too.
         may_be_given_up: Whether it ends early where validation has fallen beyond chance.
+        passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
+        if_time_allows: Whether it is left out where the time is too short for all.
         chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
     """
 
@@ -52,7 +55,16 @@ class Stage:
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE
     averages: bool = False
     may_be_given_up: bool = False
+    passes_on: bool = True
+    if_time_allows: bool = False
     chunk_of: Mapping[str, str] = field(default_factory=dict)
+
+    def with_share(self, share: float) -> "Stage":
+        """Keep a random share of the questions, at least a batch of them."""
+        query_ids = list(self.questions.queries)
+        count = min(len(query_ids), max(self.config.batch_size, int(share * len(query_ids))))
+        kept = set(random.Random(self.config.seed).sample(query_ids, count))
+        return replace(self, questions=self.questions.subset(q for q in query_ids if q in kept))
 
 
 @dataclass(frozen=True)
@@ -216,7 +228,7 @@ class TuningRun:
         )
         if stage.averages:
             self.selection.enter_mean(f"{stage.name}, mean")
-        self.selection.finish_stage(mined=sum(map(len, mined.values())))
+        self.selection.finish_stage(mined=sum(map(len, mined.values())), passes_on=stage.passes_on)
 
     def _holds_up(self, stage: Stage) -> bool:
         holds_up = self.selection.holds_up(f"{stage.name}, early")

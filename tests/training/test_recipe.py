@@ -22,7 +22,7 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
-from docsgpt_embtune.training.selection import drawn_towards
+from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg
@@ -68,16 +68,17 @@ def tuned(tiny_base_folder, tmp_path):
     return run
 
 
-def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
+def test_chunks_then_the_questions_and_the_better_is_written(tuned, monkeypatch):
+    monkeypatch.setattr(recipe, "SHARE_OF_CHUNKS", 1.0)  # half of them teach a tiny model too little to go on
     said: list[str] = []
     report = tuned(say=said.append, keep_worse=True)
     names = [candidate.name for candidate in report.tuned.candidates]
-    assert names == ["chunks, early", "chunks", "questions", "questions, mean"]
+    assert names == ["chunks, early", "chunks", "questions", "questions, mean", "hardest", "hardest, mean"]
     assert report.tuned.chosen in report.tuned.candidates
     assert report.manifest["training"]["recipe"] == "auto"
     assert report.manifest["validation"]["verdict"] == "improved"
     plan = [line for line in said if line.startswith("plan")]
-    assert len(plan) == 3
+    assert len(plan) == 4
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
 
 
@@ -93,6 +94,20 @@ def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
     assert run.selection.kept is None
     assert said[-1] == "chunks      given up: validation has fallen"
     assert run.selection.finished_stages == 1
+
+
+def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    run = TuningRun(model, VALIDATION, CONFIG)
+    begun_with = copy_of_weights(model)
+    config = replace(recipe.RANKING, precision="fp32")
+    run.train(0, Stage("questions", TRAINING, config, mines=False, passes_on=False))
+    run.selection.begin_stage()
+    assert run.selection.kept is not None
+    assert all(torch.equal(tensor, begun_with[name]) for name, tensor in model.state_dict().items())
+    run.train(1, Stage("hardest", TRAINING, config, mines=False))
+    run.selection.begin_stage()
+    assert not all(torch.equal(tensor, begun_with[name]) for name, tensor in model.state_dict().items())
 
 
 BEYOND = " and what follows is only filling" * 4  # more than the 64 tokens that the tiny model reads
@@ -155,7 +170,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     dataset = with_answers_beyond(TRAINING)
     run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
     run.read_in_windows(WindowReader(tiny_base_folder, 64), [], always=True)
-    chunks, questions = recipe._stages(run, dataset, CONFIG, frozenset())
+    chunks, questions, _ = recipe._stages(run, dataset, CONFIG, frozenset())
     for stage in (chunks, questions):
         assert all(len(model.tokenizer(text)["input_ids"]) <= 64 for text in stage.questions.corpus.values())
     for query_id, doc_ids in dataset.relevant_docs.items():
@@ -163,11 +178,46 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
         assert questions.chunk_of.get(piece_id, piece_id) == doc_ids[0]
 
 
+def test_half_of_the_chunks_are_asked_for_where_questions_follow(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    run = TuningRun(model, VALIDATION, CONFIG)
+    with_questions, *_ = recipe._stages(run, TRAINING, CONFIG, frozenset())
+    (alone,) = recipe._stages(run, None, CONFIG, frozenset())
+    unasked = len(CORPUS) - len({doc_id for doc_ids in TRAINING.relevant_docs.values() for doc_id in doc_ids})
+    assert len(alone.questions) == len(CORPUS)
+    assert len(with_questions.questions) == max(recipe.RANKING.batch_size, unasked // 2)
+    assert with_questions.questions.corpus == CORPUS  # a chunk not asked for may still be a bad one
+
+
+def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    run = TuningRun(model, VALIDATION, CONFIG)
+    *_, hardest = recipe._stages(run, TRAINING, CONFIG, frozenset())
+    mined = run._mine(hardest)
+
+    def similarity(query_id: str, doc_id: str) -> float:
+        query, chunk = run.vectors.of([TRAINING.queries[query_id], CORPUS[doc_id]])
+        return float(query @ chunk)
+
+    assert any(
+        similarity(query_id, bad) > similarity(query_id, TRAINING.relevant_docs[query_id][0])
+        for query_id, (bad,) in mined.items()
+    )
+
+
+def test_questions_that_come_with_bad_chunks_are_learned_from_once(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    run = TuningRun(model, VALIDATION, CONFIG)
+    given = replace(TRAINING, irrelevant_docs={f"q-{n}-{v}": (f"{n}-sold",) for n in NOUNS for v in VERBS[:6]})
+    stages = recipe._stages(run, given, CONFIG, frozenset())
+    assert [stage.name for stage in stages] == ["chunks", "questions"]
+
+
 def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
     stages = recipe._stages(run, TRAINING, replace(CONFIG, widths=(8, 16)), frozenset())
-    assert [stage.config.widths for stage in stages] == [(8, 16)] * 2
+    assert [stage.config.widths for stage in stages] == [(8, 16)] * 3
 
 
 def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
@@ -245,7 +295,7 @@ def test_half_way_between_two_models():
     assert drawn_towards(base, other, 0.5)["n"] == 1
 
 
-@pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1)])
+@pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1), ("hardest", 1)])
 def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
     undisturbed = tuned(out="undisturbed", keep_worse=True)
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
