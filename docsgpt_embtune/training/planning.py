@@ -7,7 +7,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 
 import torch
@@ -92,7 +92,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     names, share = _remembered(run, [stage.name for stage in fitting], share)
     fitting = [stage for stage in stages if stage.name in names]
     if share < 1:
-        fitting = [stage.with_share(share) for stage in fitting]
+        fitting = [_with_share(stage, share) for stage in fitting]
     return Plan(tuple(fitting), tuple(_estimate(stage, run, pace) for stage in fitting), memory_bytes)
 
 
@@ -106,6 +106,14 @@ def _remembered(run: TuningRun, names: list[str], share: float) -> tuple[list[st
         return plan["stages"], float(plan["share"])
     write_text_atomically(file, json.dumps({"stages": names, "share": share}))
     return names, share
+
+
+def _with_share(stage: Stage, share: float) -> Stage:
+    """Keep a random share of a stage's questions, at least a batch of them."""
+    query_ids = list(stage.questions.queries)
+    count = min(len(query_ids), max(stage.config.batch_size, int(share * len(query_ids))))
+    kept = set(random.Random(stage.config.seed).sample(query_ids, count))
+    return replace(stage, questions=stage.questions.subset(q for q in query_ids if q in kept))
 
 
 def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:

@@ -25,9 +25,6 @@ from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_w
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
 # several are, in two thirds of the time.
 RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
-# Of the chunks that nobody asked for, where questions come after them: on validation (the manual, an FAQ) all of them
-# taught no more than half.
-SHARE_OF_CHUNKS = 0.5
 # On validation, a later stage may be this many standard errors below an earlier one: on questions held out in plenty,
 # people's questions after the corpus' own helped, and forty validation questions cannot tell.
 LENIENCY = 1.0
@@ -178,8 +175,7 @@ def _stages(
     stages = []
     if len(asked_for):
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        chunks = of_pieces("chunks", asked_for, ceiling=math.inf, may_be_given_up=True)
-        stages.append(chunks.with_share(SHARE_OF_CHUNKS) if training else chunks)
+        stages.append(of_pieces("chunks", asked_for, ceiling=math.inf, may_be_given_up=True))
     if training is not None:
         stages.append(of_pieces("questions", training, averages=True, passes_on=False))
         if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine

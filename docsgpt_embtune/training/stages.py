@@ -1,9 +1,8 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
-import random
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count as numbers_from
 from pathlib import Path
@@ -58,13 +57,6 @@ class Stage:
     passes_on: bool = True
     if_time_allows: bool = False
     chunk_of: Mapping[str, str] = field(default_factory=dict)
-
-    def with_share(self, share: float) -> "Stage":
-        """Keep a random share of the questions, at least a batch of them."""
-        query_ids = list(self.questions.queries)
-        count = min(len(query_ids), max(self.config.batch_size, int(share * len(query_ids))))
-        kept = set(random.Random(self.config.seed).sample(query_ids, count))
-        return replace(self, questions=self.questions.subset(q for q in query_ids if q in kept))
 
 
 @dataclass(frozen=True)

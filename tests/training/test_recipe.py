@@ -68,8 +68,7 @@ def tuned(tiny_base_folder, tmp_path):
     return run
 
 
-def test_chunks_then_the_questions_and_the_better_is_written(tuned, monkeypatch):
-    monkeypatch.setattr(recipe, "SHARE_OF_CHUNKS", 1.0)  # half of them teach a tiny model too little to go on
+def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     said: list[str] = []
     report = tuned(say=said.append, keep_worse=True)
     names = [candidate.name for candidate in report.tuned.candidates]
@@ -176,17 +175,6 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     for query_id, doc_ids in dataset.relevant_docs.items():
         (piece_id,) = questions.questions.relevant_docs[query_id]
         assert questions.chunk_of.get(piece_id, piece_id) == doc_ids[0]
-
-
-def test_half_of_the_chunks_are_asked_for_where_questions_follow(tiny_base_folder):
-    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, VALIDATION, CONFIG)
-    with_questions, *_ = recipe._stages(run, TRAINING, CONFIG, frozenset())
-    (alone,) = recipe._stages(run, None, CONFIG, frozenset())
-    unasked = len(CORPUS) - len({doc_id for doc_ids in TRAINING.relevant_docs.values() for doc_id in doc_ids})
-    assert len(alone.questions) == len(CORPUS)
-    assert len(with_questions.questions) == max(recipe.RANKING.batch_size, unasked // 2)
-    assert with_questions.questions.corpus == CORPUS  # a chunk not asked for may still be a bad one
 
 
 def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
