@@ -20,6 +20,7 @@ import random
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -145,17 +146,20 @@ def search(connection: Any, model: ServingModel, question: str) -> list[str]:
 
 
 def add_message(connection: Any, question: str, shown: list[str], thumb: str, draw: random.Random) -> None:
-    """Keep a rated answer in the form that DocsGPT keeps it in."""
+    """Keep a rated answer in the form that DocsGPT keeps it in.
+
+    The database would draw other ids in every run, and with them other questions would be held out for validation.
+    """
+    conversation, message = (uuid.UUID(int=draw.getrandbits(128), version=4) for _ in range(2))
     prompt = f"{question} Write to {ADDRESS}." if draw.random() < TELL_AN_ADDRESS else question
     sources = [{"text": text[:1000], "title": "Handbook", "source": "handbook.md"} for text in shown]
-    ((conversation,),) = connection.execute(
-        "INSERT INTO conversations (user_id, name) VALUES ('user-1', 'a talk') RETURNING id"
-    )
+    connection.execute("INSERT INTO conversations (id, user_id, name) VALUES (%s, 'user-1', 'a talk')", [conversation])
     connection.execute(
-        "INSERT INTO conversation_messages (conversation_id, user_id, position, prompt, response, sources, feedback) "
-        "VALUES (%s, 'user-1', %s, %s, 'An answer.', %s, %s)",
+        "INSERT INTO conversation_messages "
+        "(id, conversation_id, user_id, position, prompt, response, sources, feedback) "
+        "VALUES (%s, %s, 'user-1', %s, %s, 'An answer.', %s, %s)",
         [
-            *(conversation, int(draw.random() < FOLLOW_UPS), prompt),
+            *(message, conversation, int(draw.random() < FOLLOW_UPS), prompt),
             *(json.dumps(sources), json.dumps({"text": thumb, "timestamp": "2026-03-01T10:00:00+00:00"})),
         ],
     )
