@@ -33,7 +33,7 @@ from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.pipeline import data_record, keep_apart
-from docsgpt_embtune.training.stages import VectorsUntilTrained
+from docsgpt_embtune.training.stages import KnownVectors
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
@@ -139,8 +139,8 @@ def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
         raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")
 
 
-def _vectors_of(model: SentenceTransformer) -> VectorsUntilTrained:
-    return VectorsUntilTrained(Encoder(model, resolve_precision("auto", model.device)))
+def _vectors_of(model: SentenceTransformer) -> KnownVectors:
+    return KnownVectors(Encoder(model, resolve_precision("auto", model.device)))
 
 
 def _candidates(
@@ -175,7 +175,7 @@ def _texts(folder: Path, training: RetrievalDataset, max_seq_length: int, seed: 
     return texts if len(texts) <= MAX_TEXTS else random.Random(seed).sample(texts, MAX_TEXTS)
 
 
-def _score(vectors: VectorsUntilTrained, dataset: RetrievalDataset) -> QueryScores:
+def _score(vectors: KnownVectors, dataset: RetrievalDataset) -> QueryScores:
     return score_vectors(dataset, vectors.of(dataset.queries.values()), vectors.of(dataset.corpus.values()))
 
 

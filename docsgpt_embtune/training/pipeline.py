@@ -182,6 +182,7 @@ def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | No
 def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, data: _Data) -> dict[str, Any]:
     """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
     return {
+        "version": __version__,  # another one may have other stages
         "base": base.fingerprint,
         "config": config.to_dict(),
         "minutes": automatic.minutes if automatic else None,

@@ -85,7 +85,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
         left = math.inf
 
     def needed(some: Sequence[Stage]) -> float:
-        return sum(_estimate(stage, run, pace) for stage in some)
+        return sum(_estimates(some, run, pace))
 
     fitting = stages if needed(stages) <= left else [stage for stage in stages if not stage.if_time_allows]
     share = min(1.0, max(left, 0.0) / needed(fitting))
@@ -93,7 +93,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     fitting = [stage for stage in stages if stage.name in names]
     if share < 1:
         fitting = [_with_share(stage, share) for stage in fitting]
-    return Plan(tuple(fitting), tuple(_estimate(stage, run, pace) for stage in fitting), memory_bytes)
+    return Plan(tuple(fitting), tuple(_estimates(fitting, run, pace)), memory_bytes)
 
 
 def _remembered(run: TuningRun, names: list[str], share: float) -> tuple[list[str], float]:
@@ -116,7 +116,13 @@ def _with_share(stage: Stage, share: float) -> Stage:
     return replace(stage, questions=stage.questions.subset(q for q in query_ids if q in kept))
 
 
-def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
+def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[float]:
+    """Return the seconds of each stage; one that begins with the weights of the one before has its vectors, too."""
+    encodes = [True, *(stage.passes_on for stage in stages)]
+    return [_estimate(stage, run, pace, encodes=first) for stage, first in zip(stages, encodes, strict=False)]
+
+
+def _estimate(stage: Stage, run: TuningRun, pace: Pace, *, encodes: bool) -> float:
     questions = stage.questions
     corpus = _characters(questions.corpus.values(), run.model)
     rows = sum(map(len, questions.relevant_docs.values()))
@@ -124,7 +130,7 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace) -> float:
     chunk = corpus / len(questions.corpus)
     read = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
     times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
-    return pace.training * read + pace.encoding * corpus + times_scored * run.scoring_seconds
+    return pace.training * read + pace.encoding * corpus * encodes + times_scored * run.scoring_seconds
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:

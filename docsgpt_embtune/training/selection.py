@@ -48,6 +48,10 @@ class Selection:
         folder: Where weights and scores are kept between runs; None keeps them in memory only.
         leniency: How many standard errors a later candidate may be below the best one and still take its place.
             Above 0 where each stage is known to help and the validation questions are too few to see it.
+
+    Attributes:
+        stage_weights: What the stage in progress began with, or the next one begins with; the same object in every
+            stage that begins alike.
     """
 
     def __init__(
@@ -70,7 +74,7 @@ class Selection:
         self._say = say
         self._folder = folder
         self._leniency = leniency
-        self._best_weights = self._stage_weights = copy_of_weights(model)
+        self._best_weights = self.stage_weights = copy_of_weights(model)
 
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
@@ -91,7 +95,7 @@ class Selection:
         Source:
             Wortsman et al., 2022, "Model soups": the mean of models of one descent is often better than each.
         """
-        self.model.load_state_dict(drawn_towards(self._stage_weights, copy_of_weights(self.model), 0.5))
+        self.model.load_state_dict(drawn_towards(self.stage_weights, copy_of_weights(self.model), 0.5))
         self.enter(name)
 
     def holds_up(self, name: str) -> bool:
@@ -118,7 +122,7 @@ class Selection:
 
     def begin_stage(self) -> None:
         """Put the weights into the model that this stage begins with."""
-        self.model.load_state_dict(self._stage_weights)
+        self.model.load_state_dict(self.stage_weights)
         self.model.eval()
 
     def finish_stage(self, mined: int = 0, *, passes_on: bool = True) -> None:
@@ -131,10 +135,10 @@ class Selection:
         self.finished_stages += 1
         self.mined += mined
         if passes_on:
-            self._stage_weights = self._best_weights
+            self.stage_weights = self._best_weights
         if self._folder:
             state = {"finished_stages": self.finished_stages, "mined": self.mined}
-            _save(self._stage_weights, self._folder / STAGE_FILE, state)
+            _save(self.stage_weights, self._folder / STAGE_FILE, state)
 
     def restore(self) -> None:
         """Put the best weights back into the model: the base's, while no candidate is better."""
@@ -145,7 +149,7 @@ class Selection:
         """Take up what an earlier run kept, if it kept anything."""
         device = str(self.model.device)
         if self._folder and (self._folder / STAGE_FILE).is_file():
-            self._stage_weights, state = _load(self._folder / STAGE_FILE, device)
+            self.stage_weights, state = _load(self._folder / STAGE_FILE, device)
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
             self._best_weights, state = _load(self._folder / BEST_FILE, device)

@@ -137,7 +137,7 @@ class TuningRun:
         set_seed(config.seed)
         self.precision = resolve_precision(config.precision, model.device)
         self.encode = Encoder(model, self.precision)
-        self.vectors = VectorsUntilTrained(self.encode)
+        self.vectors = KnownVectors(self.encode)
         say(f"computing   in {self.precision} on {model.device}")
         self.windows: WindowReader | None = None
         self._pool = self.pool_of(validation)
@@ -147,6 +147,7 @@ class TuningRun:
         self.selection = Selection(
             baseline, model, lambda: self.score(self._pool), say, folder=folder, leniency=leniency
         )
+        self._encoded_with = self.selection.stage_weights
         self.selection.resume()
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
@@ -203,11 +204,11 @@ class TuningRun:
         if number < self.selection.finished_stages:
             return
         self.selection.begin_stage()
-        if number > 0:
-            self.vectors.forget()  # a run that goes on has those of the base so far
+        if self.selection.stage_weights is not self._encoded_with:
+            self.vectors.forget()
+            self._encoded_with = self.selection.stage_weights
         mined = self._mine(stage) if stage.mines else {}
         examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
-        self.vectors.forget()
         fit(
             self.model,
             examples,
@@ -271,8 +272,8 @@ def _candidate_name(stage: Stage, epoch: int) -> str:
     return stage.name if stage.config.epochs == 1 else f"{stage.name}, epoch {epoch}"
 
 
-class VectorsUntilTrained:
-    """The model's vectors, each text encoded once until the model changes.
+class KnownVectors:
+    """The model's vectors, each text encoded once until they are forgotten.
 
     Attributes:
         seconds: Spent on encoding so far.
@@ -298,6 +299,6 @@ class VectorsUntilTrained:
         return np.concatenate(self._blocks)[[self._row_of[text] for text in texts]]
 
     def forget(self) -> None:
-        """Drop everything: the model is about to change."""
+        """Drop everything: the model is another one now."""
         self._row_of: dict[str, int] = {}
         self._blocks: list[Vectors] = []

@@ -104,6 +104,9 @@ def fit(
 class _Trainer(SentenceTransformerTrainer):
     """Leave out of checkpoints what quotes the questions, which are people's private text: model card, arguments."""
 
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Do not look for examples to quote."""
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
@@ -116,7 +119,6 @@ def _arguments(
     output_dir: str,
     saves: bool,
 ) -> SentenceTransformerTrainingArguments:
-    model.model_card_data.generate_widget_examples = False  # for a card that is not written
     return SentenceTransformerTrainingArguments(
         output_dir=output_dir,
         num_train_epochs=config.epochs,

@@ -109,6 +109,17 @@ def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base
     assert not all(torch.equal(tensor, begun_with[name]) for name, tensor in model.state_dict().items())
 
 
+def test_texts_are_encoded_again_only_where_a_stage_begins_with_other_weights(tiny_base_folder):
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    mining = Stage("questions", TRAINING, replace(recipe.RANKING, precision="fp32"), mines=True)
+    run.train(0, replace(mining, passes_on=False))
+    encoded = run.vectors.characters
+    run.train(1, mining)
+    assert run.vectors.characters == encoded
+    run.train(2, mining)
+    assert run.vectors.characters > encoded
+
+
 BEYOND = " and what follows is only filling" * 4  # more than the 64 tokens that the tiny model reads
 
 
@@ -340,6 +351,9 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
         tuned(keep_worse=True)
     with pytest.raises(TrainingError, match="left by a run with another config"):
         tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
+    monkeypatch.setattr("docsgpt_embtune.training.pipeline.__version__", "0.0.1")
+    with pytest.raises(TrainingError, match="left by a run with another version"):
+        tuned(keep_worse=True, resume=True)
 
 
 @pytest.mark.parametrize(
