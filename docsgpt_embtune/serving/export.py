@@ -18,7 +18,7 @@ from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
-from docsgpt_embtune.token_table import with_padded_tokens
+from docsgpt_embtune.token_table import UNLIMITED, with_padded_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -81,11 +81,8 @@ def export(
     manifest = verify(folder)
     usual = Reading(manifest["max_seq_length"])
     possible = _possible_length(folder, usual.max_seq_length)
-    if max_seq_length is not None and not 8 <= max_seq_length <= possible:
-        raise ModelFolderError(
-            f"{folder}: cannot read {max_seq_length} tokens at a time, its position embeddings allow 8 to {possible}; "
-            "set --max-seq-length to one of these"
-        )
+    if max_seq_length is not None:
+        _check_length(folder, max_seq_length, possible)
     # A model that was trained to be read in windows goes on being read so, unless told or shown otherwise.
     reading = Reading(max_seq_length or usual.max_seq_length, windows or Reading.of(manifest).windows)
     say("writing the graphs")
@@ -107,6 +104,19 @@ def export(
     report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
     _record(folder, manifest, report)
     return report
+
+
+def _check_length(folder: Path, wanted: int, possible: int) -> None:
+    if possible == UNLIMITED:
+        raise ModelFolderError(
+            f"{folder}: is a static model, which reads every text whole and not {wanted} tokens at a time; leave out "
+            "--max-seq-length"
+        )
+    if not 8 <= wanted <= possible:
+        raise ModelFolderError(
+            f"{folder}: cannot read {wanted} tokens at a time, its position embeddings allow 8 to {possible}; set "
+            "--max-seq-length to one of these"
+        )
 
 
 def _possible_length(folder: Path, usual: int) -> int:

@@ -110,6 +110,12 @@ def test_exported_it_serves_without_torch_and_alike(static, tmp_path, monkeypatc
     assert fingerprint(folder) == read_manifest(static.folder)["fingerprint"]
 
 
+def test_it_cannot_be_told_to_read_less(static):
+    with pytest.raises(ModelFolderError, match="reads every text whole and not 128 tokens at a time; leave out"):
+        export(static.folder, max_seq_length=128)
+    assert not (static.folder / "onnx").exists()
+
+
 def test_table_and_its_tokenizer_belong_to_the_fingerprint(static, tmp_path):
     folder = shutil.copytree(static.folder, tmp_path / "changed")
     own = folder / "0_StaticEmbedding" / "tokenizer.json"
