@@ -14,7 +14,8 @@ from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import MANIFEST, verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
-from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, vectors_fingerprint
+from docsgpt_embtune.serving.keywords import load_keywords
+from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -128,6 +129,7 @@ class TunedEmbeddings(StockEmbeddings):
     Attributes:
         engine: What serves: "torch", "onnx" or "onnx-int8".
         reading: How chunks are read.
+        keywords: What stands beside the model's numbers in each vector; None where nothing does.
         fingerprint: Hex sha256 of all that decides a chunk's vector: the folder's own, unless chunks are read in
             another way than the model was written to, or in int8.
 
@@ -162,14 +164,18 @@ class TunedEmbeddings(StockEmbeddings):
         self._manifest = manifest
         wanted = wanted_engine(engine or self.model_kwargs.pop("engine", None))
         encode = self._start_engine(folder, wanted)
+        self.keywords = load_keywords(folder)
+        if self.keywords:
+            self.dimension += self.keywords.width
         if self.dimension != manifest["dimension"]:
             raise ModelFolderError(
                 f"{folder}: gives vectors of {self.dimension} numbers, its {MANIFEST} says {manifest['dimension']}; "
                 "train or copy the folder again"
             )
         self.fingerprint = vectors_fingerprint(manifest, self.reading, quantised=self.engine == "onnx-int8")
-        self._encode_documents = document_encoder(folder, self.reading, encode)
-        self._encode_question = lru_cache(maxsize=question_cache)(lambda text: encode([text])[0])
+        self._encode_documents = document_encoder(folder, self.reading, encode, self.keywords)
+        encode_questions = question_encoder(encode, self.keywords)
+        self._encode_question = lru_cache(maxsize=question_cache)(lambda text: encode_questions([text])[0])
         self.query_adapter = load_query_adapter(folder, manifest)
 
     def embed_query(self, text: str) -> list[float]:

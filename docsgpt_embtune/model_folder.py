@@ -24,6 +24,8 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
+    from docsgpt_embtune.serving.keywords import Keywords
+
 MANIFEST = "embtune.json"
 SCHEMA = 1
 ZIP_NAME = "model-embeddings.zip"
@@ -158,7 +160,11 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
 
 def write_model_folder(
-    model: "SentenceTransformer", base_folder: Path, out: Path, manifest: Mapping[str, Any]
+    model: "SentenceTransformer",
+    base_folder: Path,
+    out: Path,
+    manifest: Mapping[str, Any],
+    keywords: "Keywords | None" = None,
 ) -> dict[str, Any]:
     """Write a tuned model beside its destination, prove that it loads, then move it there.
 
@@ -169,6 +175,7 @@ def write_model_folder(
             table the prompts alone.
         out: Destination; replaced in one step if it is a tuned folder already.
         manifest: What to record beside the identity that is added here.
+        keywords: What `TunedEmbeddings` puts beside the model's vectors.
 
     Returns:
         The manifest as written, with schema, fingerprint, dimension and sequence length.
@@ -180,10 +187,12 @@ def write_model_folder(
     refuse_foreign_destination(out)
     with folder_written_whole(out) as partial:
         _write_weights_and_modules(model, base_folder, partial)
+        if keywords:
+            keywords.write(partial)
         written = {
             "schema": SCHEMA,
             "fingerprint": fingerprint(partial),
-            "dimension": model.get_embedding_dimension(),
+            "dimension": (model.get_embedding_dimension() or 0) + (keywords.width if keywords else 0),
             "max_seq_length": tokens_read(model),
             **manifest,
         }

@@ -46,6 +46,12 @@ _DEFAULTS = TrainConfig()
     "questions show that it helps.  [default: auto]",
 )
 @click.option(
+    "--keywords",
+    type=click.Choice(["auto", "off"]),
+    help="auto: put keywords beside the model's numbers in each vector, where validation prefers that. Vectors become "
+    "wider, and only the plugin's class makes them.  [default: auto]",
+)
+@click.option(
     "--loss",
     type=click.Choice(["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]),
     help=f"What is minimised.  [default: {_DEFAULTS.loss}]",
@@ -83,6 +89,7 @@ def train(
     time_budget: float | None,
     guards: tuple[str, ...],
     windows: Any,
+    keywords: Any,
     widths: tuple[int, ...],
     seed: int,
     precision: Any,
@@ -104,7 +111,7 @@ def train(
 
     hide_loading_bars()
     datasets.disable_progress_bars()
-    told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows}
+    told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows, "--keywords": keywords}
     explicit = _explicit_settings(recipe, settings, [option for option, value in told.items() if value is not None])
     try:
         config = TrainConfig(
@@ -114,7 +121,7 @@ def train(
         if explicit is None:
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
             minutes = Automatic.minutes if time_budget is None else time_budget
-            automatic = Automatic(minutes, guard_sets, windows or Automatic.windows)
+            automatic = Automatic(minutes, guard_sets, windows or Automatic.windows, keywords or Automatic.keywords)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None

@@ -93,7 +93,7 @@ class ServingModel:
         as_it_is = partial(model.encode, batch_size=batch_size, show_progress_bar=False)
         encode: Encode = Encoder(model, "bf16", batch_size) if precision == "bf16" else as_it_is
         if isinstance(self.embeddings, TunedEmbeddings):
-            encode = document_encoder(self.folder, self.embeddings.reading, encode)
+            encode = document_encoder(self.folder, self.embeddings.reading, encode, self.embeddings.keywords)
         return encode(texts)
 
     def _batch_size(self, texts: Sequence[str]) -> int:

@@ -1,6 +1,5 @@
 """BM25 on the same questions: the search that needs no model, which a tuned model should beat."""
 
-import re
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
@@ -13,12 +12,10 @@ from bm25s.stopwords import STOPWORDS_EN
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking
+from docsgpt_embtune.words import WORD, plain_tokens
 
 Tokenizer = Callable[[str], list[str]]
 
-_WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
-# Scripts written without spaces between words: Thai, Lao, Khmer, kana, Han.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
 _ENGLISH_SHARE = 0.1  # of all words; English prose has 20 % of these stop words and more, its neighbours 5 %
 _SAMPLE = 1000  # chunks looked at to tell the language
 
@@ -52,20 +49,13 @@ def retrieve_bm25(dataset: RetrievalDataset, *, k: int = DEPTH) -> Ranking:
 
 def english_tokens(text: str) -> list[str]:
     """Cut into lower-case words without English stop words, each reduced to its stem."""
-    words = (word for word in _WORD.findall(text.lower()) if word not in _stop_words())
+    words = (word for word in WORD.findall(text.lower()) if word not in _stop_words())
     stems: list[str] = _english_stemmer().stemWords(list(words))
     return stems
 
 
-def plain_tokens(text: str) -> list[str]:
-    """Cut into lower-case words as they stand, and text without spaces into pairs of characters."""
-    text = text.casefold()
-    pairs = [run[i : i + 2] for run in _UNSPACED.findall(text) for i in range(max(1, len(run) - 1))]
-    return _WORD.findall(_UNSPACED.sub(" ", text)) + pairs
-
-
 def _tokenizer_for(texts: Iterable[str]) -> Tokenizer:
-    words = [word for text in islice(texts, _SAMPLE) for word in _WORD.findall(text.lower())]
+    words = [word for text in islice(texts, _SAMPLE) for word in WORD.findall(text.lower())]
     stop_words = sum(word in _stop_words() for word in words)
     return english_tokens if stop_words > _ENGLISH_SHARE * len(words) else plain_tokens
 

@@ -11,8 +11,9 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_q
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.serving.graphs import EngineName, Graph
+from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
-from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder
+from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
 
 DECIDES = "ndcg@10"
 RECALLS = ("recall@1", "recall@10")
@@ -92,12 +93,14 @@ class GraphEmbeddings:
 
     def __init__(self, folder: Path, graph: Graph, reading: Reading) -> None:
         self._engine = OnnxEngine(folder, graph, max_seq_length=reading.max_seq_length)
-        self._encode_documents = document_encoder(folder, reading, self._engine.encode)
-        self.dimension = self._engine.dimension
+        keywords = load_keywords(folder)
+        self._encode_documents = document_encoder(folder, reading, self._engine.encode, keywords)
+        self._encode_questions = question_encoder(self._engine.encode, keywords)
+        self.dimension = self._engine.dimension + (keywords.width if keywords else 0)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question."""
-        vector: list[float] = self._engine.encode([text])[0].tolist()
+        vector: list[float] = self._encode_questions([text])[0].tolist()
         return vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 import numpy as np
 
 from docsgpt_embtune.model_folder import ADAPTER_KEY
+from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.onnx_engine import Vectors, load_tokenizer, text_preparation
 
 Windows = Literal["off", "mean"]
@@ -60,17 +61,27 @@ def vectors_fingerprint(manifest: Mapping[str, Any], reading: Reading, *, quanti
     return hashlib.sha256(told_apart.encode()).hexdigest()
 
 
-def document_encoder(folder: Path, reading: Reading, encode: Encode) -> Encode:
+def document_encoder(folder: Path, reading: Reading, encode: Encode, keywords: Keywords | None) -> Encode:
     """Make of what embeds texts what embeds chunks: (texts) -> (N, D) float32, in order, unit norm.
 
     Args:
         folder: A tuned folder.
         reading: How its chunks are read.
         encode: Embeds texts, each of them cut off where the model's reading ends.
+        keywords: The folder's, which read every chunk to its end.
     """
-    if reading.windows == "off":
+    if reading.windows != "off":
+        encode = partial(WindowReader(folder, reading.max_seq_length).encode, encode=encode)
+    if keywords is None:
         return encode
-    return partial(WindowReader(folder, reading.max_seq_length).encode, encode=encode)
+    return lambda texts: keywords.beside(encode(texts), keywords.of_documents(texts))
+
+
+def question_encoder(encode: Encode, keywords: Keywords | None) -> Encode:
+    """Make of what embeds texts what embeds questions: (texts) -> (N, D) float32, in order, unit norm."""
+    if keywords is None:
+        return encode
+    return lambda texts: keywords.beside(encode(texts), keywords.of_questions(texts))
 
 
 class WindowReader:

@@ -22,6 +22,7 @@ from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, Judgment, Ma
 from docsgpt_embtune.sources.language_model import LanguageModel, UnanswerableError
 from docsgpt_embtune.sources.prompts import Prompts
 from docsgpt_embtune.sources.question_filter import fault_of
+from docsgpt_embtune.words import plain_tokens
 
 TIMED_CHUNKS = 3  # asked before the estimate, which is of their median
 CHARACTERS_PER_TOKEN = 4  # of English; a rough figure, for the estimate alone
@@ -192,7 +193,7 @@ class Synthesizer:
 
     def _made_questions(self, thrown_out: Counter[str]) -> list[MadeQuestion]:
         """Read the questions out of the journal, in the corpus' order, without faulty and repeated ones."""
-        from docsgpt_embtune.evaluation.bm25 import english_tokens, plain_tokens
+        from docsgpt_embtune.evaluation.bm25 import english_tokens
 
         made = []
         known: set[frozenset[str]] = set()

@@ -95,8 +95,8 @@ def distill(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, has a query adapter or no tokenizer.json, or the destination is
-            something else.
+        ModelFolderError: If the folder is not whole, has a query adapter, keywords or no tokenizer.json, or the
+            destination is something else.
         TrainingError: If every training question is a validation question too.
     """
     folder = Path(folder).expanduser().resolve()
@@ -135,6 +135,8 @@ def distill(
 def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
+    if "keywords" in manifest:
+        raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")
 

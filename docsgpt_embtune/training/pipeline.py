@@ -112,7 +112,8 @@ def train(
             tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
-        manifest = write_model_folder(model, found.folder, out, _details(found, config, automatic, tuned, data))
+        details = _details(found, config, automatic, tuned, data)
+        manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
 
 
@@ -187,6 +188,7 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
         "config": config.to_dict(),
         "minutes": automatic.minutes if automatic else None,
         "windows": automatic.windows if automatic else None,
+        "keywords": automatic.keywords if automatic else None,
         "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
         "training": data.training.fingerprint if data.training else None,
         "validation": data.validation.fingerprint,
@@ -199,10 +201,11 @@ def _details(
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
-    reading = Reading(tokens_read(tuned.model), tuned.windows)
+    reading, keywords = Reading(tokens_read(tuned.model), tuned.windows), tuned.keywords
     return {
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         **({"serving": {"reading": reading.to_dict()}} if tuned.windows != "off" else {}),
+        **({"keywords": {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
         "training": {
             **told,
             "precision": tuned.precision,

@@ -42,14 +42,17 @@ class Automatic:
             until they hold.
         windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where
             the questions show that it helps. Only this package's embeddings class reads in windows.
+        keywords: Whether keywords stand beside the model's numbers in each vector, where validation prefers that.
+            Only this package's embeddings class puts them there.
 
     Raises:
-        ValueError: If the time is none, or the windows are unknown.
+        ValueError: If the time is none, or the windows or the keywords are unknown.
     """
 
     minutes: float = 20.0
     guards: Mapping[str, RetrievalDataset] = field(default_factory=dict)
     windows: Literal["auto"] | Windows = "auto"
+    keywords: Literal["auto", "off"] = "auto"
 
     def __post_init__(self) -> None:
         """Check what may come from a command line."""
@@ -57,6 +60,8 @@ class Automatic:
             raise ValueError(f"minutes must be above 0; got {self.minutes!r}")
         if self.windows not in ("auto", *get_args(Windows)):
             raise ValueError(f"windows must be auto, {' or '.join(get_args(Windows))}; got {self.windows!r}")
+        if self.keywords not in ("auto", "off"):
+            raise ValueError(f"keywords must be auto or off; got {self.keywords!r}")
 
 
 def tune_as_told(
@@ -134,6 +139,10 @@ def tune_automatically(
         run.train(number, stage)
     if automatic.guards:
         _draw_back(run, base, guards_hold)
+    # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
+    if automatic.keywords == "auto" and not config.widths and not not_asked:
+        everything = {text: None for dataset in asked for text in dataset.corpus.values()}
+        run.weigh_keywords(everything, guards_hold)
     return run.result(evidence_needed=True)
 
 

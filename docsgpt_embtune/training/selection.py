@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,22 @@ class Selection:
             self._best_weights = copy_of_weights(self.model)
         self._write_best()
         self._say(f"{name:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
+
+    def enter_alike(self, scores: Mapping[str, QueryScores], best: str) -> None:
+        """Enter candidates that all have the best weights, which the model carries now.
+
+        All are entered, so that what is asked of the best takes account of how many were tried.
+
+        Args:
+            scores: Name -> scores.
+            best: Name of the one that shall be kept, if it is better than the base model.
+        """
+        entered = {name: Candidate(name, each) for name, each in scores.items()}
+        self.candidates = [known for known in self.candidates if known.name not in scores] + list(entered.values())
+        if self._is_better(entered[best]):
+            self.kept = entered[best]
+        self._write_best()
+        self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(scores[best]):.3f}")
 
     def enter_mean(self, name: str) -> None:
         """Enter the mean of the weights that the stage began with and those that the model carries now.

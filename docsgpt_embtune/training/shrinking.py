@@ -94,8 +94,8 @@ def shrink(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, has a query adapter, cannot be cut to that width, or the
-            destination is something else.
+        ModelFolderError: If the folder is not whole, has a query adapter or keywords, cannot be cut to that width,
+            or the destination is something else.
         EvaluationError: If the model gives unusable vectors.
     """
     folder = Path(folder).expanduser().resolve()
@@ -141,6 +141,8 @@ def principal_directions(vectors: Vectors) -> Vectors:
 def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
+    if "keywords" in manifest:
+        raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     full = manifest["dimension"]
     if width is not None and not 1 <= width < full:
         raise ModelFolderError(

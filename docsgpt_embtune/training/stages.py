@@ -17,6 +17,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
+from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
@@ -28,6 +29,7 @@ from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
+KEYWORD_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # tried in this order
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ class TunedModel:
         evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
             candidates.
         windows: How long chunks are read, by validation and from now on.
+        keywords: What stands beside the model's numbers in each vector, if anything does.
         precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
@@ -84,6 +87,7 @@ class TunedModel:
     groups: list[list[str]]
     evidence_needed: bool
     windows: Windows
+    keywords: Keywords | None
     precision: Precision
     mined: int
     seconds: float
@@ -140,6 +144,7 @@ class TuningRun:
         self.vectors = KnownVectors(self.encode)
         say(f"computing   in {self.precision} on {model.device}")
         self.windows: WindowReader | None = None
+        self.keywords: Keywords | None = None
         self._pool = self.pool_of(validation)
         baseline = self._timed_score()
         chunks = len(self._pool.doc_ids)
@@ -150,6 +155,32 @@ class TuningRun:
         self._encoded_with = self.selection.stage_weights
         self.selection.resume()
 
+    def weigh_keywords(self, corpus: Iterable[str], holds: Callable[[], bool] = lambda: True) -> None:
+        """Put keywords beside the best weights' vectors, if that answers the validation questions better.
+
+        Args:
+            corpus: Every chunk there is.
+            holds: Tells whether what must not get worse has not.
+        """
+        self.selection.restore()
+        keywords, pool = Keywords.of(corpus, self.encode.width), self._pool
+        queries, chunks = self._embed(pool)
+        asked, answered = keywords.of_questions(pool.queries), keywords.of_documents(pool.chunks)
+        weighed = {f"keywords, {weight:.0%}": keywords.with_(weight=weight) for weight in KEYWORD_WEIGHTS}
+        scores = {
+            name: pool.score(each.beside(queries, asked), each.beside(chunks, answered))
+            for name, each in weighed.items()
+        }
+        without = mean_ndcg(pool.score(queries, chunks))
+        for name in sorted(scores, key=lambda name: -mean_ndcg(scores[name])):
+            self.keywords = weighed[name]
+            if mean_ndcg(scores[name]) > without and holds():
+                self.selection.enter_alike(scores, name)
+                return
+        self.keywords = None
+        best = max(map(mean_ndcg, scores.values()))
+        self.say(f"keywords    left out: validation {CHOSEN_BY} {best:.3f} with them, {without:.3f} without")
+
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
         """Choose the chunks that these questions are ranked over; the model must be the base still."""
         return ValidationPool(
@@ -158,7 +189,15 @@ class TuningRun:
 
     def score(self, pool: ValidationPool) -> QueryScores:
         """Score the model as it is, on chunks as they are read."""
-        return pool.score(self.encode, partial(self.windows.encode, encode=self.encode) if self.windows else None)
+        queries, chunks = self._embed(pool)
+        if self.keywords:
+            queries = self.keywords.beside(queries, self.keywords.of_questions(pool.queries))
+            chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
+        return pool.score(queries, chunks)
+
+    def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
+        chunks = self.windows.encode(pool.chunks, self.encode) if self.windows else self.encode(pool.chunks)
+        return self.encode(pool.queries), chunks
 
     def _timed_score(self) -> QueryScores:
         started = time.monotonic()
@@ -262,6 +301,7 @@ class TuningRun:
             groups=groups_by_answer(self.validation.relevant_docs),
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",
+            keywords=self.keywords,
             precision=self.precision,
             mined=self.selection.mined,
             seconds=time.monotonic() - self.started,

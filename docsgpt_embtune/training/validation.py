@@ -5,19 +5,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
-from docsgpt_embtune.serving.reading import Encode
-from docsgpt_embtune.training.encoding import Encoder, Vectors
+from docsgpt_embtune.training.encoding import Vectors
 
-# Chunks kept for each validation question: what the base model ranks highest is what tuning must push down.
+# Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
+# again share its words, which is what keywords beside the model may be misled by.
 HARDEST_PER_QUERY = 30
 KS = (1, 10)
 CHOSEN_BY = "ndcg@10"
 
 
 class ValidationPool:
-    """Judged chunks and the hardest others, chosen once with the base model's vectors.
+    """Judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
 
     Ranking the whole corpus after every epoch costs more than the epoch itself. A pool that holds whatever the
     base model confuses with an answer orders models as the whole corpus does, at a fraction of the cost; its
@@ -27,27 +28,33 @@ class ValidationPool:
         dataset: Validation queries and judgments.
         query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
         corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
+
+    Attributes:
+        queries: The questions.
+        doc_ids: The chunks that were chosen.
+        chunks: Their texts.
     """
 
     def __init__(self, dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> None:
         self.dataset = dataset
         doc_ids = list(dataset.corpus)
         hardest = _nearest(query_embeddings, corpus_embeddings, HARDEST_PER_QUERY)
-        pool = {doc_ids[row] for row in np.unique(hardest)}
+        alike = retrieve_bm25(dataset, k=HARDEST_PER_QUERY).nearest  # -1 where no more chunks share a word
+        pool = {doc_ids[row] for row in np.union1d(hardest, alike[alike >= 0])}
         for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
             pool.update(judged)
         self.doc_ids = [doc_id for doc_id in doc_ids if doc_id in pool]
+        self.queries = list(dataset.queries.values())
+        self.chunks = [dataset.corpus[doc_id] for doc_id in self.doc_ids]
 
-    def score(self, encode: Encoder, encode_chunks: Encode | None = None) -> QueryScores:
+    def score(self, queries: Vectors, chunks: Vectors) -> QueryScores:
         """Rank the pool by exact L2, as the host ranks, and score each query at 1 and 10.
 
         Args:
-            encode: Embeds the questions.
-            encode_chunks: Embeds the chunks, where these are read in another way.
+            queries: Vectors of the questions (Q, D), in order.
+            chunks: Vectors of the chunks (P, D), in order.
         """
-        corpus = (encode_chunks or encode)([self.dataset.corpus[doc_id] for doc_id in self.doc_ids])
-        queries = encode(self.dataset.queries.values())
-        return score_vectors(self.dataset, queries, corpus, self.doc_ids)
+        return score_vectors(self.dataset, queries, chunks, self.doc_ids)
 
 
 def score_vectors(

@@ -1,5 +1,6 @@
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.bm25 import english_tokens, plain_tokens, retrieve_bm25
+from docsgpt_embtune.evaluation.bm25 import english_tokens, retrieve_bm25
+from docsgpt_embtune.words import plain_tokens
 
 
 def rank(query: str, *corpus: str) -> list[str]:

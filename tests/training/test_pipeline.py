@@ -86,7 +86,8 @@ def test_the_best_epoch_is_what_is_saved(tuned, tiny_base_folder, monkeypatch):
     assert max(ndcg) != ndcg[-1]
     base = Encoder(SentenceTransformer(str(tiny_base_folder), device="cpu"), "fp32")
     pool = ValidationPool(VALIDATION, base(VALIDATION.queries.values()), base(VALIDATION.corpus.values()))
-    saved = pool.score(Encoder(SentenceTransformer(str(report.folder), device="cpu"), "fp32"))
+    encode = Encoder(SentenceTransformer(str(report.folder), device="cpu"), "fp32")
+    saved = pool.score(encode(pool.queries), encode(pool.chunks))
     assert mean_ndcg(saved) == pytest.approx(max(ndcg))
     assert report.manifest["training"]["kept"] == f"questions, epoch {ndcg.index(max(ndcg)) + 1}"
 

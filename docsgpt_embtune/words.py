@@ -1,0 +1,14 @@
+"""The words of a text in any language, without a dictionary or a stemmer."""
+
+import re
+
+WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
+# Scripts written without spaces between words: Thai, Lao, Khmer, kana, Han.
+_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+
+
+def plain_tokens(text: str) -> list[str]:
+    """Cut into lower-case words as they stand, and text without spaces into pairs of characters."""
+    text = text.casefold()
+    pairs = [run[i : i + 2] for run in _UNSPACED.findall(text) for i in range(max(1, len(run) - 1))]
+    return WORD.findall(_UNSPACED.sub(" ", text)) + pairs

@@ -1,0 +1,158 @@
+"""Keywords beside meaning: products that are BM25's, unit norm, a folder without texts, and every way to serve it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from docsgpt_embtune.adapter import QueryAdapter
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.ranking import retrieve
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_model_folder
+from docsgpt_embtune.serving.export import export
+from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
+from docsgpt_embtune.training.adapter import write_adapted_folder
+from docsgpt_embtune.training.distillation import distill
+from docsgpt_embtune.training.shrinking import shrink
+
+from ..conftest import TEXTS
+
+CHUNKS = {
+    f"c{n}": f"Fehler {n:04d} tritt auf, wenn das Modul M{n % 7} nicht antwortet; siehe Seite {n}." for n in range(60)
+}
+LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
+QUESTIONS = [TEXTS[0], "Fehler 0042", "?!", LONG]
+
+
+@pytest.fixture(autouse=True)
+def no_engine_in_the_environment(monkeypatch):
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_base_folder, tmp_path_factory):
+    from sentence_transformers import SentenceTransformer
+
+    out = tmp_path_factory.mktemp("keywords") / "tuned"
+    keywords = Keywords.of([*CHUNKS.values(), *TEXTS], 32).with_(weight=0.4)
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    write_model_folder(model, tiny_base_folder, out, {"keywords": {"weight": 0.4}}, keywords)
+    return out
+
+
+def test_products_order_chunks_as_bm25_does():
+    """The directions are random, so that products are only nearly right: the best one of sixty must be the best."""
+    keywords = Keywords.of(CHUNKS.values(), 384)
+    found = keywords.of_questions([f"Was heißt Fehler {n:04d}?" for n in range(60)])
+    scores = found @ keywords.of_documents(list(CHUNKS.values())).T  # (60, 60)
+    assert scores.argmax(axis=1).tolist() == list(range(60))
+    dataset = RetrievalDataset({"q": "Modul M3"}, CHUNKS, {"q": ("c3",)})
+    by_words = set(retrieve_bm25(dataset, k=9).nearest[0])
+    assert by_words == set(np.argsort(-scores_of(keywords, "Modul M3"))[:9])
+
+
+def scores_of(keywords, question):
+    return (keywords.of_questions([question]) @ keywords.of_documents(list(CHUNKS.values())).T)[0]
+
+
+def test_a_start_stands_in_for_the_stem():
+    keywords = Keywords.of(["rotating the logs", "a page about bread"], 384)
+    documents = keywords.of_documents(["rotating the logs", "a page about bread"])
+    ours, other = (keywords.of_questions(["how is it rotated"]) @ documents.T)[0]
+    assert ours > other + 0.1
+
+
+def test_every_vector_has_norm_1_whatever_the_text():
+    keywords = Keywords.of(CHUNKS.values(), 384)
+    texts = ["", "?!", "neu", CHUNKS["c3"], CHUNKS["c3"] * 50, "数据备份", "\ud800"]
+    for part in (keywords.of_documents(texts), keywords.of_questions(texts)):
+        assert part.dtype == np.float32
+        assert np.allclose(np.linalg.norm(part, axis=1), 1.0, atol=1e-5)
+
+
+def test_question_without_words_is_left_to_the_model():
+    keywords = Keywords.of(CHUNKS.values(), 384)
+    assert np.allclose(scores_of(keywords, "?!"), 0.0)
+
+
+def test_corpus_without_a_word():
+    keywords = Keywords.of(["", "?"], 384)
+    assert np.allclose(np.linalg.norm(keywords.of_questions(["what"]), axis=1), 1.0)
+
+
+@pytest.mark.parametrize(("model_width", "width"), [(384, 384), (32, 736), (512, 256), (768, 384), (1024, 384)])
+def test_vectors_are_as_wide_as_the_hosts_tables_where_the_model_leaves_enough_of_that(model_width, width):
+    assert Keywords.of(["one"], model_width).width == width
+
+
+def test_folder_tells_of_no_word_and_gives_the_same_keywords_again(folder):
+    content = (folder / KEYWORDS_FILE).read_bytes()
+    assert b"fehler" not in content.lower()
+    again, made = load_keywords(folder), Keywords.of([*CHUNKS.values(), *TEXTS], 32).with_(weight=0.4)
+    assert np.array_equal(again.of_documents(TEXTS), made.of_documents(TEXTS))
+    assert again.weight == 0.4
+
+
+def test_they_belong_to_the_fingerprint(folder, tmp_path):
+    import shutil
+
+    changed = shutil.copytree(folder, tmp_path / "changed")
+    load_keywords(changed).with_(weight=0.5).write(changed)
+    assert fingerprint(changed) != fingerprint(folder)
+    with pytest.raises(ModelFolderError, match="not the model that its"):
+        TunedEmbeddings(str(changed))
+    (changed / KEYWORDS_FILE).write_bytes(b"half")
+    with pytest.raises(ModelFolderError, match="the keywords cannot be read"):
+        load_keywords(changed)
+
+
+def test_served_vectors_hold_the_models_and_the_keywords(folder):
+    tuned, stock = TunedEmbeddings(str(folder)), StockEmbeddings(folder)
+    assert tuned.dimension == read_manifest(folder)["dimension"] == 768
+    vectors = np.array(tuned.embed_documents([*TEXTS, *CHUNKS.values()]))
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=1e-5)
+    dense = np.array(stock.embed_documents([*TEXTS, *CHUNKS.values()]))
+    assert np.allclose(vectors[:, :32], np.sqrt(0.6) * dense, atol=1e-6)
+    question = np.array(tuned.embed_query("Fehler 0042"))
+    assert np.linalg.norm(question) == pytest.approx(1.0, abs=1e-5)
+    assert int((vectors @ question).argmax()) == len(TEXTS) + 42
+    dataset = RetrievalDataset({"q": "Fehler 0042"}, CHUNKS, {"q": ("c42",)})
+    assert retrieve(tuned, dataset).nearest[0, 0] == 42
+
+
+def test_large_amounts_and_an_exported_graph_give_the_same_vectors(folder, tmp_path):
+    import shutil
+
+    exported = shutil.copytree(folder, tmp_path / "exported")
+    export(exported)
+    onnx, torch = (TunedEmbeddings(str(exported), engine=engine) for engine in ("onnx", "torch"))
+    texts = [*TEXTS, *CHUNKS.values(), LONG]
+    expected = np.array(torch.embed_documents(texts))
+    assert np.allclose(onnx.embed_documents(texts), expected, atol=1e-4)
+    assert np.allclose(load_serving_model(str(folder)).embed_many(texts), expected, atol=2e-2)  # bf16 where it pays
+    assert np.allclose([onnx.embed_query(q) for q in QUESTIONS], [torch.embed_query(q) for q in QUESTIONS], atol=1e-4)
+
+
+def test_query_adapter_maps_the_whole_vector(folder, tmp_path):
+    serving = load_serving_model(str(folder))
+    texts = list(CHUNKS.values())
+    turned = QueryAdapter(np.eye(768, dtype=np.float32)[::-1].copy())
+    record = {"data": {"seen_queries": []}}
+    write_adapted_folder(serving, tmp_path / "adapted", turned, record, (texts, serving.embed(texts)))
+    adapted = TunedEmbeddings(str(tmp_path / "adapted"))
+    assert adapted.fingerprint == serving.fingerprint
+    assert np.allclose(adapted.embed_query("Fehler 7"), serving.embeddings.embed_query("Fehler 7")[::-1], atol=1e-6)
+
+
+@pytest.mark.parametrize("command", [shrink, distill])
+def test_what_would_leave_them_out_is_refused(folder, tmp_path, command):
+    questions = RetrievalDataset({"q": "Fehler 0042"}, CHUNKS, {"q": ("c42",)})
+    more = {"training": questions} if command is distill else {}
+    with pytest.raises(ModelFolderError, match="tune with --keywords off"):
+        command(folder, validation=questions, out=tmp_path / "smaller", **more)
+    assert json.loads((folder / "embtune.json").read_text())["keywords"] == {"weight": 0.4}
