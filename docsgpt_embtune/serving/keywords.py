@@ -85,12 +85,13 @@ class Keywords:
             model_width: Numbers of the model's own vectors; with the keywords a vector is as wide as the tables
                 that DocsGPT creates, where the model leaves enough of that.
         """
-        texts = list(corpus)
         left = _HOST_WIDTH - model_width
         width = left if left >= _LEAST_WIDTH else _USUAL_WIDTH
         counts: Counter[int] = Counter()
         words = 0
-        for text in texts:
+        texts = []
+        for text in corpus:
+            texts.append(text)
             tokens = _tokens(text)
             words += len(tokens)
             counts.update({_key(token) for token in tokens})

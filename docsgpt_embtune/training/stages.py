@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
 from transformers import set_seed
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -23,6 +24,7 @@ from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
+from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
@@ -163,7 +165,8 @@ class TuningRun:
             holds: Tells whether what must not get worse has not.
         """
         self.selection.restore()
-        keywords, pool = Keywords.of(corpus, self.encode.width), self._pool
+        counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
+        keywords, pool = Keywords.of(counted, self.encode.width), self._pool
         queries, chunks = self._embed(pool)
         asked, answered = keywords.of_questions(pool.queries), keywords.of_documents(pool.chunks)
         weighed = {f"keywords, {weight:.0%}": keywords.with_(weight=weight) for weight in KEYWORD_WEIGHTS}
