@@ -1,20 +1,18 @@
 """Which weights are the best so far, by validation, kept so that a killed run can go on."""
 
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.training.validation import CHOSEN_BY, mean_ndcg
+from docsgpt_embtune.training.validation import CHOSEN_BY, gain_and_error, mean_ndcg
 
 Weights = dict[str, torch.Tensor]
 BEST_FILE = "best.safetensors"  # the best weights so far, and every candidate's scores
@@ -79,31 +77,36 @@ class Selection:
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
         self.model.eval()
-        candidate = Candidate(name, scores or self._score())
-        # A run that goes on after a kill may come by an epoch's end again.
-        again = self.kept is not None and self.kept.name == name
-        self.candidates = [known for known in self.candidates if known.name != name] + [candidate]
-        if again or self._is_better(candidate):
-            self.kept = candidate
-            self._best_weights = copy_of_weights(self.model)
-        self._write_best()
-        self._say(f"{name:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
+        self._enter([Candidate(name, scores or self._score())], name)
 
-    def enter_alike(self, scores: Mapping[str, QueryScores], best: str) -> None:
-        """Enter candidates that all have the best weights, which the model carries now.
+    def enter_alike(self, scores: Mapping[str, QueryScores], best: str) -> bool:
+        """Enter candidates of the same weights, which the model carries now.
 
         All are entered, so that what is asked of the best takes account of how many were tried.
 
         Args:
             scores: Name -> scores.
-            best: Name of the one that shall be kept, if it is better than the base model.
+            best: Name of the one that may be held on to.
+
+        Returns:
+            Whether it is the best so far.
         """
-        entered = {name: Candidate(name, each) for name, each in scores.items()}
-        self.candidates = [known for known in self.candidates if known.name not in scores] + list(entered.values())
-        if self._is_better(entered[best]):
-            self.kept = entered[best]
+        self.model.eval()
+        return self._enter([Candidate(name, each) for name, each in scores.items()], best)
+
+    def _enter(self, entered: Sequence[Candidate], best: str) -> bool:
+        names = {candidate.name for candidate in entered}
+        candidate = next(candidate for candidate in entered if candidate.name == best)
+        # A run that goes on after a kill may come by an epoch's end again.
+        again = self.kept is not None and self.kept.name == best
+        self.candidates = [known for known in self.candidates if known.name not in names] + list(entered)
+        is_best = again or self._is_better(candidate)
+        if is_best:
+            self.kept = candidate
+            self._best_weights = copy_of_weights(self.model)
         self._write_best()
-        self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(scores[best]):.3f}")
+        self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
+        return is_best
 
     def enter_mean(self, name: str) -> None:
         """Enter the mean of the weights that the stage began with and those that the model carries now.
@@ -126,10 +129,8 @@ class Selection:
         return self.kept is None or self._is_level(candidate.scores, self.kept.scores)
 
     def _is_level(self, scores: QueryScores, best: QueryScores) -> bool:
-        new, old = scores[CHOSEN_BY], best[CHOSEN_BY]
-        differences = np.array([new[query_id] - old[query_id] for query_id in old])
-        error = float(differences.std()) / math.sqrt(len(differences))
-        return float(differences.mean()) > -self._leniency * error
+        gain, error = gain_and_error(scores, best)
+        return gain > -self._leniency * error
 
     def replace_all(self, name: str) -> None:
         """Let the model as it is now be the only candidate: the others are out for another reason than score."""

@@ -27,7 +27,7 @@ from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_neg
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
-from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, mean_ndcg
+from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_and_error, mean_ndcg
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
@@ -157,8 +157,24 @@ class TuningRun:
         self._encoded_with = self.selection.stage_weights
         self.selection.resume()
 
+    def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
+        """Choose the chunks that these questions are ranked over; the model must be the base still."""
+        return ValidationPool(
+            dataset, self.vectors.of(dataset.queries.values()), self.vectors.of(dataset.corpus.values())
+        )
+
+    def score(self, pool: ValidationPool) -> QueryScores:
+        """Score the model as it is, on chunks as they are read."""
+        queries, chunks = self._embed(pool)
+        if self.keywords:
+            queries = self.keywords.beside(queries, self.keywords.of_questions(pool.queries))
+            chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
+        return pool.score(queries, chunks)
+
     def weigh_keywords(self, corpus: Iterable[str], holds: Callable[[], bool] = lambda: True) -> None:
         """Put keywords beside the best weights' vectors, if that answers the validation questions better.
+
+        They make vectors wider: the gain must be more than its standard error.
 
         Args:
             corpus: Every chunk there is.
@@ -174,29 +190,17 @@ class TuningRun:
             name: pool.score(each.beside(queries, asked), each.beside(chunks, answered))
             for name, each in weighed.items()
         }
-        without = mean_ndcg(pool.score(queries, chunks))
-        for name in sorted(scores, key=lambda name: -mean_ndcg(scores[name])):
+        without = pool.score(queries, chunks)
+        gains = {name: gain_and_error(each, without) for name, each in scores.items()}
+        better = [name for name, (gain, error) in gains.items() if gain > error]
+        for name in sorted(better, key=lambda name: -gains[name][0]):
             self.keywords = weighed[name]
-            if mean_ndcg(scores[name]) > without and holds():
-                self.selection.enter_alike(scores, name)
+            if holds() and self.selection.enter_alike(scores, name):
                 return
         self.keywords = None
-        best = max(map(mean_ndcg, scores.values()))
-        self.say(f"keywords    left out: validation {CHOSEN_BY} {best:.3f} with them, {without:.3f} without")
-
-    def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
-        """Choose the chunks that these questions are ranked over; the model must be the base still."""
-        return ValidationPool(
-            dataset, self.vectors.of(dataset.queries.values()), self.vectors.of(dataset.corpus.values())
-        )
-
-    def score(self, pool: ValidationPool) -> QueryScores:
-        """Score the model as it is, on chunks as they are read."""
-        queries, chunks = self._embed(pool)
-        if self.keywords:
-            queries = self.keywords.beside(queries, self.keywords.of_questions(pool.queries))
-            chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
-        return pool.score(queries, chunks)
+        gain, error = max(gains.values())
+        why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
+        self.say(f"keywords    left out: {why}")
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
         chunks = self.windows.encode(pool.chunks, self.encode) if self.windows else self.encode(pool.chunks)

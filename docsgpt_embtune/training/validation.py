@@ -1,5 +1,6 @@
 """Validation that costs seconds: a fixed, hard part of the corpus instead of all of it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -76,6 +77,13 @@ def score_vectors(
 def mean_ndcg(scores: QueryScores) -> float:
     """Average the metric that epochs are chosen by."""
     return float(np.mean(list(scores[CHOSEN_BY].values())))
+
+
+def gain_and_error(scores: QueryScores, than: QueryScores) -> tuple[float, float]:
+    """Return by how much the first are better in the mean, and the standard error of that."""
+    new, old = scores[CHOSEN_BY], than[CHOSEN_BY]
+    differences = np.array([new[query_id] - old[query_id] for query_id in old])
+    return float(differences.mean()), float(differences.std()) / math.sqrt(len(differences))
 
 
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:
