@@ -7,8 +7,9 @@ is nearly their BM25 score. Both parts are of unit norm, and a store that ranks 
 
     (1 - weight) * the model's cosine + weight * the score, as a share of what is a high one.
 
-A direction is drawn from the word itself and a word is kept as a hash, so that the folder holds no text. A word's first
-five letters count as a word, too: they stand in for a stem, with no dictionary, in any language with an alphabet.
+A direction is drawn from the word itself and a word is kept as a hash, so that the folder holds no text; who guesses a
+word can tell in how many chunks it occurs. A word's first five letters count as a word, too: they stand in for a stem,
+with no dictionary, in any language with an alphabet.
 
 Only `TunedEmbeddings` does this. A DocsGPT without the plugin loads the same folder as the model alone, which is
 narrower: it does not search what was embedded with keywords, and says so by the width.
