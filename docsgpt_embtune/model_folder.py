@@ -30,6 +30,7 @@ MANIFEST = "embtune.json"
 SCHEMA = 1
 ZIP_NAME = "model-embeddings.zip"
 ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
+KEYWORDS_KEY = "keywords"  # of the manifest, where they stand beside the model's numbers
 
 # Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code; the static one
 # from 3.2 on.
@@ -194,6 +195,7 @@ def write_model_folder(
             "fingerprint": fingerprint(partial),
             "dimension": (model.get_embedding_dimension() or 0) + (keywords.width if keywords else 0),
             "max_seq_length": tokens_read(model),
+            **({KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
             **manifest,
         }
         write_manifest(partial, written)

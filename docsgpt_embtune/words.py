@@ -2,6 +2,7 @@
 
 import re
 
+K1, B = 1.2, 0.75  # of BM25: Lucene's defaults
 WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
 # Scripts written without spaces between words: Thai, Lao, Khmer, kana, Han.
 _UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")

@@ -12,7 +12,7 @@ from bm25s.stopwords import STOPWORDS_EN
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking
-from docsgpt_embtune.words import WORD, plain_tokens
+from docsgpt_embtune.words import K1, WORD, B, plain_tokens
 
 Tokenizer = Callable[[str], list[str]]
 
@@ -35,7 +35,7 @@ def retrieve_bm25(dataset: RetrievalDataset, *, k: int = DEPTH) -> Ranking:
     """
     texts = list(dataset.corpus.values())
     tokenize = _tokenizer_for(texts)
-    index = bm25s.BM25(k1=1.2, b=0.75)  # Lucene's defaults
+    index = bm25s.BM25(k1=K1, b=B)
     index.index([tokenize(text) for text in texts], show_progress=False)
     k = min(k, len(texts))
     nearest = np.full((len(dataset.queries), k), -1, dtype=np.int64)

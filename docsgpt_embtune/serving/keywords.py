@@ -27,7 +27,7 @@ import math
 import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Self
@@ -39,12 +39,11 @@ from safetensors.numpy import save
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
-from docsgpt_embtune.words import plain_tokens
+from docsgpt_embtune.words import K1, B, plain_tokens
 
 Vectors = npt.NDArray[np.float32]
 
 KEYWORDS_FILE = "keywords.safetensors"
-_K1, _B = 1.2, 0.75  # Lucene's defaults
 _START = 5  # letters of a word that stand in for its stem
 _HOST_WIDTH = 768  # of the tables that DocsGPT creates in PostgreSQL, Qdrant and Milvus
 _LEAST_WIDTH = 256  # below, too many words share a direction
@@ -96,18 +95,13 @@ class Keywords:
             tokens = _tokens(text)
             words += len(tokens)
             counts.update({_key(token) for token in tokens})
-        known = np.array(sorted(counts), dtype=np.uint64)
-        occurs_in = np.array([counts[key] for key in sorted(counts)], dtype=np.int64)
+        in_order = sorted(counts)
+        known = np.array(in_order, dtype=np.uint64)
+        occurs_in = np.array([counts[key] for key in in_order], dtype=np.int64)
         counted = cls(0.0, width, len(texts), max(1.0, words / len(texts)), 1.0, known, occurs_in)
         some = texts if len(texts) <= _MEASURED else random.Random(0).sample(texts, _MEASURED)
         lengths = np.linalg.norm(counted._weighted(some, _saturated), axis=1)
-        return counted.with_(high=float(np.quantile(lengths, _HIGH)) or 1.0)
-
-    def with_(self, *, weight: float | None = None, high: float | None = None) -> Self:
-        """Return the same words with another weight or length."""
-        weight = self.weight if weight is None else weight
-        high = self.high if high is None else high
-        return type(self)(weight, self.width, self.chunks, self.average_length, high, self.known, self.occurs_in)
+        return replace(counted, high=float(np.quantile(lengths, _HIGH)) or 1.0)
 
     def of_documents(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of chunks: (N, width) float32, unit norm."""
@@ -154,9 +148,10 @@ class Keywords:
 
     def _rarity(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Inverse document frequencies (T,), as Lucene has them; a word that was never seen is the rarest."""
-        places = np.minimum(np.searchsorted(self.known, keys), max(0, len(self.known) - 1))
-        seen = self.known[places] == keys if len(self.known) else np.zeros(len(keys), dtype=bool)
-        in_chunks = np.where(seen, self.occurs_in[places] if len(self.known) else 0, 0)
+        places = np.searchsorted(self.known, keys)
+        seen = np.searchsorted(self.known, keys, side="right") > places
+        in_chunks = np.zeros(len(keys), dtype=np.int64)
+        in_chunks[seen] = self.occurs_in[places[seen]]
         rarity: npt.NDArray[np.float64] = np.log1p((self.chunks - in_chunks + 0.5) / (in_chunks + 0.5))
         return rarity
 
@@ -183,7 +178,7 @@ _Weigh = Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]]
 
 def _saturated(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:
     """Weigh a chunk's words: how often each occurs, and the chunk's length as a multiple of the average."""
-    return often * (_K1 + 1) / (often + _K1 * (1 - _B + _B * length))
+    return often * (K1 + 1) / (often + K1 * (1 - B + B * length))
 
 
 def _as_they_are(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:

@@ -24,7 +24,13 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import (
+    ADAPTER_KEY,
+    KEYWORDS_KEY,
+    refuse_foreign_destination,
+    verify,
+    write_model_folder,
+)
 from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.serving.summary import decision_lines
@@ -135,7 +141,7 @@ def distill(
 def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
-    if "keywords" in manifest:
+    if KEYWORDS_KEY in manifest:
         raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")

@@ -50,11 +50,6 @@ class Encoder:
         self.precision = precision
         self.batch_size = batch_size
 
-    @property
-    def width(self) -> int:
-        """Numbers of a vector."""
-        return int(self.model.get_embedding_dimension() or 0)
-
     def __call__(self, texts: Iterable[str], *, show_progress: bool = False) -> Vectors:
         """Return (N, D) float32, one row per text, unit norm."""
         texts = list(texts)

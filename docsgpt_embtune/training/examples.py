@@ -82,7 +82,7 @@ def build_examples(questions: Sequence[Question], loss: LossName) -> TrainingExa
 
 def _labelled(questions: Sequence[Question], loss: LossName) -> TrainingExamples:
     take_turns = loss == "online-contrastive"
-    label_type = int if loss == "online-contrastive" else float
+    label_type = int if take_turns else float
     rows: dict[str, list[Any]] = {"anchor": [], "text": [], "label": []}
     groups: list[tuple[int, ...]] = []
     good_texts = []

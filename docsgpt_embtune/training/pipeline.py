@@ -201,11 +201,10 @@ def _details(
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
-    reading, keywords = Reading(tokens_read(tuned.model), tuned.windows), tuned.keywords
+    reading = Reading(tokens_read(tuned.model), tuned.windows)
     return {
         "base": {"name": base.name, "fingerprint": base.fingerprint},
         **({"serving": {"reading": reading.to_dict()}} if tuned.windows != "off" else {}),
-        **({"keywords": {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
         "training": {
             **told,
             "precision": tuned.precision,

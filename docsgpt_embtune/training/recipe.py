@@ -141,7 +141,7 @@ def tune_automatically(
         _draw_back(run, base, guards_hold)
     # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
     if automatic.keywords == "auto" and not config.widths and not not_asked:
-        everything = {text: None for dataset in asked for text in dataset.corpus.values()}
+        everything = dict.fromkeys(text for dataset in asked for text in dataset.corpus.values())
         run.weigh_keywords(everything, guards_hold)
     return run.result(evidence_needed=True)
 

@@ -21,7 +21,13 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import (
+    ADAPTER_KEY,
+    KEYWORDS_KEY,
+    refuse_foreign_destination,
+    verify,
+    write_model_folder,
+)
 from docsgpt_embtune.serving.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.training.encoding import Vectors
@@ -141,7 +147,7 @@ def principal_directions(vectors: Vectors) -> Vectors:
 def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
-    if "keywords" in manifest:
+    if KEYWORDS_KEY in manifest:
         raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     full = manifest["dimension"]
     if width is not None and not 1 <= width < full:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import count as numbers_from
 from pathlib import Path
@@ -31,7 +31,7 @@ from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
-KEYWORD_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)  # tried in this order
+KEYWORD_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True)
@@ -181,11 +181,12 @@ class TuningRun:
             holds: Tells whether what must not get worse has not.
         """
         self.selection.restore()
-        counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
-        keywords, pool = Keywords.of(counted, self.encode.width), self._pool
+        pool = self._pool
         queries, chunks = self._embed(pool)
+        counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
+        keywords = Keywords.of(counted, queries.shape[1])
         asked, answered = keywords.of_questions(pool.queries), keywords.of_documents(pool.chunks)
-        weighed = {f"keywords, {weight:.0%}": keywords.with_(weight=weight) for weight in KEYWORD_WEIGHTS}
+        weighed = {f"keywords, {weight:.0%}": replace(keywords, weight=weight) for weight in KEYWORD_WEIGHTS}
         scores = {
             name: pool.score(each.beside(queries, asked), each.beside(chunks, answered))
             for name, each in weighed.items()
@@ -195,7 +196,9 @@ class TuningRun:
         better = [name for name, (gain, error) in gains.items() if gain > error]
         for name in sorted(better, key=lambda name: -gains[name][0]):
             self.keywords = weighed[name]
-            if holds() and self.selection.enter_alike(scores, name):
+            if holds():
+                if not self.selection.enter_alike(scores, name):
+                    self.keywords = None  # the base model is better still
                 return
         self.keywords = None
         gain, error = max(gains.values())

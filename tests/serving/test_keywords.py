@@ -1,6 +1,8 @@
 """Keywords beside meaning: products that are BM25's, unit norm, a folder without texts, and every way to serve it."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -39,7 +41,7 @@ def folder(tiny_base_folder, tmp_path_factory):
     from sentence_transformers import SentenceTransformer
 
     out = tmp_path_factory.mktemp("keywords") / "tuned"
-    keywords = Keywords.of([*CHUNKS.values(), *TEXTS], 32).with_(weight=0.4)
+    keywords = replace(Keywords.of([*CHUNKS.values(), *TEXTS], 32), weight=0.4)
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     write_model_folder(model, tiny_base_folder, out, {"keywords": {"weight": 0.4}}, keywords)
     return out
@@ -93,16 +95,14 @@ def test_vectors_are_as_wide_as_the_hosts_tables_where_the_model_leaves_enough_o
 def test_folder_tells_of_no_word_and_gives_the_same_keywords_again(folder):
     content = (folder / KEYWORDS_FILE).read_bytes()
     assert b"fehler" not in content.lower()
-    again, made = load_keywords(folder), Keywords.of([*CHUNKS.values(), *TEXTS], 32).with_(weight=0.4)
+    again, made = load_keywords(folder), replace(Keywords.of([*CHUNKS.values(), *TEXTS], 32), weight=0.4)
     assert np.array_equal(again.of_documents(TEXTS), made.of_documents(TEXTS))
     assert again.weight == 0.4
 
 
 def test_they_belong_to_the_fingerprint(folder, tmp_path):
-    import shutil
-
     changed = shutil.copytree(folder, tmp_path / "changed")
-    load_keywords(changed).with_(weight=0.5).write(changed)
+    replace(load_keywords(changed), weight=0.5).write(changed)
     assert fingerprint(changed) != fingerprint(folder)
     with pytest.raises(ModelFolderError, match="not the model that its"):
         TunedEmbeddings(str(changed))
@@ -126,8 +126,6 @@ def test_served_vectors_hold_the_models_and_the_keywords(folder):
 
 
 def test_large_amounts_and_an_exported_graph_give_the_same_vectors(folder, tmp_path):
-    import shutil
-
     exported = shutil.copytree(folder, tmp_path / "exported")
     export(exported)
     onnx, torch = (TunedEmbeddings(str(exported), engine=engine) for engine in ("onnx", "torch"))
