@@ -2,7 +2,8 @@
 
 A text's vector becomes the mean of its tokens' rows in a table: no layers, and nothing of the order of its words. The
 table begins with what the tuned model says of each token by itself, and is then taught where the tuned model puts the
-texts of this deployment; validation chooses how far.
+texts of this deployment; validation chooses how far. Keywords that the tuned model has beside its numbers stand beside
+the table's, too, at a weight of their own.
 """
 
 import random
@@ -24,20 +25,16 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
-from docsgpt_embtune.model_folder import (
-    ADAPTER_KEY,
-    KEYWORDS_KEY,
-    refuse_foreign_destination,
-    verify,
-    write_model_folder,
-)
+from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
-from docsgpt_embtune.serving.reading import WindowReader
+from docsgpt_embtune.serving.reading import Encode, Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
+from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.pipeline import data_record, keep_apart
 from docsgpt_embtune.training.stages import KnownVectors
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
@@ -70,10 +67,11 @@ class DistillationReport:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A table, and how it did on the validation questions."""
+    """A table, what stands beside its vectors, and how it did on the validation questions."""
 
     name: str
     table: np.ndarray
+    keywords: Keywords | None
     scores: QueryScores
 
 
@@ -101,8 +99,8 @@ def distill(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, has a query adapter, keywords or no tokenizer.json, or the
-            destination is something else.
+        ModelFolderError: If the folder is not whole, has a query adapter or no tokenizer.json, or the destination
+            is something else.
         TrainingError: If every training question is a validation question too.
     """
     folder = Path(folder).expanduser().resolve()
@@ -117,11 +115,14 @@ def distill(
     texts = _texts(folder, training, tokens_read(teacher), seed)
     say(f"embedding   {len(tokens):,} tokens and {len(texts):,} texts with the tuned model")
     start = tokens.embed(teacher)  # (V, D)
-    candidates = list(_candidates(tokens, start, texts, vectors.of(texts), validation, say))
+    keywords = load_keywords(folder)
+    candidates = list(_candidates(tokens, start, texts, vectors.of(texts), validation, keywords, say))
     best = max(candidates, key=lambda candidate: mean_ndcg(candidate.scores))
     say(f"comparing   with {baseline} and the tuned model")
-    tuned = _score(vectors, validation)
-    untuned = _score(_vectors_of(load_base(resolve_base(baseline), "cpu")), validation)
+    as_served = document_encoder(folder, Reading.of(manifest), vectors.of, keywords)
+    tuned = _score(question_encoder(vectors.of, keywords), as_served, validation)
+    base = _vectors_of(load_base(resolve_base(baseline), "cpu"))
+    untuned = _score(base.of, base.of, validation)
     groups = groups_by_answer(validation.relevant_docs)
     others = {"tuned": tuned, **{candidate.name: candidate.scores for candidate in (candidates[0], best)}}
     judgments = {name: judge(untuned, scores, groups=groups) for name, scores in others.items()}
@@ -132,7 +133,7 @@ def distill(
     if judgments[best.name].verdict == "worse" and not keep_worse:
         return DistillationReport(decision, against_tuned, None, {}, {})
     details = _details(manifest, decision, against_tuned, training, validation)
-    written = write_model_folder(_static_model(tokens, best.table), folder, out, details)
+    written = write_model_folder(_static_model(tokens, best.table), folder, out, details, best.keywords)
     questions = list(validation.queries.values())[:_TIMED_QUESTIONS]
     milliseconds = {name: _milliseconds(each, questions) for name, each in (("tuned", folder), ("static", out))}
     return DistillationReport(decision, against_tuned, out, written, milliseconds)
@@ -141,8 +142,6 @@ def distill(
 def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
-    if KEYWORDS_KEY in manifest:
-        raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")
 
@@ -157,17 +156,29 @@ def _candidates(
     texts: Sequence[str],
     vectors: Vectors,
     validation: RetrievalDataset,
+    keywords: Keywords | None,
     say: Callable[[str], None],
 ) -> Iterator[_Candidate]:
-    """Yield the table as it begins, then as it is taught, the least changed first."""
+    """Yield the table as it begins, then as it is taught, the least changed first, each with its best keywords."""
     weights = tokens.weights()
     begun = weights[:, None] * start  # (V, D)
-    asked, searched = (tokens.shares(list(side.values())) for side in (validation.queries, validation.corpus))
+    questions, chunks = list(validation.queries.values()), list(validation.corpus.values())
+    shares_of_questions, shares_of_chunks = tokens.shares(questions), tokens.shares(chunks)
+    weighed = WeighedKeywords(keywords, questions, chunks) if keywords else None
+
+    def at_each_weight(name: str, table: np.ndarray) -> Iterator[_Candidate]:
+        asked, searched = means(shares_of_questions, table), means(shares_of_chunks, table)
+        if weighed is None:
+            yield _Candidate(name, table, None, score_vectors(validation, asked, searched))
+            return
+        for each, asked_too, searched_too in weighed.beside(asked, searched):
+            scores = score_vectors(validation, asked_too, searched_too)
+            yield _Candidate(f"{name}, keywords {each.weight:.0%}", table, each, scores)
 
     def candidate(name: str, table: np.ndarray) -> _Candidate:
-        scores = score_vectors(validation, means(asked, table), means(searched, table))
-        say(f"{name:<11} validation {DECIDES} {mean_ndcg(scores):.3f}")
-        return _Candidate(name, table, scores)
+        best = max(at_each_weight(name, table), key=lambda candidate: mean_ndcg(candidate.scores))
+        say(f"{best.name:<11} validation {DECIDES} {mean_ndcg(best.scores):.3f}")
+        return best
 
     yield candidate("static, tokens alone", begun)
     for strength, table in taught_tables(begun, weights, tokens.shares(texts), vectors):
@@ -183,8 +194,10 @@ def _texts(folder: Path, training: RetrievalDataset, max_seq_length: int, seed: 
     return texts if len(texts) <= MAX_TEXTS else random.Random(seed).sample(texts, MAX_TEXTS)
 
 
-def _score(vectors: KnownVectors, dataset: RetrievalDataset) -> QueryScores:
-    return score_vectors(dataset, vectors.of(dataset.queries.values()), vectors.of(dataset.corpus.values()))
+def _score(of_questions: Encode, of_documents: Encode, dataset: RetrievalDataset) -> QueryScores:
+    return score_vectors(
+        dataset, of_questions(list(dataset.queries.values())), of_documents(list(dataset.corpus.values()))
+    )
 
 
 def _static_model(tokens: Tokens, table: np.ndarray) -> SentenceTransformer:

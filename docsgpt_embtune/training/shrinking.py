@@ -3,7 +3,8 @@
 The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; `truncate_dim` is an
 argument of theirs, which DocsGPT does not pass. Two cuts are tried at each width, and validation chooses: the first
 numbers of a vector, which training with `--widths` aims at, and the principal directions of the chunks' vectors, which
-need no training, and on a manual's questions lost less from half the width down, with `--widths` and without.
+need no training, and on a manual's questions lost less from half the width down, with `--widths` and without. Keywords
+beside the model's numbers stay as they are.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,13 +22,8 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import (
-    ADAPTER_KEY,
-    KEYWORDS_KEY,
-    refuse_foreign_destination,
-    verify,
-    write_model_folder,
-)
+from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.training.encoding import Vectors
@@ -59,24 +55,32 @@ class ShrinkReport:
 
 @dataclass(frozen=True)
 class _Cut:
-    """A linear map to fewer numbers: (width, D) float32."""
+    """A linear map of the model's D numbers to fewer, and what stays beside them.
+
+    Attributes:
+        name: How it cuts.
+        matrix: (C, D) float32.
+        beside: Numbers of a vector that hold keywords.
+    """
 
     name: CutName
     matrix: Vectors
+    beside: int
 
     @property
     def width(self) -> int:
         """Numbers of a vector that it leaves."""
-        return len(self.matrix)
+        return len(self.matrix) + self.beside
 
     def __str__(self) -> str:
         return f"{self.width} wide, {self.name}"
 
     def map(self, vectors: Vectors) -> Vectors:
-        """Map (N, D) to (N, width), unit norm."""
-        cut = vectors @ self.matrix.T
-        unit: Vectors = cut / np.linalg.norm(cut, axis=1, keepdims=True)
-        return unit
+        """Map (N, D + beside) to (N, width), unit norm."""
+        whole, keywords = np.split(vectors, [self.matrix.shape[1]], axis=1)
+        cut = whole @ self.matrix.T
+        cut *= np.linalg.norm(whole, axis=1, keepdims=True) / np.linalg.norm(cut, axis=1, keepdims=True)
+        return np.concatenate([cut, keywords], axis=1)
 
 
 def shrink(
@@ -100,21 +104,28 @@ def shrink(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, has a query adapter or keywords, cannot be cut to that width,
+        ModelFolderError: If the folder is not whole, has a query adapter, cannot be cut to that width,
             or the destination is something else.
         EvaluationError: If the model gives unusable vectors.
     """
     folder = Path(folder).expanduser().resolve()
     refuse_foreign_destination(out)
     manifest = verify(folder)
-    _refuse(folder, manifest, width)
+    keywords = load_keywords(folder)
+    beside = keywords.width if keywords else 0
+    _refuse(folder, manifest, width, beside)
     say("embedding the validation questions and their chunks")
     queries, corpus = _embed(folder, validation, cache)
+    models_part = corpus[:, : manifest["dimension"] - beside]
     maps: dict[CutName, Vectors] = {
-        "first numbers": np.eye(corpus.shape[1], dtype=np.float32),
-        "principal directions": principal_directions(corpus),
+        "first numbers": np.eye(models_part.shape[1], dtype=np.float32),
+        "principal directions": principal_directions(models_part),
     }
-    cuts = [_Cut(name, matrix[:each]) for each in _widths(manifest, width) for name, matrix in maps.items()]
+    cuts = [
+        _Cut(name, matrix[: each - beside], beside)
+        for each in _widths(manifest, width, beside)
+        for name, matrix in maps.items()
+    ]
     chosen, decision = _decide(cuts, queries, corpus, validation, width)
     if chosen is None:
         return ShrinkReport(decision, None, {})
@@ -122,7 +133,7 @@ def shrink(
     if reading := manifest.get("serving", {}).get("reading"):
         details["serving"] = {"reading": reading}  # the questions were asked of chunks that were read in this way
     details["shrunk"] = {"from": manifest["fingerprint"], "dimension": manifest["dimension"], **decision.to_dict()}
-    return ShrinkReport(decision, out, write_model_folder(_with_cut(folder, chosen), folder, out, details))
+    return ShrinkReport(decision, out, write_model_folder(_with_cut(folder, chosen), folder, out, details, keywords))
 
 
 def principal_directions(vectors: Vectors) -> Vectors:
@@ -144,22 +155,22 @@ def principal_directions(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(np.linalg.eigh(moments).eigenvectors.T[::-1], dtype=np.float32)
 
 
-def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None) -> None:
+def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside: int) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
-    if KEYWORDS_KEY in manifest:
-        raise ModelFolderError(f"{folder}: its vectors hold keywords; tune with --keywords off")
     full = manifest["dimension"]
-    if width is not None and not 1 <= width < full:
+    if width is not None and not beside < width < full:
+        keywords = f" ({beside} of it keywords)" if beside else ""
         raise ModelFolderError(
-            f"{folder}: is {full} wide and cannot be cut to {width}; set --width to 1 up to {full - 1}"
+            f"{folder}: is {full} wide{keywords} and cannot be cut to {width}; "
+            f"set --width to {beside + 1} up to {full - 1}"
         )
 
 
-def _widths(manifest: Mapping[str, Any], width: int | None) -> list[int]:
+def _widths(manifest: Mapping[str, Any], width: int | None, beside: int) -> list[int]:
     full = manifest["dimension"]
-    usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
-    return sorted({each for each in (*usual, width or full) if each < full}, reverse=True)
+    usual = manifest.get("training", {}).get("widths") or [round((full - beside) * share) for share in SHARES]
+    return sorted({each for each in (*(one + beside for one in usual), width or full) if each < full}, reverse=True)
 
 
 def _embed(folder: Path, dataset: RetrievalDataset, cache: Path | None) -> tuple[Vectors, Vectors]:

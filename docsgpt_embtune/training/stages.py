@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import count as numbers_from
 from pathlib import Path
@@ -23,6 +23,7 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
@@ -31,7 +32,6 @@ from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
-KEYWORD_WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 
 
 @dataclass(frozen=True)
@@ -184,13 +184,11 @@ class TuningRun:
         pool = self._pool
         queries, chunks = self._embed(pool)
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
-        keywords = Keywords.of(counted, queries.shape[1])
-        asked, answered = keywords.of_questions(pool.queries), keywords.of_documents(pool.chunks)
-        weighed = {f"keywords, {weight:.0%}": replace(keywords, weight=weight) for weight in KEYWORD_WEIGHTS}
-        scores = {
-            name: pool.score(each.beside(queries, asked), each.beside(chunks, answered))
-            for name, each in weighed.items()
-        }
+        keywords = WeighedKeywords(Keywords.of(counted, queries.shape[1]), pool.queries, pool.chunks)
+        weighed, scores = {}, {}
+        for each, asked, answered in keywords.beside(queries, chunks):
+            name = f"keywords, {each.weight:.0%}"
+            weighed[name], scores[name] = each, pool.score(asked, answered)
         without = pool.score(queries, chunks)
         gains = {name: gain_and_error(each, without) for name, each in scores.items()}
         better = [name for name, (gain, error) in gains.items() if gain > error]

@@ -1,6 +1,5 @@
 """Keywords beside meaning: products that are BM25's, unit norm, a folder without texts, and every way to serve it."""
 
-import json
 import shutil
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_model_folder
 from docsgpt_embtune.serving.export import export
@@ -26,6 +26,10 @@ from ..conftest import TEXTS
 CHUNKS = {
     f"c{n}": f"Fehler {n:04d} tritt auf, wenn das Modul M{n % 7} nicht antwortet; siehe Seite {n}." for n in range(60)
 }
+EVERY_ERROR = RetrievalDataset(
+    {f"q{n}": f"Was heißt Fehler {n:04d}?" for n in range(60)}, CHUNKS, {f"q{n}": (f"c{n}",) for n in range(60)}
+)
+ASKED = RetrievalDataset({"q": "Modul M3"}, CHUNKS, {"q": ("c3",)})
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 QUESTIONS = [TEXTS[0], "Fehler 0042", "?!", LONG]
 
@@ -50,11 +54,10 @@ def folder(tiny_base_folder, tmp_path_factory):
 def test_products_order_chunks_as_bm25_does():
     """The directions are random, so that products are only nearly right: the best one of sixty must be the best."""
     keywords = Keywords.of(CHUNKS.values(), 384)
-    found = keywords.of_questions([f"Was heißt Fehler {n:04d}?" for n in range(60)])
+    found = keywords.of_questions(list(EVERY_ERROR.queries.values()))
     scores = found @ keywords.of_documents(list(CHUNKS.values())).T  # (60, 60)
     assert scores.argmax(axis=1).tolist() == list(range(60))
-    dataset = RetrievalDataset({"q": "Modul M3"}, CHUNKS, {"q": ("c3",)})
-    by_words = set(retrieve_bm25(dataset, k=9).nearest[0])
+    by_words = set(retrieve_bm25(ASKED, k=9).nearest[0])
     assert by_words == set(np.argsort(-scores_of(keywords, "Modul M3"))[:9])
 
 
@@ -147,10 +150,28 @@ def test_query_adapter_maps_the_whole_vector(folder, tmp_path):
     assert np.allclose(adapted.embed_query("Fehler 7"), serving.embeddings.embed_query("Fehler 7")[::-1], atol=1e-6)
 
 
-@pytest.mark.parametrize("command", [shrink, distill])
-def test_what_would_leave_them_out_is_refused(folder, tmp_path, command):
-    questions = RetrievalDataset({"q": "Fehler 0042"}, CHUNKS, {"q": ("c42",)})
-    more = {"training": questions} if command is distill else {}
-    with pytest.raises(ModelFolderError, match="tune with --keywords off"):
-        command(folder, validation=questions, out=tmp_path / "smaller", **more)
-    assert json.loads((folder / "embtune.json").read_text())["keywords"] == {"weight": 0.4}
+def test_cut_vectors_keep_them(folder, tmp_path):
+    with pytest.raises(ModelFolderError, match=r"is 768 wide \(736 of it keywords\) .* set --width to 737 up to 767"):
+        shrink(folder, EVERY_ERROR, tmp_path / "cut", width=736)
+    report = shrink(folder, EVERY_ERROR, tmp_path / "cut", width=744)
+    assert report.manifest["dimension"] == 744
+    cut, whole = (np.array(TunedEmbeddings(str(each)).embed_documents(TEXTS)) for each in (report.folder, folder))
+    assert np.allclose(cut[:, 8:], whole[:, 32:], atol=1e-6)
+    assert np.allclose(np.linalg.norm(cut, axis=1), 1.0, atol=1e-5)
+    measured = {trial.name: trial.scores["ndcg@10"] for trial in report.decision.trials}[report.decision.chosen]
+    assert ndcg(report.folder) == pytest.approx(measured)
+
+
+def test_static_model_has_them_at_a_weight_of_its_own(folder, tiny_base_folder, tmp_path):
+    report = distill(folder, ASKED, EVERY_ERROR, tmp_path / "static", baseline=str(tiny_base_folder))
+    keywords = load_keywords(report.folder)
+    assert report.decision.chosen.endswith(f", keywords {keywords.weight:.0%}")
+    assert report.manifest["keywords"]["weight"] == keywords.weight
+    _, tuned, *_, chosen = report.decision.trials
+    assert ndcg(folder) == pytest.approx(tuned.scores["ndcg@10"])
+    assert ndcg(report.folder) == pytest.approx(chosen.scores["ndcg@10"])
+
+
+def ndcg(folder):
+    scores = score_queries(retrieve(TunedEmbeddings(str(folder)), EVERY_ERROR), EVERY_ERROR.qrels, (10,))
+    return np.mean(list(scores["ndcg@10"].values()))
