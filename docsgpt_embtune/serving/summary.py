@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from docsgpt_embtune.serving.export import ExportReport
 from docsgpt_embtune.serving.graphs import graph_files
 from docsgpt_embtune.serving.quality import Decision
+from docsgpt_embtune.wording import counted
 
 
 def summary(report: ExportReport) -> str:
@@ -25,6 +26,6 @@ def _lines(report: ExportReport) -> Iterator[str]:
 
 def decision_lines(decision: Decision) -> Iterator[str]:
     """Say what was chosen and why, then each way that was measured in a line of its own."""
-    yield f"{decision.queries} validation questions: {decision.chosen} ({decision.reason})"
+    yield f"{counted(decision.queries, 'validation question')}: {decision.chosen} ({decision.reason})"
     for trial in decision.trials:
         yield f"  {trial.line()}"

@@ -45,6 +45,7 @@ from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.pipeline import data_record, keep_apart
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import CHOSEN_BY, mean_ndcg, score_vectors
+from docsgpt_embtune.wording import counted
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
@@ -358,7 +359,7 @@ def summary(report: AdapterReport) -> str:
     base, tuned = mean_scores(report.baseline), mean_scores(report.tuned)
     scores = ", ".join(f"{metric} {base[metric]:.3f} to {tuned[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
     fitted = f"adapter     strength {report.strength:g}: validation {scores}, {report.seconds:.1f} s"
-    fitted += f"\n            of {report.judgment.queries} validation questions: {report.judgment.verdict}"
+    fitted += f"\n            of {counted(report.judgment.queries, 'validation question')}: {report.judgment.verdict}"
     if report.folder is None:
         return f"{fitted}\nno model    validation prefers the model as it is, so nothing was written"
     return (

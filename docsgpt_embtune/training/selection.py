@@ -121,7 +121,8 @@ class Selection:
         """Enter a candidate from the midst of a stage, and tell whether it is no worse than the best, chance aside."""
         best = self.kept.scores if self.kept else self.baseline
         self.enter(name)
-        return self._is_level(self.candidates[-1].scores, best)
+        scores = self.candidates[-1].scores
+        return scores == best or self._is_level(scores, best)
 
     def _is_better(self, candidate: Candidate) -> bool:
         if mean_ndcg(candidate.scores) <= mean_ndcg(self.baseline):

@@ -3,6 +3,7 @@
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.training.pipeline import TrainingReport
 from docsgpt_embtune.training.validation import CHOSEN_BY
+from docsgpt_embtune.wording import counted
 
 
 def summary(report: TrainingReport) -> str:
@@ -21,4 +22,4 @@ def _reason(report: TrainingReport) -> str:
     tuned = report.tuned
     if mean_scores(tuned.chosen.scores)[CHOSEN_BY] <= mean_scores(tuned.baseline)[CHOSEN_BY]:
         return "validation prefers the base model"
-    return f"on {tuned.judgment.queries} validation questions this could be luck"
+    return f"on {counted(tuned.judgment.queries, 'validation question')} this could be luck"

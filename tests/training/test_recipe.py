@@ -95,6 +95,11 @@ def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
     assert run.selection.finished_stages == 1
 
 
+def test_stage_that_moves_no_answer_is_not_given_up(tiny_base_folder):
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    assert run.selection.holds_up("as the base model")
+
+
 def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
