@@ -86,11 +86,16 @@ def instructions(serving: ServingModel, config: ServerConfig, name: str, port: i
     elif config.host not in ("127.0.0.1", "::1", "localhost"):
         lines.append("warning: no EMBTUNE_API_KEY is set, so whoever reaches this address may use the model")
     if width != HOST_WIDTH:
+        remedy = (
+            f"--pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored {width} wide must be "
+            "uploaded again)"
+            if width < HOST_WIDTH
+            else "a MiniLM that was tuned with --keywords narrow"
+        )
         lines.append(
             f"note: DocsGPT takes every remote model for {HOST_WIDTH} wide. FAISS and Elasticsearch go by the vectors "
             f"and work with {width}; pgvector, Qdrant, Milvus and GraphRAG create tables of {HOST_WIDTH} and "
-            f"refuse them. For those: --pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored "
-            f"{width} wide must be uploaded again), or a model that is {HOST_WIDTH} wide"
+            f"refuse them. For those: {remedy}, or a model that is {HOST_WIDTH} wide"
         )
     return lines
 

@@ -45,9 +45,10 @@ Vectors = npt.NDArray[np.float32]
 
 KEYWORDS_FILE = "keywords.safetensors"
 _START = 5  # letters of a word that stand in for its stem
-_HOST_WIDTH = 768  # of the tables that DocsGPT creates in PostgreSQL, Qdrant and Milvus
+_HOST_WIDTH = 768  # what DocsGPT takes a remote model's vectors for
 _LEAST_WIDTH = 256  # below, too many words share a direction
 _USUAL_WIDTH = 384
+_WIDE = 1536  # of OpenAI's vectors, which every store is used to
 _PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questions without a word
 _HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
 _MEASURED = 2000  # chunks that it is taken from
@@ -82,8 +83,8 @@ class Keywords:
 
         Args:
             corpus: The chunks, at least one.
-            model_width: Numbers of the model's own vectors; with the keywords a vector is as wide as the tables
-                that DocsGPT creates, where the model leaves enough of that.
+            model_width: Numbers of the model's own vectors; with the keywords a vector is as wide as what DocsGPT
+                takes a remote model's for, where the model leaves enough of that.
         """
         left = _HOST_WIDTH - model_width
         width = left if left >= _LEAST_WIDTH else _USUAL_WIDTH
@@ -102,6 +103,14 @@ class Keywords:
         some = texts if len(texts) <= _MEASURED else random.Random(0).sample(texts, _MEASURED)
         lengths = np.linalg.norm(counted._weighted(some, _saturated), axis=1)
         return replace(counted, high=float(np.quantile(lengths, _HIGH)) or 1.0)
+
+    def wider(self, model_width: int) -> Self:
+        """Return the same keywords in more numbers: nearer to BM25, and more of the store.
+
+        Args:
+            model_width: Numbers of the model's own vectors.
+        """
+        return replace(self, width=max(_WIDE - model_width, 2 * self.width))
 
     def of_documents(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of chunks: (N, width) float32, unit norm."""

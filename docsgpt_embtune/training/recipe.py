@@ -22,6 +22,7 @@ from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_t
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
 
+KeywordChoice = Literal["auto", "narrow", "off"]
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
 # several are, in two thirds of the time.
 RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
@@ -42,8 +43,9 @@ class Automatic:
             until they hold.
         windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where
             the questions show that it helps. Only this package's embeddings class reads in windows.
-        keywords: Whether keywords stand beside the model's numbers in each vector, where validation prefers that.
-            Only this package's embeddings class puts them there.
+        keywords: Whether keywords stand beside the model's numbers in each vector, where validation prefers that:
+            "narrow" keeps the whole as wide as what DocsGPT takes a remote model's for, "auto" goes beyond that where
+            it pays. Only this package's embeddings class puts them there.
 
     Raises:
         ValueError: If the time is none, or the windows or the keywords are unknown.
@@ -52,7 +54,7 @@ class Automatic:
     minutes: float = 20.0
     guards: Mapping[str, RetrievalDataset] = field(default_factory=dict)
     windows: Literal["auto"] | Windows = "auto"
-    keywords: Literal["auto", "off"] = "auto"
+    keywords: KeywordChoice = "auto"
 
     def __post_init__(self) -> None:
         """Check what may come from a command line."""
@@ -60,8 +62,8 @@ class Automatic:
             raise ValueError(f"minutes must be above 0; got {self.minutes!r}")
         if self.windows not in ("auto", *get_args(Windows)):
             raise ValueError(f"windows must be auto, {' or '.join(get_args(Windows))}; got {self.windows!r}")
-        if self.keywords not in ("auto", "off"):
-            raise ValueError(f"keywords must be auto or off; got {self.keywords!r}")
+        if self.keywords not in get_args(KeywordChoice):
+            raise ValueError(f"keywords must be {' or '.join(get_args(KeywordChoice))}; got {self.keywords!r}")
 
 
 def tune_as_told(
@@ -140,9 +142,9 @@ def tune_automatically(
     if automatic.guards:
         _draw_back(run, base, guards_hold)
     # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
-    if automatic.keywords == "auto" and not config.widths and not not_asked:
+    if automatic.keywords != "off" and not config.widths and not not_asked:
         everything = dict.fromkeys(text for dataset in asked for text in dataset.corpus.values())
-        run.weigh_keywords(everything, guards_hold)
+        run.weigh_keywords(everything, guards_hold, wide=automatic.keywords == "auto")
     return run.result(evidence_needed=True)
 
 

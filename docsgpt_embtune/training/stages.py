@@ -28,7 +28,7 @@ from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_neg
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
-from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_and_error, mean_ndcg
+from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_and_error, is_beyond_error, mean_ndcg
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
@@ -171,37 +171,53 @@ class TuningRun:
             chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
         return pool.score(queries, chunks)
 
-    def weigh_keywords(self, corpus: Iterable[str], holds: Callable[[], bool] = lambda: True) -> None:
+    def weigh_keywords(
+        self, corpus: Iterable[str], holds: Callable[[], bool] = lambda: True, *, wide: bool = True
+    ) -> None:
         """Put keywords beside the best weights' vectors, if that answers the validation questions better.
 
-        They make vectors wider: the gain must be more than its standard error.
+        They make vectors wider: the gain must be more than its standard error, over the model alone, and of the wide
+        ones over the others, too.
 
         Args:
             corpus: Every chunk there is.
             holds: Tells whether what must not get worse has not.
+            wide: Whether wide ones are tried, too.
         """
         self.selection.restore()
-        pool = self._pool
-        queries, chunks = self._embed(pool)
+        queries, chunks = self._embed(self._pool)
+        alone = self._pool.score(queries, chunks)
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
-        keywords = WeighedKeywords(Keywords.of(counted, queries.shape[1]), pool.queries, pool.chunks)
-        weighed, scores = {}, {}
-        for each, asked, answered in keywords.beside(queries, chunks):
-            name = f"keywords, {each.weight:.0%}"
-            weighed[name], scores[name] = each, pool.score(asked, answered)
-        without = pool.score(queries, chunks)
-        gains = {name: gain_and_error(each, without) for name, each in scores.items()}
-        better = [name for name, (gain, error) in gains.items() if gain > error]
-        for name in sorted(better, key=lambda name: -gains[name][0]):
-            self.keywords = weighed[name]
+        keywords = Keywords.of(counted, queries.shape[1])
+        weighed = self._weigh(keywords, "keywords", queries, chunks)
+        scores = {name: each for name, (_, each) in weighed.items()}
+        better = [name for name in scores if is_beyond_error(scores[name], alone)]
+        if wide:
+            narrow = max(scores.values(), key=mean_ndcg)
+            wider = self._weigh(keywords.wider(queries.shape[1]), "wide keywords", queries, chunks)
+            weighed |= wider
+            scores |= {name: each for name, (_, each) in wider.items()}
+            better += [name for name in wider if all(is_beyond_error(scores[name], than) for than in (alone, narrow))]
+        for name in sorted(better, key=lambda name: -mean_ndcg(scores[name])):
+            self.keywords, _ = weighed[name]
             if holds():
                 if not self.selection.enter_alike(scores, name):
                     self.keywords = None  # the base model is better still
                 return
         self.keywords = None
-        gain, error = max(gains.values())
+        gain, error = max(gain_and_error(each, alone) for each in scores.values())
         why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
         self.say(f"keywords    left out: {why}")
+
+    def _weigh(
+        self, keywords: Keywords, kind: str, queries: Vectors, chunks: Vectors
+    ) -> dict[str, tuple[Keywords, QueryScores]]:
+        """Score them at each weight beside the model's vectors of the pool: name -> keywords and scores."""
+        weighed = WeighedKeywords(keywords, self._pool.queries, self._pool.chunks)
+        return {
+            f"{kind}, {each.weight:.0%}": (each, self._pool.score(asked, answered))
+            for each, asked, answered in weighed.beside(queries, chunks)
+        }
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
         chunks = self.windows.encode(pool.chunks, self.encode) if self.windows else self.encode(pool.chunks)

@@ -86,5 +86,11 @@ def gain_and_error(scores: QueryScores, than: QueryScores) -> tuple[float, float
     return float(differences.mean()), float(differences.std()) / math.sqrt(len(differences))
 
 
+def is_beyond_error(scores: QueryScores, than: QueryScores) -> bool:
+    """Tell whether the first are better in the mean by more than the standard error of that."""
+    gain, error = gain_and_error(scores, than)
+    return gain > error
+
+
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:
     return search_exact(queries, [(np.arange(len(corpus)), corpus)], min(k, len(corpus)))

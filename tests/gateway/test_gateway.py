@@ -293,6 +293,7 @@ def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, me
     [
         (ServerConfig(), "--pad-to 768", "warning"),
         (ServerConfig(width=768), "768 wide", "--pad-to"),
+        (ServerConfig(width=1536), "tuned with --keywords narrow", "--pad-to"),
         (ServerConfig(host="0.0.0.0"), "warning: no EMBTUNE_API_KEY", "EMBEDDINGS_KEY"),
         (ServerConfig(host="0.0.0.0", api_key="k"), "EMBEDDINGS_KEY=", "warning"),
     ],

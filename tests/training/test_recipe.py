@@ -300,7 +300,7 @@ def test_keywords_that_help_are_written_and_served_as_validation_saw_them(tuned)
     assert report.tuned.chosen.name == f"keywords, {weight:.0%}" == report.manifest["training"]["kept"]
     assert [c.name for c in report.tuned.candidates].count(report.tuned.chosen.name) == 1
     served = TunedEmbeddings(str(report.folder))
-    assert served.dimension == report.manifest["dimension"] == 768
+    assert served.dimension == report.manifest["dimension"] == 768  # wide ones find no more here
     vectors = [np.array(embed(texts), dtype=np.float32) for embed, texts in (
         (lambda texts: [served.embed_query(text) for text in texts], VALIDATION.queries.values()),
         (served.embed_documents, list(CORPUS.values())),
@@ -322,6 +322,23 @@ def test_there_are_no_keywords(tuned, options):
     assert "keywords" not in report.manifest
     assert report.manifest["dimension"] == 32
     assert not [c for c in report.tuned.candidates if c.name.startswith("keywords")]
+
+
+def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_base_folder):
+    """One word of each chunk asks for it, among so many others that their directions drown it out."""
+    drawn = random.Random(0)
+    corpus = {f"c{n}": " ".join(f"{drawn.randrange(10**6):06d}" for _ in range(1500)) for n in range(80)}
+    queries = {f"q {doc_id}": text.split()[700] for doc_id, text in corpus.items()}
+    dataset = RetrievalDataset(queries, corpus, {f"q {doc_id}": (doc_id,) for doc_id in corpus})
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    run = TuningRun(model, dataset, CONFIG)
+    run.weigh_keywords(corpus.values(), wide=False)
+    assert run.keywords.width == 736
+    assert not [c for c in run.selection.candidates if c.name.startswith("wide")]
+    run.weigh_keywords(corpus.values())
+    assert run.keywords.width == 1504
+    assert run.selection.kept.name == f"wide keywords, {run.keywords.weight:.0%}"
+    assert len(run.selection.candidates) == 14
 
 
 def test_keywords_are_left_out_where_they_make_a_guard_worse(tiny_base_folder):
