@@ -12,8 +12,8 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.model_folder import fingerprint
+from docsgpt_embtune.serving.keywords import HOST_WIDTH
 
-HOST_WIDTH = 768  # what DocsGPT takes every remote model's width for
 _BACKLOG = 2048  # connections that may wait to be taken
 _KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they close it and not we under their hands
 

@@ -45,7 +45,7 @@ Vectors = npt.NDArray[np.float32]
 
 KEYWORDS_FILE = "keywords.safetensors"
 _START = 5  # letters of a word that stand in for its stem
-_HOST_WIDTH = 768  # what DocsGPT takes a remote model's vectors for
+HOST_WIDTH = 768  # what DocsGPT takes every remote model's width for
 _LEAST_WIDTH = 256  # below, too many words share a direction
 _USUAL_WIDTH = 384
 _WIDE = 1536  # of OpenAI's vectors, which every store is used to
@@ -86,7 +86,7 @@ class Keywords:
             model_width: Numbers of the model's own vectors; with the keywords a vector is as wide as what DocsGPT
                 takes a remote model's for, where the model leaves enough of that.
         """
-        left = _HOST_WIDTH - model_width
+        left = HOST_WIDTH - model_width
         width = left if left >= _LEAST_WIDTH else _USUAL_WIDTH
         counts: Counter[int] = Counter()
         words = 0
@@ -106,6 +106,8 @@ class Keywords:
 
     def wider(self, model_width: int) -> Self:
         """Return the same keywords in more numbers: nearer to BM25, and more of the store.
+
+        A chunk's length is the same in any number of random directions, in the mean, so that `high` stays.
 
         Args:
             model_width: Numbers of the model's own vectors.

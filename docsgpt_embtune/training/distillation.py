@@ -167,12 +167,12 @@ def _candidates(
     weighed = WeighedKeywords(keywords, questions, chunks) if keywords else None
 
     def at_each_weight(name: str, table: np.ndarray) -> Iterator[_Candidate]:
-        asked, searched = means(shares_of_questions, table), means(shares_of_chunks, table)
+        vectors = means(shares_of_questions, table), means(shares_of_chunks, table)
         if weighed is None:
-            yield _Candidate(name, table, None, score_vectors(validation, asked, searched))
+            yield _Candidate(name, table, None, score_vectors(validation, *vectors))
             return
-        for each, asked_too, searched_too in weighed.beside(asked, searched):
-            scores = score_vectors(validation, asked_too, searched_too)
+        for each, asked, searched in weighed.beside(*vectors):
+            scores = score_vectors(validation, asked, searched)
             yield _Candidate(f"{name}, keywords {each.weight:.0%}", table, each, scores)
 
     def candidate(name: str, table: np.ndarray) -> _Candidate:

@@ -116,16 +116,13 @@ def shrink(
     _refuse(folder, manifest, width, beside)
     say("embedding the validation questions and their chunks")
     queries, corpus = _embed(folder, validation, cache)
-    models_part = corpus[:, : manifest["dimension"] - beside]
+    full = manifest["dimension"] - beside
     maps: dict[CutName, Vectors] = {
-        "first numbers": np.eye(models_part.shape[1], dtype=np.float32),
-        "principal directions": principal_directions(models_part),
+        "first numbers": np.eye(full, dtype=np.float32),
+        "principal directions": principal_directions(corpus[:, :full]),
     }
-    cuts = [
-        _Cut(name, matrix[: each - beside], beside)
-        for each in _widths(manifest, width, beside)
-        for name, matrix in maps.items()
-    ]
+    numbers = _numbers(manifest, full, full if width is None else width - beside)
+    cuts = [_Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
     chosen, decision = _decide(cuts, queries, corpus, validation, width)
     if chosen is None:
         return ShrinkReport(decision, None, {})
@@ -167,10 +164,10 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside
         )
 
 
-def _widths(manifest: Mapping[str, Any], width: int | None, beside: int) -> list[int]:
-    full = manifest["dimension"]
-    usual = manifest.get("training", {}).get("widths") or [round((full - beside) * share) for share in SHARES]
-    return sorted({each for each in (*(one + beside for one in usual), width or full) if each < full}, reverse=True)
+def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int]:
+    """Return how many of the model's own numbers are left in each cut, the most first."""
+    usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
+    return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)
 
 
 def _embed(folder: Path, dataset: RetrievalDataset, cache: Path | None) -> tuple[Vectors, Vectors]:

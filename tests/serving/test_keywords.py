@@ -47,7 +47,7 @@ def folder(tiny_base_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("keywords") / "tuned"
     keywords = replace(Keywords.of([*CHUNKS.values(), *TEXTS], 32), weight=0.4)
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    write_model_folder(model, tiny_base_folder, out, {"keywords": {"weight": 0.4}}, keywords)
+    write_model_folder(model, tiny_base_folder, out, {}, keywords)
     return out
 
 
