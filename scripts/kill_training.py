@@ -59,9 +59,9 @@ def write_data(folder: Path) -> list[str]:
     for split, option in (("train", "--train"), ("validation", "--val")):
         whole = load_sample()[split]
         part = whole.subset(list(whole.queries)[:QUESTIONS])
-        judged = {
+        judged = [
             doc for judgments in (part.relevant_docs, part.irrelevant_docs) for ids in judgments.values() for doc in ids
-        }
+        ]
         kept = {doc: whole.corpus[doc] for doc in [*judged, *list(whole.corpus)[:CHUNKS]]}
         path = folder / f"{split}.json"
         save_dataset(RetrievalDataset(part.queries, kept, part.relevant_docs, part.irrelevant_docs), path)

@@ -23,7 +23,9 @@ from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder
+from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.validation import ValidationPool, mean_ndcg
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
@@ -97,6 +99,23 @@ def test_after_training_in_bf16_the_model_computes_in_fp32_again(tuned):
     texts = list(VALIDATION.queries.values())
     saved = SentenceTransformer(str(report.folder), device="cpu").encode(texts)
     assert np.allclose(report.tuned.model.encode(texts), saved, atol=1e-6)
+
+
+def test_every_fit_of_a_model_computes_in_bf16(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    config = replace(CONFIG, loss="multiple-negatives-ranking", epochs=1, batch_size=32)
+    examples = build_examples(questions_of(TRAINING, {}), config.loss)
+    computed_in = []
+    linear = next(module for module in model.modules() if isinstance(module, torch.nn.Linear))
+    linear.register_forward_hook(lambda module, inputs, output: computed_in.append((module.training, output.dtype)))
+    weights = copy_of_weights(model)
+    fitted = []
+    for _ in range(2):
+        model.load_state_dict(weights)
+        trainer.fit(model, examples, config, "bf16")
+        fitted.append(copy_of_weights(model))
+    assert {dtype for training, dtype in computed_in if training} == {torch.bfloat16}
+    assert all(torch.equal(tensor, fitted[1][name]) for name, tensor in fitted[0].items())
 
 
 def test_same_seed_same_model_and_another_seed_another(tuned):
