@@ -14,8 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.files import write_text_atomically
-from docsgpt_embtune.token_table import tokens_read
-from docsgpt_embtune.training.encoding import arithmetic
+from docsgpt_embtune.training.encoding import arithmetic, characters_read
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.stages import Stage, TuningRun
@@ -27,7 +26,6 @@ PLANNED_SHARE = 0.8
 # What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
 # Five runs of two threads came to about 1.7 to 2.1; a GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 2.0
-CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
 
 
 @dataclass(frozen=True)
@@ -117,20 +115,31 @@ def _with_share(stage: Stage, share: float) -> Stage:
 
 
 def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[float]:
-    """Return the seconds of each stage; one that begins with the weights of the one before has its vectors, too."""
-    encodes = [True, *(stage.passes_on for stage in stages)]
-    return [_estimate(stage, run, pace, encodes=first) for stage, first in zip(stages, encodes, strict=False)]
+    """Return the seconds of each stage."""
+    # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
+    # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
+    base_lacks = run.vectors.unknown(stages[0].questions.corpus.values())
+    scored = set(run.pool.chunks)
+    later_lacks = [text for text in stages[0].questions.corpus.values() if text not in scored]
+    lacks = [base_lacks, *(later_lacks if stage.passes_on else [] for stage in stages)]
+    return [_estimate(stage, run, pace, mined_from) for stage, mined_from in zip(stages, lacks, strict=False)]
 
 
-def _estimate(stage: Stage, run: TuningRun, pace: Pace, *, encodes: bool) -> float:
+def _estimate(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str]) -> float:
     questions = stage.questions
-    corpus = _characters(questions.corpus.values(), run.model)
     rows = sum(map(len, questions.relevant_docs.values()))
-    asked = _characters(questions.queries.values(), run.model) / len(questions)
-    chunk = corpus / len(questions.corpus)
-    read = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
+    asked = characters_read(questions.queries.values(), run.model) / len(questions)
+    chunk = characters_read(questions.corpus.values(), run.model) / len(questions.corpus)
+    trained = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
     times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
-    return pace.training * read + pace.encoding * corpus * encodes + times_scored * run.scoring_seconds
+    encoded = characters_read(mined_from, run.model) + times_scored * _characters_scored(run)
+    return pace.training * trained + pace.encoding * encoded
+
+
+def _characters_scored(run: TuningRun) -> float:
+    if run.windows is not None:  # to the end
+        return sum(map(len, run.pool.chunks))
+    return characters_read(run.pool.chunks, run.model)
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
@@ -157,7 +166,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
             seconds = time.monotonic() - started
     run.model.zero_grad(set_to_none=True)
     run.model.eval()
-    read = _characters((text for column in columns for text in column), run.model)
+    read = characters_read((text for column in columns for text in column), run.model)
     step = (_peak_memory(run.model) - at_rest) * stage.config.batch_size / rows
     step *= 1.0 if run.model.device.type == "cuda" else HEAP_OF_STEP
     optimizer = 2 * sum(parameter.nbytes for parameter in run.model.parameters())
@@ -174,12 +183,6 @@ def _peak_memory(model: SentenceTransformer) -> int:
         return torch.cuda.max_memory_allocated(model.device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _characters(texts: Iterable[str], model: SentenceTransformer) -> float:
-    """Count what a model reads of these texts."""
-    longest = CHARACTERS_PER_TOKEN * tokens_read(model)
-    return sum(min(len(text), longest) for text in texts)
 
 
 def _clock(seconds: float) -> str:

@@ -4,10 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
-from itertools import count as numbers_from
 from pathlib import Path
 
-import numpy as np
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 from transformers import set_seed
@@ -21,7 +19,7 @@ from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, 
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
-from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
+from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
@@ -142,19 +140,17 @@ class TuningRun:
         self.say = say
         set_seed(config.seed)
         self.precision = resolve_precision(config.precision, model.device)
-        self.encode = Encoder(model, self.precision)
-        self.vectors = KnownVectors(self.encode)
+        self.vectors = KnownVectors(Encoder(model, self.precision))
         say(f"computing   in {self.precision} on {model.device}")
         self.windows: WindowReader | None = None
         self.keywords: Keywords | None = None
-        self._pool = self.pool_of(validation)
-        baseline = self._timed_score()
-        chunks = len(self._pool.doc_ids)
+        self.pool = self.pool_of(validation)
+        baseline = self.score(self.pool)
+        chunks = len(self.pool.doc_ids)
         say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
         self.selection = Selection(
-            baseline, model, lambda: self.score(self._pool), say, folder=folder, leniency=leniency
+            baseline, model, lambda: self.score(self.pool), say, folder=folder, leniency=leniency
         )
-        self._encoded_with = self.selection.stage_weights
         self.selection.resume()
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
@@ -185,8 +181,8 @@ class TuningRun:
             wide: Whether wide ones are tried, too.
         """
         self.selection.restore()
-        queries, chunks = self._embed(self._pool)
-        alone = self._pool.score(queries, chunks)
+        queries, chunks = self._embed(self.pool)
+        alone = self.pool.score(queries, chunks)
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
         keywords = Keywords.of(counted, queries.shape[1])
         weighed = self._weigh(keywords, "keywords", queries, chunks)
@@ -213,21 +209,16 @@ class TuningRun:
         self, keywords: Keywords, kind: str, queries: Vectors, chunks: Vectors
     ) -> dict[str, tuple[Keywords, QueryScores]]:
         """Score them at each weight beside the model's vectors of the pool: name -> keywords and scores."""
-        weighed = WeighedKeywords(keywords, self._pool.queries, self._pool.chunks)
+        weighed = WeighedKeywords(keywords, self.pool.queries, self.pool.chunks)
         return {
-            f"{kind}, {each.weight:.0%}": (each, self._pool.score(asked, answered))
+            f"{kind}, {each.weight:.0%}": (each, self.pool.score(asked, answered))
             for each, asked, answered in weighed.beside(queries, chunks)
         }
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
-        chunks = self.windows.encode(pool.chunks, self.encode) if self.windows else self.encode(pool.chunks)
-        return self.encode(pool.queries), chunks
-
-    def _timed_score(self) -> QueryScores:
-        started = time.monotonic()
-        scores = self.score(self._pool)
-        self.scoring_seconds = time.monotonic() - started
-        return scores
+        embed = self.vectors.of
+        chunks = self.windows.encode(pool.chunks, embed) if self.windows else embed(pool.chunks)
+        return embed(pool.queries), chunks
 
     def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
         """Read long chunks in windows from here on, if the base model answers these questions better for it.
@@ -250,7 +241,7 @@ class TuningRun:
             if judgment.verdict != "improved":
                 return
         self.windows = reader
-        scores = self._timed_score()
+        scores = self.score(self.pool)
         if not self.selection.candidates:  # else a run that goes on, which has entered it
             self.selection.enter("windows", scores)
 
@@ -267,9 +258,6 @@ class TuningRun:
         if number < self.selection.finished_stages:
             return
         self.selection.begin_stage()
-        if self.selection.stage_weights is not self._encoded_with:
-            self.vectors.forget()
-            self._encoded_with = self.selection.stage_weights
         mined = self._mine(stage) if stage.mines else {}
         examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
         fit(
@@ -294,6 +282,9 @@ class TuningRun:
 
     def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         dataset = stage.questions
+        # As when these weights were scored: in bf16 a vector depends on the texts beside it, and a run that goes on
+        # after a kill must mine the same.
+        self._embed(self.pool)
         mined = mine_negatives(
             dataset,
             self.vectors.of(dataset.queries.values()),
@@ -334,35 +325,3 @@ class TuningRun:
 
 def _candidate_name(stage: Stage, epoch: int) -> str:
     return stage.name if stage.config.epochs == 1 else f"{stage.name}, epoch {epoch}"
-
-
-class KnownVectors:
-    """The model's vectors, each text encoded once until they are forgotten.
-
-    Attributes:
-        seconds: Spent on encoding so far.
-        characters: Encoded so far.
-    """
-
-    def __init__(self, encode: Encoder) -> None:
-        self.seconds = 0.0
-        self.characters = 0
-        self._encode = encode
-        self.forget()
-
-    def of(self, texts: Iterable[str]) -> Vectors:
-        """Return (N, D) float32, one row per text, unit norm."""
-        texts = list(texts)
-        new = [text for text in dict.fromkeys(texts) if text not in self._row_of]
-        if new:
-            self._row_of.update(zip(new, numbers_from(len(self._row_of)), strict=False))
-            started = time.monotonic()
-            self._blocks.append(self._encode(new, show_progress=True))
-            self.seconds += time.monotonic() - started
-            self.characters += sum(map(len, new))
-        return np.concatenate(self._blocks)[[self._row_of[text] for text in texts]]
-
-    def forget(self) -> None:
-        """Drop everything: the model is another one now."""
-        self._row_of: dict[str, int] = {}
-        self._blocks: list[Vectors] = []

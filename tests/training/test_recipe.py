@@ -20,6 +20,7 @@ from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import recipe, trainer
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.encoding import Encoder, KnownVectors
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
@@ -114,15 +115,30 @@ def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base
     assert not all(torch.equal(tensor, begun_with[name]) for name, tensor in model.state_dict().items())
 
 
-def test_texts_are_encoded_again_only_where_a_stage_begins_with_other_weights(tiny_base_folder):
+def test_texts_are_encoded_once_for_each_state_of_the_weights(tiny_base_folder):
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     mining = Stage("questions", TRAINING, replace(recipe.RANKING, precision="fp32"), mines=True)
-    run.train(0, replace(mining, passes_on=False))
-    encoded = run.vectors.characters
-    run.train(1, mining)
-    assert run.vectors.characters == encoded
-    run.train(2, mining)
-    assert run.vectors.characters > encoded
+    assert not run.vectors.unknown(CORPUS.values())
+    run.train(0, replace(mining, passes_on=False, averages=True))
+    run.selection.begin_stage()
+    assert not run.vectors.unknown(CORPUS.values())
+    run.selection.restore()
+    assert not run.vectors.unknown(run.pool.chunks)  # as they were scored
+    assert set(run.vectors.unknown(CORPUS.values())) == set(CORPUS.values()) - set(run.pool.chunks)
+
+
+def test_known_vectors_are_the_models(tiny_base_folder):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    encode = Encoder(model, "fp32")
+    vectors = KnownVectors(encode)
+    texts = [*CORPUS.values()][:5]
+    before = vectors.of(texts)
+    with torch.no_grad():
+        next(model.parameters()).mul_(2)
+    after = vectors.of(texts[::-1])[::-1]
+    assert np.allclose(after, encode(texts), atol=1e-6)
+    assert not np.allclose(after, before, atol=1e-3)
+    assert not vectors.unknown(texts)
 
 
 BEYOND = " and what follows is only filling" * 4  # more than the 64 tokens that the tiny model reads
