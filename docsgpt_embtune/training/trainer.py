@@ -101,8 +101,8 @@ def fit(
         if checkpoints is not None:
             trainer.add_callback(SaveNowAndThen())
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
-        # accelerate leaves the model's forward wrapped in autocast, so that it would go on computing in bf16; and marked
-        # as wrapped, so that the next fit would leave it unwrapped: in fp32, at half the speed.
+        # accelerate leaves the model's forward wrapped in autocast, so that it would go on computing in bf16, and marks
+        # it, so that the next fit would leave it unwrapped: in fp32, at half the speed.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         vars(model).pop("_is_accelerate_prepared", None)
     model.eval()
