@@ -103,14 +103,14 @@ class KnownVectors:
         self._encode = encode
         self._tables: dict[bytes, _Table] = {}  # the one used last at the end
 
-    def of(self, texts: Iterable[str]) -> Vectors:
+    def of(self, texts: Iterable[str], *, show_progress: bool = True) -> Vectors:
         """Return (N, D) float32, one row per text, unit norm."""
         texts = list(texts)
         table = self._table()
         if new := _unknown(texts, table):
             table.row_of.update(zip(new, numbers_from(len(table.row_of)), strict=False))
             started = time.monotonic()
-            table.blocks.append(self._encode(new, show_progress=True))
+            table.blocks.append(self._encode(new, show_progress=show_progress))
             self.seconds += time.monotonic() - started
             self.characters += characters_read(new, self._encode.model)
         return np.concatenate(table.blocks)[[table.row_of[text] for text in texts]]

@@ -216,7 +216,7 @@ class TuningRun:
         }
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
-        embed = self.vectors.of
+        embed = partial(self.vectors.of, show_progress=False)  # in the midst of a fit, which shows its own
         chunks = self.windows.encode(pool.chunks, embed) if self.windows else embed(pool.chunks)
         return embed(pool.queries), chunks
 
