@@ -108,10 +108,10 @@ class KnownVectors:
         texts = list(texts)
         table = self._table()
         if new := _unknown(texts, table):
-            table.row_of.update(zip(new, numbers_from(len(table.row_of)), strict=False))
             started = time.monotonic()
             table.blocks.append(self._encode(new, show_progress=show_progress))
             self.seconds += time.monotonic() - started
+            table.row_of.update(zip(new, numbers_from(len(table.row_of)), strict=False))
             self.characters += characters_read(new, self._encode.model)
         return np.concatenate(table.blocks)[[table.row_of[text] for text in texts]]
 

@@ -118,9 +118,10 @@ def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[floa
     """Return the seconds of each stage."""
     # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
     # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
-    base_lacks = run.vectors.unknown(stages[0].questions.corpus.values())
+    corpus = stages[0].questions.corpus.values()  # as of all stages
+    base_lacks = run.vectors.unknown(corpus)
     scored = set(run.pool.chunks)
-    later_lacks = [text for text in stages[0].questions.corpus.values() if text not in scored]
+    later_lacks = [text for text in corpus if text not in scored]
     lacks = [base_lacks, *(later_lacks if stage.passes_on else [] for stage in stages)]
     return [_estimate(stage, run, pace, mined_from) for stage, mined_from in zip(stages, lacks, strict=False)]
 
