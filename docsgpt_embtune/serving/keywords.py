@@ -1,15 +1,19 @@
 """Keywords beside meaning in one vector: what BM25 finds, in a store that knows vectors alone.
 
 An embedding model blurs the names, numbers and error codes that a keyword search lives by. Here a text has a second
-part beside the model's: the BM25 weight of each of its words, laid along a direction that belongs to the word. In a few
-hundred dimensions random directions are nearly at right angles, so that the product of a question's part and a chunk's
-is nearly their BM25 score. Both parts are of unit norm, and a store that ranks by L2 or by cosine ranks by
+part beside the model's: the BM25 weight of each of its words, laid along a direction that belongs to the word, so that
+the product of a question's part and a chunk's is nearly their BM25 score. Both parts are of unit norm, and a store that
+ranks by L2 or by cosine ranks by
 
     (1 - weight) * the model's cosine + weight * the score, as a share of what is a high one.
 
-A direction is drawn from the word itself and a word is kept as a hash, so that the folder holds no text; who guesses a
-word can tell in how many chunks it occurs. A word's first five letters count as a word, too: they stand in for a stem,
-with no dictionary, in any language with an alphabet.
+The directions are the principal ones of the corpus's own chunks (`training.keyword_fitting`): of all directions, as few
+as there are, those which change the scores of these chunks least. A word that the corpus has not, or hardly, is laid
+along a random one: in a few hundred dimensions these are nearly at right angles to everything.
+
+Words are kept as hashes, so that the folder holds no text; who guesses a word can tell in how many chunks it occurs and
+which other words keep it company. A word's first five letters count as a word, too: they stand in for a stem, with no
+dictionary, in any language with an alphabet.
 
 Only `TunedEmbeddings` does this. A DocsGPT without the plugin loads the same folder as the model alone, which is
 narrower: it does not search what was embedded with keywords, and says so by the width.
@@ -17,6 +21,7 @@ narrower: it does not search what was embedded with keywords, and says so by the
 Sources:
     Robertson and Zaragoza, 2009, "The probabilistic relevance framework: BM25 and beyond".
     Achlioptas, 2003, "Database-friendly random projections": directions of random signs keep products.
+    Deerwester et al., 1990, "Indexing by latent semantic analysis": directions out of the corpus.
     Bachrach et al., 2014, "Speeding up the Xbox recommender system using a Euclidean transformation": one more number
     makes vectors of any length rank by L2 as by their product.
 """
@@ -29,8 +34,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -49,10 +55,43 @@ HOST_WIDTH = 768  # what DocsGPT takes every remote model's width for
 _LEAST_WIDTH = 256  # below, too many words share a direction
 _USUAL_WIDTH = 384
 _WIDE = 1536  # of OpenAI's vectors, which every store is used to
-_PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questions without a word
-_HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
+PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questions without a word
+HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
 _MEASURED = 2000  # chunks that it is taken from
+_TINY = 1e-6  # a length that is rounding alone
 _KEY = 8  # bytes of a word's hash that it is known by
+
+
+@dataclass(frozen=True, eq=False)
+class FittedDirections:
+    """Directions of words, taken from a corpus.
+
+    Attributes:
+        words: (F,) uint64, ascending: hashes of the words.
+        steps: (F, D) int8: each word's direction, in steps of its own size.
+        sizes: (F,) float32: of a step.
+    """
+
+    words: npt.NDArray[np.uint64]
+    steps: npt.NDArray[np.int8]
+    sizes: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, words: npt.NDArray[np.uint64], directions: Vectors) -> Self:
+        """Round directions (F, D), which costs nothing that a ranking shows, and makes the folder a quarter as large.
+
+        Args:
+            words: Whose they are, ascending.
+            directions: Of whatever length.
+        """
+        sizes = np.abs(directions).max(axis=1, initial=0.0) / np.iinfo(np.int8).max
+        sizes[sizes == 0] = 1.0
+        return cls(words, np.rint(directions / sizes[:, None]).astype(np.int8), sizes.astype(np.float32))
+
+    def of_words(self, keys: npt.NDArray[np.uint64]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
+        """Return the directions (K, D) of those words of T that have one, and which these are, (T,)."""
+        places, known = _find(keys, self.words)
+        return self.steps[places] * self.sizes[places, None], known
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +106,7 @@ class Keywords:
         high: Length of a chunk's vector from which on it is cut to 1.
         known: (T,) uint64, ascending: hashes of the words that occur.
         occurs_in: (T,) int64: chunks that each occurs in.
+        fitted: Directions that were taken from the corpus; other words' are random.
     """
 
     weight: float
@@ -76,10 +116,17 @@ class Keywords:
     high: float
     known: npt.NDArray[np.uint64]
     occurs_in: npt.NDArray[np.int64]
+    fitted: FittedDirections | None = None
+
+    def __post_init__(self) -> None:
+        """Check what may come from a file."""
+        shape = (len(self.fitted.words), self.width - PADDING) if self.fitted else None
+        if self.fitted and self.fitted.steps.shape != shape:
+            raise ValueError(f"directions of shape {self.fitted.steps.shape} instead of {shape}")
 
     @classmethod
     def of(cls, corpus: Iterable[str], model_width: int) -> Self:
-        """Count the words of a corpus; the weight is 0 until validation chooses one.
+        """Count the words of a corpus; the weight is 0 until validation chooses one, and every direction is random.
 
         Args:
             corpus: The chunks, at least one.
@@ -101,8 +148,8 @@ class Keywords:
         occurs_in = np.array([counts[key] for key in in_order], dtype=np.int64)
         counted = cls(0.0, width, len(texts), max(1.0, words / len(texts)), 1.0, known, occurs_in)
         some = texts if len(texts) <= _MEASURED else random.Random(0).sample(texts, _MEASURED)
-        lengths = np.linalg.norm(counted._weighted(some, _saturated), axis=1)
-        return replace(counted, high=float(np.quantile(lengths, _HIGH)) or 1.0)
+        lengths = np.linalg.norm(counted._laid(some, saturated)[0], axis=1)
+        return replace(counted, high=float(np.quantile(lengths, HIGH)) or 1.0)
 
     def wider(self, model_width: int) -> Self:
         """Return the same keywords in more numbers: nearer to BM25, and more of the store.
@@ -116,17 +163,24 @@ class Keywords:
 
     def of_documents(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of chunks: (N, width) float32, unit norm."""
-        vectors = self._weighted(texts, _saturated)
-        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), self.high)
+        vectors, lengths = self._laid(texts, saturated)
+        laid = np.linalg.norm(vectors, axis=1)
+        if self.fitted:
+            # A chunk that these directions were not taken from lies partly outside of them. As it is, it would be found
+            # less often than the others.
+            vectors *= (lengths / np.maximum(laid, _TINY))[:, None]
+            laid = lengths
+        vectors /= np.maximum(laid, self.high)[:, None]
         missing = np.sqrt(np.maximum(0.0, 1.0 - (vectors**2).sum(axis=1)))
         return np.column_stack([vectors, missing, np.zeros_like(missing)])
 
     def of_questions(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of questions: (N, width) float32, unit norm."""
-        vectors = self._weighted(texts, _as_they_are)
-        lengths = np.linalg.norm(vectors, axis=1)
-        wordless = lengths == 0
-        vectors /= np.where(wordless, 1.0, lengths)[:, None].astype(np.float32)
+        vectors, _ = self._laid(texts, _as_they_are)
+        laid = np.linalg.norm(vectors, axis=1)
+        wordless = laid <= _TINY
+        vectors /= np.where(wordless, 1.0, laid)[:, None]
+        vectors[wordless] = 0.0
         return np.column_stack([vectors, np.zeros(len(texts), np.float32), wordless.astype(np.float32)])
 
     def beside(self, vectors: Vectors, part: Vectors) -> Vectors:
@@ -136,33 +190,48 @@ class Keywords:
     def write(self, folder: Path) -> None:
         """Write them into a model folder."""
         numbers = {name: getattr(self, name) for name in ("weight", "width", "chunks", "average_length", "high")}
-        content = save({"known": self.known, "occurs_in": self.occurs_in}, metadata={"keywords": json.dumps(numbers)})
-        write_bytes_atomically(folder / KEYWORDS_FILE, content)
+        tensors: dict[str, Any] = {"known": self.known, "occurs_in": self.occurs_in}
+        if self.fitted:
+            tensors |= vars(self.fitted)
+        write_bytes_atomically(folder / KEYWORDS_FILE, save(tensors, metadata={"keywords": json.dumps(numbers)}))
 
-    def _weighted(self, texts: Sequence[str], weigh: "_Weigh") -> Vectors:
-        """Lay each text's words along their directions: (N, width - 2), of any length."""
-        numbers = self.width - _PADDING
-        size = _KEY + math.ceil(numbers / 8)
-        vectors = np.zeros((len(texts), numbers), dtype=np.float32)
+    def weights_of(
+        self, text: str, weigh: "Weigh"
+    ) -> tuple[list[str], npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
+        """Return a text's distinct words, their hashes and the square roots of what each adds to a score."""
+        counts = Counter(_tokens(text))
+        tokens = list(counts)
+        keys = np.frombuffer(b"".join(_digest(token, _KEY) for token in tokens), dtype="<u8").astype(np.uint64)
+        often = np.fromiter(counts.values(), dtype=np.float32, count=len(tokens))
+        weights = np.sqrt(self._rarity(keys)) * weigh(often, counts.total() / self.average_length)
+        return tokens, keys, weights.astype(np.float32)
+
+    def _laid(self, texts: Sequence[str], weigh: "Weigh") -> tuple[Vectors, Vectors]:
+        """Lay each text's words along their directions: (N, width - 2), and how long the words are together: (N,)."""
+        vectors = np.zeros((len(texts), self.width - PADDING), dtype=np.float32)
+        lengths = np.zeros(len(texts), dtype=np.float32)
         for row, text in enumerate(texts):
-            counts = Counter(_tokens(text))
-            if not counts:
-                continue
-            digests = np.frombuffer(b"".join(_digest(token, size) for token in counts), dtype=np.uint8)
-            digests = digests.reshape(-1, size)
-            keys = np.ascontiguousarray(digests[:, :_KEY]).view("<u8")[:, 0]
-            signs = np.unpackbits(digests[:, _KEY:], axis=1)[:, :numbers].astype(np.float32) * 2 - 1
-            often = np.fromiter(counts.values(), dtype=np.float32)
-            weights = np.sqrt(self._rarity(keys)) * weigh(often, counts.total() / self.average_length)
-            vectors[row] = weights.astype(np.float32) @ signs / math.sqrt(numbers)
-        return vectors
+            tokens, keys, weights = self.weights_of(text, weigh)
+            if tokens:
+                vectors[row] = weights @ self._directions(tokens, keys)
+                lengths[row] = np.linalg.norm(weights)
+        return vectors, lengths
+
+    def _directions(self, tokens: Sequence[str], keys: npt.NDArray[np.uint64]) -> Vectors:
+        """Return a direction for each word: (T, width - 2)."""
+        directions = np.empty((len(tokens), self.width - PADDING), dtype=np.float32)
+        others = np.ones(len(tokens), dtype=bool)
+        if self.fitted:
+            fitted, known = self.fitted.of_words(keys)
+            directions[known], others = fitted, ~known
+        directions[others] = _random_directions(list(compress(tokens, others)), directions.shape[1])
+        return directions
 
     def _rarity(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
         """Inverse document frequencies (T,), as Lucene has them; a word that was never seen is the rarest."""
-        places = np.searchsorted(self.known, keys)
-        seen = np.searchsorted(self.known, keys, side="right") > places
+        places, seen = _find(keys, self.known)
         in_chunks = np.zeros(len(keys), dtype=np.int64)
-        in_chunks[seen] = self.occurs_in[places[seen]]
+        in_chunks[seen] = self.occurs_in[places]
         rarity: npt.NDArray[np.float64] = np.log1p((self.chunks - in_chunks + 0.5) / (in_chunks + 0.5))
         return rarity
 
@@ -179,15 +248,18 @@ def load_keywords(folder: Path) -> Keywords | None:
     try:
         with safe_open(path, framework="numpy") as kept:
             numbers = json.loads(kept.metadata()["keywords"])
-            return Keywords(**numbers, known=kept.get_tensor("known"), occurs_in=kept.get_tensor("occurs_in"))
+            tensors = {name: kept.get_tensor(name) for name in kept.keys()}
+        known, occurs_in = tensors.pop("known"), tensors.pop("occurs_in")
+        fitted = FittedDirections(**tensors) if tensors else None
+        return Keywords(**numbers, known=known, occurs_in=occurs_in, fitted=fitted)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path}: the keywords cannot be read ({error}); copy the folder again") from error
 
 
-_Weigh = Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]]
+Weigh = Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]]
 
 
-def _saturated(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:
+def saturated(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:
     """Weigh a chunk's words: how often each occurs, and the chunk's length as a multiple of the average."""
     return often * (K1 + 1) / (often + K1 * (1 - B + B * length))
 
@@ -197,9 +269,26 @@ def _as_they_are(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[n
     return often
 
 
+def _find(
+    keys: npt.NDArray[np.uint64], among: npt.NDArray[np.uint64]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Return where in ascending hashes those of the keys stand that are there, and which of the keys these are."""
+    places = np.searchsorted(among, keys)
+    there = np.searchsorted(among, keys, side="right") > places
+    return places[there], there
+
+
 def _tokens(text: str) -> list[str]:
     words = plain_tokens(text)
     return words + [f"{word[:_START]}…" for word in words]
+
+
+def _random_directions(tokens: Sequence[str], numbers: int) -> Vectors:
+    """Draw a direction from each word itself: (T, numbers), unit norm."""
+    size = math.ceil(numbers / 8)
+    digests = b"".join(_digest(token, _KEY + size)[_KEY:] for token in tokens)
+    bits = np.unpackbits(np.frombuffer(digests, np.uint8).reshape(len(tokens), size), axis=1)[:, :numbers]
+    return (bits.astype(np.float32) * 2 - 1) / np.float32(math.sqrt(numbers))
 
 
 @lru_cache(maxsize=1 << 16)

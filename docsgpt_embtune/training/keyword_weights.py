@@ -6,7 +6,7 @@ from dataclasses import replace
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.encoding import Vectors
 
-WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
 
 class WeighedKeywords:

@@ -21,6 +21,7 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.keyword_fitting import fit_keywords
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.processes import is_main_process
@@ -184,16 +185,15 @@ class TuningRun:
         queries, chunks = self._embed(self.pool)
         alone = self.pool.score(queries, chunks)
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
-        keywords = Keywords.of(counted, queries.shape[1])
-        weighed = self._weigh(keywords, "keywords", queries, chunks)
+        weighed: dict[str, tuple[Keywords, QueryScores]] = {}
+        better, to_beat = [], [alone]
+        fitted = fit_keywords(counted, queries.shape[1], wide=wide)
+        for kind, keywords in zip(("keywords", "wide keywords"), fitted, strict=False):
+            of_kind = self._weigh(keywords, kind, queries, chunks)
+            weighed |= of_kind
+            better += [name for name, (_, s) in of_kind.items() if all(is_beyond_error(s, than) for than in to_beat)]
+            to_beat.append(max((each for _, each in of_kind.values()), key=mean_ndcg))
         scores = {name: each for name, (_, each) in weighed.items()}
-        better = [name for name in scores if is_beyond_error(scores[name], alone)]
-        if wide:
-            narrow = max(scores.values(), key=mean_ndcg)
-            wider = self._weigh(keywords.wider(queries.shape[1]), "wide keywords", queries, chunks)
-            weighed |= wider
-            scores |= {name: each for name, (_, each) in wider.items()}
-            better += [name for name in wider if all(is_beyond_error(scores[name], than) for than in (alone, narrow))]
         for name in sorted(better, key=lambda name: -mean_ndcg(scores[name])):
             self.keywords, _ = weighed[name]
             if holds():

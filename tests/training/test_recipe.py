@@ -21,6 +21,7 @@ from docsgpt_embtune.training import recipe, trainer
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
+from docsgpt_embtune.training.keyword_weights import WEIGHTS
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
@@ -354,7 +355,7 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
     run.weigh_keywords(corpus.values())
     assert run.keywords.width == 1504
     assert run.selection.kept.name == f"wide keywords, {run.keywords.weight:.0%}"
-    assert len(run.selection.candidates) == 14
+    assert len(run.selection.candidates) == 2 * len(WEIGHTS)
 
 
 def test_keywords_are_left_out_where_they_make_a_guard_worse(tiny_base_folder):
