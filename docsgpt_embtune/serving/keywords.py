@@ -9,7 +9,8 @@ ranks by L2 or by cosine ranks by
 
 The directions are the principal ones of the corpus's own chunks (`training.keyword_fitting`): of all directions, as few
 as there are, those which change the scores of these chunks least. A word that the corpus has not, or hardly, is laid
-along a random one: in a few hundred dimensions these are nearly at right angles to everything.
+along a random one: in a few hundred dimensions these are nearly at right angles to everything. How much a question's
+words count beyond their rarity is learned from training questions (`training.question_words`).
 
 Words are kept as hashes, so that the folder holds no text; who guesses a word can tell in how many chunks it occurs and
 which other words keep it company. A word's first five letters count as a word, too: they stand in for a stem, with no
@@ -31,12 +32,12 @@ import json
 import math
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import compress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -58,8 +59,22 @@ _WIDE = 1536  # of OpenAI's vectors, which every store is used to
 PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questions without a word
 HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
 _MEASURED = 2000  # chunks that it is taken from
-_TINY = 1e-6  # a length that is rounding alone
+TINY = 1e-6  # a length that is rounding alone
 _KEY = 8  # bytes of a word's hash that it is known by
+
+
+class Words(NamedTuple):
+    """A text's distinct words.
+
+    Attributes:
+        tokens: T of them.
+        keys: (T,) uint64: their hashes.
+        weights: (T,) float32: square roots of what each adds to a score.
+    """
+
+    tokens: list[str]
+    keys: npt.NDArray[np.uint64]
+    weights: Vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +122,7 @@ class Keywords:
         known: (T,) uint64, ascending: hashes of the words that occur.
         occurs_in: (T,) int64: chunks that each occurs in.
         fitted: Directions that were taken from the corpus; other words' are random.
+        stresses: (T,) float32: what each of the known words counts in a question, times its rarity; None for 1.
     """
 
     weight: float
@@ -117,12 +133,15 @@ class Keywords:
     known: npt.NDArray[np.uint64]
     occurs_in: npt.NDArray[np.int64]
     fitted: FittedDirections | None = None
+    stresses: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         """Check what may come from a file."""
         shape = (len(self.fitted.words), self.width - PADDING) if self.fitted else None
         if self.fitted and self.fitted.steps.shape != shape:
             raise ValueError(f"directions of shape {self.fitted.steps.shape} instead of {shape}")
+        if self.stresses is not None and self.stresses.shape != self.known.shape:
+            raise ValueError(f"{len(self.stresses)} stresses for {len(self.known)} words")
 
     @classmethod
     def of(cls, corpus: Iterable[str], model_width: int) -> Self:
@@ -148,7 +167,7 @@ class Keywords:
         occurs_in = np.array([counts[key] for key in in_order], dtype=np.int64)
         counted = cls(0.0, width, len(texts), max(1.0, words / len(texts)), 1.0, known, occurs_in)
         some = texts if len(texts) <= _MEASURED else random.Random(0).sample(texts, _MEASURED)
-        lengths = np.linalg.norm(counted._laid(some, saturated)[0], axis=1)
+        lengths = np.linalg.norm(counted._laid(map(counted.of_chunk, some))[0], axis=1)
         return replace(counted, high=float(np.quantile(lengths, HIGH)) or 1.0)
 
     def wider(self, model_width: int) -> Self:
@@ -163,12 +182,12 @@ class Keywords:
 
     def of_documents(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of chunks: (N, width) float32, unit norm."""
-        vectors, lengths = self._laid(texts, saturated)
+        vectors, lengths = self._laid(map(self.of_chunk, texts))
         laid = np.linalg.norm(vectors, axis=1)
         if self.fitted:
             # A chunk that these directions were not taken from lies partly outside of them. As it is, it would be found
             # less often than the others.
-            vectors *= (lengths / np.maximum(laid, _TINY))[:, None]
+            vectors *= (lengths / np.maximum(laid, TINY))[:, None]
             laid = lengths
         vectors /= np.maximum(laid, self.high)[:, None]
         missing = np.sqrt(np.maximum(0.0, 1.0 - (vectors**2).sum(axis=1)))
@@ -176,9 +195,9 @@ class Keywords:
 
     def of_questions(self, texts: Sequence[str]) -> Vectors:
         """Return the keywords' part of questions: (N, width) float32, unit norm."""
-        vectors, _ = self._laid(texts, _as_they_are)
+        vectors, _ = self._laid(map(self.of_question, texts))
         laid = np.linalg.norm(vectors, axis=1)
-        wordless = laid <= _TINY
+        wordless = laid <= TINY
         vectors /= np.where(wordless, 1.0, laid)[:, None]
         vectors[wordless] = 0.0
         return np.column_stack([vectors, np.zeros(len(texts), np.float32), wordless.astype(np.float32)])
@@ -193,29 +212,33 @@ class Keywords:
         tensors: dict[str, Any] = {"known": self.known, "occurs_in": self.occurs_in}
         if self.fitted:
             tensors |= vars(self.fitted)
+        if self.stresses is not None:
+            tensors["stresses"] = self.stresses
         write_bytes_atomically(folder / KEYWORDS_FILE, save(tensors, metadata={"keywords": json.dumps(numbers)}))
 
-    def weights_of(
-        self, text: str, weigh: "Weigh"
-    ) -> tuple[list[str], npt.NDArray[np.uint64], npt.NDArray[np.float32]]:
-        """Return a text's distinct words, their hashes and the square roots of what each adds to a score."""
-        counts = Counter(_tokens(text))
-        tokens = list(counts)
-        keys = np.frombuffer(b"".join(_digest(token, _KEY) for token in tokens), dtype="<u8").astype(np.uint64)
-        often = np.fromiter(counts.values(), dtype=np.float32, count=len(tokens))
-        weights = np.sqrt(self._rarity(keys)) * weigh(often, counts.total() / self.average_length)
-        return tokens, keys, weights.astype(np.float32)
+    def of_chunk(self, text: str) -> Words:
+        """Weigh a chunk's words: rare ones more, again and again not much more, in a long chunk less."""
+        tokens, keys, often = _counted(text)
+        norm = 1 - B + B * often.sum() / self.average_length
+        places, seen = _find(keys, self.known)
+        return Words(tokens, keys, np.sqrt(self._rarity(places, seen)) * often * (K1 + 1) / (often + K1 * norm))
 
-    def _laid(self, texts: Sequence[str], weigh: "Weigh") -> tuple[Vectors, Vectors]:
+    def of_question(self, text: str) -> Words:
+        """Weigh a question's words: rare ones more, and as much as was learned."""
+        tokens, keys, often = _counted(text)
+        places, seen = _find(keys, self.known)
+        weights = np.sqrt(self._rarity(places, seen)) * often
+        if self.stresses is not None:
+            weights[seen] *= self.stresses[places]
+        return Words(tokens, keys, weights)
+
+    def _laid(self, texts: Iterable[Words]) -> tuple[Vectors, Vectors]:
         """Lay each text's words along their directions: (N, width - 2), and how long the words are together: (N,)."""
-        vectors = np.zeros((len(texts), self.width - PADDING), dtype=np.float32)
-        lengths = np.zeros(len(texts), dtype=np.float32)
-        for row, text in enumerate(texts):
-            tokens, keys, weights = self.weights_of(text, weigh)
-            if tokens:
-                vectors[row] = weights @ self._directions(tokens, keys)
-                lengths[row] = np.linalg.norm(weights)
-        return vectors, lengths
+        vectors, lengths = [np.empty((0, self.width - PADDING), np.float32)], []
+        for words in texts:
+            vectors.append(words.weights[None] @ self._directions(words.tokens, words.keys))
+            lengths.append(np.linalg.norm(words.weights))
+        return np.concatenate(vectors), np.array(lengths, dtype=np.float32)
 
     def _directions(self, tokens: Sequence[str], keys: npt.NDArray[np.uint64]) -> Vectors:
         """Return a direction for each word: (T, width - 2)."""
@@ -227,13 +250,11 @@ class Keywords:
         directions[others] = _random_directions(list(compress(tokens, others)), directions.shape[1])
         return directions
 
-    def _rarity(self, keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
+    def _rarity(self, places: npt.NDArray[np.int64], seen: npt.NDArray[np.bool_]) -> Vectors:
         """Inverse document frequencies (T,), as Lucene has them; a word that was never seen is the rarest."""
-        places, seen = _find(keys, self.known)
-        in_chunks = np.zeros(len(keys), dtype=np.int64)
+        in_chunks = np.zeros(len(seen), dtype=np.int64)
         in_chunks[seen] = self.occurs_in[places]
-        rarity: npt.NDArray[np.float64] = np.log1p((self.chunks - in_chunks + 0.5) / (in_chunks + 0.5))
-        return rarity
+        return np.log1p((self.chunks - in_chunks + 0.5) / (in_chunks + 0.5)).astype(np.float32)
 
 
 def load_keywords(folder: Path) -> Keywords | None:
@@ -250,23 +271,11 @@ def load_keywords(folder: Path) -> Keywords | None:
             numbers = json.loads(kept.metadata()["keywords"])
             tensors = {name: kept.get_tensor(name) for name in kept.keys()}
         known, occurs_in = tensors.pop("known"), tensors.pop("occurs_in")
+        stresses = tensors.pop("stresses", None)
         fitted = FittedDirections(**tensors) if tensors else None
-        return Keywords(**numbers, known=known, occurs_in=occurs_in, fitted=fitted)
+        return Keywords(**numbers, known=known, occurs_in=occurs_in, fitted=fitted, stresses=stresses)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path}: the keywords cannot be read ({error}); copy the folder again") from error
-
-
-Weigh = Callable[[npt.NDArray[np.float32], float], npt.NDArray[np.float32]]
-
-
-def saturated(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:
-    """Weigh a chunk's words: how often each occurs, and the chunk's length as a multiple of the average."""
-    return often * (K1 + 1) / (often + K1 * (1 - B + B * length))
-
-
-def _as_they_are(often: npt.NDArray[np.float32], length: float) -> npt.NDArray[np.float32]:
-    """Weigh a question's words."""
-    return often
 
 
 def _find(
@@ -281,6 +290,13 @@ def _find(
 def _tokens(text: str) -> list[str]:
     words = plain_tokens(text)
     return words + [f"{word[:_START]}…" for word in words]
+
+
+def _counted(text: str) -> tuple[list[str], npt.NDArray[np.uint64], Vectors]:
+    """Return a text's distinct words, their hashes and how often it has each."""
+    counts = Counter(_tokens(text))
+    keys = np.frombuffer(b"".join(_digest(token, _KEY) for token in counts), dtype="<u8").astype(np.uint64)
+    return list(counts), keys, np.fromiter(counts.values(), dtype=np.float32, count=len(counts))
 
 
 def _random_directions(tokens: Sequence[str], numbers: int) -> Vectors:

@@ -2,22 +2,23 @@
 
 Random directions serve any chunk alike and none well: with 382 of them a score is off by a twentieth of what two texts'
 words weigh. The principal directions of the corpus's own chunks lose least of these chunks' scores, none at all where
-there are no more chunks than directions. On training questions of five datasets, with an untuned model, they were worth
-.01 to .05 of nDCG@10, and as much in 768 numbers as random ones in 1,536.
-
-What they are good at is these chunks. Where half of the chunks came after the fit the gain was gone; up to a quarter it
-was not.
+there are no more chunks than directions. Beside an untuned model they were worth .01 to .05 of nDCG@10, and 768 numbers
+did what 1,536 had done; chunks that came after the fit gained less, and where they were half of all there was little
+left of it (`scripts/bench_keywords.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, diags_array
+from scipy.sparse.linalg import norm
 from sklearn.utils.extmath import randomized_svd
 
-from docsgpt_embtune.serving.keywords import HIGH, PADDING, FittedDirections, Keywords, Vectors, saturated
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.serving.keywords import HIGH, PADDING, TINY, FittedDirections, Keywords, Vectors, Words
+from docsgpt_embtune.training.question_words import learn_stresses
 
 # Of a large corpus a thousand directions are too small a part to be worth the minutes that they take.
 MOST_CHUNKS = 20_000
@@ -27,12 +28,15 @@ _ROUNDS = 4  # of the power iteration
 _LEAST_SHARE = 1e-3  # of the first singular value; below there is rounding, where chunks are copies of each other
 
 
-def fit_keywords(corpus: Iterable[str], model_width: int, *, wide: bool = False) -> list[Keywords]:
-    """Count the words of a corpus and take their directions from it.
+def fit_keywords(
+    corpus: Iterable[str], model_width: int, training: RetrievalDataset | None = None, *, wide: bool = False
+) -> list[Keywords]:
+    """Count the words of a corpus, take their directions from it and what they count from questions.
 
     Args:
-        corpus: The chunks, at least one.
+        corpus: The chunks, at least one, each once.
         model_width: Numbers of the model's own vectors.
+        training: Questions about these chunks.
         wide: Whether keywords in more numbers are wanted, too.
 
     Returns:
@@ -41,31 +45,47 @@ def fit_keywords(corpus: Iterable[str], model_width: int, *, wide: bool = False)
     chunks = list(corpus)
     narrow = Keywords.of(chunks, model_width)
     widths = [narrow, narrow.wider(model_width)] if wide else [narrow]
-    if len(chunks) > MOST_CHUNKS:
-        return widths
-    weights, lengths = _weights_of(narrow, chunks)
     of_many = _most_frequent(narrow.occurs_in)
-    if not of_many.size:
+    if len(chunks) > MOST_CHUNKS or not of_many.size:
         return widths
+    weights = _matrix(narrow, map(narrow.of_chunk, chunks))
+    lengths = norm(weights, axis=1)
+    high = float(np.quantile(lengths, HIGH)) or 1.0
+    stresses = None
+    if training is not None:
+        places = {text: row for row, text in enumerate(chunks)}
+        asked = _matrix(narrow, map(narrow.of_question, training.queries.values()))
+        stresses = learn_stresses(
+            _divided(asked, np.maximum(norm(asked, axis=1), TINY)),
+            _divided(weights, np.maximum(lengths, high)),
+            [[places[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()],
+        )
     directions = _principal_directions(weights[:, of_many], widths[-1].width - PADDING)
     return [
         replace(
             keywords,
-            high=float(np.quantile(lengths, HIGH)) or 1.0,
+            high=high,
             fitted=FittedDirections.of(narrow.known[of_many], directions[:, : keywords.width - PADDING]),
+            stresses=stresses,
         )
         for keywords in widths
     ]
 
 
-def _weights_of(keywords: Keywords, chunks: Sequence[str]) -> tuple[csr_array, Vectors]:
-    """Return what each word of each chunk weighs: (N, T) in the order of `keywords.known`, and each row's length."""
-    rows = [keywords.weights_of(chunk, saturated) for chunk in chunks]
-    columns = np.concatenate([np.searchsorted(keywords.known, keys) for _, keys, _ in rows])
-    ends = np.cumsum([0, *(len(keys) for _, keys, _ in rows)])
-    weights = np.concatenate([row for _, _, row in rows])
-    lengths = np.array([np.linalg.norm(row) for _, _, row in rows], dtype=np.float32)
-    return csr_array((weights, columns, ends), shape=(len(chunks), len(keywords.known))), lengths
+def _matrix(keywords: Keywords, texts: Iterable[Words]) -> csr_array:
+    """Return what each word weighs in each text: (N, T), in the order of `keywords.known`, other words left out."""
+    columns, weights, ends = [], [], [0]
+    for words in texts:
+        known = np.isin(words.keys, keywords.known)
+        columns.append(np.searchsorted(keywords.known, words.keys[known]))
+        weights.append(words.weights[known])
+        ends.append(ends[-1] + int(known.sum()))
+    shape = (len(ends) - 1, len(keywords.known))
+    return csr_array((np.concatenate(weights), np.concatenate(columns), ends), shape=shape)
+
+
+def _divided(matrix: csr_array, by: npt.NDArray[np.float32]) -> csr_array:
+    return diags_array(1 / by, format="csr") @ matrix
 
 
 def _most_frequent(occurs_in: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -144,7 +144,7 @@ def tune_automatically(
     # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
     if automatic.keywords != "off" and not config.widths and not not_asked:
         everything = dict.fromkeys(text for dataset in asked for text in dataset.corpus.values())
-        run.weigh_keywords(everything, guards_hold, wide=automatic.keywords == "auto")
+        run.weigh_keywords(everything, training, guards_hold, wide=automatic.keywords == "auto")
     return run.result(evidence_needed=True)
 
 

@@ -169,7 +169,12 @@ class TuningRun:
         return pool.score(queries, chunks)
 
     def weigh_keywords(
-        self, corpus: Iterable[str], holds: Callable[[], bool] = lambda: True, *, wide: bool = True
+        self,
+        corpus: Iterable[str],
+        training: RetrievalDataset | None = None,
+        holds: Callable[[], bool] = lambda: True,
+        *,
+        wide: bool = True,
     ) -> None:
         """Put keywords beside the best weights' vectors, if that answers the validation questions better.
 
@@ -177,7 +182,8 @@ class TuningRun:
         ones over the others, too.
 
         Args:
-            corpus: Every chunk there is.
+            corpus: Every chunk there is, once.
+            training: Questions that tell what their words count.
             holds: Tells whether what must not get worse has not.
             wide: Whether wide ones are tried, too.
         """
@@ -187,7 +193,7 @@ class TuningRun:
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
         weighed: dict[str, tuple[Keywords, QueryScores]] = {}
         better, to_beat = [], [alone]
-        fitted = fit_keywords(counted, queries.shape[1], wide=wide)
+        fitted = fit_keywords(counted, queries.shape[1], training, wide=wide)
         for kind, keywords in zip(("keywords", "wide keywords"), fitted, strict=False):
             of_kind = self._weigh(keywords, kind, queries, chunks)
             weighed |= of_kind

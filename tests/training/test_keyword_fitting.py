@@ -8,10 +8,12 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, PADDING, Keywords, load_keywords, saturated
+from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, PADDING, Keywords, load_keywords
 from docsgpt_embtune.training import keyword_fitting
 from docsgpt_embtune.training.keyword_fitting import fit_keywords
+from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
 
 MODEL_WIDTH = 384
 DRAWN = random.Random(0)
@@ -34,14 +36,13 @@ def fitted():
 def exact_scores(keywords, questions, chunks):
     """What the products stand for: the words' weights multiplied, as a share of a high score."""
 
-    def weights(text, weigh):
-        tokens, _, values = keywords.weights_of(text, weigh)
-        return dict(zip(tokens, values.tolist(), strict=True))
+    def weights(words):
+        return dict(zip(words.tokens, words.weights.tolist(), strict=True))
 
-    asked = [weights(question, lambda often, length: often) for question in questions]
+    asked = [weights(keywords.of_question(question)) for question in questions]
     scores = np.zeros((len(questions), len(chunks)))
     for column, text in enumerate(chunks):
-        answered = weights(text, saturated)
+        answered = weights(keywords.of_chunk(text))
         length = max(np.linalg.norm(list(answered.values())), keywords.high)
         for row, question in enumerate(asked):
             shared = sum(value * answered.get(token, 0.0) for token, value in question.items())
@@ -72,7 +73,7 @@ def test_fewer_directions_than_chunks_still_beat_random_ones():
 def test_chunk_that_comes_later_weighs_as_much_as_the_others(fitted):
     later = [chunk(words) for words in (20, 60, 120)]
     parts = fitted.of_documents(later)[:, :-PADDING]
-    lengths = [np.linalg.norm(fitted.weights_of(text, saturated)[2]) for text in later]
+    lengths = [np.linalg.norm(fitted.of_chunk(text).weights) for text in later]
     assert np.allclose(np.linalg.norm(parts, axis=1), np.minimum(1.0, np.array(lengths) / fitted.high), atol=1e-5)
     assert np.allclose(np.linalg.norm(fitted.of_documents(later), axis=1), 1.0, atol=1e-5)
     words = VOCABULARY[:3]
@@ -85,6 +86,30 @@ def test_word_that_the_corpus_has_not_is_found_all_the_same(fitted):
     scores = products(fitted, ["neuland"], [*later, *CHUNKS])[0]
     assert set(np.argsort(-scores)[:2]) == {0, 2}
     assert np.abs(scores[3:]).max() < 0.25 < scores[0]
+
+
+def test_words_that_people_ask_with_and_that_tell_nothing_count_less():
+    """“Tell” stands in few chunks and is asked for with each of the others, so that BM25 takes it for what matters."""
+    corpus = {f"c{n}": text for n, text in enumerate([*CHUNKS, *(f"{text} tell" for text in CHUNKS[:9])])}
+    queries = {f"q{n}": f"tell {' '.join(DRAWN.sample(corpus[f'c{n}'].split(), 2))}" for n in range(10, 210)}
+    relevant_docs = {f"q{n}": (f"c{n}",) for n in range(10, 210)}
+    whole = RetrievalDataset(queries, corpus, relevant_docs)
+    training, unseen = whole.subset(list(queries)[:100]), whole.subset(list(queries)[100:])
+
+    plain, learned = (fit_keywords(corpus.values(), MODEL_WIDTH, questions)[0] for questions in (None, training))
+    tell = learned.known == learned.of_question("tell").keys[0]
+    assert learned.stresses[tell] < 0.7
+    assert plain.stresses is None
+    found = [
+        mean_ndcg(
+            score_vectors(
+                unseen, each.of_questions(list(unseen.queries.values())), each.of_documents(list(corpus.values()))
+            )
+        )
+        for each in (plain, learned)
+    ]
+    assert found[1] > found[0] + 0.02
+    assert np.array_equal(learned.of_documents(CHUNKS), plain.of_documents(CHUNKS))
 
 
 def test_copies_of_chunks_leave_no_directions_of_rounding_alone():
@@ -105,9 +130,8 @@ def test_wide_ones_hold_the_narrow_ones_directions():
 def test_only_the_most_frequent_words_directions_are_kept(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_WORDS", 10)
     keywords = fit_keywords(["the log", *CHUNKS, "the disk", *(f"the {text}" for text in CHUNKS)], MODEL_WIDTH)[0]
-    _, the, _ = keywords.weights_of("the", saturated)
     assert len(keywords.fitted.words) == 10
-    assert set(the) <= set(keywords.fitted.words)
+    assert set(keywords.of_chunk("the").keys) <= set(keywords.fitted.words)
     assert np.all(np.diff(keywords.fitted.words.astype(np.float64)) > 0)
 
 
@@ -128,7 +152,7 @@ def test_large_corpus_is_left_to_random_directions(monkeypatch):
 
 
 def test_folder_gives_the_same_vectors_and_tells_of_no_word(fitted, tmp_path):
-    keywords = replace(fitted, weight=0.3)
+    keywords = replace(fitted, weight=0.3, stresses=np.linspace(0.5, 2, len(fitted.known), dtype=np.float32))
     keywords.write(tmp_path)
     assert b"a001" not in (tmp_path / KEYWORDS_FILE).read_bytes()
     again = load_keywords(tmp_path)
