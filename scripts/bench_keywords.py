@@ -1,0 +1,78 @@
+"""Keywords beside an untuned model, by how they are made: nDCG@10 of training questions that were held out.
+
+    python scripts/bench_keywords.py ../shared/data/emanual ../shared/data/zoomcamp_faq
+
+Of each dataset folder (see bench_tuning.py) 60 % of the training questions teach what their words count and 40 %, with
+other answers, are measured; the test questions are not touched. Each figure is at the best of the weights, which is as
+kind to one way as to another. Later chunks: directions and counts are taken from a random part of the chunks and all
+are searched, as in a deployment that has grown since it was tuned.
+"""
+
+import argparse
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bench_tuning import load_splits
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import hold_out
+from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
+from docsgpt_embtune.training.keyword_fitting import fit_keywords
+from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+
+HELD_OUT = 0.4
+
+
+def main() -> None:
+    """Measure and print, a table for each folder."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--base", default="bundled")
+    parser.add_argument("--seed", type=int, default=13)
+    arguments = parser.parse_args()
+    model = load_base(resolve_base(arguments.base))
+    encode = Encoder(model, resolve_precision("auto", model.device))
+    for folder in arguments.folders:
+        splits = load_splits(folder)
+        corpus = {**splits.train.corpus, **splits.test.corpus}
+        learned, measured = (replace(part, corpus=corpus) for part in hold_out(splits.train, HELD_OUT, arguments.seed))
+        queries, chunks = encode(measured.queries.values()), encode(corpus.values())
+        print(f"{folder.name}: {len(learned)} questions to learn from, {len(measured)} measured, {len(corpus)} chunks")
+        print(f"  {'the model alone':<44} {mean_ndcg(score_vectors(measured, queries, chunks)):.3f}")
+        for name, keywords in ways(learned, queries.shape[1], arguments.seed):
+            print(f"  {name:<44} {best(keywords, measured, queries, chunks)}", flush=True)
+
+
+def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tuple[str, Keywords]]:
+    """Yield keywords made in each way, and what it is called."""
+    chunks = list(dict.fromkeys(learned.corpus.values()))
+    random_ones = Keywords.of(chunks, model_width)
+    yield "random directions", random_ones
+    yield "random directions, wide", random_ones.wider(model_width)
+    for name, questions in (("fitted", None), ("fitted, stresses learned", learned)):
+        narrow, wide = fit_keywords(chunks, model_width, questions, wide=True)
+        yield name, narrow
+        yield f"{name}, wide", wide
+    for later in (0.1, 0.25, 0.5):
+        known = random.Random(seed).sample(chunks, round((1 - later) * len(chunks)))
+        narrow, wide = fit_keywords(known, model_width, wide=True)
+        yield f"fitted, {later:.0%} of the chunks later", narrow
+        yield f"fitted, {later:.0%} of the chunks later, wide", wide
+
+
+def best(keywords: Keywords, measured: RetrievalDataset, queries: Vectors, chunks: Vectors) -> str:
+    """Return nDCG@10 at the best weight, and that weight."""
+    weighed = WeighedKeywords(keywords, list(measured.queries.values()), list(measured.corpus.values()))
+    found = {each.weight: mean_ndcg(score_vectors(measured, q, c)) for each, q, c in weighed.beside(queries, chunks)}
+    weight = max(found, key=lambda weight: found[weight])
+    return f"{found[weight]:.3f} at {weight:.0%}"
+
+
+if __name__ == "__main__":
+    main()
