@@ -53,17 +53,14 @@ def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tup
     """Yield keywords made in each way, and what it is called."""
     chunks = list(dict.fromkeys(learned.corpus.values()))
     random_ones = Keywords.of(chunks, model_width)
-    yield "random directions", random_ones
-    yield "random directions, wide", random_ones.wider(model_width)
-    for name, questions in (("fitted", None), ("fitted, stresses learned", learned)):
-        narrow, wide = fit_keywords(chunks, model_width, questions, wide=True)
-        yield name, narrow
-        yield f"{name}, wide", wide
+    yield "random directions, keywords", random_ones
+    yield "random directions, wide keywords", random_ones.wider(model_width)
+    for name, keywords in fit_keywords(chunks, model_width, learned, wide=True).items():
+        yield f"fitted, {name}", keywords
     for later in (0.1, 0.25, 0.5):
         known = random.Random(seed).sample(chunks, round((1 - later) * len(chunks)))
-        narrow, wide = fit_keywords(known, model_width, wide=True)
-        yield f"fitted, {later:.0%} of the chunks later", narrow
-        yield f"fitted, {later:.0%} of the chunks later, wide", wide
+        for name, keywords in fit_keywords(known, model_width, wide=True).items():
+            yield f"fitted, {later:.0%} of the chunks later, {name}", keywords
 
 
 def best(keywords: Keywords, measured: RetrievalDataset, queries: Vectors, chunks: Vectors) -> str:

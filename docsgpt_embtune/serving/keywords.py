@@ -10,7 +10,7 @@ ranks by L2 or by cosine ranks by
 The directions are the principal ones of the corpus's own chunks (`training.keyword_fitting`): of all directions, as few
 as there are, those which change the scores of these chunks least. A word that the corpus has not, or hardly, is laid
 along a random one: in a few hundred dimensions these are nearly at right angles to everything. How much a question's
-words count beyond their rarity is learned from training questions (`training.question_words`).
+words count beyond their rarity may be learned from training questions (`training.question_words`).
 
 Words are kept as hashes, so that the folder holds no text; who guesses a word can tell in how many chunks it occurs and
 which other words keep it company. A word's first five letters count as a word, too: they stand in for a stem, with no
@@ -105,7 +105,7 @@ class FittedDirections:
 
     def of_words(self, keys: npt.NDArray[np.uint64]) -> tuple[Vectors, npt.NDArray[np.bool_]]:
         """Return the directions (K, D) of those words of T that have one, and which these are, (T,)."""
-        places, known = _find(keys, self.words)
+        places, known = find(keys, self.words)
         return self.steps[places] * self.sizes[places, None], known
 
 
@@ -220,13 +220,13 @@ class Keywords:
         """Weigh a chunk's words: rare ones more, again and again not much more, in a long chunk less."""
         tokens, keys, often = _counted(text)
         norm = 1 - B + B * often.sum() / self.average_length
-        places, seen = _find(keys, self.known)
+        places, seen = find(keys, self.known)
         return Words(tokens, keys, np.sqrt(self._rarity(places, seen)) * often * (K1 + 1) / (often + K1 * norm))
 
     def of_question(self, text: str) -> Words:
         """Weigh a question's words: rare ones more, and as much as was learned."""
         tokens, keys, often = _counted(text)
-        places, seen = _find(keys, self.known)
+        places, seen = find(keys, self.known)
         weights = np.sqrt(self._rarity(places, seen)) * often
         if self.stresses is not None:
             weights[seen] *= self.stresses[places]
@@ -278,7 +278,7 @@ def load_keywords(folder: Path) -> Keywords | None:
         raise ModelFolderError(f"{path}: the keywords cannot be read ({error}); copy the folder again") from error
 
 
-def _find(
+def find(
     keys: npt.NDArray[np.uint64], among: npt.NDArray[np.uint64]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Return where in ascending hashes those of the keys stand that are there, and which of the keys these are."""

@@ -17,9 +17,11 @@ from scipy.sparse.linalg import norm
 from sklearn.utils.extmath import randomized_svd
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.serving.keywords import HIGH, PADDING, TINY, FittedDirections, Keywords, Vectors, Words
+from docsgpt_embtune.serving.keywords import HIGH, PADDING, TINY, FittedDirections, Keywords, Vectors, Words, find
 from docsgpt_embtune.training.question_words import learn_stresses
 
+NARROW, WIDE = "keywords", "wide keywords"
+STRESSED = "stressed"
 # Of a large corpus a thousand directions are too small a part to be worth the minutes that they take.
 MOST_CHUNKS = 20_000
 # Whose directions are kept, a kilobyte each. The others are rare, and random ones serve these as well.
@@ -30,8 +32,8 @@ _LEAST_SHARE = 1e-3  # of the first singular value; below there is rounding, whe
 
 def fit_keywords(
     corpus: Iterable[str], model_width: int, training: RetrievalDataset | None = None, *, wide: bool = False
-) -> list[Keywords]:
-    """Count the words of a corpus, take their directions from it and what they count from questions.
+) -> dict[str, Keywords]:
+    """Count the words of a corpus, take their directions from it, and from questions what they count.
 
     Args:
         corpus: The chunks, at least one, each once.
@@ -40,46 +42,45 @@ def fit_keywords(
         wide: Whether keywords in more numbers are wanted, too.
 
     Returns:
-        Keywords of weight 0, the narrower ones first.
+        Name -> keywords of weight 0, what costs less first: in few numbers, then in more, each without and with what
+        was learned from the questions.
     """
     chunks = list(corpus)
     narrow = Keywords.of(chunks, model_width)
-    widths = [narrow, narrow.wider(model_width)] if wide else [narrow]
     of_many = _most_frequent(narrow.occurs_in)
     if len(chunks) > MOST_CHUNKS or not of_many.size:
-        return widths
+        return {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
     weights = _matrix(narrow, map(narrow.of_chunk, chunks))
     lengths = norm(weights, axis=1)
-    high = float(np.quantile(lengths, HIGH)) or 1.0
+    narrow = replace(narrow, high=float(np.quantile(lengths, HIGH)) or 1.0)
+    widths = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
+    directions = _principal_directions(weights[:, of_many], [*widths.values()][-1].width - PADDING)
     stresses = None
     if training is not None:
         places = {text: row for row, text in enumerate(chunks)}
         asked = _matrix(narrow, map(narrow.of_question, training.queries.values()))
         stresses = learn_stresses(
             _divided(asked, np.maximum(norm(asked, axis=1), TINY)),
-            _divided(weights, np.maximum(lengths, high)),
+            _divided(weights, np.maximum(lengths, narrow.high)),
             [[places[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()],
         )
-    directions = _principal_directions(weights[:, of_many], widths[-1].width - PADDING)
-    return [
-        replace(
-            keywords,
-            high=high,
-            fitted=FittedDirections.of(narrow.known[of_many], directions[:, : keywords.width - PADDING]),
-            stresses=stresses,
-        )
-        for keywords in widths
-    ]
+    fitted = {}
+    for name, each in widths.items():
+        words = FittedDirections.of(narrow.known[of_many], directions[:, : each.width - PADDING])
+        fitted[name] = replace(each, fitted=words)
+        if stresses is not None:
+            fitted[f"{STRESSED} {name}"] = replace(fitted[name], stresses=stresses)
+    return fitted
 
 
 def _matrix(keywords: Keywords, texts: Iterable[Words]) -> csr_array:
     """Return what each word weighs in each text: (N, T), in the order of `keywords.known`, other words left out."""
     columns, weights, ends = [], [], [0]
     for words in texts:
-        known = np.isin(words.keys, keywords.known)
-        columns.append(np.searchsorted(keywords.known, words.keys[known]))
+        places, known = find(words.keys, keywords.known)
+        columns.append(places)
         weights.append(words.weights[known])
-        ends.append(ends[-1] + int(known.sum()))
+        ends.append(ends[-1] + len(places))
     shape = (len(ends) - 1, len(keywords.known))
     return csr_array((np.concatenate(weights), np.concatenate(columns), ends), shape=shape)
 

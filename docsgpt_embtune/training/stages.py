@@ -178,8 +178,8 @@ class TuningRun:
     ) -> None:
         """Put keywords beside the best weights' vectors, if that answers the validation questions better.
 
-        They make vectors wider: the gain must be more than its standard error, over the model alone, and of the wide
-        ones over the others, too.
+        They make vectors wider: the gain must be more than its standard error over the model alone, and of each kind of
+        keywords over those that cost or assume less.
 
         Args:
             corpus: Every chunk there is, once.
@@ -193,8 +193,7 @@ class TuningRun:
         counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
         weighed: dict[str, tuple[Keywords, QueryScores]] = {}
         better, to_beat = [], [alone]
-        fitted = fit_keywords(counted, queries.shape[1], training, wide=wide)
-        for kind, keywords in zip(("keywords", "wide keywords"), fitted, strict=False):
+        for kind, keywords in fit_keywords(counted, queries.shape[1], training, wide=wide).items():
             of_kind = self._weigh(keywords, kind, queries, chunks)
             weighed |= of_kind
             better += [name for name, (_, s) in of_kind.items() if all(is_beyond_error(s, than) for than in to_beat)]

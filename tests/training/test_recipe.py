@@ -319,7 +319,6 @@ def test_keywords_that_help_are_written_and_served_as_validation_saw_them(tuned)
     served = TunedEmbeddings(str(report.folder))
     assert served.dimension == report.manifest["dimension"] == 768  # wide ones find no more here
     assert served.keywords.fitted.steps.shape[1] == 734
-    assert (served.keywords.stresses != 1).any()  # learned from the training questions
     vectors = [np.array(embed(texts), dtype=np.float32) for embed, texts in (
         (lambda texts: [served.embed_query(text) for text in texts], VALIDATION.queries.values()),
         (served.embed_documents, list(CORPUS.values())),
