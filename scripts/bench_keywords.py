@@ -44,9 +44,9 @@ def main() -> None:
         learned, measured = (replace(part, corpus=corpus) for part in hold_out(splits.train, HELD_OUT, arguments.seed))
         queries, chunks = encode(measured.queries.values()), encode(corpus.values())
         print(f"{folder.name}: {len(learned)} questions to learn from, {len(measured)} measured, {len(corpus)} chunks")
-        print(f"  {'the model alone':<44} {mean_ndcg(score_vectors(measured, queries, chunks)):.3f}")
+        print(f"  {'the model alone':<48} {mean_ndcg(score_vectors(measured, queries, chunks)):.3f}")
         for name, keywords in ways(learned, queries.shape[1], arguments.seed):
-            print(f"  {name:<44} {best(keywords, measured, queries, chunks)}", flush=True)
+            print(f"  {name:<48} {best(keywords, measured, queries, chunks)}", flush=True)
 
 
 def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tuple[str, Keywords]]:

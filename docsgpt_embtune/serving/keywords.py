@@ -57,7 +57,7 @@ _LEAST_WIDTH = 256  # below, too many words share a direction
 _USUAL_WIDTH = 384
 _WIDE = 1536  # of OpenAI's vectors, which every store is used to
 PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questions without a word
-HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
+_HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
 _MEASURED = 2000  # chunks that it is taken from
 TINY = 1e-6  # a length that is rounding alone
 _KEY = 8  # bytes of a word's hash that it is known by
@@ -137,9 +137,10 @@ class Keywords:
 
     def __post_init__(self) -> None:
         """Check what may come from a file."""
-        shape = (len(self.fitted.words), self.width - PADDING) if self.fitted else None
-        if self.fitted and self.fitted.steps.shape != shape:
-            raise ValueError(f"directions of shape {self.fitted.steps.shape} instead of {shape}")
+        if self.fitted:
+            shape = (len(self.fitted.words), self.width - PADDING)
+            if self.fitted.steps.shape != shape:
+                raise ValueError(f"directions of shape {self.fitted.steps.shape} instead of {shape}")
         if self.stresses is not None and self.stresses.shape != self.known.shape:
             raise ValueError(f"{len(self.stresses)} stresses for {len(self.known)} words")
 
@@ -168,7 +169,7 @@ class Keywords:
         counted = cls(0.0, width, len(texts), max(1.0, words / len(texts)), 1.0, known, occurs_in)
         some = texts if len(texts) <= _MEASURED else random.Random(0).sample(texts, _MEASURED)
         lengths = np.linalg.norm(counted._laid(map(counted.of_chunk, some))[0], axis=1)
-        return replace(counted, high=float(np.quantile(lengths, HIGH)) or 1.0)
+        return replace(counted, high=high_among(lengths))
 
     def wider(self, model_width: int) -> Self:
         """Return the same keywords in more numbers: nearer to BM25, and more of the store.
@@ -276,6 +277,11 @@ def load_keywords(folder: Path) -> Keywords | None:
         return Keywords(**numbers, known=known, occurs_in=occurs_in, fitted=fitted, stresses=stresses)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(f"{path}: the keywords cannot be read ({error}); copy the folder again") from error
+
+
+def high_among(lengths: Vectors) -> float:
+    """Return the length from which on a chunk's vector is cut, given those of many (N,)."""
+    return float(np.quantile(lengths, _HIGH)) or 1.0  # chunks without a word have none
 
 
 def find(

@@ -7,7 +7,7 @@ did what 1,536 had done; chunks that came after the fit gained less, and where t
 left of it (`scripts/bench_keywords.py`).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy.sparse.linalg import norm
 from sklearn.utils.extmath import randomized_svd
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.serving.keywords import HIGH, PADDING, TINY, FittedDirections, Keywords, Vectors, Words, find
+from docsgpt_embtune.serving.keywords import PADDING, TINY, FittedDirections, Keywords, Vectors, Words, find, high_among
 from docsgpt_embtune.training.question_words import learn_stresses
 
 NARROW, WIDE = "keywords", "wide keywords"
@@ -48,29 +48,33 @@ def fit_keywords(
     chunks = list(corpus)
     narrow = Keywords.of(chunks, model_width)
     of_many = _most_frequent(narrow.occurs_in)
+    widths = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
     if len(chunks) > MOST_CHUNKS or not of_many.size:
-        return {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
+        return widths
     weights = _matrix(narrow, map(narrow.of_chunk, chunks))
     lengths = norm(weights, axis=1)
-    narrow = replace(narrow, high=float(np.quantile(lengths, HIGH)) or 1.0)
-    widths = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
-    directions = _principal_directions(weights[:, of_many], [*widths.values()][-1].width - PADDING)
+    high = high_among(lengths)
+    directions = _principal_directions(weights[:, of_many], max(each.width for each in widths.values()) - PADDING)
     stresses = None
     if training is not None:
-        places = {text: row for row, text in enumerate(chunks)}
-        asked = _matrix(narrow, map(narrow.of_question, training.queries.values()))
-        stresses = learn_stresses(
-            _divided(asked, np.maximum(norm(asked, axis=1), TINY)),
-            _divided(weights, np.maximum(lengths, narrow.high)),
-            [[places[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()],
-        )
+        stresses = _stresses(narrow, chunks, _divided(weights, np.maximum(lengths, high)), training)
     fitted = {}
     for name, each in widths.items():
         words = FittedDirections.of(narrow.known[of_many], directions[:, : each.width - PADDING])
-        fitted[name] = replace(each, fitted=words)
+        fitted[name] = replace(each, high=high, fitted=words)
         if stresses is not None:
             fitted[f"{STRESSED} {name}"] = replace(fitted[name], stresses=stresses)
     return fitted
+
+
+def _stresses(
+    keywords: Keywords, chunks: Sequence[str], answers: csr_array, training: RetrievalDataset
+) -> npt.NDArray[np.float32]:
+    """Learn what each word counts in a question: (T,), given what it weighs in the chunks: (N, T)."""
+    places = {text: row for row, text in enumerate(chunks)}
+    asked = _matrix(keywords, map(keywords.of_question, training.queries.values()))
+    good = [[places[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
+    return learn_stresses(_divided(asked, np.maximum(norm(asked, axis=1), TINY)), answers, good)
 
 
 def _matrix(keywords: Keywords, texts: Iterable[Words]) -> csr_array:

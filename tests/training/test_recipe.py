@@ -339,7 +339,7 @@ def test_there_are_no_keywords(tuned, options):
     report = tuned(keep_worse=True, **options)
     assert "keywords" not in report.manifest
     assert report.manifest["dimension"] == 32
-    assert not [c for c in report.tuned.candidates if c.name.startswith("keywords")]
+    assert not [c for c in report.tuned.candidates if "keywords" in c.name]
 
 
 def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_base_folder):
