@@ -4,12 +4,19 @@ import re
 
 K1, B = 1.2, 0.75  # of BM25: Lucene's defaults
 WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
-# Scripts written without spaces between words: Thai, Lao, Khmer, kana, Han.
-_UNSPACED = re.compile(r"[\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff]+")
+# Scripts written without spaces between words, as a range for regular expressions: Thai, Lao, Khmer, kana, Han.
+UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+_UNSPACED_RUN = re.compile(rf"[{UNSPACED}]+")
 
 
 def plain_tokens(text: str) -> list[str]:
     """Cut into lower-case words as they stand, and text without spaces into pairs of characters."""
+    words, pairs = words_and_pairs(text)
+    return words + pairs
+
+
+def words_and_pairs(text: str) -> tuple[list[str], list[str]]:
+    """Return the same apart: the words, and the pairs of characters."""
     text = text.casefold()
-    pairs = [run[i : i + 2] for run in _UNSPACED.findall(text) for i in range(max(1, len(run) - 1))]
-    return WORD.findall(_UNSPACED.sub(" ", text)) + pairs
+    pairs = [run[i : i + 2] for run in _UNSPACED_RUN.findall(text) for i in range(max(1, len(run) - 1))]
+    return WORD.findall(_UNSPACED_RUN.sub(" ", text)), pairs

@@ -46,7 +46,7 @@ from safetensors.numpy import save
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
-from docsgpt_embtune.words import K1, B, plain_tokens
+from docsgpt_embtune.words import K1, B, words_and_pairs
 
 Vectors = npt.NDArray[np.float32]
 
@@ -294,8 +294,8 @@ def find(
 
 
 def _tokens(text: str) -> list[str]:
-    words = plain_tokens(text)
-    return words + [f"{word[:_START]}…" for word in words]
+    words, pairs = words_and_pairs(text)
+    return [*words, *(f"{word[:_START]}…" for word in words), *pairs]
 
 
 def _counted(text: str) -> tuple[list[str], npt.NDArray[np.uint64], Vectors]:

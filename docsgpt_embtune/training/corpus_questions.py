@@ -5,12 +5,12 @@ import re
 from collections.abc import Iterable, Mapping
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.words import UNSPACED
 
 # As long as people's questions are. Longer ones are found by any model and teach nothing.
 SHORTEST, LONGEST = 6, 12
-# Thai, Lao, Khmer, kana, Han: written without spaces, so two characters stand for a word.
-_UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
-_WORD = re.compile(rf"[{_UNSPACED}]{{1,2}}|[^\s{_UNSPACED}]+")
+# Where no spaces are written, two characters stand for a word.
+_WORD = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
 
 
 def questions_from_corpus(

@@ -51,6 +51,12 @@ def folder(tiny_base_folder, tmp_path_factory):
     return out
 
 
+def test_text_without_spaces_is_found_by_pairs_of_characters_once_each():
+    keywords = Keywords.of(["東京大学の図書館は月曜日に休みです", "京都の図書館は火曜日に休みです"], 384)
+    assert keywords.of_question("東京大学").tokens == ["東京", "京大", "大学"]
+    assert keywords.of_question("Tokyo 大学").tokens == ["tokyo", "tokyo…", "大学"]
+
+
 def test_products_order_chunks_as_bm25_does():
     """The directions are random, so that products are only nearly right: the best one of sixty must be the best."""
     keywords = Keywords.of(CHUNKS.values(), 384)
