@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -29,7 +29,7 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     Raises:
         DatasetError: If every question shares its good chunks with the others.
     """
-    group_of = _group_numbers({query_id: dataset.relevant_docs[query_id] for query_id in dataset.queries})  # (Q,)
+    group_of = number_by_answer([dataset.relevant_docs[query_id] for query_id in dataset.queries])  # (Q,)
     sizes = np.bincount(group_of)
     if len(sizes) < 2:
         raise DatasetError(
@@ -100,20 +100,20 @@ def groups_by_answer(relevant_docs: Mapping[str, Sequence[str]]) -> list[list[st
     Returns:
         The query ids of each group; every query is in exactly one.
     """
-    group_of = _group_numbers(relevant_docs)
+    group_of = number_by_answer(relevant_docs.values())
     groups: list[list[str]] = [[] for _ in range(int(group_of.max(initial=-1)) + 1)]
     for query_id, group in zip(relevant_docs, group_of, strict=True):
         groups[group].append(query_id)
     return groups
 
 
-def _group_numbers(relevant_docs: Mapping[str, Sequence[str]]) -> Numbers:
-    doc_number: dict[str, int] = {}
+def number_by_answer(good: Collection[Sequence[Hashable]]) -> Numbers:
+    """Number the same groups: (Q,), given the documents that answer each query; one that has none is alone."""
+    doc_number: dict[Hashable, int] = {}
     judged = [
-        (query, len(relevant_docs) + doc_number.setdefault(doc_id, len(doc_number)))
-        for query, doc_ids in enumerate(relevant_docs.values())
+        (query, len(good) + doc_number.setdefault(doc_id, len(doc_number)))
+        for query, doc_ids in enumerate(good)
         for doc_id in doc_ids
     ]
     ends = np.array(judged, dtype=np.int32).reshape(-1, 2)
-    groups = connected_groups(len(relevant_docs) + len(doc_number), [(ends[:, 0], ends[:, 1])])
-    return groups[: len(relevant_docs)]
+    return connected_groups(len(good) + len(doc_number), [(ends[:, 0], ends[:, 1])])[: len(good)]

@@ -31,8 +31,26 @@ def test_words_count_as_much_as_they_lead_to_answers():
     assert after.argmax(axis=1).tolist() == list(range(TOPICS))
 
 
-def test_word_of_a_single_question_is_left_alone():
-    assert np.all(learn_stresses(*drawn())[:TOPICS] == 1)
+def in_wordings(often, asked, chunks, good):
+    """Return the same, the questions of the first three topics asked so many times."""
+    rows = [topic for topic in range(TOPICS) for _ in range(often if topic < 3 else 1)]
+    return asked[rows], chunks, [good[row] for row in rows]
+
+
+@pytest.mark.parametrize("often", [1, 10])
+def test_word_that_one_answer_is_asked_for_with_is_left_alone(often):
+    assert np.all(learn_stresses(*in_wordings(often, *drawn()))[:TOPICS] == 1)
+
+
+def test_one_question_in_many_wordings_does_not_outweigh_the_others():
+    """HOW stands in the answers of the first three topics, and misleads in the others."""
+    asked, chunks, good = drawn()
+    turned = np.arange(CHUNKS) % TOPICS < 3
+    of_words = chunks.toarray()
+    of_words[turned, HOW], of_words[turned, NAME] = of_words[turned, NAME], of_words[turned, HOW]
+    once, often = (learn_stresses(*in_wordings(n, asked, csr_array(of_words), good)) for n in (1, 10))
+    assert once[HOW] < 0.95
+    assert often[HOW] == pytest.approx(once[HOW], rel=0.01)
 
 
 @pytest.mark.parametrize("chunks", [CANDIDATES, CANDIDATES + 1])
