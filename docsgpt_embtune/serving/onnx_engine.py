@@ -30,6 +30,8 @@ Vectors = npt.NDArray[np.float32]
 # Tokens in one run, padding included. MiniLM on one core, chunks a second: 20 in runs of 1 to 512 tokens, 19 of 1024,
 # 17 of 2048, 14 of 8192.
 TOKENS_PER_RUN = 512
+# onnxruntime 1.32 takes 2.4 ms for a chunk's six of these, and .5 ms for the sums and norms that they replace.
+_SLOWER_FUSIONS = ["SkipLayerNormFusion"]
 _TEXTS_AT_ONCE = 2048  # cut into tokens and sorted by length together; bounds what lies in memory
 
 
@@ -87,18 +89,7 @@ class OnnxEngine:
             return list(pool.map(partial(self._run, session), runs))
 
     def _run(self, session: "InferenceSession", encodings: "Sequence[Encoding]") -> Vectors:
-        longest = max(len(encoding) for encoding in encodings)
-        feed = {name: np.zeros((len(encodings), longest), dtype=np.int64) for name in self._inputs}
-        for row, encoding in enumerate(encodings):
-            # The padding's token does not matter: the attention mask hides it.
-            tokens = {
-                "input_ids": encoding.ids,
-                "attention_mask": encoding.attention_mask,
-                "token_type_ids": encoding.type_ids,
-            }
-            for name in self._inputs:
-                feed[name][row, : len(encoding)] = tokens[name]
-        vectors: Vectors = session.run(None, feed)[0]
+        vectors: Vectors = session.run(None, graph_inputs(self._inputs, encodings))[0]
         return vectors
 
     def _open(self, cores: int) -> "InferenceSession":
@@ -138,6 +129,22 @@ def text_preparation(folder: Path) -> Callable[[str], str]:
     return lambda text: prompt + text
 
 
+def graph_inputs(names: Sequence[str], encodings: "Sequence[Encoding]") -> dict[str, npt.NDArray[np.int64]]:
+    """Put the tokens of one run into arrays: name of a graph's input -> (texts, tokens of the longest)."""
+    longest = max(len(encoding) for encoding in encodings)
+    feed = {name: np.zeros((len(encodings), longest), dtype=np.int64) for name in names}
+    for row, encoding in enumerate(encodings):
+        # The padding's token does not matter: the attention mask hides it.
+        tokens = {
+            "input_ids": encoding.ids,
+            "attention_mask": encoding.attention_mask,
+            "token_type_ids": encoding.type_ids,
+        }
+        for name in names:
+            feed[name][row, : len(encoding)] = tokens[name]
+    return feed
+
+
 def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> Iterator[list[int]]:
     """Group texts, shortest first, so that a group padded to its longest holds at most so many tokens.
 
@@ -166,7 +173,9 @@ def _open_session(graph: Graph, cores: int) -> "InferenceSession":
     options.intra_op_num_threads = cores
     options.log_severity_level = 3  # errors: it warns of what nobody can act on
     try:
-        return onnxruntime.InferenceSession(str(graph.path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(
+            str(graph.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER_FUSIONS
+        )
     except Exception as error:  # onnxruntime's own classes derive from Exception, and there are a dozen
         raise ModelFolderError(
             f"{graph.path}: onnxruntime {onnxruntime.__version__} cannot load it ({error}); "

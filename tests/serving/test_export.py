@@ -5,6 +5,8 @@ import shutil
 import stat
 
 import numpy as np
+import onnx
+import onnx.numpy_helper
 import pytest
 from click.testing import CliRunner
 
@@ -64,6 +66,32 @@ def test_graph_with_other_vectors_is_never_written(tiny_tuned_folder, tmp_path, 
         export_module.export(folder)
     assert not (folder / "onnx").exists()
     assert "serving" not in read_manifest(folder)
+
+
+def test_attention_is_one_operator_a_layer_and_int8_takes_one_text_a_run(tiny_exported_folder):
+    exact, int8 = (onnx.load(tiny_exported_folder / "onnx" / f"{name}.onnx").graph for name in ("model", "model_int8"))
+    layers = json.loads((tiny_exported_folder / "config.json").read_text())["num_hidden_layers"]
+    attention = [node for node in exact.node if node.op_type == "Attention"]
+    assert len(attention) == layers
+    assert all(node.input[3] for node in attention)  # several texts a run: padding has to be hidden
+    quantised = [node for node in int8.node if node.op_type == "QAttention"]
+    assert len(quantised) == layers
+    assert not any("mask" in name for node in quantised for name in node.input)
+    assert {value.type.tensor_type.shape.dim[0].dim_value for value in int8.input} == {1}
+
+
+def test_graph_is_written_as_traced_where_fusing_makes_another_model_of_it(copied, monkeypatch):
+    def wrongly_fused(path, architecture):
+        graph = onnx.load(path)
+        bias = next(value for value in graph.graph.initializer if value.name.endswith("dense.bias"))
+        bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) + 1, bias.name))
+        return graph
+
+    monkeypatch.setattr(export_module, "fused", wrongly_fused)
+    export_module.export(copied)
+    stock = StockEmbeddings(copied).embed_documents(TEXTS)
+    assert np.allclose(TunedEmbeddings(str(copied)).embed_documents(TEXTS), stock, atol=1e-5)
+    assert sorted(path.name for path in (copied / "onnx").glob("*.onnx")) == ["model.onnx", "model_int8.onnx"]
 
 
 def test_windows_are_chosen_where_the_answer_stands_at_the_end(copied, tmp_path):
