@@ -21,6 +21,7 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections import Counter
@@ -33,6 +34,7 @@ from typing import Any, NoReturn
 
 import faiss
 import numpy as np
+from tqdm import tqdm
 
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     vector_journal.BLOCK = 8  # many writes to be killed between
+    tqdm.set_lock(threading.RLock())  # its own is shared by forked processes: one killed with it stops all the others
     if arguments.store in CLIENTS:
         importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
     models = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
