@@ -18,7 +18,7 @@ def texts(tiny_base_folder):
     return tokenizer.encode_batch(["rotate the log files", "ask for the invoice", "the end of the year"])
 
 
-def graph_of(nodes, **weights):
+def graph_of(nodes, columns=WIDTH, **weights):
     """Write nodes that make `result` of `looked_up`, the table's rows of the tokens, of which one number is large."""
     draw = np.random.default_rng(0)
     table = draw.normal(size=(TOKENS, WIDTH)).astype(np.float32)
@@ -29,7 +29,7 @@ def graph_of(nodes, **weights):
             [helper.make_node("Gather", ["table", "input_ids"], ["looked_up"]), *nodes],
             "graph",
             [helper.make_tensor_value_info("input_ids", TensorProto.INT64, shape)],
-            [helper.make_tensor_value_info("result", TensorProto.FLOAT, [*shape, WIDTH])],
+            [helper.make_tensor_value_info("result", TensorProto.FLOAT, [*shape, columns])],
             [numpy_helper.from_array(table, "table"), *(numpy_helper.from_array(w, n) for n, w in weights.items())],
         ),
         opset_imports=[helper.make_opsetid("", 17)],
@@ -65,6 +65,16 @@ def test_one_large_number_does_not_set_the_scale_of_all(texts, tmp_path, monkeyp
     damped = lost(tmp_path, graph, texts)
     monkeypatch.setattr(graph_forms, "_DAMPING", 0.0)
     assert damped < lost(tmp_path, graph, texts) / 3
+
+
+def test_large_numbers_are_multiplied_apart_where_many_make_few(texts, tmp_path, monkeypatch):
+    weights = random_weights(1)[:, : WIDTH // 4].copy()  # the large one counts, and so damping it would cost as much
+    graph = graph_of([product("only", "looked_up", "weights", "result")], columns=WIDTH // 4, weights=weights)
+    apart = lost(tmp_path, graph, texts)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "int8.onnx").graph.node]
+    assert (kinds.count("MatMul"), kinds.count("MatMulInteger")) == (1, 1)
+    monkeypatch.setattr(graph_forms, "_OUTLIERS", 0)
+    assert apart < lost(tmp_path, graph, texts) / 3
 
 
 def test_weights_of_two_products_are_damped_for_neither(texts, tmp_path):
