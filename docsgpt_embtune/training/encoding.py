@@ -15,6 +15,13 @@ from tqdm.auto import tqdm
 
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.training.config import Precision
+from docsgpt_embtune.training.packing import (
+    embed_in_passes,
+    first_position_of,
+    is_packing,
+    packing_where_possible,
+    rows_of_tokens,
+)
 
 Vectors = npt.NDArray[np.float32]
 _BLOCK = 256  # texts between two moves of the bar
@@ -46,10 +53,12 @@ def arithmetic(precision: Precision, device: torch.device) -> AbstractContextMan
 class Encoder:
     """Encode texts with a model as it is now, as DocsGPT does: no prompts, both sides alike.
 
+    In one thread at a time for each model, which attends in another way until it is done.
+
     Args:
         model: Ends in Normalize, so that vectors are unit-norm.
         precision: "fp32" or "bf16".
-        batch_size: Texts in one pass.
+        batch_size: Texts in one pass, where texts are padded; on a CPU they are packed, where the model allows it.
     """
 
     def __init__(self, model: SentenceTransformer, precision: Precision, batch_size: int = 32) -> None:
@@ -64,21 +73,35 @@ class Encoder:
         distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
         row_of = {text: row for row, text in enumerate(distinct)}
         blocks = []
+        self.model.eval()
         with (
+            self._packing() as packs,
             arithmetic(self.precision, self.model.device),
             torch.inference_mode(),
             tqdm(total=len(distinct), desc="encoding", unit="text", disable=not show_progress, leave=False) as bar,
         ):
+            embed = self._embed_packed if packs else self._embed_padded
             for start in range(0, len(distinct), _BLOCK):
                 block = distinct[start : start + _BLOCK]
-                vectors = self.model.encode(
-                    block, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False
-                )
                 # bf16 rounds the norm as well: 1.00 +- 0.004 would reorder near neighbours under L2.
-                blocks.append(torch.nn.functional.normalize(vectors.float()).cpu())
+                blocks.append(torch.nn.functional.normalize(embed(block).float()).cpu())
                 bar.update(len(block))
         matrix: Vectors = torch.cat(blocks).numpy()
         return matrix[[row_of[text] for text in texts]]
+
+    def _packing(self) -> AbstractContextManager[bool]:
+        if is_packing(self.model):  # in the midst of a fit
+            return nullcontext(enter_result=True)
+        if self.model.device.type != "cpu" or self.model.default_prompt_name or self.model.truncate_dim:
+            return nullcontext(enter_result=False)
+        return packing_where_possible(self.model)
+
+    def _embed_packed(self, texts: list[str]) -> torch.Tensor:
+        tokens = rows_of_tokens(self.model.preprocess(texts))
+        return embed_in_passes(self.model, tokens, first_position_of(self.model))
+
+    def _embed_padded(self, texts: list[str]) -> torch.Tensor:
+        return self.model.encode(texts, batch_size=self.batch_size, convert_to_tensor=True, show_progress_bar=False)
 
 
 @dataclass

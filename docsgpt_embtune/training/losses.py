@@ -15,7 +15,13 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import LossName
-from docsgpt_embtune.training.packing import embed_packed, first_position_of, is_packing
+from docsgpt_embtune.training.packing import (
+    embed_in_passes,
+    embed_packed,
+    first_position_of,
+    is_packing,
+    rows_of_tokens,
+)
 from docsgpt_embtune.training.processes import process_count
 
 LOSSES = {
@@ -60,11 +66,13 @@ class EachTextOnce(torch.nn.Module):
         return loss
 
     def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        alone = process_count() == 1  # else each pass waits for the same one in the other processes: all have one
         if self._packs():
-            return embed_packed(self.model, tokens, self.first_position)
+            embed = embed_in_passes if alone else embed_packed
+            return embed(self.model, tokens, self.first_position)
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
         passes = of_like_length(lengths)
-        if process_count() > 1:  # each pass waits for the same one in the other processes, and they have others
+        if not alone:
             passes = [[row for rows in passes for row in rows]]
         vectors = []
         for rows in passes:
@@ -134,7 +142,6 @@ def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[
     Returns:
         The U distinct rows as one mapping of (U, L), and for each of the columns * B rows its place among them.
     """
-    token_keys = [key for key, value in features[0].items() if torch.is_tensor(value) and value.dim() == 2]
     longest = max(column["input_ids"].shape[1] for column in features)
 
     def joined(key: str) -> torch.Tensor:
@@ -142,7 +149,7 @@ def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[
         columns = [column[key] for column in features]
         return torch.cat([torch.nn.functional.pad(c, (0, longest - c.shape[1]), value=filler) for c in columns])
 
-    tokens = {key: joined(key) for key in token_keys}
+    tokens = {key: joined(key) for key in rows_of_tokens(features[0])}
     # With the mask, as a text may hold the padding token itself.
     identity = torch.cat([tokens["input_ids"], tokens["attention_mask"]], dim=1)
     distinct, place = torch.unique(identity, dim=0, return_inverse=True)

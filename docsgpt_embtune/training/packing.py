@@ -1,7 +1,9 @@
 """The texts of a batch in one row, end to end: nothing is computed for padding."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -11,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 from docsgpt_embtune.token_table import is_static, tokens_read
 
 IMPLEMENTATION = "embtune_packed"
@@ -18,6 +21,11 @@ IMPLEMENTATION = "embtune_packed"
 BOUNDARIES = "cu_seq_lens_q"
 # Of each number of a unit-norm vector: what another order of summing makes, with room.
 TOLERANCE = 1e-5
+# For bf16, oneDNN compiles a kernel for each shape, which takes longer than multiplying once: so that few are needed,
+# texts of almost one length share one.
+LENGTHS_ALIKE = 16
+# Of a pass, for each thread: what is between two products stays in the processor's caches.
+TOKENS_PER_THREAD = 2048
 PROBE_TOKENS = 300  # more than the usual windows of models that attend to near tokens
 
 
@@ -34,7 +42,7 @@ def attend_within_texts(
 
     Args:
         module: Asks.
-        query: (1, heads, T, D), the texts end to end, those of one length side by side.
+        query: (1, heads, T, D), the texts end to end, the shortest first.
         key: The same.
         value: The same.
         attention_mask: Not looked at, as nothing is padded.
@@ -48,21 +56,68 @@ def attend_within_texts(
     if kwargs.get(BOUNDARIES) is None:
         padded: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
         return padded(module, query, key, value, attention_mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
-    ends = kwargs[BOUNDARIES].tolist()
-    lengths = [end - start for start, end in pairwise(ends)]
-    runs = [(length, len(list(same))) for length, same in groupby(lengths)]
-    tokens = [length * texts for length, texts in runs]
+    runs = _runs(tuple(kwargs[BOUNDARIES].tolist()), LENGTHS_ALIKE if query.dtype == torch.bfloat16 else 1)
+    tokens = [run.tokens for run in runs]
     heads, width = query.shape[1], query.shape[3]
     scaling = width**-0.5 if scaling is None else scaling
     parts = (torch.split(tensor[0].transpose(0, 1), tokens) for tensor in (query * scaling, key, value))
     attended = []
     # In bf16 throughout: autocast would take the weights to fp32 and back, which is the largest tensor of a step.
     with torch.autocast(query.device.type, enabled=False):
-        for (length, texts), *run in zip(runs, *parts, strict=True):
-            q, k, v = (part.reshape(texts, length, heads, width).transpose(1, 2) for part in run)
-            mixed = torch.softmax(q @ k.transpose(2, 3), dim=-1) @ v
-            attended.append(mixed.transpose(1, 2).reshape(length * texts, heads, width))
+        for run, *of_run in zip(runs, *parts, strict=True):
+            q, k, v = (run.spread(p).view(run.texts, run.length, heads, width).transpose(1, 2) for p in of_run)
+            scores = q @ k.transpose(2, 3)
+            if run.unread is not None:
+                scores = scores.add_(run.unread.to(scores.dtype))
+            mixed = torch.softmax(scores, dim=-1) @ v
+            attended.append(run.gather(mixed.transpose(1, 2).reshape(run.texts * run.length, heads, width)))
     return torch.cat(attended)[None], None
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Texts of like length, side by side.
+
+    Attributes:
+        texts: How many.
+        length: Tokens that each has room for.
+        tokens: That they have together.
+        place: Where each token goes, (tokens,); None if the texts fill their room.
+        unread: What is added to the scores of each text's room, (texts, 1, 1, length), so that nothing attends to what
+            holds no token; None if everything does.
+    """
+
+    texts: int
+    length: int
+    tokens: int
+    place: torch.Tensor | None
+    unread: torch.Tensor | None
+
+    def spread(self, packed: torch.Tensor) -> torch.Tensor:
+        """Give each text its room: (tokens, …) to (texts * length, …)."""
+        if self.place is None:
+            return packed
+        return packed.new_zeros(self.texts * self.length, *packed.shape[1:]).index_copy(0, self.place, packed)
+
+    def gather(self, spread: torch.Tensor) -> torch.Tensor:
+        """Undo `spread`."""
+        return spread if self.place is None else spread.index_select(0, self.place)
+
+
+@lru_cache(maxsize=1)  # every layer asks for the same
+@torch.inference_mode(mode=False)  # what was made for encoding may be met again in training
+def _runs(ends: tuple[int, ...], step: int) -> list[_Run]:
+    """Part the texts of a row, shortest first, into runs of those whose lengths are the same multiple of a step."""
+    runs = []
+    for length, alike in groupby((end - start for start, end in pairwise(ends)), lambda n: -(-n // step) * step):
+        lengths = list(alike)
+        if min(lengths) == length:
+            runs.append(_Run(len(lengths), length, sum(lengths), None, None))
+            continue
+        holds = torch.arange(length) < torch.tensor(lengths)[:, None]  # (texts, length)
+        unread = torch.zeros(holds.shape).masked_fill(~holds, -torch.inf)[:, None, None]
+        runs.append(_Run(len(lengths), length, sum(lengths), holds.flatten().nonzero()[:, 0], unread))
+    return runs
 
 
 AttentionInterface.register(IMPLEMENTATION, attend_within_texts)
@@ -105,6 +160,11 @@ def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
     features = model.preprocess(
         ["word", "a few words of a text", " ".join(["word", "text", "other"] * words)[: 6 * words]]
     )
+    return rows_of_tokens(features)
+
+
+def rows_of_tokens(features: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Return of what a model's `preprocess` made of texts that which has a row for each, (U, L)."""
     return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
 
 
@@ -123,6 +183,19 @@ def is_packing(model: SentenceTransformer) -> bool:
     """Tell whether a model takes packed rows now."""
     module: Any = model[0]
     return not is_static(model) and module.auto_model.config._attn_implementation == IMPLEMENTATION
+
+
+def embed_in_passes(model: Any, tokens: dict[str, torch.Tensor], first_position: int) -> torch.Tensor:
+    """Do what `embed_packed` does, in passes that are small enough to be quick."""
+    lengths = tokens["attention_mask"].sum(dim=1)  # (U,)
+    passes = list(runs_of_like_length(lengths.tolist(), TOKENS_PER_THREAD * torch.get_num_threads()))
+    vectors = [
+        embed_packed(
+            model, {key: value[rows, : int(lengths[rows].max())] for key, value in tokens.items()}, first_position
+        )
+        for rows in passes
+    ]
+    return torch.cat(vectors)[torch.argsort(torch.tensor([row for rows in passes for row in rows]))]
 
 
 def embed_packed(model: Any, tokens: dict[str, torch.Tensor], first_position: int) -> torch.Tensor:

@@ -32,7 +32,6 @@ from docsgpt_embtune.training.processes import is_main_process, own_gpu, process
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SECONDS_BETWEEN_SAVES = 60.0
-STEPS_BETWEEN_TRIMS = 8
 SHARE_BEFORE_LOOKING = 0.25  # of the steps
 
 
@@ -45,9 +44,9 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
         base: From `resolve_base`.
         device: torch's name; None takes a GPU where there is one.
     """
-    # oneDNN reads this once, before its first product. It keeps what it compiles for each shape, and no two batches are
-    # of one shape: a thousand of these in the midst of the activations left the heap in pieces, a GiB of it in
-    # twelve steps, and saved no time.
+    # oneDNN reads this once, before its first product. It keeps what it compiles for each shape: a thousand of these in
+    # the midst of the activations left the heap in pieces, a GiB of it in twelve steps. These are as many as the layers
+    # of a step have in common (see LENGTHS_ALIKE of `packing`).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     if device is None and torch.cuda.is_available():
         device = own_gpu()
@@ -94,8 +93,6 @@ def fit(
             callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)
-        if model.device.type == "cpu":
-            trainer.add_callback(GiveBackMemory())
         if goes_on is not None:
             trainer.add_callback(LookIn(goes_on))
         if checkpoints is not None:
@@ -179,16 +176,12 @@ def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Ite
 
 def _keep_freed_memory() -> None:
     """Let glibc keep the activations' memory from step to step: giving it back and faulting it in again costs 5 %."""
-    mallopt = _of_glibc("mallopt")
-    mallopt(M_MMAP_THRESHOLD, 1 << 30)
-    mallopt(M_TRIM_THRESHOLD, 1 << 30)
-
-
-def _of_glibc(name: str) -> Callable[..., int]:
-    """Return a function of glibc's malloc, or where there is another C library one that does nothing."""
-    library = ctypes.CDLL(None) if sys.platform == "linux" else None
-    function: Callable[..., int] = getattr(library, name, lambda *_: 0)
-    return function
+    if sys.platform == "linux":
+        mallopt: Callable[[int, int], int] = getattr(
+            ctypes.CDLL(None), "mallopt", lambda *_: 0
+        )  # of no other C library
+        mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
 
 @contextmanager
@@ -227,15 +220,6 @@ def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator
         transformer: Any = model[0].auto_model
         transformer.set_attn_implementation("eager")
         yield  # packing_where_possible puts the usual one back
-
-
-class GiveBackMemory(TrainerCallback):
-    """Give back now and then what glibc keeps: no two batches are of one size, and the gaps between them add up."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Trim the heap every so many steps: each time costs a tenth of a step."""
-        if state.global_step % STEPS_BETWEEN_TRIMS == 0:
-            _of_glibc("malloc_trim")(0)
 
 
 class LookIn(TrainerCallback):

@@ -15,7 +15,14 @@ from transformers import (
 from docsgpt_embtune.training import packing
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.losses import LOSSES, make_loss
-from docsgpt_embtune.training.packing import embed_packed, first_position_of, is_packing, packing_where_possible
+from docsgpt_embtune.training.packing import (
+    attend_within_texts,
+    embed_packed,
+    first_position_of,
+    is_packing,
+    packing_where_possible,
+    rows_of_tokens,
+)
 from docsgpt_embtune.training.trainer import load_base, set_up_for_training
 from tests.conftest import TEXTS
 
@@ -56,12 +63,13 @@ def model_of(tiny_base_folder, tmp_path):
 
 
 def padded_tokens(model):
-    features = model.preprocess([*TEXTS, "logs", " ".join(TEXTS) * 3])
-    return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
+    return rows_of_tokens(model.preprocess([*TEXTS, "logs", " ".join(TEXTS) * 3]))
 
 
+@pytest.mark.parametrize("tokens_in_a_pass", [2048, 12])
 @pytest.mark.parametrize("name", LOSSES)
-def test_loss_and_gradients_are_the_librarys_own(model, name):
+def test_loss_and_gradients_are_the_librarys_own(model, name, tokens_in_a_pass, monkeypatch):
+    monkeypatch.setattr(packing, "TOKENS_PER_THREAD", tokens_in_a_pass // torch.get_num_threads())
     labels, columns = torch.tensor([1, 0, 0]), ([TEXTS[0], TEXTS[1], "logs"], [TEXTS[2], TEXTS[3], TEXTS[0]])
     results = []
     with set_up_for_training(model, "fp32"):
@@ -76,6 +84,32 @@ def test_loss_and_gradients_are_the_librarys_own(model, name):
     assert torch.allclose(results[0][0], plain, atol=1e-6)
     assert len(results[0][1]) == len(gradients) > 0
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(results[0][1], gradients, strict=True))
+
+
+def test_texts_of_almost_one_length_attend_each_to_its_own_tokens():
+    torch.manual_seed(0)
+    lengths = [3, 5, 15, 16, 16, 17, 40]
+    # The texts end to end in bf16, and each alone in fp32.
+    packed = [torch.randn(1, 2, sum(lengths), 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3)]
+    alone = [tensor.detach().float().requires_grad_() for tensor in packed]
+    ends = torch.tensor([0, *lengths]).cumsum(0)
+    found, _ = attend_within_texts(torch.nn.Module(), *packed, None, **{packing.BOUNDARIES: ends})
+    texts = zip(*(tensor.split(lengths, dim=2) for tensor in alone), strict=True)
+    expected = torch.cat([torch.nn.functional.scaled_dot_product_attention(*text) for text in texts], dim=2)
+    assert torch.allclose(found.float(), expected.transpose(1, 2), atol=0.02)
+    found.float().square().sum().backward()
+    expected.square().sum().backward()
+    assert all(torch.allclose(p.grad.float(), a.grad, atol=0.1) for p, a in zip(packed, alone, strict=True))
+
+
+def test_what_was_encoded_can_be_trained_on(model):
+    model.train()
+    tokens = padded_tokens(model)
+    with packing_where_possible(model), torch.autocast("cpu", torch.bfloat16):
+        with torch.inference_mode():
+            embed_packed(model, tokens, 0)
+        embed_packed(model, tokens, 0).sum().backward()
+    assert model[0].auto_model.embeddings.word_embeddings.weight.grad is not None
 
 
 def test_model_that_counts_positions_from_the_paddings_is_packed(model_of):

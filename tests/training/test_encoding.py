@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from docsgpt_embtune.training import encoding
+from docsgpt_embtune.training.base_models import BaseModel
+from docsgpt_embtune.training.encoding import Encoder
+from docsgpt_embtune.training.packing import is_packing, packing_where_possible
+from docsgpt_embtune.training.trainer import load_base
+from tests.conftest import TEXTS
+
+MANY = [*TEXTS, "logs", " ".join(TEXTS) * 3, TEXTS[0]]
+
+
+@pytest.fixture
+def model(tiny_base_folder):
+    return load_base(BaseModel("tiny", tiny_base_folder), "cpu")  # as it comes, which is not quite in eval mode
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    seen = []
+
+    def spy(*arguments):
+        seen.append(arguments)
+        return embed(*arguments)
+
+    embed = encoding.embed_in_passes
+    monkeypatch.setattr(encoding, "embed_in_passes", spy)
+    return seen
+
+
+def test_vectors_are_the_librarys_own_without_padding(model, passes):
+    vectors = Encoder(model, "fp32")(MANY)
+    assert np.allclose(vectors, model.encode(MANY), atol=1e-6)
+    assert passes
+    assert not is_packing(model)
+
+
+def test_encodes_in_the_midst_of_a_fit(model, passes):
+    expected = model.encode(MANY)
+    with packing_where_possible(model):
+        assert np.allclose(Encoder(model, "fp32")(MANY), expected, atol=1e-6)
+        assert is_packing(model)
+    assert passes
+
+
+def test_model_with_a_prompt_of_its_own_keeps_it(model, passes):
+    plain = model.encode(MANY)
+    model.prompts, model.default_prompt_name = {"passage": "logs of "}, "passage"
+    vectors = Encoder(model, "fp32")(MANY)
+    assert np.allclose(vectors, model.encode(MANY), atol=1e-6)
+    assert not np.allclose(vectors, plain, atol=1e-3)
+    assert not passes
