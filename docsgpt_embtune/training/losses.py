@@ -14,13 +14,16 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+from docsgpt_embtune.training.activations import Room, computed_twice
 from docsgpt_embtune.training.config import LossName
 from docsgpt_embtune.training.packing import (
-    embed_in_passes,
     embed_packed,
     first_position_of,
+    in_passes,
     is_packing,
     rows_of_tokens,
+    tokens_per_pass,
 )
 from docsgpt_embtune.training.processes import process_count
 
@@ -40,19 +43,26 @@ class EachTextOnce(torch.nn.Module):
 
     A question stands beside its good and beside its bad chunk, and the library encodes it for each; it also
     pads every text of a column to the longest. The embeddings, and so the loss, are the same without either.
-    Where the model packs (see `packing`) there is one pass without padding, else several of texts of like length.
+    Where the model packs (see `packing`) nothing is padded, else texts of like length are encoded together. A batch
+    for which there is not enough memory is computed twice, in small passes (see `activations`).
 
     Args:
         model: The model under training.
         loss: A sentence-transformers loss of that model.
+        may_compute_twice: Whether it may be; what wraps this loss may not allow that.
+
+    Attributes:
+        room: For a batch; None before the first.
     """
 
-    def __init__(self, model: SentenceTransformer, loss: Any) -> None:
+    def __init__(self, model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> None:
         super().__init__()
         self.model = model  # the trainer puts a wrapped one here where there are several processes
         self.loss = loss
         self.pad_token_id = model.tokenizer.pad_token_id or 0
         self.first_position = first_position_of(model)
+        self.may_compute_twice = may_compute_twice
+        self.room: Room | None = None
         self._packs = partial(is_packing, model)
 
     def forward(self, sentence_features: Sequence[Features], labels: torch.Tensor) -> torch.Tensor:
@@ -66,22 +76,27 @@ class EachTextOnce(torch.nn.Module):
         return loss
 
     def _embed(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        alone = process_count() == 1  # else each pass waits for the same one in the other processes: all have one
-        if self._packs():
-            embed = embed_in_passes if alone else embed_packed
-            return embed(self.model, tokens, self.first_position)
+        packs = self._packs()
+        embed = partial(embed_packed, self.model, first_position=self.first_position) if packs else self._embed_padded
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
-        passes = of_like_length(lengths)
-        if not alone:
-            passes = [[row for rows in passes for row in rows]]
-        vectors = []
-        for rows in passes:
-            longest = lengths[rows[0]]
-            vectors.append(
-                self.model({key: value[rows, :longest] for key, value in tokens.items()})["sentence_embedding"]
-            )
-        order = torch.tensor([row for rows in passes for row in rows], device=vectors[0].device)
-        return torch.cat(vectors)[torch.argsort(order)]  # (U, D), in the order of `tokens`
+        if process_count() > 1:  # each pass waits for the same one in the other processes: all have one
+            return embed(tokens)
+        if self.may_compute_twice:
+            self.room = self.room or Room.of(embed, _longest(tokens, lengths))
+            if sum(lengths) > self.room.tokens:
+                small = runs_of_like_length(lengths, self.room.tokens_per_pass)
+                return in_passes(computed_twice(embed), tokens, small)
+        passes = runs_of_like_length(lengths, tokens_per_pass()) if packs else of_like_length(lengths)
+        return in_passes(embed, tokens, passes)
+
+    def _embed_padded(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        vectors: torch.Tensor = self.model(dict(tokens))["sentence_embedding"]  # which it adds to
+        return vectors
+
+
+def _longest(tokens: Features, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
+    row = max(range(len(lengths)), key=lengths.__getitem__)
+    return {key: value[[row], : lengths[row]] for key, value in tokens.items()}
 
 
 def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
@@ -123,7 +138,8 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
     # Cutting padding off the right end is only right where that is the end that is padded; a tokenizer that names no
     # end does not pad.
     if getattr(model.tokenizer, "padding_side", None) == "right":
-        loss = EachTextOnce(model, loss)
+        # MatryoshkaLoss hands out what it has computed, which cannot be computed again without it.
+        loss = EachTextOnce(model, loss, may_compute_twice=not widths)
     if not widths:
         return loss
     full = model.get_embedding_dimension() or 0

@@ -1,9 +1,9 @@
 """The texts of a batch in one row, end to end: nothing is computed for padding."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, pairwise
 from typing import Any
 
@@ -131,7 +131,7 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
     It does where that gives the vectors that padding gives, which is tried: a model may attend to near tokens only,
     or to earlier ones, or add what it learned of distances.
     """
-    if is_static(model) or model.tokenizer.padding_side != "right":
+    if not can_attend_otherwise(model) or model.tokenizer.padding_side != "right":
         yield False
         return
     module: Any = model[0]
@@ -152,6 +152,12 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
     finally:
         module.auto_model.set_attn_implementation(usual)
         module.model_forward_params = passed_on
+
+
+def can_attend_otherwise(model: SentenceTransformer) -> bool:
+    """Tell whether a model's attention can be exchanged: MPNet has its own, and a static model has none."""
+    module: Any = model[0]
+    return not is_static(model) and module.auto_model._can_set_attn_implementation()
 
 
 def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
@@ -185,20 +191,40 @@ def is_packing(model: SentenceTransformer) -> bool:
     return not is_static(model) and module.auto_model.config._attn_implementation == IMPLEMENTATION
 
 
-def embed_in_passes(model: Any, tokens: dict[str, torch.Tensor], first_position: int) -> torch.Tensor:
+def embed_in_passes(model: Any, tokens: Mapping[str, torch.Tensor], first_position: int) -> torch.Tensor:
     """Do what `embed_packed` does, in passes that are small enough to be quick."""
-    lengths = tokens["attention_mask"].sum(dim=1)  # (U,)
-    passes = list(runs_of_like_length(lengths.tolist(), TOKENS_PER_THREAD * torch.get_num_threads()))
+    passes = runs_of_like_length(tokens["attention_mask"].sum(dim=1).tolist(), tokens_per_pass())
+    return in_passes(partial(embed_packed, model, first_position=first_position), tokens, passes)
+
+
+def tokens_per_pass() -> int:
+    """Tell how many tokens make a pass that all threads are quick with."""
+    return TOKENS_PER_THREAD * torch.get_num_threads()
+
+
+def in_passes(
+    embed: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+    tokens: Mapping[str, torch.Tensor],
+    passes: Iterable[Sequence[int]],
+) -> torch.Tensor:
+    """Embed some texts after others: (U, D), in the order of `tokens`.
+
+    Args:
+        embed: Takes the tokens of a pass and returns its vectors.
+        tokens: Of each text, padded on the right, (U, L), `attention_mask` among them.
+        passes: The texts of each pass, each text in one.
+    """
+    lengths = tokens["attention_mask"].sum(dim=1).tolist()
+    passes = list(passes)
     vectors = [
-        embed_packed(
-            model, {key: value[rows, : int(lengths[rows].max())] for key, value in tokens.items()}, first_position
-        )
+        embed({key: value[rows, : max(lengths[row] for row in rows)] for key, value in tokens.items()})
         for rows in passes
     ]
-    return torch.cat(vectors)[torch.argsort(torch.tensor([row for rows in passes for row in rows]))]
+    order = torch.tensor([row for rows in passes for row in rows], device=vectors[0].device)
+    return torch.cat(vectors)[torch.argsort(order)]
 
 
-def embed_packed(model: Any, tokens: dict[str, torch.Tensor], first_position: int) -> torch.Tensor:
+def embed_packed(model: Any, tokens: Mapping[str, torch.Tensor], first_position: int) -> torch.Tensor:
     """Embed texts that are padded on the right: (U, D), in their order.
 
     Args:

@@ -14,6 +14,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.training.activations import Room
 from docsgpt_embtune.training.encoding import arithmetic, characters_read
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
@@ -26,6 +27,7 @@ PLANNED_SHARE = 0.8
 # What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
 # Four runs of one and two threads came to 0.9 to 1.3; a GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 1.3
+SECONDS_OF_COMPUTING_TWICE = 4 / 3  # the way back takes twice as long as the way there
 
 
 @dataclass(frozen=True)
@@ -42,18 +44,42 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Memory:
+    """What a run takes at its peak.
+
+    Attributes:
+        bytes: Of the process, or of the GPU.
+        computes_twice: Whether a step is computed twice, as there is no room for what it would keep.
+    """
+
+    bytes: int
+    computes_twice: bool
+
+    @classmethod
+    def of(cls, model: SentenceTransformer, at_rest: int, step: float, computes_twice: bool) -> "Memory":
+        """Add up what is there before a step, what the step takes, and the optimizer."""
+        step *= 1.0 if model.device.type == "cuda" else HEAP_OF_STEP
+        optimizer = 2 * sum(parameter.nbytes for parameter in model.parameters())
+        return cls(round(at_rest + step) + optimizer, computes_twice)
+
+    def __str__(self) -> str:
+        so = "; for want of memory steps are computed twice" if self.computes_twice else ""
+        return f"{self.bytes / 2**30:.1f} GiB of memory at its peak{so}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The stages that fit into the time, and what each is expected to take.
 
     Attributes:
         stages: In order.
         seconds: Of each stage, mining and validation included.
-        memory_bytes: Peak of the process, or of the GPU.
+        memory: Of them all.
     """
 
     stages: tuple[Stage, ...]
     seconds: tuple[float, ...]
-    memory_bytes: int
+    memory: Memory
 
     def describe(self, minutes: float) -> list[str]:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
@@ -64,8 +90,7 @@ class Plan:
         ]
         return [
             *lines,
-            f"about {_clock(sum(self.seconds))} in all, of {_clock(minutes * 60)} allowed; "
-            f"{self.memory_bytes / 2**30:.1f} GiB of memory at its peak",
+            f"about {_clock(sum(self.seconds))} in all, of {_clock(minutes * 60)} allowed; {self.memory}",
         ]
 
 
@@ -77,7 +102,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
         stages: What would be done with time enough.
         minutes: That the whole run may take, what it has taken so far included.
     """
-    pace, memory_bytes = _probe(run, stages[0])
+    pace, memory = _probe(run, stages[0])
     left = PLANNED_SHARE * minutes * 60 - (time.monotonic() - run.started)
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         left = math.inf
@@ -91,7 +116,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     fitting = [stage for stage in stages if stage.name in names]
     if share < 1:
         fitting = [_with_share(stage, share) for stage in fitting]
-    return Plan(tuple(fitting), tuple(_estimates(fitting, run, pace)), memory_bytes)
+    return Plan(tuple(fitting), tuple(_estimates(fitting, run, pace)), memory)
 
 
 def _remembered(run: TuningRun, names: list[str], share: float) -> tuple[list[str], float]:
@@ -143,7 +168,7 @@ def _characters_scored(run: TuningRun) -> float:
     return characters_read(run.pool.chunks, run.model)
 
 
-def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
+def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
     """Take two real steps without changing a weight: with the longest chunks for the memory, then with drawn ones."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
@@ -152,6 +177,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     columns_of_chunks = 1 + stage.config.negatives
     longest = sorted(corpus, key=len, reverse=True)[: rows * columns_of_chunks]
+    tokens, seconds = [], 0.0
     run.model.train()
     with set_up_for_training(run.model, run.precision):
         for chunks in (longest, drawn.sample(corpus, k=len(longest))):
@@ -160,6 +186,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
             columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
             started = time.monotonic()
             features = [_on_device(run.model, column) for column in columns]
+            tokens.append(sum(int(column["attention_mask"].sum()) for column in features))
             with arithmetic(run.precision, run.model.device):
                 value = loss(features, torch.zeros(rows, device=run.model.device))
             value.backward()
@@ -168,11 +195,16 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, int]:
     run.model.zero_grad(set_to_none=True)
     run.model.eval()
     read = characters_read((text for column in columns for text in column), run.model)
-    step = (_peak_memory(run.model) - at_rest) * stage.config.batch_size / rows
-    step *= 1.0 if run.model.device.type == "cuda" else HEAP_OF_STEP
-    optimizer = 2 * sum(parameter.nbytes for parameter in run.model.parameters())
-    pace = Pace(seconds / read, run.vectors.seconds / run.vectors.characters)
-    return pace, round(at_rest + step) + optimizer
+    scale = stage.config.batch_size / rows
+    step = (_peak_memory(run.model) - at_rest) * scale
+    room: Room | None = getattr(loss, "room", None)
+    computes_twice = False
+    if room is not None and scale * tokens[0] > room.tokens:
+        computes_twice = True
+        step = room.bytes_per_pass
+        seconds *= 1.0 if tokens[1] > room.tokens else SECONDS_OF_COMPUTING_TWICE
+    memory = Memory.of(run.model, at_rest, step, computes_twice)
+    return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), memory
 
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:

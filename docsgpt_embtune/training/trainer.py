@@ -22,12 +22,11 @@ from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.token_table import is_static
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
-from docsgpt_embtune.training.packing import packing_where_possible
+from docsgpt_embtune.training.packing import can_attend_otherwise, packing_where_possible
 from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
@@ -214,7 +213,7 @@ def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator
         yield
         return
     with packing_where_possible(model) as packs:
-        if packs or is_static(model) or precision != "bf16":
+        if packs or not can_attend_otherwise(model) or precision != "bf16":
             yield
             return
         transformer: Any = model[0].auto_model

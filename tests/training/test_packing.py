@@ -1,16 +1,5 @@
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from transformers import (
-    AutoTokenizer,
-    ModernBertConfig,
-    ModernBertModel,
-    MPNetConfig,
-    MPNetModel,
-    RobertaConfig,
-    RobertaModel,
-)
 
 from docsgpt_embtune.training import packing
 from docsgpt_embtune.training.base_models import BaseModel
@@ -26,40 +15,10 @@ from docsgpt_embtune.training.packing import (
 from docsgpt_embtune.training.trainer import load_base, set_up_for_training
 from tests.conftest import TEXTS
 
-SIZES = {
-    "vocab_size": 400,
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 64,
-    "max_position_embeddings": 130,
-    "initializer_range": 0.5,
-    "pad_token_id": 0,
-}
-NEAR_ONLY = {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3}
-MODELS = {
-    "roberta": lambda: RobertaModel(RobertaConfig(**SIZES)),
-    "modernbert": lambda: ModernBertModel(ModernBertConfig(**SIZES, **NEAR_ONLY)),
-    "mpnet": lambda: MPNetModel(MPNetConfig(**SIZES)),
-}
-
 
 @pytest.fixture
 def model(tiny_base_folder):
     return load_base(BaseModel("tiny", tiny_base_folder), "cpu").eval()
-
-
-@pytest.fixture
-def model_of(tiny_base_folder, tmp_path):
-    def build(kind: str) -> SentenceTransformer:
-        torch.manual_seed(0)
-        MODELS[kind]().save_pretrained(tmp_path)
-        AutoTokenizer.from_pretrained(tiny_base_folder, model_max_length=128).save_pretrained(tmp_path)
-        transformer = Transformer(str(tmp_path))
-        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-        return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu").eval()
-
-    return build
 
 
 def padded_tokens(model):

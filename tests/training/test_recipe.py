@@ -17,7 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.serving.reading import WindowReader
-from docsgpt_embtune.training import recipe, trainer
+from docsgpt_embtune.training import activations, recipe, trainer
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
@@ -81,6 +81,16 @@ def test_every_chunk_then_the_questions_and_the_better_is_written(tuned):
     plan = [line for line in said if line.startswith("plan")]
     assert len(plan) == 4
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
+
+
+def test_run_without_room_computes_twice_and_says_so(tuned, monkeypatch, tmp_path):
+    (tmp_path / "memory.max").write_text("100000\n")
+    monkeypatch.setattr(activations, "CONTAINER_LIMITS", (tmp_path / "memory.max",))
+    said: list[str] = []
+    report = tuned(say=said.append, keep_worse=True)
+    assert report.manifest["validation"]["verdict"] == "improved"
+    last = [line for line in said if line.startswith("plan")][-1]
+    assert last.endswith("; for want of memory steps are computed twice")
 
 
 def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
