@@ -1,6 +1,8 @@
 """Search as DocsGPT does, through application/vectorstore/base.py, with the baseline and with the tuned model.
 
 python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
+
+Vectors of chunks that the check has made are taken from its cache.
 """
 
 import sys
@@ -11,11 +13,11 @@ import click
 sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is the host's name, so no wheel carries ours
 
 from application.core.settings import settings
-from application.vectorstore.document_class import Document
 from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
-from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.evaluation.check import CheckedModel, find_baseline, find_tuned
+from docsgpt_embtune.evaluation.vectors import RememberedDocuments, VectorCache, default_cache_folder
 
 SHOWN = 5  # chunks a question
 DEPTH = 50  # how far down a chunk's rank is followed
@@ -31,23 +33,28 @@ def main(baseline: str, tuned: str, data: str, corpus: str | None) -> None:
     """Print both models' first five chunks for the two questions that gained most and the one that lost most."""
     hide_loading_bars()
     dataset = load_dataset(data, corpus=corpus)
-    names = {"baseline": str(resolve_base(baseline).folder), "tuned": str(Path(tuned).resolve())}
-    rankings = {side: search_all(name, dataset) for side, name in names.items()}
+    models = {"baseline": find_baseline(baseline), "tuned": find_tuned(tuned)}
+    rankings = {side: search_all(model, dataset) for side, model in models.items()}
     for query_id in worth_a_look(rankings, dataset):
         click.echo(f"\n  “{dataset.queries[query_id]}”\n")
         click.echo(f"     {'baseline':{WIDTH}}   tuned")
         for rank in range(SHOWN):
-            left, right = (cell(rankings[side][query_id][rank], query_id, dataset) for side in names)
+            left, right = (cell(rankings[side][query_id][rank], query_id, dataset) for side in models)
             click.echo(f"  {rank + 1}. {left}   {right}")
     click.echo("\n  ✓ the chunk that answers   ✗ the chunk that only looks right")
-    click.echo(f"\nFor DocsGPT's .env, the web process and the worker alike:\n\nEMBEDDINGS_NAME={names['tuned']}")
+    click.echo(
+        f"\nFor DocsGPT's .env, the web process and the worker alike:\n\nEMBEDDINGS_NAME={models['tuned'].folder}"
+    )
 
 
-def search_all(embeddings_name: str, dataset: RetrievalDataset) -> dict[str, list[str]]:
+def search_all(model: CheckedModel, dataset: RetrievalDataset) -> dict[str, list[str]]:
     """Set EMBEDDINGS_NAME, fill the host's store with the corpus, and search each question: query_id -> doc_ids."""
-    settings.EMBEDDINGS_NAME = embeddings_name
-    chunks = [Document(text, {"doc_id": doc_id}) for doc_id, text in dataset.corpus.items()]
-    store = FaissStore("sample", docs_init=chunks)
+    settings.EMBEDDINGS_NAME = str(model.folder)
+    store = FaissStore("sample")
+    made_by = model.side(store.embeddings, default_cache_folder()).document_fingerprint
+    cache = VectorCache(default_cache_folder(), str(made_by), store.embeddings.dimension)
+    store.embeddings = RememberedDocuments(store.embeddings, cache)
+    store.add_texts(list(dataset.corpus.values()), [{"doc_id": doc_id} for doc_id in dataset.corpus])
     return {
         query_id: [document.metadata["doc_id"] for document in store.search(question, k=DEPTH)]
         for query_id, question in dataset.queries.items()

@@ -49,6 +49,19 @@ class CheckedModel:
             return TunedEmbeddings(str(self.folder), model_kwargs={"device": None})
         return StockEmbeddings(self.folder, device=None)
 
+    def side(self, model: StockEmbeddings, cache: Path | None) -> Side:
+        """Put it into a comparison.
+
+        Args:
+            model: It, loaded.
+            cache: Folder that keeps its vectors.
+        """
+        documents = model.fingerprint if isinstance(model, TunedEmbeddings) else self.document_fingerprint
+        questions = self.fingerprint
+        if documents != self.document_fingerprint:  # other than the folder's own reading, which questions share
+            questions = hashlib.sha256(f"{questions} {documents}".encode()).hexdigest()
+        return Side(model, questions, cache, documents)
+
 
 @dataclass(frozen=True)
 class CheckReport:
@@ -153,7 +166,7 @@ def check_retrieval(
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
-    found = {"baseline": _find_baseline(baseline), "tuned": _find_tuned(tuned)}
+    found = {"baseline": find_baseline(baseline), "tuned": find_tuned(tuned)}
     seen = _seen_digests(found["tuned"].folder)
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
@@ -161,7 +174,7 @@ def check_retrieval(
     with cache_folder(cache) as folder:
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
-            sides = {name: _side(side, models[name], folder) for name, side in found.items()}
+            sides = {name: model.side(models[name], folder) for name, model in found.items()}
             return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
 
         return CheckReport(
@@ -185,12 +198,14 @@ def _refuse_cutoffs(ks: Sequence[int]) -> None:
         raise EvaluationError(f"the verdict needs the cutoffs 1 and 10; add {sorted(missing)} to --k")
 
 
-def _find_baseline(base: str | Path) -> CheckedModel:
+def find_baseline(base: str | Path) -> CheckedModel:
+    """Find "bundled", a hub name, or a folder."""
     found = resolve_base(str(base))
     return CheckedModel(name=found.name, folder=found.folder, fingerprint=found.fingerprint)
 
 
-def _find_tuned(folder: str | Path) -> CheckedModel:
+def find_tuned(folder: str | Path) -> CheckedModel:
+    """Find a model folder, or raise ModelFolderError."""
     path = Path(folder).expanduser().resolve()
     if not path.is_dir():
         raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
@@ -200,14 +215,6 @@ def _find_tuned(folder: str | Path) -> CheckedModel:
 def _unused_prompts(model: "SentenceTransformer") -> tuple[str, ...]:
     # The host calls `encode` without naming a prompt, so the default one is all that it ever uses.
     return tuple(name for name, prompt in model.prompts.items() if prompt and name != model.default_prompt_name)
-
-
-def _side(found: CheckedModel, model: StockEmbeddings, cache: Path | None) -> Side:
-    documents = model.fingerprint if isinstance(model, TunedEmbeddings) else found.document_fingerprint
-    questions = found.fingerprint
-    if documents != found.document_fingerprint:  # other than the folder's own reading, which questions share
-        questions = hashlib.sha256(f"{questions} {documents}".encode()).hexdigest()
-    return Side(model, questions, cache, documents)
 
 
 def _reads_in_windows(model: StockEmbeddings) -> bool:

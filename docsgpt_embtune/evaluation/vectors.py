@@ -249,6 +249,26 @@ def embed_corpus(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache
     return cache.embed(texts, "document", model.embed_documents, "chunks")
 
 
+class RememberedDocuments:
+    """A model that takes the vectors of chunks from a cache, and makes those that are not there.
+
+    Args:
+        model: Makes them; questions are embedded by it anew.
+        cache: The model's.
+    """
+
+    def __init__(self, model: EmbeddingModel, cache: VectorCache) -> None:
+        self.model = model
+        self.cache = cache
+        self.dimension = model.dimension
+        self.embed_query = model.embed_query
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed chunks, in order."""
+        vectors: list[list[float]] = embed_corpus(self.model, texts, self.cache).array().tolist()
+        return vectors
+
+
 def _checked(vectors: list[list[float]], texts: Sequence[str], dimension: int) -> FloatArray:
     widths = {len(vector) for vector in vectors}
     if len(vectors) != len(texts) or widths - {dimension}:

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.vectors import ROWS_PER_BLOCK, VectorCache, embed_corpus, embed_queries
+from docsgpt_embtune.evaluation.vectors import (
+    ROWS_PER_BLOCK,
+    RememberedDocuments,
+    VectorCache,
+    embed_corpus,
+    embed_queries,
+)
 
 MODEL, OTHER_MODEL = "ab" * 32, "cd" * 32
 TEXTS = [f"chunk {i} " + "x" * (i % 37) for i in range(3 * ROWS_PER_BLOCK + 100)]
@@ -50,6 +56,19 @@ def test_vectors_come_back_in_the_order_of_the_texts_and_are_embedded_once(tmp_p
     again, model = stored(tmp_path, texts=TEXTS[::-1] + TEXTS[:5])
     assert not model.asked
     assert np.array_equal(again, np.vstack([first[::-1], first[:5]]))
+
+
+def test_remembered_chunks_are_not_embedded_again_and_questions_are(tmp_path):
+    expected, _ = stored(tmp_path, texts=TEXTS[:20])
+    model = SpectrumEmbeddings()
+    remembered = RememberedDocuments(model, VectorCache(tmp_path, MODEL, model.dimension))
+    vectors = remembered.embed_documents(TEXTS[:21])
+    assert np.array_equal(vectors[:20], expected)
+    assert model.asked == TEXTS[20:21]
+    assert type(vectors[0][0]) is float
+    remembered.embed_query(TEXTS[0])
+    assert model.asked == [TEXTS[20], TEXTS[0]]
+    assert remembered.dimension == 8
 
 
 def test_only_new_texts_are_embedded(tmp_path):
