@@ -11,6 +11,7 @@ from docsgpt_embtune.errors import EmbtuneError
 
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
+_MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -61,6 +62,17 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, value: str
         return tuple(int(number) for number in value.split(",")) if value else ()
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a list of numbers like 256,128,64") from error
+
+
+def minutes(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
+    """Read an option such as 90s, 10m, 1.5h, or a number of minutes; None where it is not given."""
+    if value is None:
+        return None
+    number, unit = (value[:-1], value[-1]) if value[-1:] in _MINUTES_PER_UNIT else (value, "m")
+    try:
+        return float(number) * _MINUTES_PER_UNIT[unit]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is not a time like 90s, 10m or 1.5h") from error
 
 
 def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:

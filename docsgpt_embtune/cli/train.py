@@ -12,6 +12,7 @@ from docsgpt_embtune.cli.common import (
     EmbtuneCommand,
     hide_loading_bars,
     load_guard,
+    minutes,
     relevant_docs_option,
     whole_numbers,
 )
@@ -35,7 +36,11 @@ _DEFAULTS = TrainConfig()
     help="auto: the chunks, then the questions, as far as validation prefers it. explicit: one loss with the settings "
     "given, and what any of --loss, --epochs, --batch-size, --learning-rate, --warmup and --negatives means.",
 )
-@click.option("--time-budget", type=float, help="Minutes that the automatic recipe may take.  [default: 20]")
+@click.option(
+    "--time-budget",
+    callback=minutes,
+    help="That the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
+)
 @click.option(
     "--guard", "guards", multiple=True, help="Questions of another source that must not get worse. Repeatable."
 )
@@ -121,8 +126,8 @@ def train(
         automatic = None
         if explicit is None:
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
-            minutes = Automatic.minutes if time_budget is None else time_budget
-            automatic = Automatic(minutes, guard_sets, windows or Automatic.windows, keywords or Automatic.keywords)
+            budget = Automatic.minutes if time_budget is None else time_budget
+            automatic = Automatic(budget, guard_sets, windows or Automatic.windows, keywords or Automatic.keywords)
     except ValueError as error:
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
