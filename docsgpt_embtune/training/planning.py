@@ -177,34 +177,40 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     columns_of_chunks = 1 + stage.config.negatives
     longest = sorted(corpus, key=len, reverse=True)[: rows * columns_of_chunks]
-    tokens, seconds = [], 0.0
+    steps = []
     run.model.train()
     with set_up_for_training(run.model, run.precision):
         for chunks in (longest, drawn.sample(corpus, k=len(longest))):
             columns = [drawn.choices(queries, k=rows)]
             endless = cycle(chunks)  # a corpus may hold fewer
             columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
-            started = time.monotonic()
-            features = [_on_device(run.model, column) for column in columns]
-            tokens.append(sum(int(column["attention_mask"].sum()) for column in features))
-            with arithmetic(run.precision, run.model.device):
-                value = loss(features, torch.zeros(rows, device=run.model.device))
-            value.backward()
-            value.item()  # a GPU is waited for
-            seconds = time.monotonic() - started
+            steps.append(_take_step(run, loss, columns))
     run.model.zero_grad(set_to_none=True)
     run.model.eval()
+    (most_tokens, _), (tokens, seconds) = steps
     read = characters_read((text for column in columns for text in column), run.model)
     scale = stage.config.batch_size / rows
     step = (_peak_memory(run.model) - at_rest) * scale
     room: Room | None = getattr(loss, "room", None)
-    computes_twice = False
-    if room is not None and scale * tokens[0] > room.tokens:
-        computes_twice = True
+    computes_twice = room is not None and scale * most_tokens > room.tokens
+    if room is not None and computes_twice:
         step = room.bytes_per_pass
-        seconds *= 1.0 if tokens[1] > room.tokens else SECONDS_OF_COMPUTING_TWICE
+        seconds *= 1.0 if tokens > room.tokens else SECONDS_OF_COMPUTING_TWICE
     memory = Memory.of(run.model, at_rest, step, computes_twice)
     return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), memory
+
+
+def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str]]) -> tuple[int, float]:
+    """Go there and back, and tell the tokens read and the seconds taken."""
+    started = time.monotonic()
+    features = [_on_device(run.model, column) for column in columns]
+    with arithmetic(run.precision, run.model.device):
+        value = loss(features, torch.zeros(len(columns[0]), device=run.model.device))
+    value.backward()
+    value.item()  # a GPU is waited for
+    seconds = time.monotonic() - started
+    masks = [column["attention_mask"] for column in features if "attention_mask" in column]  # a static model has none
+    return sum(int(mask.sum()) for mask in masks), seconds
 
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from tokenizers import Tokenizer
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
@@ -91,6 +93,26 @@ def test_run_without_room_computes_twice_and_says_so(tuned, monkeypatch, tmp_pat
     assert report.manifest["validation"]["verdict"] == "improved"
     last = [line for line in said if line.startswith("plan")][-1]
     assert last.endswith("; for want of memory steps are computed twice")
+
+
+def test_static_base_is_tuned_too(tiny_base_folder, tmp_path):
+    tokens = Tokenizer.from_file(str(tiny_base_folder / "tokenizer.json"))
+    torch.manual_seed(0)
+    SentenceTransformer(modules=[StaticEmbedding(tokens, embedding_dim=32), Normalize()], device="cpu").save(
+        str(tmp_path / "static")
+    )
+    said: list[str] = []
+    report = train(
+        TRAINING,
+        VALIDATION,
+        tmp_path / "tuned",
+        base=str(tmp_path / "static"),
+        config=CONFIG,
+        automatic=AUTOMATIC,
+        say=said.append,
+    )
+    assert report.folder is not None
+    assert "GiB of memory at its peak" in [line for line in said if line.startswith("plan")][-1]
 
 
 def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
