@@ -12,7 +12,6 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from docsgpt_embtune.training.packing import tokens_per_pass
-from docsgpt_embtune.training.processes import process_count
 
 # Of the memory of the machine, or of the GPU. The rest is for weights, optimizer, the gaps in the heap, and other work.
 SHARE_FOR_ACTIVATIONS = 0.4
@@ -64,7 +63,7 @@ def _bytes_for_activations(device: torch.device) -> int:
     for file in CONTAINER_LIMITS:
         with suppress(OSError, ValueError):  # not there, or "max"
             limits.append(int(file.read_text()))
-    return int(SHARE_FOR_ACTIVATIONS * min(limits) / process_count())
+    return int(SHARE_FOR_ACTIVATIONS * min(limits))
 
 
 def bytes_kept(compute: Callable[[], object]) -> int:
