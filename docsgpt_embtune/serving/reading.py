@@ -77,10 +77,18 @@ def document_encoder(folder: Path, reading: Reading, encode: Encode, keywords: K
     return lambda texts: keywords.beside(encode(texts), keywords.of_documents(texts))
 
 
-def question_encoder(encode: Encode, keywords: Keywords | None) -> Encode:
-    """Make of what embeds texts what embeds questions: (texts) -> (N, D) float32, in order, unit norm."""
+def question_encoder(encode: Encode, keywords: Keywords | None, *, by_meaning: bool = False) -> Encode:
+    """Make of what embeds texts what embeds questions: (texts) -> (N, D) float32, in order, unit norm.
+
+    Args:
+        encode: Embeds texts.
+        keywords: The folder's.
+        by_meaning: Whether chunks are ranked as if the questions had no keywords.
+    """
     if keywords is None:
         return encode
+    if by_meaning:
+        return lambda texts: keywords.beside(encode(texts), keywords.of_questions([""] * len(texts)))
     return lambda texts: keywords.beside(encode(texts), keywords.of_questions(texts))
 
 

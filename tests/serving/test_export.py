@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,13 +12,15 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
 from docsgpt_embtune.serving import export as export_module
-from docsgpt_embtune.serving.quality import is_harmless
+from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
+from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.serving.quality import GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
 from docsgpt_embtune.serving.reading import Reading
 
 from ..conftest import TEXTS
@@ -37,12 +40,12 @@ def export(folder, *options):
     return CliRunner().invoke(main, ["export", str(folder), *map(str, options)])
 
 
-def questions_about(corpus, path):
+def questions_about(corpus, path, *, asked=42):
     ids = [f"c{number}" for number in range(len(corpus))]
     dataset = RetrievalDataset(
-        queries=dict(zip(ids, ENDINGS, strict=True)),
+        queries=dict(zip(ids[:asked], ENDINGS, strict=False)),
         corpus=dict(zip(ids, corpus, strict=True)),
-        relevant_docs={doc_id: (doc_id,) for doc_id in ids},
+        relevant_docs={doc_id: (doc_id,) for doc_id in ids[:asked]},
     )
     save_dataset(dataset, path)
     return path
@@ -149,6 +152,59 @@ def test_int8_must_rule_a_loss_out(changes, reason):
     harmless, said = is_harmless(judge(dict.fromkeys(metrics, exact), dict.fromkeys(metrics, quantised)))
     assert reason in said
     assert harmless == (reason == "loses nothing")
+
+
+def test_too_few_questions_are_helped_out_by_the_chunks_own_words(copied, tmp_path):
+    chunks = [f"{first} {second} {third} " * 12 for first in "abcde" for second in "fghij" for third in "klmno"]
+    questions = questions_about(chunks, tmp_path / "three.json", asked=3)
+    assert export(copied, "--data", questions).exit_code == 0
+    _, decided = read_manifest(copied)["serving"]["decisions"]
+    assert decided["queries"] == 3
+    assert decided["reason"].endswith("asked for by their own words, as the questions are too few to tell")
+    kinds = [trial["name"].partition(", ") for trial in decided["trials"]]
+    assert [engine for engine, _, _ in kinds] == ["onnx", "onnx-int8"] * 2
+    assert [by for _, _, by in kinds] == ["", "", *["125 chunks by words of theirs"] * 2]
+
+
+def test_few_chunks_prove_no_more_than_few_questions(copied, tmp_path):
+    assert export(copied, "--data", questions_about(ENDINGS, tmp_path / "questions.json")).exit_code == 0
+    _, decided = read_manifest(copied)["serving"]["decisions"]
+    assert decided["chosen"] == "onnx"
+    assert decided["reason"] == "int8: too few questions to rule out that it loses a point"
+
+
+def test_loss_that_questions_show_is_not_asked_about_again(copied, tmp_path):
+    graphs = graphs_of(copied, read_manifest(copied))
+    blind = onnx.load(graphs["onnx"].path)
+    for weights in blind.graph.initializer:  # every text is the same to it
+        weights.CopyFrom(onnx.numpy_helper.from_array(0 * onnx.numpy_helper.to_array(weights), weights.name))
+    onnx.save(blind, tmp_path / "blind.onnx")
+    rounded = Graph("onnx-int8", tmp_path / "blind.onnx", graph_sha256(tmp_path / "blind.onnx"))
+    asked = load_dataset(questions_about(ENDINGS, tmp_path / "questions.json"))
+    engine, decision = decide_engine(copied, graphs["onnx"], rounded, Reading(64), asked)
+    assert (engine, decision.reason, len(decision.trials)) == ("onnx", "int8: it loses", 2)
+
+
+def test_chunks_are_asked_for_by_words_that_are_read(copied):
+    chunks = {"short": "a few words of a short text", "long": "a " * 70 + "b " * 700, "empty": ""}
+    asked = asked_by_their_words(copied, Reading(64, "off"), chunks)
+    assert list(asked.queries) == ["words of short", "words of long"]
+    assert "b" not in asked.queries["words of long"]
+    assert "b" in asked_by_their_words(copied, Reading(64, "mean"), chunks).queries["words of long"]
+
+
+def test_by_meaning_is_by_the_model_alone(copied):
+    def products(embeddings):
+        questions = np.array([embeddings.embed_query(text) for text in TEXTS])
+        return questions @ np.array(embeddings.embed_documents(TEXTS)).T
+
+    graph = graphs_of(copied, read_manifest(copied))["onnx"]
+    alone = products(GraphEmbeddings(copied, graph, Reading(64)))
+    replace(Keywords.of(TEXTS, 32), weight=0.4).write(copied)
+    assert products(GraphEmbeddings(copied, graph, Reading(64), by_meaning=True)) == pytest.approx(
+        0.6 * alone, abs=1e-5
+    )
+    assert np.abs(products(GraphEmbeddings(copied, graph, Reading(64))) - 0.6 * alone).max() > 0.1
 
 
 def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
