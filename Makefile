@@ -17,7 +17,7 @@ train: $(VENV)/.installed
 		--corpus $(SAMPLE)/corpus.json
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

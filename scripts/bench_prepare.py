@@ -21,12 +21,12 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from docsgpt_embtune.cli import main as embtune
 from docsgpt_embtune.data.formats.content import Row, chunks, text_id
 from docsgpt_embtune.data.formats.format import RowFormat
 from docsgpt_embtune.data.formats.registry import FORMATS
+from docsgpt_embtune.progress import Bar
 
 QUESTION_WORDS, CHUNK_WORDS = 8, 40
 _BLOCK = 10_000  # rows drawn at a time
@@ -60,7 +60,7 @@ def measure(rows: int, format_name: str) -> dict[str, float | str]:
         source = Path(name) / f"rows{SUFFIXES[format_name]}"
         target = FORMATS[format_name]
         assert isinstance(target, RowFormat)
-        target.write_rows(tqdm(made_up_rows(rows), "making up", rows, unit=" rows", unit_scale=True), source)
+        target.write_rows(Bar(made_up_rows(rows), "making up", rows, unit=" rows", unit_scale=True), source)
         before = _peak_memory()
         start = time.perf_counter()
         arguments = ["prepare", str(source), "--out", str(Path(name) / "out"), "--fix", "--model", "none"]

@@ -21,7 +21,6 @@ from typing import Any
 
 import click
 from click.testing import CliRunner
-from tqdm import tqdm
 
 from docsgpt_embtune.cli import main as embtune
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked
@@ -29,6 +28,7 @@ from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import FORMATS, read_content
 from docsgpt_embtune.errors import EmbtuneError
+from docsgpt_embtune.progress import Bar
 
 SECONDS = 10
 _SUFFIX = {"explicit": ".json", "article": ".json", "llamaindex": ".json", "csv": ".csv", "excel": ".xlsx"}
@@ -192,7 +192,7 @@ def fuzz(number: int, seed: int, prepare_every: int) -> tuple[Counter[str], list
         written = seeds(folder / "seeds")
         # What is imported and unpacked at first use is not to fall under the time limit.
         CliRunner().invoke(embtune, ["prepare", str(written[0][1]), "--model", "none"])
-        for turn in tqdm(range(number), desc="fuzzing", leave=False):
+        for turn in Bar(range(number), desc="fuzzing"):
             format_name, seed_path = written[turn % len(written)]
             path = folder / "damaged" / seed_path.name
             shutil.rmtree(path.parent, ignore_errors=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.files import PRIVATE
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources import candidates as harvesting
 from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE
@@ -186,7 +186,7 @@ def _harvest(
         click.confirm("read them?", abort=True)
     answers = postgres_answers(postgres) if postgres else mongo_answers(mongo_exports)
     return harvesting.find_candidates(
-        tqdm(answers, desc="reading answers", unit=" answers", disable=None),
+        Bar(answers, desc="reading answers", unit=" answers"),
         corpus,
         mask=lambda question: mask(question, phone_regions=phone_regions),
         suggested=suggest,

@@ -11,8 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from tqdm import tqdm
-
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, require_vectors_of
@@ -24,6 +22,7 @@ from docsgpt_embtune.deployment.stores import (
     spread,
 )
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.progress import Bar
 
 DEFAULT_NAME = "docsgpt"  # the host's own
 _MARK = "_embtune_"
@@ -216,7 +215,7 @@ class CollectionStore:
         missing = sorted(lengths.keys() - built, key=lambda doc_id: (-lengths[doc_id], str(doc_id)))
         if extra:
             self._collections.remove(target, extra)
-        with tqdm(total=len(missing), desc=f"embedding {self._name}", unit="chunk", disable=None) as progress:
+        with Bar(total=len(missing), desc=f"embedding {self._name}", unit="chunk") as progress:
             for start in range(0, len(missing), vector_journal.BLOCK):
                 block = self._collections.fetch(self._name, missing[start : start + vector_journal.BLOCK])
                 if block:

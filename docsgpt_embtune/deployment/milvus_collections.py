@@ -15,7 +15,7 @@ from docsgpt_embtune.errors import DeploymentError
 _PAGE = 1000  # rows read at a time
 _VECTOR = "vector"
 # Milvus Lite hangs up on a client that pings it every ten seconds while a block of chunks is embedded.
-_NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
+NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
 _STRONG = {"consistency_level": "Strong"}  # what was just written is read
 
 
@@ -40,7 +40,7 @@ def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollectio
     if is_lite and not os.path.exists(uri):
         raise DeploymentError(f"{uri}: no such Milvus file; give MILVUS_URI, from the folder that DocsGPT runs in")
     with as_deployment_error("Milvus", (MilvusException,)):
-        client = MilvusClient(uri=uri, token=token or "", grpc_options=_NO_KEEPALIVE if is_lite else {})
+        client = MilvusClient(uri=uri, token=token or "", grpc_options=NO_KEEPALIVE if is_lite else {})
     try:
         yield MilvusCollections(client, is_lite, (MilvusException,))
     finally:

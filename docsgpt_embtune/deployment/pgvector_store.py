@@ -11,7 +11,6 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, LiteralString
 
 import numpy as np
-from tqdm import tqdm
 
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
@@ -23,6 +22,7 @@ from docsgpt_embtune.deployment.stores import (
     as_deployment_error,
 )
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.progress import Bar
 
 # table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
@@ -196,7 +196,7 @@ class PgvectorStore:
         missing = self._rows(
             "SELECT id FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL ORDER BY length({text}) DESC, id"
         )
-        with tqdm(total=len(missing), desc=f"embedding {self._table}", unit="chunk", disable=None) as progress:
+        with Bar(total=len(missing), desc=f"embedding {self._table}", unit="chunk") as progress:
             for start in range(0, len(missing), vector_journal.BLOCK):
                 ids = [str(row_id) for (row_id,) in missing[start : start + vector_journal.BLOCK]]
                 # Their order is kept: texts of like length are in one batch.

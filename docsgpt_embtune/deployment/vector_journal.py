@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Self
 
 import numpy as np
-from tqdm import tqdm
 
 from docsgpt_embtune.deployment.serving import ServingModel, Vectors
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.progress import Bar
 
 BLOCK = 256  # texts between two writes: what a crash can cost
 _DIGEST_BYTES = 32
@@ -50,7 +50,7 @@ class VectorJournal:
     def embed_missing(self, texts: Iterable[str], *, label: str = "") -> None:
         """Embed what is not there yet, each different text once, longest first, with progress on stderr."""
         missing = sorted({text for text in texts if text not in self}, key=len, reverse=True)
-        with tqdm(total=len(missing), desc=f"embedding {label}".strip(), unit="chunk", disable=None) as progress:
+        with Bar(total=len(missing), desc=f"embedding {label}".strip(), unit="chunk") as progress:
             for start in range(0, len(missing), BLOCK):
                 block = missing[start : start + BLOCK]
                 self._append(block, self._model.embed_many(block))

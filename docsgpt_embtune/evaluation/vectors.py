@@ -15,10 +15,10 @@ from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_bytes_atomically
+from docsgpt_embtune.progress import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ class VectorCache:
         self._remove_leftovers()
         self._refuse_full_disk(len(missing))
         done = len(text_of) - len(missing)
-        with tqdm(total=len(text_of), initial=done, desc=label, unit=kind, disable=None, leave=False) as progress:
+        with Bar(total=len(text_of), initial=done, desc=label, unit=kind) as progress:
             for start in range(0, len(missing), ROWS_PER_BLOCK):
                 block = missing[start : start + ROWS_PER_BLOCK]
                 block_texts = [text_of[key] for key in block]

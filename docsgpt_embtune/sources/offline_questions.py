@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.question_filter import fault_of
 
 HEADINGS = "headings and first sentences of the chunks: weaker than questions of people or of a language model"
@@ -82,7 +81,7 @@ def _generated(
     tokenizer, model = _load(folder)
     torch.manual_seed(seed)
     doc_ids = list(corpus)
-    for start in tqdm(range(0, len(doc_ids), _BATCH), desc="generating", unit="batch", disable=None):
+    for start in Bar(range(0, len(doc_ids), _BATCH), desc="generating", unit="batch"):
         batch = doc_ids[start : start + _BATCH]
         inputs = tokenizer([corpus[doc_id] for doc_id in batch], padding=True, truncation=True, return_tensors="pt")
         inputs.pop("token_type_ids", None)  # a BERT tokenizer's; no such model takes them

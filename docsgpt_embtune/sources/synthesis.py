@@ -13,10 +13,9 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, Judgment, MadeQuestion, parse_questions
 from docsgpt_embtune.sources.language_model import LanguageModel, UnanswerableError
@@ -171,7 +170,7 @@ class Synthesizer:
         unanswered = {}
         with (
             ThreadPoolExecutor(self._concurrency) as pool,
-            tqdm(total=len(parsers), initial=len(parsers) - len(missing), desc=label, disable=None) as progress,
+            Bar(total=len(parsers), initial=len(parsers) - len(missing), desc=label) as progress,
         ):
             asked = {pool.submit(self._ask, prompt, parse): prompt for prompt, parse in missing.items()}
             try:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from tqdm import tqdm
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
@@ -39,6 +38,7 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
     write_model_folder,
 )
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
@@ -167,7 +167,7 @@ def fit_adapter(
     best: AdapterReport | None = None
     matrix = np.eye(vectors.training.shape[1], dtype=np.float32)
     in_vain = 0
-    for strength in tqdm(STRENGTHS, desc="strengths", disable=None, leave=False):
+    for strength in Bar(STRENGTHS, desc="strengths"):
         matrix = objective.minimum(strength, start=matrix)
         adapter = QueryAdapter(matrix)
         tuned = score(adapter.map(vectors.validation))

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
-from tqdm.auto import tqdm
 
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.training.config import Precision
 from docsgpt_embtune.training.packing import (
@@ -78,7 +78,7 @@ class Encoder:
             self._packing() as packs,
             arithmetic(self.precision, self.model.device),
             torch.inference_mode(),
-            tqdm(total=len(distinct), desc="encoding", unit="text", disable=not show_progress, leave=False) as bar,
+            Bar(total=len(distinct), desc="encoding", unit="text", disable=not show_progress) as bar,
         ):
             embed = self._embed_packed if packs else self._embed_padded
             for start in range(0, len(distinct), _BLOCK):

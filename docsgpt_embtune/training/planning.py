@@ -20,6 +20,7 @@ from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import set_up_for_training
+from docsgpt_embtune.wording import counted
 
 PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
@@ -85,7 +86,7 @@ class Plan:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
         lines = [
             f"{number}. {stage.name}: {len(stage.questions):,} questions, {stage.config.loss}, "
-            f"{stage.config.negatives} mined bad chunks each, about {_clock(seconds)}"
+            f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {_clock(seconds)}"
             for number, (stage, seconds) in enumerate(zip(self.stages, self.seconds, strict=True), 1)
         ]
         return [

@@ -7,7 +7,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
-from tqdm.auto import tqdm
 from transformers import set_seed
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -16,6 +15,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
@@ -190,7 +190,7 @@ class TuningRun:
         self.selection.restore()
         queries, chunks = self._embed(self.pool)
         alone = self.pool.score(queries, chunks)
-        counted = tqdm(corpus, desc="counting words", unit="chunk", leave=False, disable=not is_main_process())
+        counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
         weighed: dict[str, tuple[Keywords, QueryScores]] = {}
         better, to_beat = [], [alone]
         for kind, keywords in fit_keywords(counted, queries.shape[1], training, wide=wide).items():

@@ -15,8 +15,8 @@ import torch
 from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
-from tqdm import tqdm
 
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.onnx_engine import load_tokenizer
 from docsgpt_embtune.training.encoding import Vectors
 
@@ -71,7 +71,7 @@ class Tokens:
         vectors = []
         starts = range(0, len(self), _TOKENS_AT_ONCE)
         with torch.inference_mode():
-            for start in tqdm(starts, desc="tokens", unit_scale=_TOKENS_AT_ONCE, disable=None, leave=False):
+            for start in Bar(starts, desc="tokens", unit_scale=_TOKENS_AT_ONCE):
                 ids = range(start, min(start + _TOKENS_AT_ONCE, len(self)))
                 framed = torch.tensor([[*self._before, token, *self._after] for token in ids], device=model.device)
                 features = {"input_ids": framed, "attention_mask": torch.ones_like(framed)}

@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
@@ -289,7 +289,7 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Open the bar."""
-        self.bar = tqdm(
+        self.bar = Bar(
             total=state.max_steps,
             initial=state.global_step,
             desc=self.name,

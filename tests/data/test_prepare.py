@@ -366,6 +366,13 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert "exists already" in result.stderr
 
 
+@pytest.fixture
+def every_line(monkeypatch):
+    """Let a bar leave each of its lines, where there is no terminal."""
+    monkeypatch.setattr("docsgpt_embtune.progress.SECONDS_BETWEEN_LINES", 0)
+
+
+@pytest.mark.usefixtures("every_line")
 def test_cross_encoder_tells_a_bad_chunk_that_answers_as_well_as_the_good_one(tmp_path, tiny_base_folder):
     data = made_up(6)
     data["corpus"] |= {"good": "Logs are kept for a week.", "bad": "An invoice can be cancelled."}
@@ -409,6 +416,7 @@ def test_folder_that_is_no_cross_encoder_is_refused(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.usefixtures("every_line")
 def test_bars_say_what_is_embedded(tmp_path, tiny_base_folder):
     data = made_up(6)
     data["irrelevant_docs"]["q1"] = ["c2"]
@@ -418,6 +426,7 @@ def test_bars_say_what_is_embedded(tmp_path, tiny_base_folder):
     assert "Batches" not in result.stderr
 
 
+@pytest.mark.usefixtures("every_line")
 @pytest.mark.parametrize("run", [Store.query, Store.stream])
 def test_statement_that_takes_long_has_a_bar_that_moves(tmp_path, monkeypatch, capsys, run):
     monkeypatch.setattr(progress, "_PATIENCE", 0)

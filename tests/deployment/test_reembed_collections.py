@@ -15,7 +15,7 @@ from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.milvus_collections import open_milvus
+from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.errors import DeploymentError
@@ -86,7 +86,7 @@ class Milvus:
     def client(self):
         from pymilvus import MilvusClient
 
-        client = MilvusClient(uri=self.location)
+        client = MilvusClient(uri=self.location, grpc_options=NO_KEEPALIVE)
         for name in client.list_collections():
             client.load_collection(name)
         yield client

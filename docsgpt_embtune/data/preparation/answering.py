@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 
@@ -67,7 +67,7 @@ def _in_blocks(
     """Hand texts to a model, the longest first so that those of a block are padded little, under a bar."""
     order = sorted(range(len(texts)), key=lambda row: -len("".join(texts[row])))
     found: dict[int, Any] = {}
-    with tqdm(total=len(order), desc=label, unit=" texts", unit_scale=True, leave=False) as bar:
+    with Bar(total=len(order), desc=label, unit=" texts", unit_scale=True) as bar:
         for start in range(0, len(order), _AT_ONCE):
             block = order[start : start + _AT_ONCE]
             found |= zip(block, call([texts[row] for row in block]), strict=True)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from functools import cache
 
 from py3langid.langid import MODEL_FILE, LanguageIdentifier
-from tqdm import tqdm
+
+from docsgpt_embtune.progress import Bar
 
 _MAIN_SHARE = 0.05  # a language of so many of the texts is one of the dataset's, not a mistake
 _DOUBT = 0.01  # at most so likely is it that an offender is in one of the dataset's languages
@@ -26,7 +27,7 @@ def in_other_languages(texts: Mapping[str, str], *, label: str) -> dict[str, str
     rank = _identifier().rank
     ranked = {
         text_id: dict(rank(text[:_READ]))
-        for text_id, text in tqdm(texts.items(), desc=label, leave=False)
+        for text_id, text in Bar(texts.items(), desc=label)
         if sum(map(str.isalpha, text)) >= _LETTERS
     }
     best = {text_id: max(likely, key=likely.__getitem__) for text_id, likely in ranked.items()}

@@ -5,7 +5,8 @@ from binascii import crc32
 from collections.abc import Callable, Sequence
 
 from datasketch import MinHash, MinHashLSH
-from tqdm import tqdm
+
+from docsgpt_embtune.progress import Bar
 
 Shingles = frozenset[str]
 PERMUTATIONS = 64
@@ -44,7 +45,7 @@ def near_duplicates(
     lsh = MinHashLSH(threshold=max(threshold - _MARGIN, 0.1), num_perm=PERMUTATIONS)
     shingles = [shingle(text) for text in plain_texts]
     pairs = []
-    for position, found in enumerate(tqdm(shingles, desc=label, leave=False)):
+    for position, found in enumerate(Bar(shingles, desc=label)):
         sketch = MinHash(num_perm=PERMUTATIONS, hashfunc=crc32)
         sketch.update_batch([piece.encode() for piece in found])
         for earlier in lsh.query(sketch):

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
 from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
@@ -17,6 +16,7 @@ from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.progress import Bar
 
 SPLITS = ("train", "validation", "test")
 LEFT_OUT = "left out"
@@ -90,7 +90,7 @@ def write_splits(store: Store, folder: Path) -> list[Path]:
     if held > _IN_MEMORY:
         paths = [folder / f"{split}.jsonl" for split in written]
         for split, path in zip(written, paths, strict=True):
-            write_lines(tqdm(_rows(store, split), f"writing {split}", sizes[split], unit_scale=True, leave=False), path)
+            write_lines(Bar(_rows(store, split), f"writing {split}", sizes[split], unit_scale=True), path)
         return paths
     paths = [folder / f"{split}.json" for split in written]
     for split, path in zip(written, paths, strict=True):

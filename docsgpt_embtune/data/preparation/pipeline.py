@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.preparation.checks import (
     CHECKS,
@@ -24,6 +22,7 @@ from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 
 CHANGES = "changes.jsonl"
@@ -146,7 +145,7 @@ def _check(store: Store, report: PreparationReport, settings: CheckSettings, log
         skipped = ", ".join(check.name for check in CHECKS if check.slow)
         report.notes.append(f"{texts:,} texts are more than {LIMIT:,}, so these were not looked for: {skipped}")
     with (log or Path(os.devnull)).open("w", encoding="utf-8") as changes:
-        for check in tqdm(CHECKS, desc="checking", unit=" checks", leave=False):
+        for check in Bar(CHECKS, desc="checking", unit=" checks"):
             if slow and check.name == FIRST_AFTER_DUPLICATES:
                 find_near_duplicates(store)
             if check.slow and not slow:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import duckdb
-from tqdm import tqdm
+
+from docsgpt_embtune.progress import Bar
 
 _PATIENCE = 1.0  # seconds that a statement may take before it gets a bar
 _TICK = 0.5  # seconds between two looks
@@ -33,7 +34,7 @@ def shown(connection: duckdb.DuckDBPyConnection, label: str) -> Iterator[None]:
 def _watch(connection: duckdb.DuckDBPyConnection, label: str, ended: threading.Event) -> None:
     if ended.wait(_PATIENCE):
         return
-    with tqdm(total=100, desc=label, bar_format=_FORMAT, leave=False) as bar:
+    with Bar(total=100, desc=label, bar_format=_FORMAT) as bar:
         while not ended.wait(_TICK):
             bar.n = max(bar.n, connection.query_progress())  # -1 where it is not known
             bar.refresh()

@@ -11,7 +11,6 @@ import duckdb
 import numpy.typing as npt
 import pyarrow
 import pyarrow.parquet
-from tqdm import tqdm
 
 from docsgpt_embtune.data.formats.content import DatasetContent, Row
 from docsgpt_embtune.data.formats.format import RowFormat
@@ -21,6 +20,7 @@ from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import text_object
 from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.progress import Bar
 
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
@@ -124,7 +124,7 @@ class Store:
 
     def add_rows(self, rows: Iterable[Row]) -> None:
         """Take rows in, a block at a time."""
-        with tqdm(rows, desc="reading", unit=" rows", unit_scale=True, leave=False) as arriving:
+        with Bar(rows, desc="reading", unit=" rows", unit_scale=True) as arriving:
             stream = iter(arriving)
             while block := list(islice(stream, _BLOCK)):
                 self._add_block(block)
