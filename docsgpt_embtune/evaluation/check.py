@@ -18,6 +18,7 @@ from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncat
 from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import Verdict
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.training.base_models import resolve_base
 
 if TYPE_CHECKING:
@@ -44,10 +45,11 @@ class CheckedModel:
         return document_fingerprint(self.folder)
 
     def load(self) -> StockEmbeddings:
-        """Load it with the class that the host would use, on the device that the host would choose."""
-        if is_tuned_folder(self.folder):
-            return TunedEmbeddings(str(self.folder), model_kwargs={"device": None})
-        return StockEmbeddings(self.folder, device=None)
+        """Load it with the class that the host would use: with the engine that serves, or on a GPU where torch does."""
+        if not is_tuned_folder(self.folder):
+            return StockEmbeddings(self.folder, device=None)
+        serves_a_graph = graphs_of(self.folder, read_manifest(self.folder))
+        return TunedEmbeddings(str(self.folder), model_kwargs={} if serves_a_graph else {"device": None})
 
     def side(self, model: StockEmbeddings, cache: Path | None) -> Side:
         """Put it into a comparison.
@@ -167,7 +169,7 @@ def check_retrieval(
     """
     _refuse_cutoffs(ks)
     found = {"baseline": find_baseline(baseline), "tuned": find_tuned(tuned)}
-    seen = _seen_digests(found["tuned"].folder)
+    seen = frozenset(digest for side in found.values() for digest in _seen_digests(side.folder))
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
     models = {name: side.load() for name, side in found.items()}
@@ -221,10 +223,10 @@ def _reads_in_windows(model: StockEmbeddings) -> bool:
     return isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
 
 
-def _seen_digests(tuned: Path) -> frozenset[str]:
-    if not is_tuned_folder(tuned):
+def _seen_digests(folder: Path) -> frozenset[str]:
+    if not is_tuned_folder(folder):
         return frozenset()
-    return frozenset(read_manifest(tuned).get("data", {}).get("seen_queries", ()))
+    return frozenset(read_manifest(folder).get("data", {}).get("seen_queries", ()))
 
 
 def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[RetrievalDataset, int]:
@@ -232,7 +234,7 @@ def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[Re
     left_out = len(dataset.queries) - len(unseen)
     if not unseen:
         raise EvaluationError(
-            f"{', '.join(dataset.sources) or 'the dataset'}: the tuned model learned from all {left_out} questions, "
+            f"{', '.join(dataset.sources) or 'the dataset'}: the models learned from all {left_out} questions, "
             "so they prove nothing; give questions that were kept out of training"
         )
     return (dataset.subset(unseen) if left_out else dataset), left_out

@@ -32,11 +32,7 @@ def score_queries(
     Returns:
         "recall@1", "hit@1", "mrr@1", "ndcg@1" and so on for each k, in this order -> query_id -> value in 0..1.
     """
-    names = {
-        measure @ k if measure is not ir_measures.R else ir_measures.R @ k: f"{name}@{k}"
-        for name, measure in _MEASURES.items()
-        for k in ks
-    }
+    names = {measure @ k: f"{name}@{k}" for name, measure in _MEASURES.items() for k in ks}
     scores: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in names.values()}
     for metric in ir_measures.iter_calc(list(names), qrels, ranking.run(max(ks))):
         scores[names[metric.measure]][metric.query_id] = metric.value

@@ -9,6 +9,7 @@ from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.evaluation.comparison import judge_first_copies
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.vectors import RememberedDocuments, VectorCache
@@ -210,7 +211,7 @@ class _Rounding:
         embeddings = GraphEmbeddings(self.folder, graph, self.reading, by_meaning=by_meaning)
         cache = VectorCache(self.vectors, graph.sha256, embeddings.dimension)
         ranking = retrieve(RememberedDocuments(embeddings, cache), asked)
-        return score_queries(ranking, asked.qrels, KS)
+        return score_queries(ranking, judge_first_copies(asked).qrels, KS)
 
 
 def asked_by_their_words(folder: Path, reading: Reading, corpus: Mapping[str, str]) -> RetrievalDataset:
@@ -242,11 +243,12 @@ def _loses_little(judgment: Judgment) -> tuple[bool, str]:
     difference = judgment.differences[DECIDES]
     if difference.mean < -ACCEPTED_LOSS:
         return False, "it loses"
-    if difference.low < -WORST_LOSS:
+    changes_nothing = difference.low == difference.high == 0
+    if difference.low < -WORST_LOSS or (changes_nothing and judgment.groups < _FEWEST):
         return False, TOO_FEW
     return True, "it loses nothing that matters"
 
 
 def _scores(folder: Path, graph: Graph, reading: Reading, validation: RetrievalDataset) -> QueryScores:
     ranking = retrieve(GraphEmbeddings(folder, graph, reading), validation)
-    return score_queries(ranking, validation.qrels, KS)
+    return score_queries(ranking, judge_first_copies(validation).qrels, KS)

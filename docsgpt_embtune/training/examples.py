@@ -1,9 +1,11 @@
 """Rows for the three losses, and batches that cannot contradict themselves."""
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import cached_property
+from itertools import chain, cycle, islice
 from typing import Any
 
 from datasets import Dataset
@@ -141,12 +143,20 @@ def _with_as_many_bad_ones(questions: Sequence[Question]) -> list[Question]:
     for number, question in enumerate(questions):
         bad: Iterable[str] = question.bad
         if len(question.bad) < wanted:
-            start = number * wanted % len(everyones)
-            others = chain(everyones[start:], everyones[:start])
-            bad = dict.fromkeys(chain(question.bad, (text for text in others if text not in question.good)))
-        evened.append(replace(question, bad=tuple(islice(bad, wanted))))
+            others = (everyones[(number * wanted + n) % len(everyones)] for n in range(len(everyones)))
+            bad = chain(question.bad, (text for text in others if text not in question.good))
+        evened.append(replace(question, bad=_first_distinct(bad, wanted)))
     fewest = min(len(question.bad) for question in evened)
     return [replace(question, bad=question.bad[:fewest]) for question in evened]
+
+
+def _first_distinct(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    distinct: dict[str, None] = {}
+    for text in texts:
+        if len(distinct) == count:
+            break
+        distinct[text] = None
+    return tuple(distinct)
 
 
 class GroupedBatchSampler(DefaultBatchSampler):
@@ -155,7 +165,10 @@ class GroupedBatchSampler(DefaultBatchSampler):
     With `in_batch_negatives`, every text of a batch serves as a negative of its other questions; a group is
     then put off to a later batch if one of its texts is good for a question that is in, or the other way round.
     Where many questions share an answer this leaves a tail of batches with a few rows each, whose negatives teach
-    little and whose steps are as large as any: what does not fill half a batch is left out of the epoch.
+    little and whose steps are as large as any: what does not fill half a batch is left out of the epoch, unless it is
+    the ordinary remainder and more than a tenth of all.
+
+    Every epoch has as many batches as the first, which the trainer takes for granted: it would leave out the others.
 
     Args:
         examples: Rows and groups.
@@ -183,14 +196,18 @@ class GroupedBatchSampler(DefaultBatchSampler):
 
     def _batches(self) -> list[list[int]]:
         if self.epoch not in self._batches_of_epoch:
-            turns = enumerate(self.examples.turns, self.epoch)  # each question begins at another of its good chunks
-            order = [numbers[turn % len(numbers)] for turn, numbers in turns]
-            random.Random(f"{self.seed} {self.epoch}").shuffle(order)
-            batches = self._pack(order)
-            while len(batches) < process_count():  # each process needs one
-                batches = batches * 2
-            self._batches_of_epoch = {self.epoch: batches}
+            self._batches_of_epoch = {self.epoch: list(islice(cycle(self._packed(self.epoch)), self._count))}
         return self._batches_of_epoch[self.epoch]
+
+    @cached_property
+    def _count(self) -> int:
+        return max(len(self._packed(epoch=0)), process_count())  # each process needs one
+
+    def _packed(self, epoch: int) -> list[list[int]]:
+        turns = enumerate(self.examples.turns, epoch)  # each question begins at another of its good chunks
+        order = [numbers[turn % len(numbers)] for turn, numbers in turns]
+        random.Random(f"{self.seed} {epoch}").shuffle(order)
+        return self._pack(order)
 
     def _pack(self, order: list[int]) -> list[list[int]]:
         batches = []
@@ -198,9 +215,13 @@ class GroupedBatchSampler(DefaultBatchSampler):
         while waiting:
             batch, waiting = self._fill_one(waiting)
             batches += [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
-        if self.in_batch_negatives:
-            return [batch for batch in batches if 2 * len(batch) >= self.batch_size] or batches
-        return batches
+        return self._without_tail(batches) if self.in_batch_negatives else batches
+
+    def _without_tail(self, batches: list[list[int]]) -> list[list[int]]:
+        filled = [batch for batch in batches if 2 * len(batch) >= self.batch_size]
+        rows, rows_of_filled = sum(map(len, batches)), sum(map(len, filled))
+        is_ordinary = len(batches) == math.ceil(rows / self.batch_size)
+        return batches if is_ordinary and 10 * rows_of_filled < 9 * rows else filled or batches
 
     def _fill_one(self, waiting: list[int]) -> tuple[list[int], list[int]]:
         batch: list[int] = []

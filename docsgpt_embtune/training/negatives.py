@@ -84,7 +84,8 @@ def _without_likely_answers(
     rows: npt.NDArray[np.int64], query: Vectors, corpus_embeddings: Vectors, good_embeddings: Vectors, ceiling: float
 ) -> list[int]:
     embeddings = corpus_embeddings[rows]
-    safe = embeddings @ query <= ceiling * float((good_embeddings @ query).max())
+    best = float((good_embeddings @ query).max())
+    safe = embeddings @ query <= best - (1 - ceiling) * (abs(best) or 1.0)  # at an obtuse angle, too
     # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
     order = np.flatnonzero(safe) if safe.any() else np.arange(len(rows))[::-1]
     copies = (embeddings @ good_embeddings.T).max(axis=1, initial=-1.0) >= NEAR_DUPLICATE

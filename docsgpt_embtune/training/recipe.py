@@ -214,12 +214,16 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[
 
 
 def _draw_back(run: TuningRun, base: Weights, guards_hold: Callable[[], bool]) -> None:
-    """Draw the best weights towards the base until the guards hold; what does not hold is no candidate."""
+    """Draw the best weights towards the base until the guards hold; what does not hold is not kept."""
     run.selection.restore()
     tuned = copy_of_weights(run.model)
     for share in SHARES_OF_THE_WAY:
         run.model.load_state_dict(drawn_towards(base, tuned, share))
         if guards_hold():
             if share < 1:
-                run.selection.replace_all(f"{share:.0%} of the way from the base")
+                run.selection.reject_kept(base)
+                run.selection.enter(f"{share:.0%} of the way from the base")
             return
+    run.windows = None  # not even the base's weights hold as chunks were read
+    run.selection.reject_kept(base)
+    run.selection.enter("the base itself")

@@ -1,6 +1,8 @@
 """Where a run keeps what it needs to go on after a kill."""
 
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -29,8 +31,8 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         say: Takes one line of plain text.
 
     Raises:
-        TrainingError: If what was left is of another run than the one to go on with, or the run is in several
-            processes.
+        TrainingError: If what was left is of another run than the one to go on with, another run is going on, or
+            the run to go on with is in several processes.
     """
     if process_count() > 1:
         if resume:
@@ -38,9 +40,28 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         yield None
         return
     folder = out.parent / f".{out.name}.run"
-    _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with _alone_in(folder, out):
+        _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone_in(folder: Path, out: Path) -> Iterator[None]:
+    """Keep other runs to the same model folder away for the time of the block."""
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
+    except OSError as error:
+        os.close(opened)
+        raise TrainingError(
+            f"{out}: another run to this folder is going on; wait for it, or give another --out"
+        ) from error
+    try:
+        yield
+    finally:
+        os.close(opened)
 
 
 def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) -> None:
@@ -59,5 +80,6 @@ def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) 
         say("resume      no stopped run to this folder was found: starting anew")
     elif note.is_file():
         say("a run to this folder was stopped: it is started anew (--resume goes on with it)")
-    shutil.rmtree(folder, ignore_errors=True)
+    for left in folder.iterdir():
+        shutil.rmtree(left, ignore_errors=True) if left.is_dir() else left.unlink()
     write_text_atomically(note, json.dumps(identity))

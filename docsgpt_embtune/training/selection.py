@@ -15,7 +15,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.training.validation import CHOSEN_BY, gain_and_error, mean_ndcg
 
 Weights = dict[str, torch.Tensor]
-BEST_FILE = "best.safetensors"  # the best weights so far, and every candidate's scores
+BEST_FILE = "best.safetensors"  # the best candidate's weights so far, and every candidate's scores
 STAGE_FILE = "stage.safetensors"  # what the stage in progress began with
 
 
@@ -48,6 +48,8 @@ class Selection:
             Above 0 where each stage is known to help and the validation questions are too few to see it.
 
     Attributes:
+        kept: The best candidate that is better than the base; None while none is.
+        best_loser: While none is, the best of those that are not.
         stage_weights: What the stage in progress began with, or the next one begins with; the same object in every
             stage that begins alike.
     """
@@ -64,7 +66,8 @@ class Selection:
     ) -> None:
         self.baseline = baseline
         self.candidates: list[Candidate] = []
-        self.kept: Candidate | None = None  # None while the base model is better than each
+        self.kept: Candidate | None = None
+        self.best_loser: Candidate | None = None
         self.finished_stages = 0
         self.mined = 0  # bad chunks, for the stages that are finished
         self.model = model
@@ -72,7 +75,7 @@ class Selection:
         self._say = say
         self._folder = folder
         self._leniency = leniency
-        self._best_weights = self.stage_weights = copy_of_weights(model)
+        self._best_weights = self._losers_weights = self.stage_weights = copy_of_weights(model)
 
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
@@ -104,6 +107,9 @@ class Selection:
         if is_best:
             self.kept = candidate
             self._best_weights = copy_of_weights(self.model)
+        elif len(entered) == 1 and self._is_best_loser(candidate):
+            self.best_loser = candidate
+            self._losers_weights = copy_of_weights(self.model)
         self._write_best()
         self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
         return is_best
@@ -133,10 +139,22 @@ class Selection:
         gain, error = gain_and_error(scores, best)
         return gain > -self._leniency * error
 
-    def replace_all(self, name: str) -> None:
-        """Let the model as it is now be the only candidate: the others are out for another reason than score."""
-        self.candidates, self.kept = [], None
-        self.enter(name)
+    def _is_best_loser(self, candidate: Candidate) -> bool:
+        """Tell it only while nothing is better than the base: what comes after that is lost for good."""
+        if self.kept is not None:
+            return False
+        return self.best_loser is None or mean_ndcg(candidate.scores) >= mean_ndcg(self.best_loser.scores)
+
+    def reject_kept(self, base: Weights) -> None:
+        """Do without what was entered so far, for another reason than its score.
+
+        Every candidate stays one: that it was tried is luck that the best of all may have had.
+
+        Args:
+            base: The base model's weights, the best from here on until something else is entered.
+        """
+        self.kept, self.best_loser, self._best_weights = None, None, base
+        self._write_best()
 
     def begin_stage(self) -> None:
         """Put the weights into the model that this stage begins with."""
@@ -163,6 +181,15 @@ class Selection:
         self.model.load_state_dict(self._best_weights)
         self.model.eval()
 
+    def restore_chosen(self) -> Candidate:
+        """Put the weights of the best candidate into the model, be it better than the base or not, and name it."""
+        if self.kept is not None or self.best_loser is None:
+            self.restore()
+            return self.kept or max(self.candidates, key=lambda candidate: mean_ndcg(candidate.scores))
+        self.model.load_state_dict(self._losers_weights)
+        self.model.eval()
+        return self.best_loser
+
     def resume(self) -> None:
         """Take up what an earlier run kept, if it kept anything."""
         device = str(self.model.device)
@@ -170,16 +197,25 @@ class Selection:
             self.stage_weights, state = _load(self._folder / STAGE_FILE, device)
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
-            self._best_weights, state = _load(self._folder / BEST_FILE, device)
+            weights, state = _load(self._folder / BEST_FILE, device)
             self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]
-            self.kept = next((known for known in self.candidates if known.name == state["kept"]), None)
+            candidate_of = {candidate.name: candidate for candidate in self.candidates}
+            self.kept, self.best_loser = (candidate_of.get(state[which]) for which in ("kept", "best_loser"))
+            if self.kept is not None:
+                self._best_weights = weights
+            elif self.best_loser is not None:
+                self._losers_weights = weights
 
     def _write_best(self) -> None:
         if self._folder is None:
             return
         candidates = [(candidate.name, candidate.scores) for candidate in self.candidates]
-        kept = self.kept.name if self.kept else None
-        _save(self._best_weights, self._folder / BEST_FILE, {"candidates": candidates, "kept": kept})
+        weights = self._best_weights if self.kept or not self.best_loser else self._losers_weights
+        names = {
+            which: candidate.name if candidate else None
+            for which, candidate in (("kept", self.kept), ("best_loser", self.best_loser))
+        }
+        _save(weights, self._folder / BEST_FILE, {"candidates": candidates, **names})
 
 
 def _save(weights: Weights, file: Path, state: dict[str, Any]) -> None:

@@ -67,10 +67,11 @@ class TunedModel:
     """A model after training, and how each candidate did on the validation questions.
 
     Attributes:
-        model: Carries the weights of the best candidate in fp32; of the base model where none is better.
+        model: Carries the weights of the chosen candidate in fp32.
         baseline: Scores of the base model on the validation questions.
         candidates: Every model that came up, in order.
-        chosen: The best of them, better than the base or not.
+        chosen: The best of them, better than the base or not, unless a guard spoke against it.
+        preferred: Whether it is better than the base, and no guard speaks against it.
         groups: Validation questions about one answer, which are one piece of evidence.
         evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
             candidates.
@@ -85,6 +86,7 @@ class TunedModel:
     baseline: QueryScores
     candidates: list[Candidate]
     chosen: Candidate
+    preferred: bool
     groups: list[list[str]]
     evidence_needed: bool
     windows: Windows
@@ -101,8 +103,8 @@ class TunedModel:
     @cached_property
     def improved(self) -> bool:
         """Whether validation prefers the chosen candidate to the base model."""
-        if not self.evidence_needed:
-            return mean_ndcg(self.chosen.scores) > mean_ndcg(self.baseline)
+        if not (self.preferred and self.evidence_needed):
+            return self.preferred
         luck = chance_of_best(
             self.baseline[CHOSEN_BY],
             [candidate.scores[CHOSEN_BY] for candidate in self.candidates],
@@ -311,13 +313,13 @@ class TuningRun:
 
     def result(self, *, evidence_needed: bool) -> TunedModel:
         """Leave the model at its best candidate and say what happened."""
-        self.selection.restore()
-        candidates = self.selection.candidates
+        chosen = self.selection.restore_chosen()
         return TunedModel(
             model=self.model,
             baseline=self.selection.baseline,
-            candidates=candidates,
-            chosen=self.selection.kept or max(candidates, key=lambda candidate: mean_ndcg(candidate.scores)),
+            candidates=self.selection.candidates,
+            chosen=chosen,
+            preferred=self.selection.kept is not None,
             groups=groups_by_answer(self.validation.relevant_docs),
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",

@@ -22,4 +22,6 @@ def _reason(report: TrainingReport) -> str:
     tuned = report.tuned
     if mean_scores(tuned.chosen.scores)[CHOSEN_BY] <= mean_scores(tuned.baseline)[CHOSEN_BY]:
         return "validation prefers the base model"
+    if not tuned.preferred:
+        return "a guard set got worse whatever was tried"
     return f"on {counted(tuned.judgment.queries, 'validation question')} this could be luck"

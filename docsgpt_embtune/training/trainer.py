@@ -129,6 +129,7 @@ def _arguments(
         learning_rate=config.learning_rate,
         warmup_steps=config.warmup,
         seed=config.seed,
+        prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as it is asked later
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
         batch_sampler=sampler_factory(
@@ -273,12 +274,17 @@ class SaveNowAndThen(TrainerCallback):
 
 
 class StopOnBrokenLoss(TrainerCallback):
-    """End the run at once when the loss is no longer a number."""
+    """End the run when the loss is no longer a number: at once where it is logged, at the end where it is not."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Raise TrainingError if the logged loss is not finite."""
         if not np.isfinite(logs.get("loss", 0.0)):
             raise TrainingError(f"the loss became {logs['loss']} at step {state.global_step}; lower --learning-rate")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
+        """Raise TrainingError if the weights are not finite: the last steps' loss is not logged."""
+        if not all(weights.isfinite().all() for weights in context["model"].parameters()):
+            raise TrainingError(f"the weights are no numbers at step {state.global_step}; lower --learning-rate")
 
 
 class ProgressBar(TrainerCallback):

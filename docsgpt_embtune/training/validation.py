@@ -7,6 +7,7 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, judge_first_copies
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
 from docsgpt_embtune.training.encoding import Vectors
@@ -22,8 +23,9 @@ class ValidationPool:
     """Judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
 
     Ranking the whole corpus after every epoch costs more than the epoch itself. A pool that holds whatever the
-    base model confuses with an answer orders models as the whole corpus does, at a fraction of the cost; its
-    figures are a little higher, so they choose between epochs and are not reported as test results.
+    base model confuses with an answer orders models as the whole corpus does, at a fraction of the cost. Its
+    figures are a little higher, and a tuned model's more so than the base's, whose worst chunks they are: they choose
+    between models, and are not reported as test results.
 
     Args:
         dataset: Validation queries and judgments.
@@ -37,11 +39,13 @@ class ValidationPool:
     """
 
     def __init__(self, dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> None:
-        self.dataset = dataset
+        self.dataset = dataset = judge_first_copies(dataset)
         doc_ids = list(dataset.corpus)
         hardest = _nearest(query_embeddings, corpus_embeddings, HARDEST_PER_QUERY)
-        alike = retrieve_bm25(dataset, k=HARDEST_PER_QUERY).nearest  # -1 where no more chunks share a word
-        pool = {doc_ids[row] for row in np.union1d(hardest, alike[alike >= 0])}
+        pool = {doc_ids[row] for row in np.unique(hardest)}
+        if len(doc_ids) <= BM25_CHUNKS:
+            alike = retrieve_bm25(dataset, k=HARDEST_PER_QUERY).nearest  # -1 where no more chunks share a word
+            pool.update(doc_ids[row] for row in np.unique(alike[alike >= 0]))
         for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
             pool.update(judged)
         self.doc_ids = [doc_id for doc_id in doc_ids if doc_id in pool]
@@ -61,7 +65,7 @@ class ValidationPool:
 def score_vectors(
     dataset: RetrievalDataset, queries: Vectors, corpus: Vectors, doc_ids: Sequence[str] | None = None
 ) -> QueryScores:
-    """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10.
+    """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; copies count as one chunk.
 
     Args:
         dataset: Queries and judgments.
@@ -69,6 +73,7 @@ def score_vectors(
         corpus: Vectors of chunks (N, D).
         doc_ids: Whose they are; the whole corpus', in its order, if not given.
     """
+    dataset = judge_first_copies(dataset)
     doc_ids = list(dataset.corpus) if doc_ids is None else doc_ids
     ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, corpus, max(KS)))
     return score_queries(ranking, dataset.qrels, KS)

@@ -10,11 +10,12 @@ from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
+from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare, judge_first_copies
 from docsgpt_embtune.evaluation.summary import bm25_in_words, evidence_in_words, k_in_words
-from docsgpt_embtune.model_folder import write_model_folder
+from docsgpt_embtune.model_folder import read_manifest, write_manifest, write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
 
@@ -177,6 +178,18 @@ def test_questions_that_the_model_learned_from_do_not_count(tiny_base_folder, te
     assert report.to_json()["dataset"]["seen_queries_left_out"] == 2
     with pytest.raises(EvaluationError, match="learned from all 5 questions"):
         check_retrieval(tiny_base_folder, tuned_on(*text_dataset.queries), text_dataset)
+    report = check_retrieval(tuned_on("1"), tuned_on("0", "3"), text_dataset)
+    assert list(report.main.dataset.queries) == ["2", "4"]  # new to both
+
+
+def test_what_serves_is_what_is_checked(tiny_base_folder, tiny_exported_folder, tmp_path, text_dataset):
+    folder = shutil.copytree(tiny_exported_folder, tmp_path / "exported")
+    manifest = read_manifest(folder)
+    manifest["serving"]["engine"] = "onnx-int8"
+    write_manifest(folder, manifest)
+    served = TunedEmbeddings(str(folder))
+    assert served.engine in ("onnx-int8", "onnx")  # by what the processor multiplies in
+    assert check_retrieval(tiny_base_folder, folder, text_dataset).tuned.load().engine == served.engine
 
 
 def test_a_guard_has_a_verdict_of_its_own(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):

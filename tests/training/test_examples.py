@@ -110,3 +110,31 @@ def test_batches_that_are_all_small_are_kept():
     same_answer = [Question(f"q{n}", ("good",), (f"bad {n}",)) for n in range(3)]
     examples = build_examples(same_answer, "multiple-negatives-ranking")
     assert sorted(GroupedBatchSampler(examples, 16, in_batch_negatives=True, seed=0)) == [[0], [1], [2]]
+
+
+CONTRASTIVE = [
+    Question(f"q{n}", tuple(f"g{n} {i}" for i in range(1 + n % 3)), tuple(f"b{n} {i}" for i in range(1 + n % 4)))
+    for n in range(60)
+]
+RANKED = [Question(f"q{n}", (f"answer {n * n % 13}",), ()) for n in range(60)]
+
+
+@pytest.mark.parametrize(
+    ("loss", "questions"), [("online-contrastive", CONTRASTIVE), ("multiple-negatives-ranking", RANKED)]
+)
+def test_epochs_have_as_many_batches_each_as_the_trainer_takes_for_granted(loss, questions):
+    examples = build_examples(questions, loss)
+    for seed in range(10):
+        sampler = GroupedBatchSampler(examples, 10, in_batch_negatives="ranking" in loss, seed=seed)
+        lengths = []
+        for epoch in range(4):
+            sampler.set_epoch(epoch)
+            assert len(list(sampler)) == len(sampler)
+            lengths.append(len(sampler))
+        assert len(set(lengths)) == 1
+
+
+@pytest.mark.parametrize(("count", "learned_from"), [(47, 47), (79, 79), (642, 640)])
+def test_of_few_questions_the_remainder_is_learned_from_too(count, learned_from):
+    examples = build_examples([Question(f"q{n}", (f"g{n}",), ()) for n in range(count)], "multiple-negatives-ranking")
+    assert sum(map(len, GroupedBatchSampler(examples, 32, in_batch_negatives=True, seed=0))) == learned_from

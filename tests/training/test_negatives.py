@@ -43,3 +43,11 @@ def test_chunk_that_holds_the_question_is_an_answer():
 
 def test_no_window_of_a_judged_chunk_is_a_bad_one():
     assert mined(1, chunk_of={"near": "a", "good": "a"}) == {"q": ("middle",)}
+
+
+def test_hardest_of_a_question_whose_good_chunk_is_the_other_way_is_the_nearest_too():
+    vectors = np.array([at(angle) for angle in (5, 40, 100, 170)], dtype=np.float32)
+    dataset = RetrievalDataset({"q": "?"}, dict.fromkeys("abcd", "x") | {"c": "y"}, {"q": ("c",)})
+    question = np.array([at(0)], dtype=np.float32)
+    assert mine_negatives(dataset, question, vectors, per_good=1, ceiling=np.inf) == {"q": ("a",)}
+    assert mine_negatives(dataset, question, vectors, per_good=1) == {"q": ("d",)}  # all others may be answers

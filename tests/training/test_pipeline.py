@@ -21,11 +21,14 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.training import trainer
+from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
+from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool, mean_ndcg
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
@@ -171,7 +174,8 @@ def test_no_bad_chunk_to_be_found_is_said(tiny_base_folder, tmp_path):
         train(lonely, VALIDATION, tmp_path / "out", base=str(tiny_base_folder), config=CONFIG)
 
 
-def test_loss_that_is_no_number_ends_the_run(tiny_base_folder, tmp_path):
+@pytest.mark.parametrize(("epochs", "said"), [(10, "the loss became nan at step"), (1, "the weights are no numbers")])
+def test_loss_that_is_no_number_ends_the_run(tiny_base_folder, tmp_path, epochs, said):
     # Weights that are broken from the 40th token on: only the one long chunk shows it, in training.
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     with torch.no_grad():
@@ -182,10 +186,58 @@ def test_loss_that_is_no_number_ends_the_run(tiny_base_folder, tmp_path):
         {**TRAINING.corpus, "long": "a log is kept " * 20},
         {**TRAINING.relevant_docs, "long": ("long",)},
     )
-    ranking = replace(CONFIG, loss="multiple-negatives-ranking", batch_size=41, epochs=10)
-    with pytest.raises(TrainingError, match="the loss became nan at step"):
+    ranking = replace(CONFIG, loss="multiple-negatives-ranking", batch_size=41, epochs=epochs)
+    with pytest.raises(TrainingError, match=said):  # a loss is logged every ten steps
         train(long, VALIDATION, tmp_path / "out", base=str(tmp_path / "broken"), config=ranking)
     assert not (tmp_path / "out").exists()
+
+
+def test_text_is_trained_on_with_the_prompt_that_it_is_asked_with(tiny_base_folder, monkeypatch):
+    model = load_base(resolve_base(str(tiny_base_folder)), "cpu")
+    model.prompts, model.default_prompt_name = {"usual": "the backup is "}, "usual"
+    lengths = []
+    forward = type(model).forward
+
+    def watched(self, features, **options):
+        lengths.append(
+            int(features["attention_mask"].sum()) if "attention_mask" in features else features["input_ids"].numel()
+        )
+        return forward(self, features, **options)
+
+    monkeypatch.setattr(type(model), "forward", watched)
+    examples = build_examples(questions_of(TRAINING, {}), "multiple-negatives-ranking")
+    config = replace(CONFIG, loss="multiple-negatives-ranking", epochs=1, batch_size=40)
+    fit(model, examples, config, "fp32")
+    with_prompt, lengths[:] = sum(lengths), []
+    model.default_prompt_name = None
+    fit(model, examples, config, "fp32")
+    assert with_prompt >= sum(lengths) + 3 * 80  # words of the prompt, and texts
+
+
+def test_second_run_to_one_folder_is_refused_while_the_first_goes_on(tmp_path):
+    with run_folder(tmp_path / "tuned", {"seed": 1}, resume=False, say=print) as folder:
+        (folder / "weights").write_text("of the first")
+        with (
+            pytest.raises(TrainingError, match="another run to this folder is going on"),
+            run_folder(tmp_path / "tuned", {"seed": 1}, resume=False, say=print),
+        ):
+            pass
+        assert (folder / "weights").is_file()
+    assert not folder.exists()
+
+
+def test_answer_under_a_copys_id_can_be_found(tiny_base_folder):
+    copied = RetrievalDataset(
+        VALIDATION.queries,
+        {**{f"copy of {doc_id}": text for doc_id, text in VALIDATION.corpus.items()}, **VALIDATION.corpus},
+        VALIDATION.relevant_docs,
+    )
+    encode = Encoder(SentenceTransformer(str(tiny_base_folder), device="cpu"), "fp32")
+    scores = []
+    for asked in (VALIDATION, copied):
+        pool = ValidationPool(asked, encode(asked.queries.values()), encode(asked.corpus.values()))
+        scores.append(pool.score(encode(pool.queries), encode(pool.chunks)))
+    assert scores[1]["recall@1"] == scores[0]["recall@1"]
 
 
 def write_files(folder: Path) -> list[str]:

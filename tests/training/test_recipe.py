@@ -53,6 +53,15 @@ def shuffled(questions: RetrievalDataset, seed: int) -> RetrievalDataset:
     return replace(questions, relevant_docs={query_id: (drawn.choice(list(CORPUS)),) for query_id in questions.queries})
 
 
+def what_the_base_finds_first(folder) -> RetrievalDataset:
+    """Let that be the truth, so that any large change of the model is for the worse."""
+    base = SentenceTransformer(str(folder), device="cpu")
+    texts, doc_ids = [f"the {noun} was {verb}" for noun in NOUNS for verb in VERBS], list(CORPUS)
+    nearest = (base.encode(texts) @ base.encode(list(CORPUS.values())).T).argmax(axis=1)
+    relevant_docs = {text: (doc_ids[row],) for text, row in zip(texts, nearest, strict=True)}
+    return RetrievalDataset({text: text for text in texts}, CORPUS, relevant_docs)
+
+
 TRAINING, VALIDATION = dataset(VERBS[:6]), dataset(VERBS[6:])
 
 
@@ -319,20 +328,18 @@ def test_nothing_to_learn_from_is_said(tuned):
 
 def test_chunks_too_short_to_ask_for_are_nothing_to_learn_from(tuned):
     words = {f"{noun}-{n}": noun for n, noun in enumerate(NOUNS)}
-    asked = RetrievalDataset({"q": "which log"}, words, {"q": ("log-0",)})
+    asked = RetrievalDataset(
+        {f"q{noun}": f"which {noun}" for noun in NOUNS},
+        words,
+        {f"q{noun}": (f"{noun}-{n}",) for n, noun in enumerate(NOUNS)},
+    )
     with pytest.raises(TrainingError, match="none of the 10 chunks is long enough"):
         tuned(None, asked)
 
 
 def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_base_folder):
-    # What the base model finds first is the truth of the guard, so that any large change makes it worse.
     monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
-    base = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    texts = [f"the {noun} was {verb}" for noun in NOUNS for verb in VERBS]
-    doc_ids = list(CORPUS)
-    nearest = (base.encode(texts) @ base.encode(list(CORPUS.values())).T).argmax(axis=1)
-    queries = {text: text for text in texts}
-    guard = RetrievalDataset(queries, CORPUS, {t: (doc_ids[n],) for t, n in zip(texts, nearest, strict=True)})
+    guard = what_the_base_finds_first(tiny_base_folder)
     said: list[str] = []
     guarded = Automatic(guards={"other source": guard}, keywords="off")
     report = tuned(automatic=guarded, keep_worse=True, say=said.append)
@@ -340,6 +347,42 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
     assert verdicts[0] == "guard       other source: worse"
     assert verdicts[-1] != "guard       other source: worse"
     assert report.tuned.chosen.name.endswith("of the way from the base")
+    assert len(report.tuned.candidates) > 1  # what was tried before counts where luck is told from gain
+    written = SentenceTransformer(str(report.folder), device="cpu")
+    of_guard = score_vectors(guard, *(written.encode(list(texts.values())) for texts in (guard.queries, CORPUS)))
+    assert mean_ndcg(of_guard) == pytest.approx(1.0, abs=0.1)
+
+
+def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
+    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    base = copy_of_weights(run.model)
+    with torch.no_grad():
+        for weights in run.model.parameters():
+            weights.add_(torch.rand_like(weights))
+    perfect = {metric: dict.fromkeys(of_queries, 1.0) for metric, of_queries in run.selection.baseline.items()}
+    run.selection.enter("moved", perfect)
+    recipe._draw_back(run, base, lambda: False)
+    result = run.result(evidence_needed=True)
+    assert (result.chosen.name, result.preferred, result.improved) == ("the base itself", False, False)
+    assert all(torch.equal(weights, base[name]) for name, weights in result.model.state_dict().items())
+
+
+def test_kept_for_worse_are_the_weights_that_the_manifest_speaks_of(tuned, monkeypatch, tiny_base_folder):
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
+    asked = what_the_base_finds_first(tiny_base_folder)
+    report = tuned(validation=asked, automatic=Automatic(keywords="off"), keep_worse=True)
+    assert not report.tuned.preferred
+    assert report.manifest["training"]["kept"] == report.tuned.chosen.name
+    written = SentenceTransformer(str(report.folder), device="cpu")
+    scores = score_vectors(asked, *(written.encode(list(texts.values())) for texts in (asked.queries, asked.corpus)))
+    assert mean_ndcg(scores) == pytest.approx(mean_ndcg(report.tuned.chosen.scores), abs=0.05)
+    assert mean_ndcg(scores) < 0.95
+
+
+def test_too_few_answers_to_tell_a_gain_from_luck_are_said_before_the_work(tuned):
+    few = VALIDATION.subset(list(VALIDATION.queries)[:4])
+    with pytest.raises(TrainingError, match="fewer than 5 cannot tell any gain from luck"):
+        tuned(TRAINING, few)
 
 
 def test_keywords_that_help_are_written_and_served_as_validation_saw_them(tuned):
