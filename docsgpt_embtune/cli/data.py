@@ -1,8 +1,10 @@
 """`embtune convert` and `embtune prepare`."""
 
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,8 @@ import click
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import checked
 from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.new_output import existing_folder_above, moved_when_good, refuse_existing_output
+from docsgpt_embtune.errors import DatasetError
 
 # The registry's names, here so that `embtune --help` needs no pyarrow; a test holds the two together.
 FORMATS = (
@@ -32,10 +36,16 @@ FORMATS = (
 
 def _columns(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str]:
     roles = ("question", "good", "bad", "score", "date", "document")
-    named = dict(part.partition("=")[::2] for part in (value or "").split(",") if part)
-    wrong = [role for role, column in named.items() if role not in roles or not column]
+    pairs = [part.partition("=")[::2] for part in (value or "").split(",") if part]
+    wrong = [role for role, column in pairs if role not in roles or not column]
     if wrong:
         raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(roles)}")
+    named = dict(pairs)
+    if len(named) < len(pairs):
+        twice = next(role for role, count in Counter(role for role, _ in pairs).items() if count > 1)
+        raise click.BadParameter(
+            f"{value!r}: names {twice!r} twice; give each role one column (several bad ones: call them bad_1, bad_2, …)"
+        )
     return named
 
 
@@ -58,21 +68,36 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--to", "to_name", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @reading_options
 def convert(source: Path, out: Path, to_name: str, format_name: str | None, **options: Any) -> None:
-    """Read a dataset in one format and write it in another; what was written is read again and compared."""
+    """Read a dataset in one format and write it in another, OUT, which must not exist.
+
+    What was written is read again, and its texts and judgments compared, before it is put there.
+    """
     import datasets
 
+    from docsgpt_embtune.data.formats.comparison import lost_by_writing
     from docsgpt_embtune.data.formats.registry import FORMATS as formats
     from docsgpt_embtune.data.formats.registry import read_content
 
+    refuse_existing_output(out)
     datasets.disable_progress_bars()
     dataset = checked(read_content(source, ReadOptions(**options), name=format_name))
     target = formats[to_name]
-    target.write(dataset, out)
-    written = checked(read_content(out, target.reading_back, name=to_name))
+    with moved_when_good(out) as partial, _naming(out, partial):
+        target.write(dataset, partial)
+        written = checked(read_content(partial, target.reading_back, name=to_name))
+        lost = lost_by_writing(dataset, written, out, to_name)
     click.echo(f"{source}: {dataset.describe()}")
     click.echo(f"{out}: {written.describe()}")
-    if written.describe() != dataset.describe():
-        click.echo(f"{to_name} has no place for the rest")
+    if lost:
+        click.echo(f"{to_name} has no place for: {', '.join(lost)}")
+
+
+@contextmanager
+def _naming(out: Path, partial: Path) -> Iterator[None]:
+    try:
+        yield
+    except DatasetError as error:
+        raise DatasetError(str(error).replace(str(partial), str(out))) from error
 
 
 def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tuple[float, ...]:
@@ -80,7 +105,7 @@ def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tu
         parts = [float(part) for part in value.split(",")]
     except ValueError:
         parts = []
-    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not sum(parts) == 100 or not parts[0]:
+    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not isclose(sum(parts), 100) or not parts[0]:
         raise click.BadParameter(f"{value!r} is not three shares that make 100, like 70,15,15")
     return tuple(part / 100 for part in parts)
 
@@ -121,7 +146,7 @@ def prepare(
     """
     import datasets
 
-    from docsgpt_embtune.data.formats.registry import read_content
+    from docsgpt_embtune.data.formats.registry import read_held_out
     from docsgpt_embtune.data.preparation.checks import CheckSettings
     from docsgpt_embtune.data.preparation.pipeline import SplitSettings
     from docsgpt_embtune.data.preparation.pipeline import prepare as check_and_split
@@ -130,12 +155,14 @@ def prepare(
 
     if fix and out is None:
         raise click.UsageError("--fix writes new files: say where with --out FOLDER")
+    if out is not None:
+        refuse_existing_output(out)
     if model != "none" or cross_encoder:
         hide_loading_bars()
     datasets.disable_progress_bars()
     reading = ReadOptions(**options)
-    unseen = [read_content(path, replace(reading, columns={})) for path in held_out]
-    with opened(source, reading, name=format_name, near=out.parent if out else None) as store:
+    unseen = [read_held_out(path, reading) for path in held_out]
+    with opened(source, reading, name=format_name, near=existing_folder_above(out) if out else None) as store:
         if documents is not None:
             store.add_documents(documents)
         report = check_and_split(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
 
-from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.formats.content import DatasetContent, named_with_text
 from docsgpt_embtune.data.formats.options import ReadOptions, RelevantDocs
 from docsgpt_embtune.data.offences import refuse
 from docsgpt_embtune.files import PUBLIC
@@ -152,13 +152,18 @@ def save_dataset(
 
 
 def _refuse_blank(path: Path, key: str, texts: Mapping[str, str]) -> None:
-    refuse(path, f"{key}: text is empty", (name for name, text in texts.items() if not text.strip()), len(texts))
+    blank = (named_with_text(name, text) for name, text in texts.items() if not text.strip())
+    refuse(path, f"{key}: text is empty", blank, len(texts))
 
 
 def _refuse_contradictions(path: Path, dataset: RetrievalDataset) -> None:
     good, bad = dataset.relevant_docs, dataset.irrelevant_docs
     total = len(dataset.queries)
-    refuse(path, "question has no good chunk", (q for q in dataset.queries if not good.get(q)), total)
+
+    def named(query_ids: Iterable[str]) -> Iterable[str]:
+        return (named_with_text(query_id, dataset.queries[query_id]) for query_id in query_ids)
+
+    refuse(path, "question has no good chunk", named(q for q in dataset.queries if not good.get(q)), total)
     for key, judgments in (("relevant_docs", good), ("irrelevant_docs", bad)):
         refuse(path, f"{key}: unknown question", (q for q in judgments if q not in dataset.queries), len(judgments))
         refuse(
@@ -167,10 +172,10 @@ def _refuse_contradictions(path: Path, dataset: RetrievalDataset) -> None:
             (f"{q}' -> '{d}" for q, ids in judgments.items() for d in ids if d not in dataset.corpus),
             sum(map(len, judgments.values())),
         )
-    refuse(path, "chunk is both good and bad for", (q for q in bad if set(good[q]) & set(bad[q])), total)
+    refuse(path, "chunk is both good and bad for", named(q for q in bad if set(good[q]) & set(bad[q])), total)
     refuse(
         path,
         "the same text is both good and bad, under two ids, for",
-        (q for q in bad if {dataset.corpus[d] for d in good[q]} & {dataset.corpus[d] for d in bad[q]}),
+        named(q for q in bad if {dataset.corpus[d] for d in good[q]} & {dataset.corpus[d] for d in bad[q]}),
         total,
     )

@@ -169,7 +169,7 @@ def test_rows_of_one_question_are_joined_and_a_corpus_lends_its_ids(tmp_path):
     assert dataset.relevant_docs == {text_id(KEPT): ("a", "b")}
     assert len(dataset.corpus) == 3
     other = write(tmp_path, "other.json", {"a": "Logs"})
-    with pytest.raises(DatasetError, match=r"no chunk with the text of: '\w+' \(first of 1, of 2\)"):
+    with pytest.raises(DatasetError, match=r"no chunk with the text of: '\w+' = 'Workers' \(first of 1, of 2\)"):
         load_dataset(table, corpus=other)
 
 
@@ -191,6 +191,10 @@ MALFORMED = {
     "header alone": ("d.csv", "question,good\n"),
     "column twice": ("d.csv", "question,good,good\na,b,c"),
     "quote without end": ("d.csv", 'question,good\n"a,b\nc,d'),
+    "quote without end in the last column": ("d.csv", 'question,good\na,"b\nc,d\ne,f\n'),
+    "quote that a later row ends": ("d.tsv", 'question\tgood\na\t"b\nc\t"d"\ne\tf\n'),
+    "key twice": ("d.jsonl", '{"question": "a", "good": ["b"], "bad": ["c"], "bad": ["d"]}'),
+    "key twice in a passage": ("d.jsonl", '{"query": "a", "positive_passages": [{"text": "b", "text": "c"}]}'),
     "question without a chunk": ("d.csv", "question,good\na,"),
     "score in words": ("d.csv", "question,good,score\na,b,high"),
     "no columns": ("d.txt", "nothing"),
@@ -232,7 +236,7 @@ def test_convert_says_what_the_target_has_no_place_for(tmp_path):
     assert result.exit_code == 0, result.output
     assert "3 good and 1 bad judgments" in result.output
     assert "3 good and 0 bad judgments" in result.output
-    assert "llamaindex has no place for the rest" in result.output
+    assert "llamaindex has no place for: 1 bad judgment\n" in result.output
     assert load_dataset(tmp_path / "out.json", relevant_docs="all-good").queries == SEVERAL.queries
 
 

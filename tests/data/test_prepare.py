@@ -262,10 +262,38 @@ def test_near_duplicate_chunks_keep_their_questions_together(tmp_path):
     )
 
 
+@pytest.mark.parametrize("copied", ["chunks", "questions", "nearly chunks"])
+def test_copies_under_two_ids_keep_their_questions_together(tmp_path, copied):
+    data = made_up(40)
+    for number in range(0, 40, 2):
+        if copied == "questions":
+            data["queries"][f"q{number + 1}"] = data["queries"][f"q{number}"]
+        else:
+            copy = data["corpus"][f"c{number}"]
+            # Other signs between the same words: no copy that `--fix` would join.
+            data["corpus"][f"c{number + 1}"] = copy if copied == "chunks" else copy.replace(" ", " - ")
+    result = prepare(write(tmp_path, data), "--out", tmp_path / "out", "--split", "50,0,50")
+    assert result.exit_code == 0, result.output
+    for queries in splits_of(tmp_path / "out").values():
+        assert {f"q{int(query[1:]) ^ 1}" for query in queries} == queries
+        assert len(queries) == 20
+
+
 def test_documents_may_come_from_a_file_of_their_own(tmp_path):
     pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(40)}, "pages.json")
     prepare(write(tmp_path, made_up(40)), "--documents", pages, "--out", tmp_path / "out", "--split", "50,0,50")
     assert splits_of(tmp_path / "out")["test"] in ({f"q{n}" for n in range(s, 40, 2)} for s in (0, 1))
+
+
+def test_documents_of_other_chunks_are_refused_and_those_of_some_are_noted(tmp_path):
+    rows = "".join(f"Where is {WORDS[-n - 1]}?,{sentence(n)}\n" for n in range(40))
+    (tmp_path / "rows.csv").write_text(f"question,good\n{rows}", encoding="utf-8")
+    pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(20)}, "pages.json")
+    refused = prepare(tmp_path / "rows.csv", "--documents", pages)
+    assert refused.exit_code == 2
+    assert "none of its 20 ids ('c0' …) is a chunk of" in refused.stderr
+    some = prepare(write(tmp_path, made_up(40)), "--documents", pages)
+    assert f"note: {pages} names the documents of 20 of 40 chunks\n" in some.output
 
 
 def test_by_date_the_newest_are_tested_and_an_older_one_with_their_answer_is_left_out(tmp_path):
@@ -284,6 +312,11 @@ def test_by_date_without_dates_is_refused(tmp_path):
     result = prepare(write(tmp_path, made_up(40)), "--by-date", "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "no date (ISO 8601) for 'q0' (first of 40, of 40)" in result.stderr
+
+
+def test_by_date_in_vain_leaves_no_folder(tmp_path):
+    assert prepare(write(tmp_path, made_up(40)), "--by-date", "--out", tmp_path / "new" / "out").exit_code == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 def test_same_seed_same_splits(tmp_path):
@@ -359,6 +392,18 @@ def test_impossible_wishes_are_usage_errors(tmp_path, arguments):
     assert prepare(write(tmp_path, made_up(10)), *arguments).exit_code == 2
 
 
+def test_shares_that_make_100_but_for_rounding_are_taken(tmp_path):
+    result = prepare(write(tmp_path, made_up(30)), "--out", tmp_path / "out", "--split", "33.4,33.3,33.3")
+    assert result.exit_code == 0, result.output
+
+
+def test_existing_output_is_refused_before_the_source_is_read(tmp_path):
+    (tmp_path / "out").mkdir()
+    result = prepare(tmp_path / "nowhere.json", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "out: exists already" in result.stderr
+
+
 def test_an_existing_folder_is_left_alone(tmp_path):
     (tmp_path / "out").mkdir()
     result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
@@ -416,6 +461,15 @@ def test_folder_that_is_no_cross_encoder_is_refused(tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_model_without_a_head_is_no_cross_encoder(tmp_path, tiny_base_folder):
+    data = made_up(6)
+    data["irrelevant_docs"]["q1"] = ["c2"]
+    result = prepare(write(tmp_path, data), "--cross-encoder", tiny_base_folder)
+    assert result.exit_code == 2, result.output
+    assert f"{tiny_base_folder}: no cross-encoder" in result.stderr
+    assert "(BertModel)" in result.stderr
+
+
 @pytest.mark.usefixtures("every_line")
 def test_bars_say_what_is_embedded(tmp_path, tiny_base_folder):
     data = made_up(6)
@@ -471,8 +525,9 @@ def test_rows_of_one_question_are_joined_across_blocks(tmp_path, monkeypatch):
         ]
 
 
-def test_id_that_stands_for_two_texts_in_two_blocks_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "_BLOCK", 1)
+@pytest.mark.parametrize("rows_at_once", [1, 100])
+def test_id_that_stands_for_two_texts_is_refused(tmp_path, monkeypatch, rows_at_once):
+    monkeypatch.setattr(store_module, "_BLOCK", rows_at_once)
     rows = [
         Row("q1", "Where?", (Chunk("c1", "Here."),)),
         Row("q2", "When?", (Chunk("c1", "Now."),)),
@@ -482,6 +537,53 @@ def test_id_that_stands_for_two_texts_in_two_blocks_is_refused(tmp_path, monkeyp
     store.add_rows(rows)
     with pytest.raises(DatasetError, match=r"one chunk id stands for two texts: 'c1' \(first of 1, of 2\)"):
         store.join()
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 100])
+def test_empty_date_and_document_erase_none(tmp_path, monkeypatch, rows_at_once):
+    monkeypatch.setattr(store_module, "_BLOCK", rows_at_once)
+    chunk = (Chunk("c", sentence(1)),)
+    store = Store(tmp_path, tmp_path / "rows")
+    store.add_rows([Row("q", "Where?", chunk, date="2026-01-01", document="page 1"), Row("q", "Where?", chunk)])
+    store.join()
+    assert store.query("SELECT date FROM questions") == [("2026-01-01",)]
+    assert store.query("SELECT document FROM chunks") == [("page 1",)]
+
+
+def test_questions_and_chunks_that_differ_in_a_sign_are_not_joined(tmp_path):
+    questions = [
+        f"How do I {what}?" for what in ("compile C", "compile C++", "compile C#", "write a += b", "write a -= b")
+    ]
+    chunks = ["Run gcc a.c", "Run g++ a.cpp", "Run csc a.cs", "It is a = a + b", "It is a = a - b"]
+    data = {
+        "queries": {f"q{n}": question for n, question in enumerate(questions)},
+        "corpus": {f"c{n}": chunk for n, chunk in enumerate(chunks)},
+        "relevant_docs": {f"q{n}": [f"c{n}"] for n in range(5)},
+        "irrelevant_docs": {"q0": ["c1"], "q1": ["c0"]},  # what answers the one is the other's nearest miss
+    }
+    data["queries"]["again"], data["relevant_docs"]["again"] = "how do i  COMPILE c++ ?!", ["c1"]
+    result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    assert result.exit_code == 0, result.output
+    mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert list(mended.queries.values()) == questions
+    assert list(mended.corpus.values()) == chunks
+    assert mended.irrelevant_docs == {"q0": ("c1",), "q1": ("c0",)}
+
+
+def test_held_out_file_has_its_own_chunks_and_the_columns_that_it_shares(tmp_path):
+    chunks = write(tmp_path, {"c1": sentence(1), "c2": sentence(2), "c3": sentence(3)}, "chunks.json")
+    source = tmp_path / "source.csv"
+    source.write_text(f"ask,answer,mark\nWhere is it?,{sentence(1)},9\nWho is it?,{sentence(2)},8\n", encoding="utf-8")
+    (tmp_path / "table.csv").write_text(f"ask,answer\nWhere is it?,{sentence(7)}\n", encoding="utf-8")
+    write(tmp_path, made_up(3), "own.json")
+    bare = {key: value for key, value in made_up(3).items() if key != "corpus"}
+    write(tmp_path, bare | {"relevant_docs": {query_id: ["c3"] for query_id in bare["queries"]}}, "bare.json")
+    held_out = [word for name in ("table.csv", "own.json", "bare.json") for word in ("--held-out", tmp_path / name)]
+    columns = ("--columns", "question=ask,good=answer,score=mark", "--good-score", "5")
+    result = prepare(source, "--corpus", chunks, *columns, *held_out)
+    assert "questions that a held-out file asks, too: 1 (seen-question)" in result.output, result.output
+    # `own.json` has a chunk c1 of the source, though under another question.
+    assert "questions whose good chunk answers a held-out question, too: 2 (seen-answer)" in result.output
 
 
 def test_more_text_than_memory_is_joined(tmp_path, monkeypatch):
@@ -510,7 +612,8 @@ def test_too_little_room_is_one_line(tmp_path, monkeypatch):
 
 
 def test_folder_that_duckdb_cannot_work_in_is_refused(tmp_path):
+    (tmp_path / "why?").mkdir()
     result = prepare(write(tmp_path, made_up(100)), "--out", tmp_path / "why?" / "out")
     assert result.exit_code == 2, result.output
     assert "why?: DuckDB cannot work below a folder with a ? in its name" in result.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
+    assert not list((tmp_path / "why?").iterdir())

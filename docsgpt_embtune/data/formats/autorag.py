@@ -25,7 +25,7 @@ _QUESTION_FIELDS = {"qid", "query", "retrieval_gt"}
 def read(source: Source, options: ReadOptions) -> DatasetContent:
     """Read the folder, or its qa.parquet; each chunk that AutoRAG wants found is good, alone or with others."""
     qa = Source(source.path / QUESTIONS) if source.container == "folder" else source
-    corpus = Source(options.corpus or qa.path.parent / CORPUS)
+    corpus = Source(options.corpus or _corpus_beside(source))
     asked = list(parsed(qa, _question))
     times = Counter(query_id for query_id, _, _ in asked)
     refuse(qa.path, "the same qid stands twice", (q for q, count in times.items() if count > 1), len(asked))
@@ -65,6 +65,10 @@ def _recognises(source: Source) -> bool:
     return source.has_records and source.fields >= _QUESTION_FIELDS
 
 
+def _corpus_beside(source: Source) -> Path:
+    return (source.path if source.container == "folder" else source.path.parent) / CORPUS
+
+
 def _question(fields: Fields) -> tuple[str, str, tuple[str, ...]]:
     return fields.text("qid"), fields.text("query"), tuple(dict.fromkeys(_flat(fields.value("retrieval_gt"))))
 
@@ -92,4 +96,5 @@ AUTORAG = Format(
     recognises=_recognises,
     read=read,
     write=write,
+    has_chunks=lambda source: _corpus_beside(source).is_file(),
 )

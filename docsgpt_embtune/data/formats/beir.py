@@ -23,9 +23,8 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
     A score above 0 is good. A score of 0 is a chunk that somebody looked at and found irrelevant: bad.
     """
     qrels = _qrels(source.path)
-    folder = qrels.parent.parent
-    corpus_path = options.corpus or folder / "corpus.jsonl"
-    queries_path = folder / "queries.jsonl"
+    corpus_path = options.corpus or _corpus_beside(qrels)
+    queries_path = qrels.parent.parent / "queries.jsonl"
     good, bad = _judgments(qrels)
     queries = read_text_records(Source(queries_path))
     judged = dict.fromkeys((*good, *bad))
@@ -57,6 +56,10 @@ def _recognises(source: Source) -> bool:
     return source.container == "delimited text" and set(QRELS_FIELDS) <= source.fields
 
 
+def _corpus_beside(qrels: Path) -> Path:
+    return qrels.parent.parent / "corpus.jsonl"
+
+
 def _qrels(path: Path) -> Path:
     if not path.is_dir():
         return path
@@ -72,7 +75,7 @@ def _judgments(path: Path) -> tuple[dict[str, dict[str, None]], dict[str, dict[s
     bad: dict[str, dict[str, None]] = {}
     offences = Offences(path)
     number = 0
-    for number, record in enumerate(Source(path).records(), 1):
+    for number, record in Source(path).numbered_records():
         query_id, doc_id, score = (record.get(name) for name in QRELS_FIELDS)
         try:
             is_good = int(str(score)) > 0
@@ -101,4 +104,5 @@ BEIR = Format(
     recognises=_recognises,
     read=read,
     write=write,
+    has_chunks=lambda source: _corpus_beside(_qrels(source.path)).is_file(),
 )

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from docsgpt_embtune.data.offences import refuse
 
+_SHOWN = 60  # characters of a text in a message
+
 
 @dataclass(frozen=True)
 class DatasetContent:
@@ -68,6 +70,17 @@ def text_id(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def named_with_text(own_id: str, text: str) -> str:
+    """Name a text by its id, and by how it begins where the id is made of it and tells nothing."""
+    return own_id if own_id != text_id(text) else f"{own_id}' = '{cut(text)}"
+
+
+def cut(text: str) -> str:
+    """Make one short line of a text."""
+    line = " ".join(text.split())
+    return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
+
+
 def chunks(texts: Iterable[str]) -> tuple[Chunk, ...]:
     """Give texts that have no ids their ids."""
     return tuple(Chunk(text_id(text), text) for text in texts)
@@ -118,7 +131,7 @@ def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) ->
         DatasetError: If a text is not in the corpus.
     """
     id_of_text = {text: doc_id for doc_id, text in reversed(list(corpus.items()))}
-    lost = (doc_id for doc_id, text in content.corpus.items() if text not in id_of_text)
+    lost = (named_with_text(doc_id, text) for doc_id, text in content.corpus.items() if text not in id_of_text)
     refuse(path, "has no chunk with the text of", lost, len(content.corpus))
     own = {doc_id: id_of_text[text] for doc_id, text in content.corpus.items()}
 
@@ -139,11 +152,12 @@ def rows_of(content: DatasetContent) -> Iterator[Row]:
     """Lay content out as one row for each question; chunks that no question names have no place in it."""
     for query_id, query in content.queries.items():
         good = content.relevant_docs[query_id]
+        documents = {content.documents.get(doc_id, "") for doc_id in good}  # a row has room for one
         yield Row(
             query_id,
             query,
             tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in good),
             tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in content.irrelevant_docs.get(query_id, ())),
             content.dates.get(query_id, ""),
-            next((content.documents[doc_id] for doc_id in good if doc_id in content.documents), ""),
+            documents.pop() if len(documents) == 1 else "",
         )

@@ -8,6 +8,7 @@ from docsgpt_embtune.data.formats.content import DatasetContent, Row, collect, p
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import read_corpus
+from docsgpt_embtune.errors import DatasetError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +22,8 @@ class Format:
         read: Reads it whole.
         write: Writes content to a path.
         reading_back: What settles a file that `write` wrote.
+        takes_columns: Whether it is a table, whose columns and scores options can settle.
+        has_chunks: Tells whether a source holds the chunks itself, so that no corpus need be given.
     """
 
     name: str
@@ -29,6 +32,19 @@ class Format:
     read: Callable[[Source, ReadOptions], DatasetContent]
     write: Callable[[DatasetContent, Path], None]
     reading_back: ReadOptions = field(default_factory=ReadOptions)
+    takes_columns: bool = False
+    has_chunks: Callable[[Source], bool] = lambda _source: True
+
+    def refuse_useless(self, options: ReadOptions, path: Path) -> None:
+        """Raise where an option that somebody gave would be passed over.
+
+        Raises:
+            DatasetError: If columns or a score are told of what is no table.
+        """
+        given = ("--columns", options.columns), ("--good-score", options.good_score is not None)
+        for flag, is_given in given:
+            if is_given and not self.takes_columns:
+                raise DatasetError(f"{path}: is read as {self.name}, for which {flag} is of no use; leave it out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +67,8 @@ def row_format(
     recognises: Callable[[Source], bool],
     rows: Callable[[Source, ReadOptions], Iterator[Row]],
     write_rows: Callable[[Iterable[Row], Path], None],
+    takes_columns: bool = False,
+    has_chunks: Callable[[Source], bool] = lambda _source: True,
 ) -> RowFormat:
     """Make a format of its streams: to read whole is to collect the rows."""
     return RowFormat(
@@ -61,6 +79,8 @@ def row_format(
         write=lambda content, path: write_rows(rows_of(content), path),
         rows=rows,
         write_rows=write_rows,
+        takes_columns=takes_columns,
+        has_chunks=has_chunks,
     )
 
 

@@ -100,4 +100,5 @@ HUGGING_FACE = row_format(
     recognises=_recognises,
     rows=rows,
     write_rows=write_rows,
+    takes_columns=True,
 )

@@ -85,6 +85,10 @@ def _recognises_explicit(source: Source) -> bool:
     return _recognises(source) and "irrelevant_docs" in source.fields
 
 
+def _has_corpus(source: Source) -> bool:
+    return bool(source.object.get("corpus"))
+
+
 def _refuse_unknown_shape(path: Path, content: Mapping[str, Any], *, corpus_is_elsewhere: bool) -> None:
     for key in ("queries", "relevant_docs"):
         if key not in content:
@@ -131,6 +135,7 @@ EXPLICIT = Format(
     recognises=_recognises_explicit,
     read=read,
     write=write_explicit,
+    has_chunks=_has_corpus,
 )
 ARTICLE = Format(
     name="article",
@@ -139,6 +144,7 @@ ARTICLE = Format(
     read=read,
     write=write_article,
     reading_back=ReadOptions(relevant_docs="good-bad"),
+    has_chunks=_has_corpus,
 )
 LLAMAINDEX = Format(
     name="llamaindex",
@@ -147,4 +153,5 @@ LLAMAINDEX = Format(
     read=read,
     write=write_llamaindex,
     reading_back=ReadOptions(relevant_docs="all-good"),
+    has_chunks=_has_corpus,
 )

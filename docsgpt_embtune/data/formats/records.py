@@ -29,6 +29,11 @@ class Fields:
     def __init__(self, record: Record) -> None:
         self._record = record
 
+    @property
+    def names(self) -> Iterable[str]:
+        """The columns that the record has."""
+        return self._record.keys()
+
     def value(self, name: str) -> Any:
         """Return the value as it is, None where there is none."""
         return self._record.get(name)
@@ -93,7 +98,7 @@ def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
     """
     offences = Offences(source.path)
     number = 0
-    for number, record in enumerate(source.records(), 1):
+    for number, record in source.numbered_records():
         try:
             yield parse(Fields(record))
         except RecordFault as fault:

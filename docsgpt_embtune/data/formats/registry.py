@@ -1,5 +1,6 @@
 """All formats, and which of them a file is."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from docsgpt_embtune.data.formats.autorag import AUTORAG, CORPUS, QUESTIONS
@@ -7,12 +8,12 @@ from docsgpt_embtune.data.formats.beir import BEIR
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.flag_embedding import FLAG_EMBEDDING
 from docsgpt_embtune.data.formats.format import Format
-from docsgpt_embtune.data.formats.hugging_face import HUGGING_FACE
+from docsgpt_embtune.data.formats.hugging_face import HUGGING_FACE, HuggingFaceSource
 from docsgpt_embtune.data.formats.native import ARTICLE, EXPLICIT, LLAMAINDEX
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.ragas import RAGAS
 from docsgpt_embtune.data.formats.source import Source
-from docsgpt_embtune.data.formats.table import TABLES
+from docsgpt_embtune.data.formats.table import TABLES, has_scores
 from docsgpt_embtune.data.formats.tevatron import TEVATRON
 from docsgpt_embtune.errors import DatasetError
 
@@ -56,8 +57,30 @@ def read_content(path: Path, options: ReadOptions | None = None, *, name: str | 
     Raises:
         DatasetError: If it cannot be read, or is ambiguous.
     """
+    source, options = Source(path), options or ReadOptions()
+    found = find_format(source, name)
+    found.refuse_useless(options, path)
+    return found.read(source, options)
+
+
+def read_held_out(path: Path, options: ReadOptions) -> DatasetContent:
+    """Read a dataset beside the one that the options are for: those that do not fit it are left out.
+
+    Args:
+        path: A file, a folder, or `hub:NAME`.
+        options: Its own chunks come before their corpus, and of their columns it gets those that it has.
+
+    Raises:
+        DatasetError: If it cannot be read, or is ambiguous.
+    """
     source = Source(path)
-    return find_format(source, name).read(source, options or ReadOptions())
+    found = find_format(source)
+    table = HuggingFaceSource(path) if found is HUGGING_FACE else source
+    columns = {role: name for role, name in options.columns.items() if found.takes_columns and name in table.fields}
+    fitting = replace(options, columns=columns, corpus=None if found.has_chunks(source) else options.corpus)
+    if not (found.takes_columns and has_scores(table, fitting)):
+        fitting = replace(fitting, good_score=None)
+    return found.read(source, fitting)
 
 
 def _unknown(source: Source) -> str:

@@ -1,5 +1,6 @@
 """A file or folder opened by what is in it: a JSON object, or records that stream past."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 import pyarrow
-import pyarrow.csv
 import pyarrow.parquet
 
 from docsgpt_embtune.data.offences import Offences, offence
@@ -21,7 +21,7 @@ Container = Literal["hub", "folder", "JSON object", "JSON list", "JSONL", "delim
 Record = Mapping[str, Any]
 
 HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it, a mistyped path would be downloaded
-_BLOCK = 16 * 2**20  # bytes of CSV parsed at a time; no single row may be larger
+_LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
 
@@ -61,7 +61,7 @@ class Source:
 
     @cached_property
     def fields(self) -> frozenset[str]:
-        """Keys of the object, or columns of the records (of JSON records: of the first hundred)."""
+        """Keys of the object, or columns of the records (of JSONL: of the first hundred lines)."""
         if self.container in ("hub", "folder"):
             return frozenset()
         if self.container == "JSON object":
@@ -70,7 +70,8 @@ class Source:
             return frozenset(self._parquet().schema_arrow.names)
         if self.container == "delimited text":
             return frozenset(self._header()[1])
-        return frozenset(name for record in islice(self.records(), 100) for name in record)
+        read = islice(self.records(), 100) if self.container == "JSONL" else self.records()
+        return frozenset(name for record in read for name in record)
 
     @cached_property
     def object(self) -> dict[str, Any]:
@@ -99,9 +100,16 @@ class Source:
             raise DatasetError(f"{self.path}: a {self.container}, where rows with named columns are wanted")
         return readers[self.container]()
 
-    def _open(self, mode: str) -> IO[Any]:
+    def numbered_records(self) -> Iterator[tuple[int, Record]]:
+        """Stream the rows and their numbers from 1 on, without the blank ones that spreadsheets leave."""
+        blank_rows = self.container in ("delimited text", "Excel")
+        for number, record in enumerate(self.records(), 1):
+            if not (blank_rows and all(map(_is_blank, record.values()))):
+                yield number, record
+
+    def _open(self, mode: str, newline: str | None = None) -> IO[Any]:
         try:
-            return self.path.open(mode, encoding=None if "b" in mode else UTF8)
+            return self.path.open(mode, encoding=None if "b" in mode else UTF8, newline=newline)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
             reason = getattr(error, "strerror", None) or error
             raise DatasetError(f"{self.path}: cannot be read ({reason}); check the path") from error
@@ -158,7 +166,11 @@ class Source:
                 for number, line in enumerate(file, 1):
                     if not line.strip():
                         continue
-                    record = _json_object(line)
+                    try:
+                        record = _json_object(line)
+                    except _KeyTwice:
+                        offences.add("key stands twice in one object", f"line {number}")
+                        continue
                     if record is None:
                         offences.add("not a JSON object", f"line {number}")
                     else:
@@ -168,34 +180,62 @@ class Source:
         offences.refuse(number)
 
     def _header(self) -> tuple[str, list[str]]:
-        with self._open("rb") as file:
-            line = file.readline(_BLOCK)
-        try:
-            header = line.decode(UTF8)
-        except UnicodeDecodeError as error:
-            raise not_utf8(self.path, error) from error
-        delimiter = max(_DELIMITERS, key=header.count)
-        if delimiter not in header:
-            raise DatasetError(
-                f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
-            )
-        with arrow_errors(self.path):
-            return delimiter, list(self._csv(delimiter, {}).schema.names)
-
-    def _csv(self, delimiter: str, types: Mapping[str, pyarrow.DataType]) -> pyarrow.csv.CSVStreamingReader:
-        return pyarrow.csv.open_csv(
-            self.path,
-            read_options=pyarrow.csv.ReadOptions(block_size=_BLOCK, use_threads=False),
-            parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=types, strings_can_be_null=False),
-        )
+        with self._open("r", newline="") as file:
+            try:
+                line = file.readline(_LARGEST)
+                delimiter = max(_DELIMITERS, key=line.count)
+                if delimiter not in line:
+                    raise DatasetError(
+                        f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
+                    )
+                file.seek(0)
+                return delimiter, next(self._rows(file, delimiter))[1]
+            except UnicodeDecodeError as error:
+                raise not_utf8(self.path, error) from error
 
     def _delimited_records(self) -> Iterator[Record]:
         delimiter, names = self._header()
         self._refuse_columns_twice(names)
-        with arrow_errors(self.path):
-            for batch in self._csv(delimiter, dict.fromkeys(names, pyarrow.string())):
-                yield from batch.to_pylist()
+        offences = Offences(self.path)
+        number = 0
+        with self._open("r", newline="") as file:
+            rows = self._rows(file, delimiter)
+            try:
+                next(rows)
+                for line, values in rows:
+                    number += 1
+                    if len(values) == len(names):
+                        yield dict(zip(names, values, strict=True))
+                    else:
+                        what = f"not {len(names)} columns, as in the first line, but {len(values)}"
+                        offences.add(what, f"line {line}")
+            except UnicodeDecodeError as error:
+                raise not_utf8(self.path, error) from error
+        offences.refuse(number)
+
+    def _rows(self, file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+        """Stream the rows and the lines where they begin, without empty lines."""
+        csv.field_size_limit(_LARGEST)  # Python's own, for the whole process, is 128 KiB
+        reader = csv.reader(self._lines(file), delimiter=delimiter, strict=True)
+        line = 1
+        try:
+            for values in reader:
+                if values:
+                    yield line, values
+                line = reader.line_num + 1
+        except csv.Error as error:
+            raise DatasetError(
+                f"{self.path}: the row that begins in line {line} cannot be read ({error}); a quote in it is not "
+                'closed, or stands within a quoted value and is not doubled ("")'
+            ) from error
+
+    def _lines(self, file: IO[str]) -> Iterator[str]:
+        for number, line in enumerate(iter(lambda: file.readline(_LARGEST), ""), 1):
+            if len(line) == _LARGEST:
+                raise DatasetError(
+                    f"{self.path}: line {number} has {_LARGEST:,} characters or more; no text is so long"
+                )
+            yield line
 
     def _parquet(self) -> pyarrow.parquet.ParquetFile:
         with arrow_errors(self.path):
@@ -212,11 +252,20 @@ class Source:
         import pandas
 
         try:
-            sheet = pandas.read_excel(self.path, dtype=object, keep_default_na=False, engine="openpyxl")
+            sheets = pandas.read_excel(
+                self.path, sheet_name=None, dtype=object, keep_default_na=False, engine="openpyxl"
+            )
         except ImportError as error:
             raise DatasetError(f"{self.path}: Excel needs openpyxl; run: pip install openpyxl") from error
         except Exception as error:  # a damaged workbook raises whatever its zip, its XML or openpyxl stumbles over
             raise DatasetError(f"{self.path}: not an Excel workbook that can be read ({error})") from error
+        with_rows = [name for name, sheet in sheets.items() if len(sheet)] or list(sheets)[:1]
+        if len(with_rows) != 1:
+            raise DatasetError(
+                f"{self.path}: has rows in {len(with_rows)} sheets ({', '.join(map(repr, with_rows))}), where one is "
+                "wanted; save that one as a workbook of its own"
+            )
+        sheet = sheets[with_rows[0]]
         names = [str(name) for name in sheet.columns]
         return (dict(zip(names, values, strict=True)) for values in sheet.itertuples(index=False, name=None))
 
@@ -236,12 +285,27 @@ def arrow_errors(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path}: cannot be read ({error})") from error
 
 
+class _KeyTwice(Exception):
+    """A JSON object names a key twice, of which Python would keep the last."""
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _KeyTwice
+    return found
+
+
 def _json_object(line: str) -> dict[str, Any] | None:
     try:
-        record = json.loads(line)
+        record = json.loads(line, object_pairs_hook=_with_each_key_once)
     except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
+
+
+def _is_blank(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
 
 
 def json_type(value: Any) -> str:

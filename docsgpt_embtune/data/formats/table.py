@@ -2,7 +2,7 @@
 
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice, zip_longest
 from pathlib import Path
@@ -53,7 +53,16 @@ class Columns:
 def rows(source: Source, options: ReadOptions) -> Iterator[Row]:
     """Stream the rows; those of one question are joined by whoever collects them."""
     columns = find_columns(source, options)
-    return parsed(source, lambda fields: _row(fields, columns, options.good_score))
+    known = set(source.fields)
+
+    def row(fields: Fields) -> Row:
+        nonlocal columns
+        if not known.issuperset(fields.names):  # JSONL, of which the first lines alone were looked at
+            known.update(fields.names)
+            columns = _with_late_columns(source.path, columns, known, options)
+        return _row(fields, columns, options.good_score)
+
+    return parsed(source, row)
 
 
 def find_columns(source: Source, options: ReadOptions) -> Columns:
@@ -62,23 +71,51 @@ def find_columns(source: Source, options: ReadOptions) -> Columns:
     Raises:
         DatasetError: If a role has no column or several, or a named column is not there; with the flag that settles it.
     """
-    found: dict[str, list[str]] = {}
-    for role, pattern in _NAMES.items():
-        named = options.columns.get(role)
-        if named is not None and named not in source.fields:
-            raise DatasetError(f"{source.path}: has no column {named!r} (it has {_listed(source.fields)})")
-        matching = sorted(name for name in source.fields if re.fullmatch(pattern, str(name).strip(), re.IGNORECASE))
-        found[role] = matching if named is None else [named]
+    return _columns_of(source.path, source.fields, options)
+
+
+def has_scores(source: Source, options: ReadOptions) -> bool:
+    """Tell whether a column holds scores, for which --good-score is."""
+    return bool(_matching(source.fields, "score", options))
+
+
+def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Columns:
+    for named in options.columns.values():
+        if named not in names:
+            raise DatasetError(f"{path}: has no column {named!r} (it has {_listed(names)})")
+    found = {role: _matching(names, role, options) for role in ROLES}
     missing = [role for role in ("question", "good") if not found[role]]
     unclear = [role for role in ROLES if role != "bad" and len(found[role]) > 1]
     if missing or unclear:
         problem = f"which column is the {(missing or unclear)[0]} one"
         raise DatasetError(
-            f"{source.path}: its columns ({_listed(source.fields)}) do not say {problem}; say it with "
+            f"{path}: its columns ({_listed(names)}) do not say {problem}; say it with "
             "--columns question=NAME,good=NAME[,bad=NAME][,score=NAME] (of: embtune convert, embtune prepare)"
+        )
+    if options.good_score is not None and not found["score"]:
+        raise DatasetError(
+            f"{path}: --good-score {options.good_score:g} is of no use, as no column ({_listed(names)}) is known to "
+            "hold scores; say which does with --columns score=NAME, or leave --good-score out"
         )
     single = {role: next(iter(found[role]), None) for role in ("score", "date", "document")}
     return Columns(found["question"][0], found["good"][0], tuple(found["bad"]), **single)
+
+
+def _matching(names: Iterable[str], role: str, options: ReadOptions) -> list[str]:
+    named = options.columns.get(role)
+    if named is not None:
+        return [named]
+    return sorted(name for name in names if re.fullmatch(_NAMES[role], str(name).strip(), re.IGNORECASE))
+
+
+def _with_late_columns(path: Path, before: Columns, names: Collection[str], options: ReadOptions) -> Columns:
+    columns = _columns_of(path, names, options)
+    if columns.score != before.score:
+        raise DatasetError(
+            f"{path}: its first rows have no column {columns.score!r}, by which later ones are good or bad; give each "
+            "row its score"
+        )
+    return columns
 
 
 def write_lines(rows: Iterable[Row], path: Path) -> None:
@@ -89,7 +126,9 @@ def write_lines(rows: Iterable[Row], path: Path) -> None:
 def write_delimited(rows: Iterable[Row], path: Path) -> None:
     """Write CSV (or TSV, if the name ends so): a row for each good chunk, the bad ones beside them."""
     with file_written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, _HEADER, delimiter="\t" if path.suffix == ".tsv" else ",", lineterminator="\n")
+        writer = csv.DictWriter(
+            file, _HEADER, delimiter="\t" if path.suffix == ".tsv" else ","
+        )  # with CRLF: only then is a CR quoted
         writer.writeheader()
         writer.writerows(record for row in rows for record in _pairs(row))
 
@@ -108,7 +147,10 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
         raise DatasetError(f"{path}: a text is longer than the 32,767 characters of an Excel cell; write CSV or JSONL")
     with file_written_whole(path) as partial, partial.open("wb") as file:
         try:
-            pandas.DataFrame(records, columns=_HEADER).to_excel(file, index=False, engine="openpyxl")
+            with pandas.ExcelWriter(file, engine="openpyxl") as writer:
+                pandas.DataFrame(records, columns=_HEADER).to_excel(writer, index=False)
+                for cell in (cell for row in writer.book.active.iter_rows() for cell in row if cell.value is not None):
+                    cell.data_type = "s"  # or "=1+1" would be a formula, and "#N/A" an error
         except (IllegalCharacterError, ValueError) as error:  # ValueError: more rows than a sheet has
             raise DatasetError(f"{path}: Excel cannot hold it ({error}); write CSV or JSONL") from error
 
@@ -196,6 +238,7 @@ TABLES = tuple(
         recognises=_is_in(containers),
         rows=rows,
         write_rows=write_rows,
+        takes_columns=True,
     )
     for name, containers, write_rows in _TABLES
 )

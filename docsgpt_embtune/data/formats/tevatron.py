@@ -76,4 +76,5 @@ TEVATRON = row_format(
     ),
     rows=rows,
     write_rows=write_rows,
+    has_chunks=lambda source: "positive_passages" in source.fields,
 )

@@ -65,7 +65,7 @@ def read_text_records(source: Source) -> dict[str, str]:
     offences = Offences(source.path)
     texts: dict[str, str] = {}
     number = 0
-    for number, record in enumerate(source.records(), 1):
+    for number, record in source.numbered_records():
         row_id, text = record.get(id_field), titled(record.get("title"), record.get(text_field))
         fault = text_fault(row_id) or text_fault(text)
         if fault:

@@ -1,6 +1,8 @@
 """Bad chunks that answer after all, told by a model."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -87,12 +89,14 @@ def as_good_as_the_good_chunk(
         cross_encoder: A folder or a hub name.
 
     Raises:
-        ModelFolderError: If it cannot be loaded.
+        ModelFolderError: If it is none, or cannot be loaded.
     """
     from sentence_transformers import CrossEncoder
 
+    folder = resolve_base(cross_encoder).folder
+    _refuse_other_than_cross_encoder(cross_encoder, folder)
     try:
-        model = CrossEncoder(str(resolve_base(cross_encoder).folder), local_files_only=True)
+        model = CrossEncoder(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"{cross_encoder}: not a cross-encoder that can be loaded ({error})") from error
     pairs = list(dict.fromkeys((query_id, doc_id) for query_id, *doc_ids in judged for doc_id in doc_ids))
@@ -104,3 +108,17 @@ def as_good_as_the_good_chunk(
         best[query_id] = max(best.get(query_id, -np.inf), scores[query_id, good])
     bad_pairs = dict.fromkeys((query_id, bad) for query_id, bad, _ in judged)
     return [(query_id, doc_id) for query_id, doc_id in bad_pairs if scores[query_id, doc_id] >= best[query_id]]
+
+
+def _refuse_other_than_cross_encoder(name: str, folder: Path) -> None:
+    """Raise for a model without a head that scores a pair: one would be drawn at random."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        architectures = [str(architecture) for architecture in config["architectures"]]
+    except (OSError, ValueError, LookupError, TypeError):
+        architectures = []
+    if not any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
+        raise ModelFolderError(
+            f"{name}: no cross-encoder: the architectures in its config.json ({', '.join(architectures) or 'none'}) "
+            "are no …ForSequenceClassification; give one that is, such as cross-encoder/ms-marco-MiniLM-L6-v2"
+        )

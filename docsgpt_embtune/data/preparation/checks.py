@@ -105,12 +105,13 @@ def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, s
 def find_near_duplicates(store: Store) -> None:
     """Make tables `near_questions` and `near_chunks` (one, two), and `near_held_out_…` (id, held_out_id).
 
-    Texts with the same letters and digits are left out: they are duplicates, for SQL to find.
+    Of copies the first stands for all, and texts without a word are left out: both are for SQL to find.
     """
     for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
         id_name = "query_id" if table == "questions" else "doc_id"
         own = store.query(
-            f"SELECT min({id_name}), plain(any_value(text)) FROM {table} GROUP BY key ORDER BY min(position)"
+            f"SELECT min({id_name}), plain(any_value(text)) FROM {table} WHERE NOT wordless(key) "
+            "GROUP BY spelling ORDER BY min(position)"
         )
         held_out = store.query(
             f"SELECT {id_name}, plain(text) FROM held_out_{table} ANTI JOIN {table} USING (key) ORDER BY ALL"
@@ -171,8 +172,8 @@ def _same_text(table: str) -> str:
     return f"""
         SELECT {query_id} AS query_id, {doc_id} AS doc_id, original.{id_name} AS other_id, copy.text
         FROM {table} AS copy JOIN (
-            SELECT key, min(position) AS position FROM {table} GROUP BY key HAVING count(*) > 1
-        ) AS first USING (key) JOIN {table} AS original ON original.position = first.position
+            SELECT spelling, min(position) AS position FROM {table} GROUP BY spelling HAVING count(*) > 1
+        ) AS first USING (spelling) JOIN {table} AS original ON original.position = first.position
         WHERE copy.position <> first.position AND NOT wordless(copy.key)"""
 
 
@@ -228,12 +229,12 @@ CHECKS = (
         remedy="drop bad mark",
         find="""
             WITH both_marks AS (
-                SELECT q.key AS question, c.key AS chunk
+                SELECT q.spelling AS question, c.key AS chunk
                 FROM judgments JOIN questions q USING (query_id) JOIN chunks c USING (doc_id)
-                GROUP BY q.key, c.key HAVING bool_or(good) AND bool_or(NOT good)
+                GROUP BY q.spelling, c.key HAVING bool_or(good) AND bool_or(NOT good)
             )
             SELECT query_id, doc_id, '' AS other_id, q.text || ' → ' || c.text AS text
-            FROM both_marks JOIN questions q ON q.key = question JOIN chunks c ON c.key = chunk
+            FROM both_marks JOIN questions q ON q.spelling = question JOIN chunks c ON c.key = chunk
             JOIN judgments USING (query_id, doc_id) WHERE NOT good""",
     ),
     Check(

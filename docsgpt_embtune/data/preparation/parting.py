@@ -41,8 +41,8 @@ class Parting:
 def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, near: bool) -> Parting:
     """Fill the table `splits` (query_id, split).
 
-    Questions that share a good chunk, or a document that good chunks come from, stay together; with `near`,
-    so do those whose texts or good chunks nearly repeat one another.
+    Questions that share a good chunk, or a document that good chunks come from, stay together, and so do those whose
+    texts or good chunks are copies under two ids; with `near`, so do those that nearly repeat one another.
 
     Args:
         store: Questions, chunks and judgments.
@@ -125,8 +125,9 @@ def _groups(store: Store, near: bool) -> Numbers:
             ") d USING (document) WHERE document <> ''",
         ),
     ]
-    if near:
-        for table, id_name, start in (("questions", "query_id", 0), ("chunks", "doc_id", questions)):
+    for table, id_name, start in (("questions", "query_id", 0), ("chunks", "doc_id", questions)):
+        edges.append(_edges(store, _copies(table, id_name, start)))
+        if near:
             edges.append(
                 _edges(
                     store,
@@ -135,6 +136,14 @@ def _groups(store: Store, near: bool) -> Numbers:
                 )
             )
     return connected_groups(questions + chunks + documents, edges)[:questions]  # numbered in the order of questions
+
+
+def _copies(table: str, id_name: str, start: int) -> str:
+    return f"""
+        number + {start}, first + {start} FROM (
+            SELECT number, min(number) OVER (PARTITION BY key) AS first
+            FROM {table} JOIN numbered_{table} USING ({id_name})
+        ) WHERE number <> first"""
 
 
 _QUESTION = "JOIN numbered_questions q USING (query_id)"

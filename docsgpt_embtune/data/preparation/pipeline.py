@@ -118,7 +118,7 @@ def prepare(
     if out is not None and out.exists():
         raise DatasetError(f"{out}: exists already; name a folder that does not")
     settings, split = settings or CheckSettings(), split or SplitSettings()
-    report = PreparationReport(_sizes(store))
+    report = PreparationReport(_sizes(store), notes=list(store.notes))
     for content in held_out:
         store.add_held_out(content, Path(content.sources[0]))
     log = store.folder / CHANGES
@@ -126,8 +126,8 @@ def prepare(
     if out is None or not report.usable:
         _note_too_few(report, report.sizes["questions"], "question")
         return report
+    report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
     with folder_written_whole(out) as folder:
-        report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
         files = write_splits(store, folder)
         if fix:
             files.append(Path(shutil.copy(log, folder)))

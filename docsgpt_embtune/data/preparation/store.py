@@ -21,14 +21,17 @@ from docsgpt_embtune.data.formats.texts import text_object
 from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.wording import counted
 
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
 
 # `plain` is a text as a copy of it would be recognised: its letters and digits, in lower case, one space between.
 # `wordless` tells of a key, which is the hash of that, whether nothing was left.
+# `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 _TABLES = r"""
 CREATE MACRO plain(text) AS trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
+CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lower(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
 CREATE MACRO wordless(key) AS key = hash('');
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
@@ -53,7 +56,8 @@ def _each_once(table: str, id_name: str, last: str) -> str:
             SELECT {id_name}, min(position) AS first, max(rank) AS rank, min(hash(text)) <> max(hash(text)) AS differs
             FROM read_{table} JOIN ranked USING ({last}) GROUP BY {id_name} HAVING count(*) > 1
         )
-        SELECT {id_name}, position, text, hash(plain(text)) AS key, coalesce(latest.{last}, one.{last}) AS {last},
+        SELECT {id_name}, position, text, hash(plain(text)) AS key, hash(spelled(text)) AS spelling,
+               coalesce(latest.{last}, one.{last}) AS {last},
                coalesce(differs, false) AS differs
         FROM read_{table} AS one LEFT JOIN repeated USING ({id_name}) LEFT JOIN ranked AS latest USING (rank)
         WHERE position = coalesce(first, position)"""
@@ -71,10 +75,11 @@ _JOIN = {
 class Store:
     """Questions, chunks and judgments as tables.
 
-    `questions` (query_id, position, text, key, date), `chunks` (doc_id, position, text, key, document) and
-    `judgments` (query_id, doc_id, good, position), where `position` is the order of the source and `key` is equal for
-    texts that differ only in case, spacing and punctuation; and, of the files that must stay unseen,
-    `held_out_questions` and `held_out_chunks` (the good ones).
+    `questions` (query_id, position, text, key, spelling, date), `chunks` (doc_id, position, text, key, spelling,
+    document) and `judgments` (query_id, doc_id, good, position), where `position` is the order of the source, `key` is
+    equal for texts that differ only in case, spacing and punctuation, and `spelling` for those that differ only in
+    case, spacing and the punctuation at their end; and, of the files that must stay unseen, `held_out_questions` and
+    `held_out_chunks` (the good ones).
 
     Args:
         folder: Where the file lies, with room for a few times the data.
@@ -84,6 +89,7 @@ class Store:
     def __init__(self, folder: Path, source: Path) -> None:
         self.folder = folder
         self.source = source
+        self.notes: list[str] = []
         self.connection = duckdb.connect(
             str(folder / "data.duckdb"),
             config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
@@ -163,23 +169,22 @@ class Store:
 
     def _add_block(self, block: Sequence[Row]) -> None:
         position = self._position
-        questions = {row.query_id: (row.query, row.date) for row in block}
-        chunks: dict[str, tuple[str, str]] = {}
-        for row in block:
-            chunks |= {chunk.doc_id: (chunk.text, "") for chunk in row.bad if chunk.doc_id not in chunks}
-            chunks |= {chunk.doc_id: (chunk.text, row.document) for chunk in row.good}
+        # Those that differ under one id are for `join` to find, as across blocks.
+        questions = dict.fromkeys((row.query_id, row.query, row.date) for row in block)
+        chunks = dict.fromkeys(
+            (chunk.doc_id, chunk.text, row.document if good else "")
+            for row in block
+            for marked, good in ((row.good, True), (row.bad, False))
+            for chunk in marked
+        )
         for table, id_name, last, texts in (
             ("questions", "query_id", "date", questions),
             ("chunks", "doc_id", "document", chunks),
         ):
             if texts:
-                columns: dict[str, Sequence[Any]] = {
-                    "position": list(range(position, position + len(texts))),
-                    id_name: list(texts),
-                    "text": [text for text, _ in texts.values()],
-                    last: [value for _, value in texts.values()],
-                }
-                self._take_in(table, columns)
+                ids, text, values = map(list, zip(*texts, strict=True))
+                places = list(range(position, position + len(texts)))
+                self._take_in(table, {"position": places, id_name: ids, "text": text, last: values})
         self._put_judgments(
             [
                 (row.query_id, chunk.doc_id, good)
@@ -226,10 +231,21 @@ class Store:
         """Say which document each chunk was cut from: JSON {doc_id: document}.
 
         Raises:
-            DatasetError: If the file is something else.
+            DatasetError: If the file is something else, or names no chunk of the source.
         """
         documents = text_object(path, "documents", Source(path).object)
         self.put("documents", {"doc_id": list(documents), "document": list(documents.values())}, replace=True)
+        named = self.number("SELECT count(*) FROM chunks SEMI JOIN documents USING (doc_id)")
+        chunks = self.number("SELECT count(*) FROM chunks")
+        if not named:
+            own = self.query("SELECT doc_id FROM chunks ORDER BY position LIMIT 1")
+            raise DatasetError(
+                f"{path}: none of its {len(documents)} ids ('{next(iter(documents))}' …) is a chunk of {self.source} "
+                f"({', '.join(repr(doc_id) for (doc_id,) in own)} …); give --corpus, whose ids the chunks then have, "
+                "or, in a table, a column for the document"
+            )
+        if named < chunks:
+            self.notes.append(f"{path} names the documents of {named:,} of {counted(chunks, 'chunk')}")
         self.query("UPDATE chunks SET document = d.document FROM documents d WHERE chunks.doc_id = d.doc_id")
 
     def add_held_out(self, content: DatasetContent, file: Path) -> None:
@@ -280,6 +296,7 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
     """
     source = Source(path)
     found = find_format(source, name)
+    found.refuse_useless(options, path)
     place = (near or Path(tempfile.gettempdir())).absolute()
     if "?" in str(place):
         raise DatasetError(f"{place}: DuckDB cannot work below a folder with a ? in its name; give another --out")

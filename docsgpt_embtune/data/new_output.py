@@ -1,0 +1,45 @@
+"""Output that must not exist yet, and that leaves nothing behind where it fails."""
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from docsgpt_embtune.destinations import fault_of_destination
+from docsgpt_embtune.errors import DatasetError
+
+
+def refuse_existing_output(path: Path) -> None:
+    """Tell before the work that a new file or folder cannot be put at a path.
+
+    Raises:
+        DatasetError: If something is there, a dangling link included, or the folder above cannot be written to.
+    """
+    if os.path.lexists(path):
+        raise DatasetError(f"{path}: exists already; give a name that does not, or remove it first")
+    if fault := fault_of_destination(path):
+        raise DatasetError(f"{path}: {fault}; give another path")
+
+
+def existing_folder_above(path: Path) -> Path:
+    """Find the nearest folder above a path that is there, on whose disk the path will be."""
+    return next(folder for folder in path.absolute().parents if folder.is_dir())
+
+
+@contextmanager
+def moved_when_good(path: Path) -> Iterator[Path]:
+    """Yield a path in a folder of its own, of the same name, for a file or folder that is moved when the block ends.
+
+    On any exception it is removed, and no folder was made above `path`.
+
+    Raises:
+        DatasetError: If something has come to stand at `path`.
+    """
+    above = existing_folder_above(path)
+    with tempfile.TemporaryDirectory(prefix=".embtune-", dir=above) as folder:
+        partial = Path(folder) / path.name
+        yield partial
+        refuse_existing_output(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial.rename(path)

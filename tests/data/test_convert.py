@@ -1,0 +1,151 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
+from docsgpt_embtune.data.formats.comparison import lost_by_writing
+from docsgpt_embtune.data.formats.registry import FORMATS
+from docsgpt_embtune.errors import DatasetError
+
+DATASET = RetrievalDataset(
+    {"q1": "How long are logs kept?", "q2": "Who restarts a worker?"},
+    {"c1": "Logs are kept for a week.", "c2": "Workers restart.", "c3": "It is a secret.", "c4": "Nobody asked."},
+    {"q1": ("c1",), "q2": ("c2", "c3")},
+    {"q1": ("c2",)},
+    dates={"q1": "2026-03-01"},
+    documents={"c1": "logs.md", "c2": "workers.md"},
+)
+
+
+def convert(source: Path, out: Path, name: str) -> Result:
+    return CliRunner().invoke(main, ["convert", str(source), str(out), "--to", name])
+
+
+@pytest.fixture
+def source(tmp_path) -> Path:
+    path = tmp_path / "in.json"
+    save_dataset(DATASET, path)
+    return path
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
+def test_output_that_exists_is_left_alone_and_nothing_is_read(tmp_path, name, kind):
+    out = tmp_path / "out"
+    if kind == "dangling link":
+        out.symlink_to(tmp_path / "elsewhere")
+    else:
+        thesis = out if kind == "file" else out / "sub" / "thesis.txt"
+        thesis.parent.mkdir(parents=True, exist_ok=True)
+        thesis.write_text("hi")
+    result = convert(tmp_path / "nowhere.csv", out, name)
+    assert result.exit_code == 2
+    assert f"{out}: exists already; give a name that does not, or remove it first" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert kind == "dangling link" or thesis.read_text() == "hi"
+
+
+@pytest.mark.parametrize("name", ["explicit", "beir", "csv", "excel", "hugging-face"])
+def test_output_goes_into_folders_that_are_made_for_it(tmp_path, source, name):
+    out = tmp_path / "new" / "folder" / "out"
+    result = convert(source, out, name)
+    assert result.exit_code == 0, result.output
+    assert set(load_dataset(out).queries.values()) == set(DATASET.queries.values())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "new"]
+    assert [path.name for path in out.parent.iterdir()] == ["out"]
+
+
+def test_output_below_a_file_is_refused(tmp_path, source):
+    result = convert(source, source / "out.csv", "csv")
+    assert result.exit_code == 2
+    assert f"{source} is no folder" in result.stderr
+
+
+LOST = {
+    "explicit": "",
+    "jsonl": "1 chunk, 1 chunk's document, the ids",
+    "beir": "1 date, 2 chunk's documents",
+    "autorag": "1 bad judgment, 1 date",
+    "flag-embedding": "1 chunk, 1 date, 2 chunk's documents, the ids",
+    "tevatron": "1 chunk, 1 date, 2 chunk's documents",
+    "ragas": "1 bad judgment, 1 chunk, 1 date, 2 chunk's documents, the ids",
+}
+
+
+@pytest.mark.parametrize("name", LOST)
+def test_what_a_format_has_no_place_for_is_told(tmp_path, source, name):
+    result = convert(source, tmp_path / "out", name)
+    assert result.exit_code == 0, result.output
+    told = [line for line in result.output.splitlines() if "no place" in line]
+    assert told == ([f"{name} has no place for: {LOST[name]}"] if LOST[name] else [])
+
+
+ODD = ["=1+1", "#N/A", "123", "true", "nan", "'a'", "-5", "0012", 'say "hi"', "a\rb", "a\r\nb", "[1]", "a;b,c\td"]
+
+
+@pytest.mark.parametrize("name", ["csv", "jsonl", "parquet", "beir", "hugging-face"])
+def test_texts_that_look_like_something_else_stay_texts(tmp_path, name):
+    texts = {f"c{number}": text for number, text in enumerate(ODD)}
+    save_dataset(RetrievalDataset({"q": "=A1"}, texts, {"q": tuple(texts)}), tmp_path / "in.json")
+    out = tmp_path / f"out.{name}"
+    result = convert(tmp_path / "in.json", out, name)
+    assert result.exit_code == 0, result.output
+    assert set(load_dataset(out).corpus.values()) == set(ODD)
+
+
+def test_excel_holds_no_formula_and_refuses_what_it_would_change(tmp_path):
+    kept = {f"c{number}": text for number, text in enumerate(ODD) if "\r" not in text}
+    dataset = RetrievalDataset({"q": "=A1"}, kept, {"q": tuple(kept)})
+    save_dataset(dataset, tmp_path / "in.json")
+    assert convert(tmp_path / "in.json", tmp_path / "out.xlsx", "excel").exit_code == 0
+    assert set(load_dataset(tmp_path / "out.xlsx").corpus.values()) == set(kept.values())
+    changed = replace(dataset, corpus=kept | {"c0": "two\r\nlines"})
+    save_dataset(changed, tmp_path / "lines.json")
+    result = convert(tmp_path / "lines.json", tmp_path / "lines.xlsx", "excel")
+    assert result.exit_code == 2, result.output
+    assert (
+        "lines.xlsx: not written, as excel does not give back as it was the good judgment '=A1 → two" in result.stderr
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.json", "lines.json", "out.xlsx"]
+
+
+def test_a_list_in_a_text_is_not_two_texts_in_silence(tmp_path):
+    save_dataset(RetrievalDataset({"q": "Which?"}, {"c": "['a', 'b']"}, {"q": ("c",)}), tmp_path / "in.json")
+    result = convert(tmp_path / "in.json", tmp_path / "out.csv", "csv")
+    assert result.exit_code == 2
+    assert "does not give back as it was" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+def test_error_while_writing_names_the_output_and_not_where_it_was_tried(tmp_path, source):
+    result = convert(source, tmp_path / "out.json", "article")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: {tmp_path}/out.json: the article's form")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.json"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        replace(DATASET, corpus=DATASET.corpus | {"c1": "Logs are kept for a day."}),
+        replace(DATASET, relevant_docs=DATASET.relevant_docs | {"q2": ("c2",)}),
+        replace(DATASET, dates={"q1": "2026-01-03"}),
+        replace(DATASET, irrelevant_docs={"q1": ("c4",)}),
+    ],
+)
+def test_same_counts_are_not_the_same_dataset(tmp_path, after):
+    with pytest.raises(DatasetError, match="does not give back as it was"):
+        lost_by_writing(DATASET, after, tmp_path, "csv")
+
+
+def test_one_of_the_documents_of_several_good_chunks_is_not_given_to_all(tmp_path):
+    documents = {"c2": "workers.md", "c3": "secrets.md"}
+    save_dataset(replace(DATASET, documents=documents), tmp_path / "in.json")
+    result = convert(tmp_path / "in.json", tmp_path / "out.jsonl", "jsonl")
+    assert "2 chunk's documents" in result.output
+    rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [row.get("document") for row in rows] == [None, None]

@@ -1,0 +1,145 @@
+"""Files that could be read as something that they do not say: refused, or read whole."""
+
+import json
+import re
+from pathlib import Path
+
+import openpyxl
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.formats.content import text_id
+from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.registry import read_content
+from docsgpt_embtune.errors import DatasetError
+
+BEFORE = [{"question": f"Question {number}?", "good": [f"Answer {number}."]} for number in range(120)]
+
+
+def write(tmp_path: Path, name: str, content: str | list[dict]) -> Path:
+    path = tmp_path / name
+    if not isinstance(content, str):
+        content = json.dumps(content) if name.endswith(".json") else "\n".join(map(json.dumps, content))
+    path.write_text(content, encoding="utf-8", newline="")
+    return path
+
+
+def workbook(path: Path, **sheets: list[list[str | None]]) -> Path:
+    book = openpyxl.Workbook()
+    book.remove(book.active)
+    for name, rows in sheets.items():
+        sheet = book.create_sheet(name)
+        for row in rows:
+            sheet.append(row)
+        sheet.cell(len(rows) + 3, 1).value = ""  # what a deleted row leaves
+        sheet.cell(len(rows) + 3, 1).number_format = "0.00"
+    book.save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("last.csv", 'question,good\na,b\nc,"d\ne,f\ng,h\n'),
+        ("middle.csv", 'question,good\na,b\nc,"d\ne,"f"\ng,h\n'),
+        ("first.tsv", 'question\tgood\na\tb\n"c\td\ne\tf\n'),
+        ("backslash.csv", 'question,good\na,b\nc,"say \\"d\\", twice"\n'),
+    ],
+)
+def test_quote_that_swallows_rows_is_refused_with_its_line(tmp_path, name, content):
+    with pytest.raises(DatasetError, match=r"the row that begins in line 3 cannot be read .* quote"):
+        load_dataset(write(tmp_path, name, content))
+
+
+def test_csv_as_spreadsheets_write_it_is_read(tmp_path):
+    long = "long " * 40_000  # Python's own limit is 131,072 characters
+    content = f'\ufeffquestion;good\r\n"two\r\nlines";"say ""yes"""\r\n\r\n;\r\nplain "x";{long}\r\n;\r\n'
+    dataset = load_dataset(write(tmp_path, "d.csv", content))
+    assert dataset.queries.keys() == {text_id("two\r\nlines"), text_id('plain "x"')}
+    assert set(dataset.corpus.values()) == {'say "yes"', long}
+
+
+def test_line_of_another_length_is_named(tmp_path):
+    path = write(tmp_path, "d.csv", 'question,good\n"a\nb",c\nd,e,f\n')
+    with pytest.raises(DatasetError, match=r"not 2 columns, as in the first line, but 3: line 4 \(first of 1, of 2\)"):
+        load_dataset(path)
+
+
+def test_csv_that_is_not_utf8_is_told_what_to_do(tmp_path):
+    (tmp_path / "d.csv").write_bytes("question,good\ncafé,b\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match=r"not UTF-8 .*; save it as UTF-8"):
+        load_dataset(tmp_path / "d.csv")
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json"])
+def test_column_that_begins_late_is_read(tmp_path, name):
+    late = {"question": "Late?", "good": ["Yes."], "bad": ["No."], "date": "2026-01-01", "document": "page"}
+    dataset = load_dataset(write(tmp_path, name, [*BEFORE, late]))
+    assert dataset.irrelevant_docs == {text_id("Late?"): (text_id("No."),)}
+    assert dataset.dates == {text_id("Late?"): "2026-01-01"}
+    assert dataset.documents == {text_id("Yes."): "page"}
+
+
+@pytest.mark.parametrize(
+    ("late", "message"),
+    [({"score": 0}, "first rows have no column 'score'"), ({"query": "?"}, "which column is the question one")],
+)
+def test_late_column_that_would_change_what_was_read_is_refused(tmp_path, late, message):
+    path = write(tmp_path, "d.jsonl", [*BEFORE, {"question": "Late?", "good": ["Yes."], **late}])
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(path)
+
+
+def test_good_score_without_scores_is_refused(tmp_path):
+    path = write(tmp_path, "d.csv", "question,good,rating\na,b,0.1\n")
+    with pytest.raises(DatasetError, match=r"--good-score 0\.5 is of no use.*--columns score=NAME"):
+        read_content(path, ReadOptions(good_score=0.5))
+    read = read_content(path, ReadOptions(good_score=0.5, columns={"score": "rating"}))
+    assert read.irrelevant_docs == {text_id("a"): (text_id("b"),)}
+
+
+@pytest.mark.parametrize(
+    "options", [ReadOptions(columns={"bad": "neg"}), ReadOptions(good_score=0.5)], ids=["--columns", "--good-score"]
+)
+def test_options_of_tables_are_refused_for_what_is_none(tmp_path, options):
+    path = write(tmp_path, "d.jsonl", [{"query": "a", "pos": ["b"], "neg": ["c"]}])
+    with pytest.raises(DatasetError, match=r"is read as flag-embedding, for which --.* is of no use; leave it out"):
+        read_content(path, options)
+    result = CliRunner().invoke(main, ["prepare", str(path), "--model", "none", "--columns", "bad=neg"])
+    assert result.exit_code == 2
+    assert "for which --columns is of no use" in result.stderr
+
+
+def test_role_named_twice_is_a_usage_error():
+    columns = "question=q,good=g,bad=hard1,bad=hard2"
+    result = CliRunner().invoke(main, ["convert", "a", "b", "--to", "csv", "--columns", columns])
+    assert result.exit_code == 2
+    assert "names 'bad' twice" in " ".join(result.output.split())
+
+
+def test_sheets_are_read_if_one_has_rows_and_refused_if_several_have(tmp_path):
+    rows = [["question", "good"], ["a", "b"], [None, None], ["c", "d"]]
+    dataset = load_dataset(workbook(tmp_path / "one.xlsx", cover=[["Our FAQ"]], questions=rows))
+    assert list(dataset.queries.values()) == ["a", "c"]
+    assert len(load_dataset(workbook(tmp_path / "empty.xlsx", questions=rows, Sheet2=[])).queries) == 2
+    both = workbook(tmp_path / "both.xlsx", march=rows, april=[["question", "good"], ["e", "f"]])
+    with pytest.raises(DatasetError, match=r"has rows in 2 sheets \('march', 'april'\), where one is wanted; save"):
+        load_dataset(both)
+
+
+def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path):
+    with pytest.raises(DatasetError, match="score: not a number: row 3"):
+        load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))
+
+
+def test_offender_without_an_id_is_named_by_its_text(tmp_path):
+    question = "Which of all the things that were ever asked here has no answer at all?"
+    path = write(tmp_path, "d.csv", f"question,good\n{question},\n")
+    start = re.escape(f"'{text_id(question)}' = '{question[:60]}…'")
+    with pytest.raises(DatasetError, match=rf"question has no good chunk: {start} \(first of 1, of 1\)"):
+        load_dataset(path)
+    both = write(tmp_path, "both.jsonl", [{"question": "Short?", "good": ["x"], "bad": ["x"]}])
+    with pytest.raises(DatasetError, match=r"both good and bad for: '\w{16}' = 'Short\?'"):
+        load_dataset(both)
