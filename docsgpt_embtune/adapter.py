@@ -43,9 +43,10 @@ class QueryAdapter:
         return adapted
 
     def map(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Map the vectors of questions: (Q, D) to (Q, D), unit norm."""
+        """Map the vectors of questions: (Q, D) to (Q, D), unit norm; zeros, a static model's for "", stay zeros."""
         mapped = vectors @ self.matrix.T
-        unit: npt.NDArray[np.float32] = mapped / np.linalg.norm(mapped, axis=1, keepdims=True)
+        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
+        unit: npt.NDArray[np.float32] = np.divide(mapped, norms, out=np.zeros_like(mapped), where=norms > 0)
         return unit
 
     def write(self, folder: Path) -> dict[str, str]:

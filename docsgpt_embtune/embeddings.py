@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import MANIFEST, verify
+from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint
@@ -54,6 +54,9 @@ class StockEmbeddings(Embeddings):
 
     Attributes:
         dimension: Width of the vectors.
+
+    Raises:
+        ModelFolderError: If the folder brings code of its own.
     """
 
     _model: "SentenceTransformer | None" = None
@@ -75,12 +78,12 @@ class StockEmbeddings(Embeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
-        vector: list[float] = self._encode([text])[0].tolist()
+        vector: list[float] = self._encode([encodable(text)])[0].tolist()
         return vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
-        vectors: list[list[float]] = self._encode(texts).tolist() if texts else []
+        vectors: list[list[float]] = self._encode([encodable(text) for text in texts]).tolist() if texts else []
         return vectors
 
     def __call__(self, text: str | list[str]) -> list[float] | list[list[float]]:
@@ -96,13 +99,14 @@ class StockEmbeddings(Embeddings):
         return await asyncio.to_thread(self.embed_documents, texts)
 
     def _load_model(self) -> "SentenceTransformer":
+        refuse_code_of_its_own(Path(self.model_name))
         from sentence_transformers import SentenceTransformer
 
         return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
-        vectors: Vectors = self.model.encode(list(texts), convert_to_numpy=True, **self.encode_kwargs)
+        vectors: Vectors = self.model.encode(list(texts), **{**self.encode_kwargs, "convert_to_numpy": True})
         return vectors
 
 
@@ -162,7 +166,8 @@ class TunedEmbeddings(StockEmbeddings):
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
         self.reading = Reading.of(manifest)
         self._manifest = manifest
-        wanted = wanted_engine(engine or self.model_kwargs.pop("engine", None))
+        other_engine = self.model_kwargs.pop("engine", None)
+        wanted = wanted_engine(engine or other_engine)
         encode = self._start_engine(folder, wanted)
         self.keywords = load_keywords(folder)
         if self.keywords:
@@ -180,12 +185,14 @@ class TunedEmbeddings(StockEmbeddings):
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats, through the folder's query adapter if it has one."""
-        vector: list[float] = self._encode_question(text).tolist()
+        vector: list[float] = self._encode_question(encodable(text)).tolist()
         return self.query_adapter(vector) if self.query_adapter else vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks, each read to its end if the folder says so: one list of `dimension` floats each, in order."""
-        vectors: list[list[float]] = self._encode_documents(list(texts)).tolist() if texts else []
+        if not texts:
+            return []
+        vectors: list[list[float]] = self._encode_documents([encodable(text) for text in texts]).tolist()
         return vectors
 
     def _start_engine(self, folder: Path, wanted: str) -> Encode:
@@ -232,6 +239,15 @@ class TunedEmbeddings(StockEmbeddings):
                 self._models[key] = load()
             loaded: Loaded = self._models[key]
             return loaded
+
+
+def encodable(text: str) -> str:
+    """Put "?" in the place of each half of a character (a lone surrogate), which no tokenizer takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "replace").decode()
+    return text
 
 
 def _dimension_of(model: "SentenceTransformer") -> int:

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
 from docsgpt_embtune.token_table import KIND as STATIC
@@ -205,8 +206,37 @@ def write_model_folder(
     return written
 
 
+def refuse_code_of_its_own(folder: Path) -> None:
+    """Raise ModelFolderError if a folder names modules that are not sentence-transformers'.
+
+    Before 6.0 that runs a module's code from a local folder, whatever it was told of remote code.
+    """
+    path = folder / "modules.json"
+    if not path.is_file():
+        return
+    try:
+        types = [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelFolderError(
+            f"{path}: broken ({type(error).__name__}: {error}); download or copy the model again"
+        ) from error
+    foreign = [name for name in types if not name.startswith("sentence_transformers.")]
+    if foreign:
+        raise ModelFolderError(
+            f"{path}: module {foreign[0]!r} is code of the model's own, which is not run; use a model that is made of "
+            "sentence-transformers' modules"
+        )
+
+
 def refuse_foreign_destination(out: Path) -> None:
-    """Raise ModelFolderError if `out` holds something that `embtune train` did not write."""
+    """Raise ModelFolderError if no folder can be put at `out`, or it holds what `embtune train` did not write."""
+    place = out.resolve()
+    if fault := fault_of_destination(place):
+        raise ModelFolderError(f"{out}: {fault}; choose another --out")
+    if Path.cwd().is_relative_to(place) or place.is_mount():
+        raise ModelFolderError(
+            f"{out}: a folder that is stood in, or mounted, cannot be replaced in one step; choose an --out below it"
+        )
     if out.exists() and not is_tuned_folder(out) and (not out.is_dir() or any(out.iterdir())):
         raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
 

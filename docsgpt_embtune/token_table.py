@@ -4,7 +4,9 @@ sentence-transformers has them as `StaticEmbedding`, since 3.2. They read a text
 its words.
 """
 
+import json
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +20,13 @@ _UNSEEN_PADDING = "[PAD]"  # the mask hides it, whatever row it has
 def is_static(model: "SentenceTransformer") -> bool:
     """Tell whether a model is a table of tokens."""
     return type(model[0]).__name__ == KIND
+
+
+def is_static_folder(folder: Path) -> bool:
+    """Tell whether a folder holds a table of tokens, without loading it."""
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+    return bool(modules) and str(modules[0]["type"]).rpartition(".")[2] == KIND
 
 
 def tokens_read(model: "SentenceTransformer") -> int:
@@ -58,7 +67,7 @@ def with_padded_tokens(model: "SentenceTransformer") -> "SentenceTransformer":
             self.table = torch.nn.Parameter(rows, requires_grad=False)
 
         def preprocess(self, texts: list[str], **_: Any) -> dict[str, torch.Tensor]:
-            tokens = self.tokenizer(texts, padding=True, return_tensors="pt")
+            tokens = self.tokenizer(texts, padding=True, return_tensors="pt", add_special_tokens=False)
             return {name: tokens[name] for name in ("input_ids", "attention_mask")}
 
         def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -1,7 +1,12 @@
+import json
+
 import click
 import pytest
+from click.testing import CliRunner
 
-from docsgpt_embtune.cli.common import minutes
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.cli.common import EmbtuneCommand, minutes
+from docsgpt_embtune.files import write_text_atomically
 
 COMMAND = click.Command("train", params=[click.Option(["--time-budget"], callback=minutes)])
 
@@ -23,3 +28,79 @@ def test_no_time_is_none():
 def test_other_times_are_refused_with_what_would_do(told):
     with pytest.raises(click.BadParameter, match=r"is not a time like 90s, 10m or 1\.5h"):
         read("--time-budget", told)
+
+
+def one_line(*arguments):
+    """Run a command that must fail, and return what it says."""
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exit_code == 2, result.output
+    (line,) = result.output.splitlines()
+    return line
+
+
+@pytest.fixture
+def places(tmp_path):
+    (tmp_path / "corpus.json").write_text(json.dumps({"c": "# Resetting a password\n\nOpen the account page."}))
+    (tmp_path / "guide.md").write_text("# Resetting a password\n\nOpen the account page.")
+    (tmp_path / "table.csv").write_text("question,good\nhow is it reset,on the page\n")
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def test_an_output_that_cannot_be_written_is_one_line(places):
+    file = places / "table.csv"
+    assert "File exists; give another path" in one_line("synthesize", "--write-prompts", file)
+    assert "File exists; give another path" in one_line("sample", "--out", file)
+    assert f"{file} is no folder" in one_line("train", "--corpus", places / "corpus.json", "--out", file / "x")
+    assert sorted(path.name for path in places.iterdir()) == ["corpus.json", "folder", "guide.md", "table.csv"]
+
+
+def test_the_output_is_named_and_not_the_file_beside_it(places):
+    @click.command(cls=EmbtuneCommand)
+    def write():
+        write_text_atomically(places / "folder", "text")
+
+    assert CliRunner().invoke(write).output == (
+        f"error: {places / 'folder'}: Is a directory; give another path, or see to its rights and the room on its "
+        "disk\n"
+    )
+
+
+def test_errors_without_a_file_keep_their_traceback():
+    @click.command(cls=EmbtuneCommand)
+    def broken():
+        raise TimeoutError("no file's fault")
+
+    assert isinstance(CliRunner().invoke(broken).exception, TimeoutError)
+
+
+def test_outputs_are_checked_before_the_work(places):
+    folder, corpus, guide = places / "folder", places / "corpus.json", places / "guide.md"
+    chunks = ["chunks", "--documents", guide, "--out"]
+    assert "exists and is no file" in one_line(*chunks, folder)
+    assert "exists and is no file" in one_line(*chunks, places / "c.json", "--document-of", folder)
+    assert "is named twice" in one_line(*chunks, places / "c.json", "--document-of", folder / ".." / "c.json")
+    synthesize = ["synthesize", "--corpus", corpus, "--out"]
+    server = ["--llm-base-url", "http://localhost:1/v1", "--llm-model", "m"]
+    assert "exists and is no file" in one_line(*synthesize, folder, "--offline")
+    assert f"{guide} is no folder" in one_line(*synthesize, guide / "x.json", *server)
+    assert "is named twice" in one_line(*synthesize, corpus, "--offline")
+    harvest = ["harvest", "--corpus", corpus, "--mongo-export", places / "nowhere.json"]
+    assert "ends in .csv or .jsonl, not in '.xlsx'" in one_line(*harvest, "--review", places / "review.xlsx")
+    assert "is named twice" in one_line(
+        "harvest", "--corpus", corpus, "--reviewed", places / "table.csv", "--out", places / "table.csv"
+    )
+    assert not (places / "c.json").exists()
+
+
+def test_a_device_that_torch_does_not_have_is_one_line(places):
+    said = one_line("train", "--corpus", places / "corpus.json", "--out", places / "model", "--device", "nope")
+    assert "--device 'nope': nothing that torch can compute on here" in said
+
+
+def test_a_model_that_is_nowhere_gets_advice_that_fits_the_command(places, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(places))
+    said = one_line("chunks", "--documents", places, "--tokenizer", "nope", "--out", places / "c.json")
+    assert "--base" not in said
+    assert "give 'bundled', or a folder that holds the model" in said

@@ -9,10 +9,13 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 
+from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.model_folder import fingerprint
 
 from .conftest import TEXTS
 
@@ -41,6 +44,26 @@ def test_tuned_folder_serves_the_same_without_the_plugin(folder):
     ours = TunedEmbeddings(str(folder)).embed_documents(list(TEXTS))
     stock = StockEmbeddings(folder).embed_documents(list(TEXTS))
     assert [vector == pytest.approx(other, abs=1e-5) for vector, other in zip(ours, stock, strict=True)]
+
+
+def test_half_a_character_is_read_as_a_question_mark(folder):
+    for embeddings in (TunedEmbeddings(str(folder)), StockEmbeddings(folder)):
+        assert embeddings.embed_query("a cut \ud83d") == embeddings.embed_query("a cut ?")
+        assert embeddings.embed_documents(["x", "a cut \ud83d"]) == embeddings.embed_documents(["x", "a cut ?"])
+        assert embeddings.embed_query("数据 🙂 é") == embeddings.embed_documents(["数据 🙂 é"])[0]
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_vectors_are_arrays_whatever_the_caller_asks_for(folder, wanted):
+    embeddings = TunedEmbeddings(str(folder), encode_kwargs={"convert_to_numpy": wanted}, engine="torch")
+    assert embeddings.embed_documents(list(TEXTS)) == StockEmbeddings(folder).embed_documents(list(TEXTS))
+
+
+def test_engine_of_the_keyword_goes_before_that_of_model_kwargs(folder, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    embeddings = TunedEmbeddings(str(folder), model_kwargs={"engine": "onnx"}, engine="torch")
+    assert embeddings.engine == "torch"
+    assert len(embeddings.embed_query("x")) == 32
 
 
 def test_96_threads_share_one_model_and_agree(folder, monkeypatch):
@@ -157,3 +180,30 @@ def test_remote_code_is_never_run(copied, tmp_path):
     with pytest.raises(ModelFolderError):
         TunedEmbeddings(str(copied))
     assert not proof.exists()
+
+
+@pytest.mark.parametrize("module", [0, 2])
+def test_code_that_a_model_brings_is_never_run(copied, tmp_path, monkeypatch, module):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    proof = tmp_path / "ran"
+    (copied / "custom.py").write_text(
+        f"open({str(proof)!r}, 'w')\nfrom sentence_transformers.models import Transformer, Normalize\n"
+        f"class Custom({'Transformer' if module == 0 else 'Normalize'}): pass\n"
+    )
+    modules = json.loads((copied / "modules.json").read_text())
+    modules[module]["type"] = "custom.Custom"
+    (copied / "modules.json").write_text(json.dumps(modules))
+    manifest = json.loads((copied / "embtune.json").read_text())
+    (copied / "embtune.json").write_text(json.dumps({**manifest, "fingerprint": fingerprint(copied)}))
+    with pytest.raises(ModelFolderError, match=r"custom\.Custom"):
+        TunedEmbeddings(str(copied), engine="torch")
+    with pytest.raises(ModelFolderError, match=r"custom\.Custom"):
+        StockEmbeddings(copied)
+    assert not proof.exists()
+
+
+def test_adapter_keeps_zeros_and_brings_the_rest_to_unit_norm():
+    vectors = np.array([[0.0, 0.0], [0.6, 0.8]], dtype=np.float32)
+    mapped = QueryAdapter(np.array([[0.0, 2.0], [1.0, 0.0]], dtype=np.float32)).map(vectors)
+    assert mapped[0].tolist() == [0.0, 0.0]
+    assert mapped[1] == pytest.approx(np.array([1.6, 0.6]) / np.hypot(1.6, 0.6))

@@ -1,6 +1,8 @@
 import json
+import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import (
     fingerprint,
     read_manifest,
+    refuse_foreign_destination,
     verify,
     write_model_folder,
     zip_model_folder,
@@ -171,5 +174,46 @@ def test_hub_name_without_a_network_says_what_to_do(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(ModelFolderError, match="--base bundled"):
+    with pytest.raises(ModelFolderError, match="give 'bundled', or a folder that holds the model"):
         resolve_base("WhereIsAI/UAE-Large-V1")
+
+
+def test_a_model_with_code_of_its_own_is_refused_before_it_loads(tiny_base_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_base_folder, tmp_path / "model"))
+    assert resolve_base(str(folder)).folder == folder.resolve()
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules, {"idx": 3, "type": "custom_st.Transformer"}]))
+    (folder / "custom_st.py").write_text("raise SystemExit('it was run')")
+    with pytest.raises(ModelFolderError, match=r"module 'custom_st\.Transformer' is code of the model's own"):
+        resolve_base(str(folder))
+    (folder / "modules.json").write_text("[1]")
+    with pytest.raises(ModelFolderError, match=r"modules\.json: broken"):
+        resolve_base(str(folder))
+
+
+def test_a_model_of_the_hub_comes_without_code_and_is_refused_with_it(monkeypatch, tmp_path):
+    asked = []
+
+    def snapshot_download(name, *, ignore_patterns):
+        asked.extend(ignore_patterns)
+        (tmp_path / "modules.json").write_text('[{"type": "custom_st.Transformer"}]')
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(ModelFolderError, match="code of the model's own"):
+        resolve_base("somebody/model")
+    assert "*.py" in asked
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", "/proc", "nowhere/.."])
+def test_folders_that_cannot_be_replaced_are_refused_before_the_work(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelFolderError, match="cannot be replaced in one step; choose an --out below it"):
+        refuse_foreign_destination(Path(name))
+
+
+def test_a_destination_that_cannot_be_is_refused_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ModelFolderError, match=r"file is no folder; choose another --out"):
+        refuse_foreign_destination(tmp_path / "file" / "below" / "model")
+    refuse_foreign_destination(tmp_path / "new" / "below" / "model")

@@ -1,13 +1,15 @@
 """What the commands share: how an error is shown, and the options that several of them take."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
-from docsgpt_embtune.errors import EmbtuneError
+from docsgpt_embtune.destinations import fault_of_destination
+from docsgpt_embtune.errors import DatasetError, EmbtuneError
 
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
@@ -19,7 +21,7 @@ class EmbtuneCommand(click.Command):
     """A command in which an error that the user can mend is one line on stderr and exit code 2."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, turning what the library raises, and a missing package, into one line."""
+        """Run the command, turning what the library raises, a missing package and a file's trouble into one line."""
         try:
             return super().invoke(ctx)
         except EmbtuneError as error:
@@ -28,6 +30,12 @@ class EmbtuneCommand(click.Command):
             if _is_our_own(error):
                 raise
             _exit_with(f"{error}; run: {INSTALL}")
+        except OSError as error:
+            # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
+            path = error.filename2 or error.filename
+            if not isinstance(path, str | Path):
+                raise
+            _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
 
 
 def _is_our_own(error: ImportError) -> bool:
@@ -38,6 +46,24 @@ def _is_our_own(error: ImportError) -> bool:
 def _exit_with(message: str) -> NoReturn:
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(2)
+
+
+def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> None:
+    """Raise DatasetError where files cannot be written, before the work, which may be long or paid.
+
+    Args:
+        *files: To be written, each to a place of its own.
+        read: What must not be written over.
+    """
+    seen = {path.resolve() for path in read if path is not None}
+    for path in filter(None, files):
+        if path.exists() and not path.is_file():
+            raise DatasetError(f"{path}: exists and is no file; give the name of a file")
+        if fault := fault_of_destination(path):
+            raise DatasetError(f"{path}: {fault}; give another path")
+        if path.resolve() in seen:
+            raise DatasetError(f"{path}: is named twice, and would be written over; give another path")
+        seen.add(path.resolve())
 
 
 def hide_loading_bars() -> None:

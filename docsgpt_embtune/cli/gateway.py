@@ -58,7 +58,7 @@ def adapt(
 @click.argument("model")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for containers.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
-@click.option("--name", help="What clients call the model; its folder's name if not given.")
+@click.option("--name", help="What clients call the model; MODEL's last part if not given.")
 @click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Questions computed at once.")
 @click.option(
     "--pad-to", type=click.IntRange(min=1), help="Append zeros up to this width, for a host that has it fixed."
@@ -101,7 +101,7 @@ def serve(
     config = ServerConfig(
         host=host,
         port=port,
-        name=name,
+        name=name or _name_of(model),
         threads=threads,
         width=pad_to,
         api_key=key,
@@ -109,3 +109,8 @@ def serve(
     )
     served = serve_until_stopped(load_serving_model(model), config, say=click.echo)
     click.echo(f"stopped: {served.taken:,} requests taken, {served.answered:,} answered")
+
+
+def _name_of(model: str) -> str | None:
+    """Return a hub name's last part; None for a folder, which has a name: the hub's are called by a commit's hash."""
+    return None if Path(model).expanduser().is_dir() else model.rpartition("/")[2]

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds, refuse_unwritable
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.files import PRIVATE
@@ -59,6 +59,7 @@ def chunks(
     places = [place for place in (indexes, pgvector, qdrant, documents) if place is not None]
     if len(places) != 1:
         raise click.UsageError("say where the chunks are: one of --indexes, --pgvector, --qdrant or --documents")
+    refuse_unwritable(out, document_of)
     found: Iterable[Chunk]
     if indexes is not None:
         found = stores.faiss_chunks(indexes)
@@ -75,6 +76,20 @@ def chunks(
         f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; with the text of an "
         f"earlier one: {saved.repeated:,}, left out as blank: {saved.blank:,}"
     )
+    if documents is not None:
+        _say_what_was_not_read(documents)
+
+
+def _say_what_was_not_read(documents: Path) -> None:
+    from docsgpt_embtune.sources.documents import unread_suffixes
+
+    unread = unread_suffixes(documents)
+    if unread:
+        kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.items())
+        click.echo(
+            f"{counted(sum(unread.values()), 'file')} of {documents} not read here: {kinds}; for documents among them, "
+            "upload them to DocsGPT and take the chunks from its store"
+        )
 
 
 @click.command(cls=EmbtuneCommand)
@@ -126,8 +141,16 @@ def harvest(
     A thumb rates an answer and not a chunk, so nothing becomes a dataset that no person has looked at, unless
     --accept-unreviewed says so.
     """
-    from docsgpt_embtune.sources.review import dataset_from_candidates, read_review, write_review
+    from docsgpt_embtune.sources.review import (
+        dataset_from_candidates,
+        read_review,
+        refuse_other_suffix,
+        write_review,
+    )
 
+    refuse_unwritable(out, review, read=[reviewed, corpus])
+    if review is not None:
+        refuse_other_suffix(review)
     chunk_texts = load_corpus(corpus)
     if reviewed is not None:
         if out is None or postgres or mongo_exports or review:
@@ -173,10 +196,11 @@ def _harvest(
     yes: bool,
 ) -> harvesting.Harvest:
     from docsgpt_embtune.sources.conversations import mongo_answers, postgres_answers
-    from docsgpt_embtune.sources.masking import mask
+    from docsgpt_embtune.sources.masking import known_phone_regions, mask
 
     if bool(postgres) == bool(mongo_exports):
         raise click.UsageError("say where the conversations are: --postgres or --mongo-export")
+    phone_regions = known_phone_regions(phone_regions)
     if not yes:
         click.echo(
             "This reads the questions that users asked, what was retrieved for them, and their thumbs; no user ids and "
@@ -242,6 +266,7 @@ def synthesize(
         return
     if corpus is None or out is None:
         raise click.UsageError("--corpus and --out are needed")
+    refuse_unwritable(out, read=[corpus])
     chunk_texts = load_corpus(corpus)
     if offline or generator:
         _synthesize_offline(chunk_texts, out, generator, questions_per_chunk)

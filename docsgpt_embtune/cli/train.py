@@ -115,6 +115,7 @@ def train(
     from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary
 
+    _refuse_unusable_device(device)
     hide_loading_bars()
     datasets.disable_progress_bars()
     told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows, "--keywords": keywords}
@@ -151,6 +152,19 @@ def train(
         sys.exit(EXIT_NO)
     if make_zip:
         click.echo(f"zip         {zip_model_folder(report.folder)}")
+
+
+def _refuse_unusable_device(device: str | None) -> None:
+    import torch
+
+    if device is None:
+        return
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+        raise TrainingError(
+            f"--device {device!r}: nothing that torch can compute on here; give cpu, or leave it out"
+        ) from error
 
 
 def _explicit_settings(

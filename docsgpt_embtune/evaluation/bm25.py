@@ -35,16 +35,27 @@ def retrieve_bm25(dataset: RetrievalDataset, *, k: int = DEPTH) -> Ranking:
     """
     texts = list(dataset.corpus.values())
     tokenize = _tokenizer_for(texts)
-    index = bm25s.BM25(k1=K1, b=B)
-    index.index([tokenize(text) for text in texts], show_progress=False)
+    tokens = [tokenize(text) for text in texts]
     k = min(k, len(texts))
     nearest = np.full((len(dataset.queries), k), -1, dtype=np.int64)
-    for row, query in enumerate(dataset.queries.values()):
+    if any(tokens):  # bm25s takes no corpus without a word, of emoji, say
+        _fill(nearest, _index_of(tokens), tokenize, dataset.queries.values())
+    return Ranking(query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest)
+
+
+def _index_of(tokens: list[list[str]]) -> "bm25s.BM25":
+    index = bm25s.BM25(k1=K1, b=B)
+    index.index(tokens, show_progress=False)
+    return index
+
+
+def _fill(nearest: npt.NDArray[np.int64], index: "bm25s.BM25", tokenize: Tokenizer, queries: Iterable[str]) -> None:
+    k = nearest.shape[1]
+    for row, query in enumerate(queries):
         known = [token for token in tokenize(query) if token in index.vocab_dict]
         if known:
             found = _largest(index.get_scores(known), k)
             nearest[row, : len(found)] = found
-    return Ranking(query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest)
 
 
 def english_tokens(text: str) -> list[str]:

@@ -5,10 +5,13 @@ from collections import Counter
 from collections.abc import Mapping
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.words import UNSPACED
 
 QUESTIONS = 300
 _MIN_WORDS, _MAX_WORDS = 3, 16
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
+# Where no spaces are written, two characters stand for a word.
+_WORD = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
 
 
 def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> RetrievalDataset | None:
@@ -38,5 +41,6 @@ def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> Retr
 
 
 def _opening(text: str) -> str:
-    words = _SENTENCE_END.split(text.strip(), maxsplit=1)[0].split()
-    return " ".join(words[:_MAX_WORDS]) if len(words) >= _MIN_WORDS else ""
+    sentence = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+    ends = [word.end() for word in _WORD.finditer(sentence)]
+    return " ".join(sentence[: ends[:_MAX_WORDS][-1]].split()) if len(ends) >= _MIN_WORDS else ""

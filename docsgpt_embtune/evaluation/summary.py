@@ -69,7 +69,7 @@ def evidence_in_words(comparison: Comparison) -> str:
 
 def truncation_in_words(audit: TruncationAudit) -> str:
     """Say how much of the chunks the model reads."""
-    if not audit.chunks_cut:
+    if not audit.chunks_cut and not audit.good_chunks_cut:
         return f"The model reads every chunk to its end (longest: {audit.longest:,} wordpieces)."
     return (
         f"The model reads the first {audit.max_seq_length} wordpieces of a chunk: {audit.share_seen:.1%} of the "

@@ -28,7 +28,7 @@ class TruncationAudit:
         wordpieces_seen: Of these wordpieces.
         good_chunks: Chunks that answer a question.
         good_chunks_cut: How many of them are cut.
-        longest: Wordpieces of the longest chunk.
+        longest: Wordpieces of the longest chunk, of both.
     """
 
     max_seq_length: int
@@ -54,7 +54,7 @@ class TruncationAudit:
     @property
     def advice(self) -> str:
         """Say what to do about it; empty where nothing is cut."""
-        if not self.chunks_cut:
+        if not self.chunks_cut and not self.good_chunks_cut:
             return ""
         smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens"
         if self.possible_length and self.possible_length > self.max_seq_length:
@@ -93,7 +93,7 @@ def audit_truncation(
         wordpieces_seen=sum(min(length, read) for length in lengths),
         good_chunks=len(good),
         good_chunks_cut=_cut(good_lengths, read),
-        longest=max(lengths),
+        longest=max(lengths + good_lengths),
     )
 
 
@@ -123,7 +123,10 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
 def _possible_length(model: "SentenceTransformer") -> int | None:
     if is_static(model):
         return None
-    return getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
+    from docsgpt_embtune.training.packing import first_position_of
+
+    positions = getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
+    return None if positions is None else positions - first_position_of(model)
 
 
 def _cut(lengths: Iterable[int], read: int) -> int:

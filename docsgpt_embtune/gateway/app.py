@@ -98,6 +98,9 @@ class Gateway:
         except RequestError as error:
             self.metrics.requests.labels(error.status).inc()
             raise
+        except Exception:  # `_failed` answers it
+            self.metrics.requests.labels(500).inc()
+            raise
         self.metrics.requests.labels(response.status_code).inc()
         return response
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
-
-from tokenizers import Tokenizer
+from typing import Any, TypeVar
 
 from docsgpt_embtune.deployment.serving import ServingModel
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.serving.onnx_engine import load_tokenizer
 
 Result = TypeVar("Result")
 
@@ -56,7 +56,8 @@ class GatewayModel:
 
     def count_tokens(self, texts: Sequence[str]) -> int:
         """Count the model's tokens, those beyond what it reads included."""
-        return sum(len(encoding.ids) for encoding in self._tokenizer.encode_batch_fast(list(texts)))
+        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
+        return sum(len(encoding.ids) for encoding in encodings)
 
     def close(self) -> None:
         """Let the threads finish what they have, and end."""
@@ -70,11 +71,7 @@ class GatewayModel:
         return [vector + self._padding for vector in vectors] if self._padding else vectors
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
-    path = folder / "tokenizer.json"
-    if not path.is_file():
+def _tokenizer(folder: Path) -> Any:
+    if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(f"{folder}: has no tokenizer.json; save the model with a fast tokenizer")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    return tokenizer
+    return load_tokenizer(folder)

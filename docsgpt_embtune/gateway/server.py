@@ -74,11 +74,10 @@ def serve(serving: ServingModel, config: ServerConfig, say: Callable[[str], None
 
 def instructions(serving: ServingModel, config: ServerConfig, name: str, port: int) -> list[str]:
     """Say what to put into DocsGPT's `.env`, and what its fixed width means for this model."""
-    host = "127.0.0.1" if config.host in ("0.0.0.0", "::") else config.host
     width = config.width or serving.dimension
     lines = [
         f"serving {name} ({serving.folder}), {width} wide; in DocsGPT's .env:",
-        f"  EMBEDDINGS_BASE_URL=http://{host}:{port}",
+        f"  EMBEDDINGS_BASE_URL=http://{_reachable(config.host)}:{port}",
         f"  EMBEDDINGS_NAME={name}",
     ]
     if config.api_key:
@@ -100,10 +99,23 @@ def instructions(serving: ServingModel, config: ServerConfig, name: str, port: i
     return lines
 
 
+def _reachable(host: str) -> str:
+    """Return what a URL on this machine calls an address that is listened on."""
+    if host == "0.0.0.0" or _takes_both_families(host):
+        return "127.0.0.1"
+    host = "::1" if host == "::" else host
+    return f"[{host}]" if ":" in host else host
+
+
+def _takes_both_families(host: str) -> bool:
+    return host == "::" and socket.has_dualstack_ipv6()
+
+
 def _listen(config: ServerConfig) -> socket.socket:
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    both = _takes_both_families(config.host)
     try:
-        return socket.create_server((config.host, config.port), family=family, backlog=_BACKLOG)
+        return socket.create_server((config.host, config.port), family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
         raise DeploymentError(
             f"{config.host}:{config.port}: cannot listen there ({error.strerror or error}); choose another --port or "

@@ -12,13 +12,13 @@ import numpy as np
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
-from docsgpt_embtune.model_folder import MANIFEST, verify
+from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine, load_tokenizer
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
-from docsgpt_embtune.token_table import UNLIMITED, with_padded_tokens
+from docsgpt_embtune.token_table import UNLIMITED, is_static, with_padded_tokens
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -29,6 +29,9 @@ TOLERANCE = 1e-4  # of each number of a vector: what fp32 makes of another order
 _CALIBRATION_TEXTS, _CALIBRATION_TOKENS = 48, 256
 _OPSET = 17  # read by every onnxruntime since 1.13
 _USUAL_LIMIT = 512  # tokens; attention over more costs more than windows do, so more is only on demand
+# Architectures, by a part of their names, whose first position is the one after the padding's number.
+_FIRST_POSITION_AFTER_PADDING = ("roberta", "camembert", "mpnet")
+_USUAL_PADDING = 1
 _PROBES = (
     "How do I rotate the log files?",
     "x",
@@ -125,8 +128,10 @@ def _possible_length(folder: Path, usual: int) -> int:
     """Tell how many tokens the position embeddings allow; the usual number where the model does not say."""
     config = _architecture(folder)
     positions = int(config.get("max_position_embeddings", usual))
-    # RoBERTa's first position is the one after the padding's.
-    return positions - 2 if "roberta" in config.get("model_type", "") else positions
+    if not any(name in config.get("model_type", "") for name in _FIRST_POSITION_AFTER_PADDING):
+        return positions
+    padding = config.get("pad_token_id")
+    return positions - (_USUAL_PADDING if padding is None else int(padding)) - 1
 
 
 def _architecture(folder: Path) -> dict[str, Any]:
@@ -160,7 +165,7 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
     """Write the graph that gives the model's vectors: as it runs fastest, or, where that gives others, as traced."""
     expected = model.encode(list(_PROBES), batch_size=1, show_progress_bar=False)  # (probes, D)
     traced = path.with_name("traced.onnx")
-    _trace(model, traced)
+    _trace(with_padded_tokens(model).eval(), traced)
     for form in (lambda graph: fused(graph, _architecture(folder)), import_onnx().load):
         save(form(traced), path)
         graph = Graph("onnx", path, graph_sha256(path))
@@ -189,15 +194,15 @@ def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":
 
 
 def _load(folder: Path, max_seq_length: int) -> "SentenceTransformer":
+    refuse_code_of_its_own(folder)
     from sentence_transformers import SentenceTransformer
 
     # The other implementations of attention choose between branches while they run, which a trace cannot hold.
-    model = with_padded_tokens(
-        SentenceTransformer(
-            str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-        )
+    model = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
     )
-    model.max_seq_length = max_seq_length
+    if not is_static(model):
+        model.max_seq_length = max_seq_length
     return model.eval()
 
 

@@ -60,6 +60,7 @@ PADDING = 2  # numbers that only make the norm 1: one for chunks, one for questi
 _HIGH = 0.9  # quantile of the chunks' lengths from which on a vector is cut to length 1
 _MEASURED = 2000  # chunks that it is taken from
 TINY = 1e-6  # a length that is rounding alone
+_WORDS_AT_ONCE = 4096  # of one text: their directions take 6 MB
 _KEY = 8  # bytes of a word's hash that it is known by
 
 
@@ -237,7 +238,11 @@ class Keywords:
         """Lay each text's words along their directions: (N, width - 2), and how long the words are together: (N,)."""
         vectors, lengths = [np.empty((0, self.width - PADDING), np.float32)], []
         for words in texts:
-            vectors.append(words.weights[None] @ self._directions(words.tokens, words.keys))
+            vector = np.zeros((1, self.width - PADDING), np.float32)
+            for start in range(0, len(words.tokens), _WORDS_AT_ONCE):
+                some = slice(start, start + _WORDS_AT_ONCE)
+                vector += words.weights[None, some] @ self._directions(words.tokens[some], words.keys[some])
+            vectors.append(vector)
             lengths.append(np.linalg.norm(words.weights))
         return np.concatenate(vectors), np.array(lengths, dtype=np.float32)
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph
+from docsgpt_embtune.token_table import is_static_folder
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -112,12 +113,16 @@ class OnnxEngine:
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's tokenizer so that it neither cuts nor pads."""
+    """Load a folder's tokenizer so that it neither cuts nor pads, and adds to a text what its model reads with it."""
     from tokenizers import Tokenizer
+    from tokenizers.processors import TemplateProcessing
 
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
     tokenizer.no_truncation()
+    if is_static_folder(folder):
+        # sentence-transformers puts no special tokens into a mean. tokenizers before 0.20 take no None here.
+        tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     return tokenizer
 
 

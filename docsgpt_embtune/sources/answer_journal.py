@@ -10,9 +10,11 @@ from typing import Any, Self
 
 from docsgpt_embtune.errors import GenerationError
 
+_BEGINNING = b'{"key": "'  # of every line
+
 
 class AnswerJournal:
-    """Prompt -> answer for one model, one JSON line each; what a crash tears off is dropped at the next start.
+    """Prompt -> answer for one model, one JSON line each; a last line that a crash tore is dropped at the next start.
 
     The key is made of the model and the whole prompt: a chunk, a prompt file or a model that changed is asked anew.
 
@@ -21,7 +23,7 @@ class AnswerJournal:
         model: The model's name.
 
     Raises:
-        GenerationError: If another run is writing it.
+        GenerationError: If another run is writing it, or the file is something else.
     """
 
     def __init__(self, path: Path, model: str) -> None:
@@ -35,7 +37,11 @@ class AnswerJournal:
         except BlockingIOError as error:
             self._file.close()
             raise GenerationError(f"{path}: another run is writing it; wait for it, or end it") from error
-        self._answers = self._recover()
+        try:
+            self._answers = self._recover()
+        except GenerationError:
+            self._file.close()
+            raise
 
     def __contains__(self, prompt: str) -> bool:
         """Tell whether a prompt was answered."""
@@ -71,17 +77,36 @@ class AnswerJournal:
         return hashlib.sha256(f"{self._model}\0{prompt}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def _recover(self) -> dict[str, Any]:
+        """Read what is there; broken lines within are passed over and stay: each answer beside them was paid for."""
         self._file.seek(0)
-        answers = {}
-        whole = 0
+        answers: dict[str, Any] = {}
+        whole = others = 0
+        line = b""
         for line in self._file:
-            if not line.endswith(b"\n"):
-                break
-            try:
-                record = json.loads(line)
-                answers[record["key"]] = record["answer"]
-            except (ValueError, KeyError, TypeError):
-                break
-            whole += len(line)
+            record = _record(line)
+            answers |= record
+            others += not record and bool(line.strip())
+            whole += len(line) if record or line.endswith(b"\n") else 0
+        is_torn = bool(line) and not line.endswith(b"\n")
+        if others and not answers and not (is_torn and others == 1 and _begins_like_ours(line)):
+            raise GenerationError(
+                f"{self.path}: holds no answer of a language model, and stays as it is; choose another --out, or move "
+                "the file away"
+            )
         self._file.truncate(whole)
+        if is_torn and _record(line):
+            self._file.write(b"\n")  # an editor took it
         return answers
+
+
+def _record(line: bytes) -> dict[str, Any]:
+    """Read a line as key -> answer; nothing if it is not one of these."""
+    try:
+        record = json.loads(line)
+        return {str(record["key"]): record["answer"]}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return {}
+
+
+def _begins_like_ours(line: bytes) -> bool:
+    return line[: len(_BEGINNING)] == _BEGINNING[: len(line)]

@@ -100,7 +100,7 @@ def find_candidates(
     for answer in answers:
         read += 1
         question = mask(answer.question).strip()
-        entry = asked.setdefault(f"asked-{query_digest(question)}", _Asked(question, answer.asked_on))
+        entry = asked.setdefault(asked_id(question), _Asked(question, answer.asked_on))
         entry.liked += answer.liked
         entry.disliked += not answer.liked
         for rank, text in enumerate(answer.sources):
@@ -112,6 +112,11 @@ def find_candidates(
     _suggest(asked, corpus, suggested)
     candidates = [candidate for query_id, entry in asked.items() for candidate in _candidates(query_id, entry, corpus)]
     return Harvest(tuple(candidates), read, len(asked), sources, unknown)
+
+
+def asked_id(question: str) -> str:
+    """Make the id of a question that users asked, which tells whether its text was mended since."""
+    return f"asked-{query_digest(question)}"
 
 
 def _weight(answer: RatedAnswer, rank: int) -> float:

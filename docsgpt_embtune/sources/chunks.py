@@ -13,6 +13,7 @@ from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.sources.documents import find_documents, read_document
 from docsgpt_embtune.sources.postgres import read_only_database
+from docsgpt_embtune.sources.urls import without_credentials
 
 PGVECTOR_TABLE = "documents"
 QDRANT_COLLECTION = "docsgpt"  # DocsGPT's default of QDRANT_COLLECTION_NAME
@@ -79,17 +80,19 @@ def qdrant_chunks(location: str, *, collection: str = QDRANT_COLLECTION, api_key
     except ImportError as error:
         raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
     is_url = "://" in location
+    shown = without_credentials(location)
     if not is_url and not Path(location).is_dir():
-        raise DeploymentError(f"Qdrant {location}: no such folder; give the server's http:// URL, or QDRANT_PATH")
+        raise DeploymentError(f"Qdrant {shown}: no such folder; give the server's http:// URL, or QDRANT_PATH")
     try:
         client = QdrantClient(url=location, api_key=api_key) if is_url else QdrantClient(path=location)
         found = {description.name for description in client.get_collections().collections}
     except Exception as error:  # the client lets through what each of its transports raises
-        raise DeploymentError(f"Qdrant {location}: {error or type(error).__name__}; check the URL and key") from error
+        reason = str(error) if shown == location else ""  # it may quote the URL
+        raise DeploymentError(f"Qdrant {shown}: {reason or type(error).__name__}; check the URL and key") from error
     try:
         if collection not in found:
             raise DeploymentError(
-                f"Qdrant {location}: no collection {collection!r} (it has {sorted(found)[:5]}); give --collection"
+                f"Qdrant {shown}: no collection {collection!r} (it has {sorted(found)[:5]}); give --collection"
             )
         for point in _scroll(client, collection):
             payload = point.payload or {}

@@ -3,6 +3,8 @@
 PDF, Office and the others are DocsGPT's to read: upload them, and take the chunks from its store instead.
 """
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from docsgpt_embtune.data.text_file import UTF8, reading
@@ -20,19 +22,25 @@ def find_documents(folder: Path) -> list[Path]:
     """
     if folder.is_file():
         return [folder]
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        and path.suffix.lower() in _AS_IT_STANDS + _HTML
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
+    found = [path for path in sorted(_files(folder)) if path.suffix.lower() in _AS_IT_STANDS + _HTML]
     if not found:
         raise DatasetError(
             f"{folder}: no document in it that can be read here ({', '.join(_AS_IT_STANDS + _HTML)}); for other kinds "
             "upload them to DocsGPT, and read its store: --indexes, --pgvector or --qdrant"
         )
     return found
+
+
+def unread_suffixes(folder: Path) -> Mapping[str, int]:
+    """Count the files below a folder that `find_documents` leaves out, hidden ones not: suffix -> files, most first."""
+    suffixes = (path.suffix.lower() for path in _files(folder))
+    return dict(Counter(suffix for suffix in suffixes if suffix not in _AS_IT_STANDS + _HTML).most_common())
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in folder.rglob("*"):
+        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
+            yield path
 
 
 def read_document(path: Path) -> str:

@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeVar
 
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.sources.urls import without_credentials
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"
 ATTEMPTS = 8  # at one request, before the server counts as down
@@ -88,8 +89,10 @@ class LanguageModel:
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise GenerationError(f"--llm-base-url or {KEY_VARIABLE} is malformed ({type(error).__name__})") from error
         if self._url.scheme not in ("http", "https"):
-            raise GenerationError(f"--llm-base-url {base_url!r} does not begin with http:// or https://")
-        self.label = f"{self._url.scheme}://{self._url.netloc.decode().rpartition('@')[2]}{self._url.path}"
+            raise GenerationError(
+                f"--llm-base-url {without_credentials(base_url)!r} does not begin with http:// or https://"
+            )
+        self.label = without_credentials(str(self._url))
 
     @property
     def spent(self) -> Spent:

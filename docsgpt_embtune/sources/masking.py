@@ -55,11 +55,30 @@ def mask(text: str, *, phone_regions: Sequence[str] = PHONE_REGIONS) -> str:
         phone_regions: ISO codes of the countries whose national numbers are looked for.
 
     Raises:
-        DatasetError: If the libraries are not installed.
+        DatasetError: If the libraries are not installed, or know no such country.
     """
     text = _mask_keys(text)
     text = _EMAIL.sub(EMAIL, text)
-    return _mask_phones(text, phone_regions)
+    return _mask_phones(text, known_phone_regions(phone_regions))
+
+
+def known_phone_regions(regions: Sequence[str]) -> tuple[str, ...]:
+    """Return ISO codes of countries as libphonenumber has them.
+
+    Raises:
+        DatasetError: If it has no such country: it would look for no number and say nothing.
+    """
+    try:
+        from phonenumbers import SUPPORTED_REGIONS
+    except ImportError as error:
+        raise _missing("phonenumbers") from error
+    for region in regions:
+        if region.upper() not in SUPPORTED_REGIONS:
+            raise DatasetError(
+                f"phone region {region!r} is no country with phone numbers; give ISO codes of two letters, e.g. "
+                f"{', '.join(PHONE_REGIONS)}"
+            )
+    return tuple(region.upper() for region in regions)
 
 
 def _mask_keys(text: str) -> str:
@@ -77,10 +96,8 @@ def _mask_keys(text: str) -> str:
 
 
 def _mask_phones(text: str, regions: Sequence[str]) -> str:
-    try:
-        import phonenumbers
-    except ImportError as error:
-        raise _missing("phonenumbers") from error
+    import phonenumbers
+
     for region in regions:
         for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, region))):
             text = text[: match.start] + PHONE + text[match.end :]

@@ -52,14 +52,15 @@ def read_only_database(uri: str) -> Iterator[ReadOnlyDatabase]:
             ~/.pgpass instead, as for every PostgreSQL client.
 
     Raises:
-        DeploymentError: If the database cannot be reached.
+        DeploymentError: If the URI is malformed, or the database cannot be reached.
     """
     try:
         import psycopg
     except ImportError as error:
         raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
+    uri = libpq_uri(uri)
     with _as_deployment_error():
-        connection = psycopg.connect(libpq_uri(uri))
+        connection = psycopg.connect(uri)
     with connection:
         connection.read_only = True
         yield ReadOnlyDatabase(connection)

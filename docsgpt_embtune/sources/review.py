@@ -1,8 +1,8 @@
 """The round trip to the person who knows: candidates out as a table, verdicts back as a dataset.
 
 CSV opens in every spreadsheet, JSONL in every script; the suffix decides. Only `verdict` has to be filled in: good,
-bad, or nothing for what cannot be told. The question may be mended and rows may be added for other chunks of the
-corpus, with `query_id`, `doc_id` and `verdict`.
+bad, or nothing for what cannot be told. The question may be mended, in any of its rows, and rows may be added for
+other chunks of the corpus, with `query_id`, `doc_id` and `verdict`.
 """
 
 import csv
@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import PRIVATE, write_text_atomically
-from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate
+from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate, asked_id
 
 COLUMNS = ("verdict", "question", "chunk", "weight", "why", "asked_on", "query_id", "doc_id")
 VERDICTS = ("good", "bad", "")
@@ -91,8 +91,8 @@ def dataset_from_candidates(
         sources: Files it was made from, for messages.
 
     Raises:
-        DatasetError: If a chunk is not in the corpus, a chunk is both good and bad for a question, or no question
-            is left.
+        DatasetError: If a chunk is not in the corpus, a chunk is both good and bad for a question, a question was
+            mended in two ways, or none is left.
     """
     by_question: dict[str, list[Candidate]] = {}
     for candidate in candidates:
@@ -119,7 +119,7 @@ def dataset_from_candidates(
             + ("" if accept_unreviewed else ", or let ratings count as they are: --accept-unreviewed")
         )
     dataset = RetrievalDataset(
-        queries={query_id: _question(by_question[query_id]) for query_id in answered},
+        queries={query_id: _question(query_id, by_question[query_id]) for query_id in answered},
         corpus=corpus,
         relevant_docs={query_id: good[query_id] for query_id in answered},
         irrelevant_docs={query_id: bad[query_id] for query_id in answered if bad.get(query_id)},
@@ -129,8 +129,17 @@ def dataset_from_candidates(
     return ReviewedDataset(dataset, reviewed, len(answered) - reviewed, len(by_question) - len(answered))
 
 
-def _question(rows: Iterable[Candidate]) -> str:
-    return next((row.question for row in rows if row.question.strip()), "")
+def _question(query_id: str, rows: Iterable[Candidate]) -> str:
+    """Take the question as it was mended, in whichever row, or else as it was asked."""
+    texts = list(dict.fromkeys(row.question for row in rows if row.question.strip()))
+    mended = [text for text in texts if asked_id(text) != query_id]
+    wordings = {query_digest(text) for text in mended}
+    if len(wordings) > 1:
+        raise DatasetError(
+            f"query_id {query_id!r} has rows with different questions, {mended[0]!r} and {mended[1]!r}; write the "
+            "same into each of its rows, or leave it as it was in all but one"
+        )
+    return next(iter(mended or texts), "")
 
 
 def _with_verdict(rows: Iterable[Candidate], verdict: str) -> tuple[str, ...]:
@@ -145,11 +154,16 @@ def _refuse_contradiction(row: Candidate, good: Iterable[str], bad: Iterable[str
         )
 
 
-def _is_csv(path: Path) -> bool:
+def refuse_other_suffix(path: Path) -> None:
+    """Raise DatasetError unless a path ends as a review file does."""
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl"):
         raise DatasetError(f"{path}: a review file ends in .csv or .jsonl, not in {suffix!r}")
-    return suffix == ".csv"
+
+
+def _is_csv(path: Path) -> bool:
+    refuse_other_suffix(path)
+    return path.suffix.lower() == ".csv"
 
 
 def _inert(value: Any) -> Any:

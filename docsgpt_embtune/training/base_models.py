@@ -6,7 +6,7 @@ from pathlib import Path
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import sha256_of
-from docsgpt_embtune.model_folder import fingerprint
+from docsgpt_embtune.model_folder import fingerprint, refuse_code_of_its_own
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -14,7 +14,8 @@ BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
 # Other forms of the same weights, of no use here and often larger than the model.
-_NOT_NEEDED = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.gguf", "*.tflite", "rust_model*"]
+_OTHER_FORMS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.gguf", "*.tflite", "rust_model*"]
+_CODE = ["*.py"]  # never run, so never fetched
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ def resolve_base(base: str) -> BaseModel:
         base: "bundled", a folder, or a hub name such as "WhereIsAI/UAE-Large-V1".
 
     Raises:
-        ModelFolderError: If it is in none of these places, or the bundled weights are not the published ones.
+        ModelFolderError: If it is in none of these places, the bundled weights are not the published ones, or the
+            model would bring code of its own.
     """
     if base == BUNDLED:
         return BaseModel(BUNDLED_NAME, _bundled_folder())
@@ -50,10 +52,13 @@ def resolve_base(base: str) -> BaseModel:
     if folder.is_dir():
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             raise ModelFolderError(f"{base}: no model folder (neither modules.json nor config.json in it)")
+        refuse_code_of_its_own(folder)
         return BaseModel(str(folder.resolve()), folder.resolve())
     if folder.is_absolute() or base.startswith((".", "~")):
         raise ModelFolderError(f"{base}: no such folder; give a model folder, a hub name, or '{BUNDLED}'")
-    return BaseModel(base, _download(base))
+    downloaded = _download(base)
+    refuse_code_of_its_own(downloaded)
+    return BaseModel(base, downloaded)
 
 
 @cache
@@ -79,11 +84,11 @@ def _download(name: str) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(name, ignore_patterns=_NOT_NEEDED))
+        return Path(snapshot_download(name, ignore_patterns=[*_OTHER_FORMS, *_CODE]))
     except HFValidationError as error:
         raise ModelFolderError(f"{name!r}: neither a folder here nor a model name on the hub") from error
     except Exception as error:  # the hub client raises its own, requests', httpx' and the cache's errors
         raise ModelFolderError(
             f"{name}: no such folder, and the model hub gave nothing ({type(error).__name__}); without a network "
-            f"use --base {BUNDLED}, or --base with a folder that holds the model"
+            f"give '{BUNDLED}', or a folder that holds the model"
         ) from error

@@ -27,10 +27,11 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
+from docsgpt_embtune.serving.onnx_engine import text_preparation
 from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
 from docsgpt_embtune.serving.reading import Encode, Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.serving.summary import decision_lines
-from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.token_table import is_static_folder, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
@@ -98,8 +99,8 @@ def distill(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, has a query adapter or no tokenizer.json, or the destination
-            is something else.
+        ModelFolderError: If the folder is not whole, is a static model, has a query adapter, a default prompt or no
+            tokenizer.json, or the destination is something else.
         TrainingError: If every training question is a validation question too.
     """
     folder = Path(folder).expanduser().resolve()
@@ -141,6 +142,13 @@ def distill(
 def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:
     if ADAPTER_KEY in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
+    if is_static_folder(folder):
+        raise ModelFolderError(f"{folder}: is a static model already; distill the model that it was made of")
+    if prompt := text_preparation(folder)(""):
+        raise ModelFolderError(
+            f"{folder}: puts {prompt!r} before every text, which a static model cannot do; tune a base model without "
+            "a default prompt, and distill that"
+        )
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(f"{folder}: has no tokenizer.json, which a static model needs; tune a base that has one")
 

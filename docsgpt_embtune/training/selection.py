@@ -200,7 +200,7 @@ class Selection:
             weights, state = _load(self._folder / BEST_FILE, device)
             self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]
             candidate_of = {candidate.name: candidate for candidate in self.candidates}
-            self.kept, self.best_loser = (candidate_of.get(state[which]) for which in ("kept", "best_loser"))
+            self.kept, self.best_loser = (candidate_of.get(state.get(which) or "") for which in ("kept", "best_loser"))
             if self.kept is not None:
                 self._best_weights = weights
             elif self.best_loser is not None:

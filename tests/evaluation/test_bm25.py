@@ -34,3 +34,8 @@ def test_text_without_spaces_is_found_by_pairs_of_characters():
 def test_equal_scores_stand_in_corpus_order_and_a_question_of_unknown_words_finds_nothing():
     assert rank("the disk", "the disk is here", "the log is there", "the disk is here") == ["0", "2"]
     assert rank("xylophone", "the disk is here", "the log is there") == []
+
+
+def test_a_corpus_without_a_word_is_searched_in_vain():
+    assert rank("the disk", "🙂 🙂", "+ - *", "a b") == []
+    assert rank("the disk", "the of and", "it is the") == []

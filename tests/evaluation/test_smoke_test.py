@@ -18,3 +18,8 @@ def test_openings_that_are_short_or_shared_do_not_ask():
 def test_questions_are_spread_over_the_corpus():
     made = smoke_test({str(i): f"This is number {i}" for i in range(1000)}, questions=10)
     assert list(made.queries) == [str(i) for i in range(0, 1000, 100)]
+
+
+def test_scripts_without_spaces_have_openings_too():
+    made = smoke_test({"a": "如何重置您的密码。打开账户页面。", "b": "ไฟล์บันทึกจะถูกหมุนเวียนทุกคืน", "c": "目录\n正文很长"})
+    assert made.queries == {"a": "如何重置您的密码。", "b": "ไฟล์บันทึกจะถูกหมุนเวียนทุกคืน"}

@@ -5,6 +5,7 @@ import base64
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -27,8 +28,10 @@ from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel
-from docsgpt_embtune.gateway.server import ServerConfig, instructions
+from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
+from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
 from docsgpt_embtune.training.adapter import write_adapted_folder
 
 from ..conftest import TEXTS
@@ -191,6 +194,69 @@ def test_metrics_count_what_was_embedded(gateway):
     assert count('embtune_texts_total{kind="document"}') == before + 2
     assert count('embtune_requests_total{status="404"}') >= 1
     assert count("embtune_requests_in_flight") == 0
+
+
+def test_half_a_character_costs_no_request(gateway, in_process):
+    for cut, whole in (("a cut \ud83d", "a cut ?"), (["x", "a cut \ud83d"], ["x", "a cut ?"])):
+        answers = [
+            HTTP.post(
+                f"{gateway.address}/v1/embeddings",
+                content=json.dumps({"input": text}),  # in which it is written as \\ud83d
+                headers={"Authorization": f"Bearer {KEY}"},
+            )
+            for text in (cut, whole)
+        ]
+        assert [answer.status_code for answer in answers] == [200, 200]
+        assert answers[0].json() == answers[1].json()
+
+
+def test_failures_of_the_model_are_counted(adapted_folder):
+    async def ask_a_closed_model():
+        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1)
+        gateway = Gateway(model, "handbook", "fingerprint", Limits())
+        model.close()
+        transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            failed = await client.post("/v1/embeddings", json={"input": "a"})
+            return failed, (await client.get("/metrics")).text
+
+    failed, metrics = asyncio.run(ask_a_closed_model())
+    assert "the model failed (RuntimeError)" in error_of(failed, 500)["message"]
+    assert 'embtune_requests_total{status="500"} 1.0' in metrics
+    assert "embtune_requests_in_flight 0.0" in metrics
+
+
+@pytest.mark.parametrize("served", ["org/handbook", "handbook", "/models/handbook/"])
+@pytest.mark.parametrize("asked", ["org/handbook", "handbook", "/app/models/handbook/"])
+def test_model_is_asked_for_by_its_name_or_the_last_part_of_it(served, asked):
+    body = json.dumps({"input": "a", "model": asked}).encode()
+    assert parse_request(body, Offer(served, 32, 1)).texts == ["a"]
+    with pytest.raises(RequestError, match="'org/another' is not served here"):
+        parse_request(json.dumps({"input": "a", "model": "org/another"}).encode(), Offer(served, 32, 1))
+
+
+def test_model_of_the_hub_is_served_under_its_name(tiny_base_folder, tmp_path, monkeypatch):
+    kept = tmp_path / "hub" / "models--org--manual"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("c" * 40)
+    shutil.copytree(tiny_base_folder, kept / "snapshots" / ("c" * 40))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with server("org/manual") as process:
+        assert HTTP.get(f"{process.address}/health").json()["model"] == "manual"
+        assert ask(process, input="a", model="org/manual").status_code == 200
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="no IPv6 on this system")
+@pytest.mark.parametrize(("host", "said"), [("::", "127.0.0.1"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")])
+def test_address_that_is_printed_is_listened_on(tiny_tuned_folder, host, said):
+    config = ServerConfig(host=host, port=0)
+    with _listen(config) as listening:
+        port = listening.getsockname()[1]
+        text = "\n".join(instructions(load_serving_model(str(tiny_tuned_folder)), config, "handbook", port))
+        address = httpx.URL(re.search(r"EMBEDDINGS_BASE_URL=(\S+)", text)[1])
+        assert str(address) == f"http://{said}:{port}"
+        socket.create_connection((address.host, address.port), timeout=60).close()
 
 
 def test_96_clients_get_their_own_vectors_and_health_answers_meanwhile(gateway, in_process):

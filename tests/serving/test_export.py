@@ -9,19 +9,26 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+import torch
+import transformers
 from click.testing import CliRunner
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from tokenizers import Tokenizer
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
 from docsgpt_embtune.serving import export as export_module
+from docsgpt_embtune.serving import onnx_engine
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.quality import GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
 from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.token_table import with_padded_tokens
 
 from ..conftest import TEXTS
 
@@ -34,6 +41,19 @@ def copied(tiny_exported_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TunedEmbeddings, "_models", {})
     monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
     return shutil.copytree(tiny_exported_folder, tmp_path / "copied")
+
+
+@pytest.fixture
+def framing_static_folder(tiny_tuned_folder, tmp_path, monkeypatch):
+    """A static model whose tokenizer puts [CLS] and [SEP] around a text, which sentence-transformers leaves out."""
+    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+    tokenizer = Tokenizer.from_file(str(tiny_tuned_folder / "tokenizer.json"))
+    assert len(tokenizer.encode("x")) == 3
+    tokenizer.no_truncation()
+    rows = np.random.default_rng(0).standard_normal((tokenizer.get_vocab_size(), 32)).astype(np.float32)
+    model = SentenceTransformer(modules=[StaticEmbedding(tokenizer, rows), Normalize()], device="cpu")
+    write_model_folder(model, tiny_tuned_folder, tmp_path / "static", {})
+    return tmp_path / "static"
 
 
 def export(folder, *options):
@@ -60,6 +80,29 @@ def test_folder_is_the_same_model_and_serves_without_the_plugin(tiny_exported_fo
     graphs = tiny_exported_folder / "onnx"
     assert stat.S_IMODE(graphs.stat().st_mode) & 0o555 == 0o555
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 for path in graphs.iterdir())
+
+
+def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_static_folder):
+    export_module.export(framing_static_folder)
+    texts = [*TEXTS, "x", " ".join(TEXTS) * 20, ""]
+    stock = StockEmbeddings(framing_static_folder).embed_documents(texts)
+    assert np.allclose(
+        TunedEmbeddings(str(framing_static_folder), engine="onnx").embed_documents(texts), stock, atol=1e-5
+    )
+    int8 = TunedEmbeddings(str(framing_static_folder), engine="onnx-int8")
+    assert np.allclose(int8.embed_documents(texts), stock, atol=0.05)
+    assert int8.embed_query("") == [0.0] * 32
+
+
+def test_static_models_graph_of_other_tokens_is_never_written(framing_static_folder, monkeypatch):
+    monkeypatch.setattr(onnx_engine, "is_static_folder", lambda folder: False)
+    with pytest.raises(ModelFolderError, match="the graph's vectors differ from the model's by"):
+        export_module.export(framing_static_folder)
+
+
+def test_static_model_with_padded_tokens_has_the_same_vectors(framing_static_folder):
+    model = SentenceTransformer(str(framing_static_folder), device="cpu")
+    assert np.allclose(with_padded_tokens(model).encode(list(TEXTS)), model.encode(list(TEXTS)), atol=1e-6)
 
 
 def test_graph_with_other_vectors_is_never_written(tiny_tuned_folder, tmp_path, monkeypatch):
@@ -135,10 +178,24 @@ def test_model_trained_in_windows_goes_on_being_read_in_them(copied):
     assert TunedEmbeddings(str(copied)).reading == Reading(64, "off")
 
 
+@pytest.mark.parametrize("architecture", ["Bert", "Roberta", "XLMRoberta", "Camembert", "MPNet"])
+def test_possible_length_is_what_the_positions_allow(tmp_path, architecture):
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
+    config = getattr(transformers, f"{architecture}Config")(vocab_size=10, max_position_embeddings=34, **sizes)
+    config.save_pretrained(tmp_path)
+    possible = export_module._possible_length(tmp_path, 7)
+    assert possible == (34 if architecture == "Bert" else 32)
+    model = getattr(transformers, f"{architecture}Model")(config)
+    model(torch.full((1, possible), 5))
+    with pytest.raises((IndexError, RuntimeError)):
+        model(torch.full((1, possible + 1), 5))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
         ([0.0] * 200, "loses nothing"),
+        ([0.0] * 20, "too few questions"),
         ([0.05, -0.05] * 100, "loses nothing"),
         ([0.5, -0.5] * 10, "too few questions"),
         ([-0.01] * 200, "it loses"),

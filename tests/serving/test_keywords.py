@@ -1,6 +1,7 @@
 """Keywords beside meaning: products that are BM25's, unit norm, a folder without texts, and every way to serve it."""
 
 import shutil
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -55,6 +56,18 @@ def test_text_without_spaces_is_found_by_pairs_of_characters_once_each():
     keywords = Keywords.of(["東京大学の図書館は月曜日に休みです", "京都の図書館は火曜日に休みです"], 384)
     assert keywords.of_question("東京大学").tokens == ["東京", "京大", "大学"]
     assert keywords.of_question("Tokyo 大学").tokens == ["tokyo", "tokyo…", "大学"]
+
+
+def test_long_text_takes_little_memory_and_is_laid_whole():
+    keywords = Keywords.of(list(CHUNKS.values()), 384)
+    words = keywords.of_question(" ".join(f"w{number}" for number in range(20_000)))
+    tracemalloc.start()
+    laid, _ = keywords._laid([words])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    directions = keywords._directions(words.tokens, words.keys)
+    assert peak < directions.nbytes
+    assert np.allclose(laid, words.weights[None] @ directions, rtol=0, atol=1e-5 * np.abs(words.weights).sum())
 
 
 def test_products_order_chunks_as_bm25_does():

@@ -1,6 +1,7 @@
 """Chunks out of real stores: FAISS folders, PostgreSQL with pgvector, an embedded Qdrant, and documents."""
 
 import json
+import threading
 
 import pytest
 from click.testing import CliRunner
@@ -105,6 +106,40 @@ def test_qdrant_collection_is_read_over_several_pages(tmp_path, monkeypatch):
         list(qdrant_chunks(str(tmp_path / "nowhere")))
 
 
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql://u:hun%ter2@localhost/db",
+        "postgresql://u:hun@ter2@localhost/db",
+        "postgresql://u:hun/ter2@localhost/db",
+        "postgresql://u:hun ter2@localhost/db",
+        "mysql://u:hunter2@localhost/db",
+    ],
+)
+def test_a_malformed_uri_is_not_shown(uri):
+    pytest.importorskip("psycopg")
+    with pytest.raises(DeploymentError, match=r"the URI is not valid.*written as %25") as refused:
+        list(pgvector_chunks(uri))
+    assert "hun" not in str(refused.value)
+    assert "ter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "location",
+    ["http://u:hunter2@localhost:1", "http://u:hun/ter2@localhost:1", "foo://u:hunter2@localhost:1", "u:hunter2@x"],
+)
+@pytest.mark.filterwarnings("ignore:Failed to obtain server version")
+def test_a_password_in_qdrants_url_is_not_shown(location):
+    pytest.importorskip("qdrant_client")
+    before = set(threading.enumerate())
+    with pytest.raises(DeploymentError, match=r"^Qdrant ") as refused:
+        list(qdrant_chunks(location))
+    for thread in set(threading.enumerate()) - before:  # the client warns from one, and only here may it
+        thread.join()
+    assert "hun" not in str(refused.value)
+    assert "ter2" not in str(refused.value)
+
+
 def test_documents_are_cut_by_size_and_keep_their_names(tmp_path):
     (tmp_path / "guide").mkdir()
     (tmp_path / "guide" / "backup.md").write_text("# Backup\n\n" + "It runs at night. " * 8, encoding="utf-8")
@@ -152,3 +187,17 @@ def test_command_counts_with_a_models_tokenizer(tmp_path, tiny_base_folder):
     refused = CliRunner().invoke(main, ["chunks", "--out", str(tmp_path / "corpus.json")])
     assert refused.exit_code == 2
     assert "one of --indexes, --pgvector, --qdrant or --documents" in refused.output
+
+
+def test_command_says_what_it_did_not_read(tmp_path, tiny_base_folder):
+    documents = tmp_path / "documents"
+    (documents / "old").mkdir(parents=True)
+    (documents / "a.txt").write_text("Logs are rotated every night.")
+    for name in ("a.pdf", "old/B.PDF", "c.docx", "LICENSE", ".hidden.pdf"):
+        (documents / name).touch()
+    arguments = ["--documents", str(documents), "--tokenizer", str(tiny_base_folder), "--min-tokens", "1"]
+    result = CliRunner().invoke(main, ["chunks", *arguments, "--out", str(tmp_path / "corpus.json")])
+    assert result.exit_code == 0, result.output
+    assert f"4 files of {documents} not read here: 2 .pdf, 1 " in result.output
+    assert "1 .docx" in result.output
+    assert "1 without a suffix" in result.output

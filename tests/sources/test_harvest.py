@@ -139,6 +139,30 @@ def test_verdicts_that_contradict_or_point_nowhere_are_refused():
         dataset_from_candidates([*rows, dataclasses.replace(rows[0], doc_id="c9", verdict="bad")], CORPUS)
 
 
+@pytest.mark.parametrize("mended_row", [0, 1])
+def test_a_question_may_be_mended_in_any_of_its_rows(mended_row):
+    rows = judged(c0="good", c1="bad")
+    rows[mended_row] = dataclasses.replace(rows[mended_row], question="For how many days are logs kept?")
+    made = dataset_from_candidates(rows, CORPUS)
+    assert list(made.dataset.queries.values()) == ["For how many days are logs kept?"]
+
+
+def test_a_question_mended_in_two_ways_is_refused():
+    rows = [dataclasses.replace(row, question=f"Kept {row.doc_id}?") for row in judged(c0="good", c1="bad")]
+    with pytest.raises(DatasetError, match=r"rows with different questions, 'Kept c0\?' and 'Kept c1\?'"):
+        dataset_from_candidates(rows, CORPUS)
+
+
+def test_a_country_without_phone_numbers_is_refused_before_anything_is_asked(tmp_path):
+    (tmp_path / "corpus.json").write_text('{"c": "text"}')
+    arguments = ["--corpus", str(tmp_path / "corpus.json"), "--mongo-export", str(tmp_path / "nowhere.json")]
+    result = CliRunner().invoke(
+        main, ["harvest", *arguments, "--review", str(tmp_path / "r.csv"), "--phone-region", "UK"]
+    )
+    assert result.exit_code == 2
+    assert result.output.startswith("error: phone region 'UK' is no country")
+
+
 def test_command_from_postgresql_through_a_review_to_a_dataset(tmp_path, conversations_uri):
     add_conversation(conversations_uri, [Turn(f"{QUESTION} I am ann@example.com", TEXTS[:2], "like")])
     corpus, review, out = tmp_path / "corpus.json", tmp_path / "review.csv", tmp_path / "train.json"

@@ -1,5 +1,6 @@
 import pytest
 
+from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.sources.masking import mask
 
 
@@ -34,3 +35,10 @@ def test_what_identifies_or_opens_is_masked(typed, masked):
 )
 def test_questions_stay_what_they_are(typed):
     assert mask(typed) == typed
+
+
+def test_countries_are_known_in_either_case_or_refused():
+    assert mask("call 030 901820", phone_regions=["de"]) == "call [phone]"
+    for region in ("UK", "XX", ""):
+        with pytest.raises(DatasetError, match=f"phone region '{region}' is no country with phone numbers"):
+            mask("call 030 901820", phone_regions=["DE", region])

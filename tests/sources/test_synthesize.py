@@ -145,6 +145,55 @@ def test_a_journal_that_was_cut_drops_its_tail_and_one_in_use_is_refused(tmp_pat
         assert "a" not in journal
 
 
+def answered(path, count=5):
+    with AnswerJournal(path, "tiny") as journal:
+        return [number for number in range(count) if f"p{number}" in journal]
+
+
+@pytest.fixture
+def journal_of_five(tmp_path):
+    path = tmp_path / "journal"
+    with AnswerJournal(path, "tiny") as journal:
+        for number in range(5):
+            journal.add(f"p{number}", [number])
+    return path
+
+
+def test_broken_lines_cost_no_answer_after_them(journal_of_five):
+    first, *others = journal_of_five.read_bytes().splitlines(keepends=True)
+    journal_of_five.write_bytes(b"".join([first, b"\n", b"my notes\n", *others, others[0][:-9]]))
+    assert answered(journal_of_five) == [0, 1, 2, 3, 4]
+    assert journal_of_five.read_bytes() == b"".join([first, b"\n", b"my notes\n", *others])
+
+
+def test_a_last_answer_without_its_newline_is_kept(journal_of_five):
+    whole = journal_of_five.read_bytes()
+    journal_of_five.write_bytes(whole[:-1])
+    assert answered(journal_of_five) == [0, 1, 2, 3, 4]
+    assert journal_of_five.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"my notes\n" * 3, b"my notes", b"{}\n"])
+def test_a_file_that_is_no_journal_stays_as_it_is(tmp_path, content):
+    (tmp_path / "journal").write_bytes(content)
+    with pytest.raises(GenerationError, match="holds no answer of a language model, and stays as it is"):
+        AnswerJournal(tmp_path / "journal", "tiny")
+    assert (tmp_path / "journal").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b'{"ke', b'{"key": "0123'])
+def test_a_journal_that_was_torn_at_its_first_answer_begins_anew(tmp_path, content):
+    (tmp_path / "journal").write_bytes(content)
+    assert answered(tmp_path / "journal") == []
+
+
+def test_a_password_in_the_servers_url_is_not_shown():
+    with pytest.raises(GenerationError, match=r"'ftp://localhost/v1' does not begin with") as refused:
+        LanguageModel("ftp://u:hunter2@localhost/v1", "tiny")
+    assert "hunter2" not in str(refused.value)
+    assert LanguageModel("http://u:hunter2@localhost/v1", "tiny").label == "http://localhost/v1/chat/completions"
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_nothing_is_lost_and_nothing_asked_twice(tmp_path):
     corpus = {f"c{number}": f"Item{number} lies on shelf {number} of the store room." for number in range(40)}

@@ -155,3 +155,20 @@ def test_folder_with_a_query_adapter_is_refused(tiny_tuned_folder, tmp_path):
     write_manifest(adapted, {**read_manifest(adapted), "query_adapter": {}})
     with pytest.raises(ModelFolderError, match="has a query adapter; distill the model that it was made for"):
         distill(adapted, TRAINING, VALIDATION, tmp_path / "out")
+
+
+def test_static_model_is_refused(static, tmp_path):
+    with pytest.raises(ModelFolderError, match="is a static model already; distill the model that it was made of"):
+        distill(static.folder, TRAINING, VALIDATION, tmp_path / "out")
+
+
+def test_model_with_a_default_prompt_is_refused_before_any_work(tiny_tuned_folder, tmp_path):
+    prompted = shutil.copytree(tiny_tuned_folder, tmp_path / "prompted")
+    (prompted / "config_sentence_transformers.json").write_text(
+        json.dumps({"prompts": {"both": "logs: "}, "default_prompt_name": "both"})
+    )
+    write_manifest(prompted, {**read_manifest(prompted), "fingerprint": fingerprint(prompted)})
+    said = []
+    with pytest.raises(ModelFolderError, match="puts 'logs: ' before every text, which a static model cannot do"):
+        distill(prompted, TRAINING, VALIDATION, tmp_path / "out", say=said.append)
+    assert said == []

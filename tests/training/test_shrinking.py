@@ -20,8 +20,9 @@ from .test_pipeline import dataset
 
 HARD = dataset()
 CHUNKS = list(HARD.corpus.values())
-# Every question is its chunk's own text, so that it is found at any width.
-EASY = RetrievalDataset(HARD.corpus, HARD.corpus, {doc_id: (doc_id,) for doc_id in HARD.corpus})
+# Every question is its chunk's own text, so that it is found at any width; enough of them that this proves something.
+TEXTS = HARD.corpus | {f"{doc_id} twice": f"{text} and {text}" for doc_id, text in HARD.corpus.items()}
+EASY = RetrievalDataset(TEXTS, TEXTS, {doc_id: (doc_id,) for doc_id in TEXTS})
 
 
 @pytest.fixture(autouse=True)
@@ -72,6 +73,11 @@ def test_without_a_width_the_narrowest_that_loses_nothing_is_taken(tiny_tuned_fo
     report = shrink(tiny_tuned_folder, EASY, tmp_path / "cut")
     assert report.manifest["dimension"] == 5  # a sixth, the narrowest that is tried
     assert report.decision.reason == "it loses nothing that matters"
+
+
+def test_too_few_questions_prove_nothing_though_each_is_found(tiny_tuned_folder, tmp_path):
+    one = EASY.subset(list(EASY.queries)[:1])
+    assert shrink(tiny_tuned_folder, one, tmp_path / "cut").folder is None
 
 
 def test_widths_of_the_training_are_those_that_are_tried(tiny_tuned_folder, tmp_path):

@@ -1,0 +1,11 @@
+"""What of a URL may be shown."""
+
+import re
+
+# Up to the last @: who forgot to write one as %40 must not see half of the password either.
+_USER_INFO = re.compile(r"^([\w+.-]+://).*@|^[^/@]*:.*@", re.DOTALL)
+
+
+def without_credentials(url: str) -> str:
+    """Return a URL without user, password and query, which may hold a key."""
+    return _USER_INFO.sub(lambda match: match[1] or "", url).partition("?")[0]

@@ -1,0 +1,38 @@
+"""Files and folders that are replaced whole."""
+
+import os
+
+import pytest
+
+from docsgpt_embtune.files import folder_written_whole, write_text_atomically
+
+
+def test_link_to_a_file_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "file").write_text("old")
+    (tmp_path / "link").symlink_to("real/file")
+    write_text_atomically(tmp_path / "link", "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "file").read_text() == "new"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "link", "real"]
+
+
+def test_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / "old").touch()
+    (tmp_path / "current").symlink_to("v1")
+    with folder_written_whole(tmp_path / "current") as folder:
+        (folder / "new").touch()
+    assert (tmp_path / "current").is_symlink()
+    assert [path.name for path in (tmp_path / "v1").iterdir()] == ["new"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_replaced_file_keeps_its_owner(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("old")
+    os.chown(path, 65534, 65533)
+    write_text_atomically(path, "new", mode=0o640)
+    status = path.stat()
+    assert (status.st_uid, status.st_gid, status.st_mode & 0o777) == (65534, 65533, 0o640)
