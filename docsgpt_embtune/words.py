@@ -6,6 +6,8 @@ K1, B = 1.2, 0.75  # of BM25: Lucene's defaults
 WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe cuts off: they cost recall
 # Scripts written without spaces between words, as a range for regular expressions: Thai, Lao, Khmer, kana, Han.
 UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+# Words as they stand in a text, signs included; where no spaces are written, two characters stand for one.
+AS_WRITTEN = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
 _UNSPACED_RUN = re.compile(rf"[{UNSPACED}]+")
 
 

@@ -5,13 +5,11 @@ from collections import Counter
 from collections.abc import Mapping
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.words import UNSPACED
+from docsgpt_embtune.words import AS_WRITTEN
 
 QUESTIONS = 300
 _MIN_WORDS, _MAX_WORDS = 3, 16
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
-# Where no spaces are written, two characters stand for a word.
-_WORD = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
 
 
 def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> RetrievalDataset | None:
@@ -42,5 +40,5 @@ def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> Retr
 
 def _opening(text: str) -> str:
     sentence = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
-    ends = [word.end() for word in _WORD.finditer(sentence)]
+    ends = [word.end() for word in AS_WRITTEN.finditer(sentence)]
     return " ".join(sentence[: ends[:_MAX_WORDS][-1]].split()) if len(ends) >= _MIN_WORDS else ""

@@ -1,16 +1,13 @@
 """Questions out of the corpus itself: a run of words asks for the chunk that it was taken from."""
 
 import random
-import re
 from collections.abc import Iterable, Mapping
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.words import UNSPACED
+from docsgpt_embtune.words import AS_WRITTEN
 
 # As long as people's questions are. Longer ones are found by any model and teach nothing.
 SHORTEST, LONGEST = 6, 12
-# Where no spaces are written, two characters stand for a word.
-_WORD = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
 
 
 def questions_from_corpus(
@@ -35,7 +32,7 @@ def questions_from_corpus(
     relevant_docs: dict[str, tuple[str, ...]] = {}
     for doc_id in corpus if doc_ids is None else doc_ids:
         text = corpus[doc_id]
-        words = [match.span() for match in _WORD.finditer(text)]
+        words = [match.span() for match in AS_WRITTEN.finditer(text)]
         length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
         if length == 0:
             continue
