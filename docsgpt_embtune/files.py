@@ -5,7 +5,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PUBLIC = 0o644  # mkstemp's 0600 would lock out a container's own user
@@ -25,13 +25,18 @@ def write_bytes_atomically(path: Path, content: bytes, *, mode: int = PUBLIC) ->
 
 @contextmanager
 def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
-    """Yield an empty file beside `path` that takes its place when the block ends well."""
+    """Yield an empty file beside `path` that takes its place when the block ends well.
+
+    A link stays a link: what it names is replaced. The new file is the old one's owner's, where that is allowed.
+    """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     os.close(handle)
     partial = Path(name)
     try:
         yield partial
+        _keep_owner(partial, path)
         partial.chmod(mode)
         os.replace(partial, path)
     except BaseException:
@@ -43,8 +48,10 @@ def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that takes its place when the block ends well.
 
-    On any exception, Ctrl-C included, the new folder is removed and what stood at `path` stays.
+    On any exception, Ctrl-C included, the new folder is removed and what stood at `path` stays. A link stays a link:
+    the folder that it names is replaced.
     """
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     try:
@@ -54,6 +61,13 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _keep_owner(partial: Path, path: Path) -> None:
+    if path.exists():
+        before = path.stat()
+        with suppress(PermissionError):  # only root may give a file away
+            os.chown(partial, before.st_uid, before.st_gid)
 
 
 def _put_in_place(folder: Path, path: Path) -> None:

@@ -40,7 +40,7 @@ from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.milvus_collections import open_milvus
+from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, load_serving_model
 from docsgpt_embtune.deployment.stores import ChunkStore
@@ -396,7 +396,7 @@ def make_milvus(location: str, width: int) -> None:
     """Make the empty collection as DocsGPT does."""
     from pymilvus import DataType, MilvusClient
 
-    client = MilvusClient(uri=location)
+    client = MilvusClient(uri=location, grpc_options=NO_KEEPALIVE)  # pymilvus keeps the connection for later clients
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)

@@ -16,6 +16,7 @@ from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
+    LATECOMERS_CHECKED,
     VERIFIED_CHUNKS,
     StoredSample,
     as_deployment_error,
@@ -134,12 +135,15 @@ class CollectionStore:
         return StoredSample([str(entry.doc_id) for entry in entries], [entry.text for entry in entries], vectors)
 
     def is_on(self, model: ServingModel) -> bool:
-        """Tell whether `.env` names the collection that was built with this model."""
-        return self._name == self._target(model)
+        """Tell whether `.env` names the collection that was built with this model, and no chunk in it is another's."""
+        with self._as_deployment_error():
+            return self._is_target(model) and not self._has_foreign_latecomers(model)
 
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts of the entries that the second collection does not have."""
         with self._as_deployment_error():
+            if self._is_target(model):
+                return sorted({entry.text for entry in self._collections.fetch(self._name, self._latecomers())})
             built = self._ids(self._target(model))
             return sorted({entry.text for entry in self._collections.entries(self._name) if entry.doc_id not in built})
 
@@ -151,6 +155,9 @@ class CollectionStore:
         """Fill the second collection, longest texts first, one block after another."""
         with self._as_deployment_error():
             target = self._target(model)
+            if self._is_target(model):
+                self._embed(self._latecomers(), target, model)
+                return
             if not self._collections.exists(target):
                 self._collections.create(target, like=self._name, width=model.dimension)
             self._bring_up_to_date(target, model)
@@ -159,8 +166,10 @@ class CollectionStore:
         """Return the line that names the second collection: the one step."""
         return {self._collections.setting: self._target(model)}
 
-    def swap(self, model: ServingModel) -> None:
+    def prepare(self, model: ServingModel) -> None:
         """Verify the second collection, which `.env` is to name."""
+        if self._is_target(model):
+            return
         target = self._target(model)
         with self._as_deployment_error():
             for _ in range(LATECOMER_ROUNDS):
@@ -170,6 +179,12 @@ class CollectionStore:
         raise DeploymentError(
             f"{self.label}: chunks keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
         )
+
+    def swap(self, model: ServingModel) -> None:
+        """Take along what came in since; `.env`, which is to name the second collection, is the one step."""
+        if not self._is_target(model):
+            with self._as_deployment_error():
+                self._bring_up_to_date(self._target(model), model)
 
     def can_roll_back(self) -> bool:
         """Tell whether `.env` was switched to a collection that was built here; the one before has the same chunks."""
@@ -195,6 +210,26 @@ class CollectionStore:
         root = self._name.split(_MARK)[0]
         return f"{root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
 
+    def _is_target(self, model: ServingModel) -> bool:
+        return self._name == self._target(model)
+
+    def _has_foreign_latecomers(self, model: ServingModel) -> bool:
+        late = self._latecomers()
+        sampled = set(self._some_ids(self._name, LATECOMERS_CHECKED)) if late else set()
+        sampled |= {late[position] for position in spread(len(late), LATECOMERS_CHECKED)}
+        entries = self._collections.fetch(self._name, [doc_id for doc_id in late if doc_id in sampled])
+        if not entries:
+            return False
+        stored = self._collections.vectors(self._name, [entry.doc_id for entry in entries])
+        own = cosines(stored, model.embed([entry.text for entry in entries])) >= model.same_vector  # a NaN is not
+        return not own.all()
+
+    def _latecomers(self) -> list[DocId]:
+        """List what the collection before does not have; nothing where that is gone, since all would seem late."""
+        if self._previous is None or not self._collections.exists(self._previous):
+            return []
+        return sorted(self._ids(self._name) - self._ids(self._previous), key=str)
+
     def _ids(self, name: str) -> set[DocId]:
         if not self._collections.exists(name):
             return set()
@@ -215,13 +250,16 @@ class CollectionStore:
         missing = sorted(lengths.keys() - built, key=lambda doc_id: (-lengths[doc_id], str(doc_id)))
         if extra:
             self._collections.remove(target, extra)
-        with Bar(total=len(missing), desc=f"embedding {self._name}", unit="chunk") as progress:
-            for start in range(0, len(missing), vector_journal.BLOCK):
-                block = self._collections.fetch(self._name, missing[start : start + vector_journal.BLOCK])
+        self._embed(missing, target, model)
+        return len(missing) + len(extra)
+
+    def _embed(self, doc_ids: Sequence[DocId], target: str, model: ServingModel) -> None:
+        with Bar(total=len(doc_ids), desc=f"embedding {self._name}", unit="chunk") as progress:
+            for start in range(0, len(doc_ids), vector_journal.BLOCK):
+                block = self._collections.fetch(self._name, doc_ids[start : start + vector_journal.BLOCK])
                 if block:
                     self._collections.put(target, block, model.embed_many([entry.text for entry in block]))
                 progress.update(len(block))
-        return len(missing) + len(extra)
 
     def _verify(self, target: str, model: ServingModel) -> None:
         doc_ids = self._some_ids(target, VERIFIED_CHUNKS)

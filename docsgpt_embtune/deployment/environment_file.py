@@ -1,6 +1,7 @@
 """The host's `.env`: one line switches the model, and can be taken back."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,25 @@ class EnvironmentFile:
         lines = kept["replaced"][name]
         return _value(lines[-1]) if lines else default
 
+    def get_switched(self, name: str) -> str | None:
+        """Return the value that the last switch gave a setting; None if the file does not say so (any more)."""
+        kept = self._kept()
+        line = kept["written"].get(name) if kept else None
+        return _value(line) if line and self.get(name) == _value(line) else None
+
+    def require_replaceable(self) -> None:
+        """Check that the file can be replaced by a rename, before hours are spent on what is to be switched.
+
+        Raises:
+            DeploymentError: If its folder is not there, or it is mounted by itself, as a container's single file is.
+        """
+        if _is_mount_point(self.path.resolve()):
+            raise DeploymentError(
+                f"{self.path}: is a mount point, which cannot be replaced by a rename; run on the machine that it is "
+                "mounted from, mount its folder instead, or leave out --env and set EMBEDDINGS_NAME by hand"
+            )
+        self._lines()
+
     @contextmanager
     def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
         """Put settings in force by a rename when the block ends well, and keep the lines that they replace.
@@ -45,7 +65,7 @@ class EnvironmentFile:
         written into, shows while everything is still as it was.
 
         Raises:
-            DeploymentError: If the file cannot be read.
+            DeploymentError: If the file cannot be read, or its folder is not there.
             OSError: If it cannot be written.
         """
         lines = self._lines()
@@ -58,9 +78,10 @@ class EnvironmentFile:
         for name in settings:  # an earlier switch wrote this line: what that one replaced is what to go back to
             if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
                 replaced[name] = kept_before["replaced"][name]
-        kept = {"replaced": replaced, "written": written, "open_end": bool(lines) and not lines[-1].endswith("\n")}
+        open_end = bool(lines) and not lines[-1].endswith("\n")
         for name in settings:
             lines = _replace(lines, name, [written[name]])
+        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": lines[-1]}
         mode = self._mode()
         # The inner one is renamed first: what was replaced is on record before it is gone.
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
@@ -80,7 +101,9 @@ class EnvironmentFile:
         kept = self._kept()
         if kept is None:
             return False
-        lines = self._lines()
+        lines = switched = self._lines()
+        # What was appended since keeps its end.
+        open_end = kept["open_end"] and switched[-1:] == [kept.get("last")]
         for name, line in kept["written"].items():
             found = [other for other in lines if _sets(other, name)]
             if found == kept["replaced"][name]:
@@ -91,29 +114,54 @@ class EnvironmentFile:
                     f"({' '.join(kept['replaced'][name]).strip() or 'not set'}), and delete {self._kept_path.name}"
                 )
             lines = _replace(lines, name, kept["replaced"][name])
-        text = "".join(lines)
-        try:
-            write_text_atomically(self.path, text.removesuffix("\n") if kept["open_end"] else text, mode=self._mode())
-        except OSError as error:
-            raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
+        if lines != switched:
+            text = "".join(lines)
+            try:
+                write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
+            except OSError as error:
+                raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
         self._kept_path.unlink()
         return True
 
     def _kept(self) -> dict[str, Any] | None:
         if not self._kept_path.is_file():
             return None
-        return dict(json.loads(self._kept_path.read_text(encoding="utf-8")))
+        try:
+            kept = dict(json.loads(self._kept_path.read_text(encoding="utf-8")))
+            if not {"replaced", "written", "open_end"} <= kept.keys():
+                raise ValueError("a part of it is missing")
+        except (OSError, ValueError, TypeError) as error:
+            raise DeploymentError(
+                f"{self._kept_path}: damaged ({' '.join(str(error).split())}), so that what was switched cannot be "
+                f"taken back by itself; delete it, and see that {self.path.name} says what it is to say"
+            ) from error
+        return kept
 
     def _lines(self) -> list[str]:
         try:
             return self.path.read_bytes().decode("utf-8").splitlines(keepends=True)
         except FileNotFoundError:
-            return []
+            if self.path.parent.is_dir():
+                return []
+            raise DeploymentError(
+                f"{self.path.parent}: no such folder; give --env the path of DocsGPT's .env"
+            ) from None
         except (OSError, UnicodeDecodeError) as error:
             raise DeploymentError(f"{self.path}: cannot be read ({error})") from error
 
     def _mode(self) -> int:
         return self.path.stat().st_mode & 0o777 if self.path.exists() else PRIVATE  # it may hold keys
+
+
+def _is_mount_point(path: Path) -> bool:
+    if os.path.ismount(path):
+        return True
+    try:  # a file that is mounted from the same disk shows only here
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    escaped = re.sub(r"[ \t\n\\]", lambda character: f"\\{ord(character[0]):03o}", str(path))
+    return any(mount.split(" ")[4] == escaped for mount in mounts)
 
 
 def _sets(line: str, name: str) -> bool:
@@ -129,7 +177,10 @@ def _value(line: str) -> str:
 def _replace(lines: list[str], name: str, new: list[str]) -> list[str]:
     at = [position for position, line in enumerate(lines) if _sets(line, name)]
     first = at[0] if at else len(lines)
-    before = lines[:first]
-    if new and not at and before and not before[-1].endswith("\n"):
-        before = [*before[:-1], f"{before[-1]}\n"]
-    return before + new + [line for line in lines[first:] if not _sets(line, name)]
+    joined = lines[:first] + new + [line for line in lines[first:] if not _sets(line, name)]
+    return [_ended(line) for line in joined[:-1]] + joined[-1:]
+
+
+def _ended(line: str) -> str:
+    is_open = line.splitlines() == [line]
+    return f"{line}\n" if is_open else line

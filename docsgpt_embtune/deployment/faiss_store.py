@@ -24,7 +24,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
 )
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
-from docsgpt_embtune.deployment.vector_journal import VectorJournal
+from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import sha256_of, write_text_atomically
 
@@ -44,6 +44,7 @@ class FaissStore:
         self._work = folder / WORK
         self._built = self._work / INDEX
         self._previous = self._work / f"previous-{INDEX}"
+        self._to_be_previous = self._work / f"previous-{INDEX}.partial"
         self._runs_path = self._work / "runs.json"
 
     @property
@@ -81,8 +82,10 @@ class FaissStore:
             return sorted(text for text in texts if text not in journal)
 
     def bytes_needed(self, model: ServingModel) -> int:
-        """Count the journal and the new index."""
-        return 2 * 4 * model.dimension * len(self.texts())
+        """Count what the journal has still to take, the new index, and the copy of the old one."""
+        row_bytes = 4 * model.dimension
+        journal = len(self.remaining(model)) * (row_bytes + DIGEST_BYTES)
+        return journal + len(self.texts()) * row_bytes + (self.folder / INDEX).stat().st_size
 
     def build(self, model: ServingModel) -> None:
         """Embed every chunk into the journal, then write the new index beside the old."""
@@ -99,18 +102,18 @@ class FaissStore:
         """Return none: the swap itself puts the new vectors in force."""
         return {}
 
-    def swap(self, model: ServingModel) -> None:
-        """Verify the new index, keep the old one, and put the new one in its place by one rename."""
-        if self._runs()[-1]["sources"] != self._sources():
-            raise DeploymentError(
-                f"{self.folder}: changed while it was re-embedded (nothing is swapped, and no vector is lost); "
-                "run the same command again"
-            )
+    def prepare(self, model: ServingModel) -> None:
+        """Verify the new index, and copy the old one."""
+        self._require_unchanged()
         self._verify(model)
-        self._previous.unlink(missing_ok=True)
-        shutil.copyfile(self.folder / INDEX, self._previous)
-        _sync(self._previous)
+        shutil.copyfile(self.folder / INDEX, self._to_be_previous)
+        _sync(self._to_be_previous)
         self._built.chmod((self.folder / INDEX).stat().st_mode & 0o777)
+
+    def swap(self, model: ServingModel) -> None:
+        """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
+        self._require_unchanged()
+        os.replace(self._to_be_previous, self._previous)
         os.replace(self._built, self.folder / INDEX)
         _sync(self.folder)
         VectorJournal(self._work, model).remove()
@@ -133,6 +136,13 @@ class FaissStore:
         os.replace(self._previous, self.folder / INDEX)
         _sync(self.folder)
         shutil.rmtree(self._work)
+
+    def _require_unchanged(self) -> None:
+        if self._runs()[-1]["sources"] != self._sources():
+            raise DeploymentError(
+                f"{self.folder}: changed while it was re-embedded (it is not swapped, and no vector is lost); "
+                "run the same command again"
+            )
 
     def _read_consistent(self) -> tuple[Any, Sidecar]:
         index, sidecar = read_index(self.folder), read_sidecar(self.folder)
@@ -181,6 +191,10 @@ class FaissStore:
             runs: list[dict[str, Any]] = json.loads(self._runs_path.read_bytes())
         except FileNotFoundError:
             return []
+        except ValueError as error:
+            raise DeploymentError(
+                f"{self._runs_path}: damaged ({error}); delete it, with which the way back is gone, and run again"
+            ) from error
         return runs
 
 

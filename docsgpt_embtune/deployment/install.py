@@ -65,13 +65,22 @@ def hook_status(python: Path) -> HookStatus:
         answer = json.loads(asked.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         raise DeploymentError(
-            f"{python}: does not run as a Python interpreter ({error}); give --python the one that runs DocsGPT"
+            f"{python}: does not run as a Python interpreter ({_why(error)}); give --python the one that runs DocsGPT"
         ) from error
     pth = Path(answer["site"]) / PTH_NAME
     found = pth.read_text(encoding="utf-8") if pth.is_file() else None
     return HookStatus(
         python, pth, found is not None, found == PTH_LINE, answer["package"] is not None, answer["problem"]
     )
+
+
+def _why(error: Exception) -> str:
+    """Say what the interpreter said last; the error's own text repeats the whole program that it was asked to run."""
+    if isinstance(error, subprocess.CalledProcessError):
+        return (str(error.stderr).strip().splitlines() or [f"exit code {error.returncode}"])[-1]
+    if isinstance(error, subprocess.TimeoutExpired):
+        return f"no answer in {error.timeout:.0f} seconds"
+    return str(error)
 
 
 def install_hook(python: Path) -> HookStatus:

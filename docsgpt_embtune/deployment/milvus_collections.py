@@ -9,7 +9,7 @@ import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
 from docsgpt_embtune.deployment.serving import Vectors
-from docsgpt_embtune.deployment.stores import as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
 
 _PAGE = 1000  # rows read at a time
@@ -39,7 +39,7 @@ def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollectio
     is_lite = "://" not in uri
     if is_lite and not os.path.exists(uri):
         raise DeploymentError(f"{uri}: no such Milvus file; give MILVUS_URI, from the folder that DocsGPT runs in")
-    with as_deployment_error("Milvus", (MilvusException,)):
+    with as_deployment_error("Milvus", (MilvusException,), NOT_OPENED):
         client = MilvusClient(uri=uri, token=token or "", grpc_options=NO_KEEPALIVE if is_lite else {})
     try:
         yield MilvusCollections(client, is_lite, (MilvusException,))
@@ -107,7 +107,7 @@ class MilvusCollections:
         """Read vectors by id."""
         by_id = self._rows(name, doc_ids, ["id", _VECTOR])
         rows = [by_id[doc_id][_VECTOR] for doc_id in doc_ids]
-        return np.array(rows, dtype=np.float32).reshape(len(doc_ids), -1)
+        return np.array(rows, dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
         """Make a collection with the same fields, and the same index on the vectors."""

@@ -2,10 +2,13 @@
 
 A column and not a second table: ids, sequences, foreign keys, grants and the text index stay what they are, a new
 width is no different from the old one, rows that come in meanwhile show as NULL, and both swap and rollback are two
-renames in one transaction. The database is the journal: a block is committed when it is embedded.
+renames in one transaction. The database is the journal: a block is committed when it is embedded. Rows that a worker
+which was not restarted writes with the old model after the swap have no previous vector: by that they are found, and
+embedded again where they are.
 """
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, LiteralString
@@ -16,6 +19,8 @@ from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
+    LATECOMERS_CHECKED,
+    NOT_OPENED,
     VERIFIED_CHUNKS,
     ChunkStore,
     StoredSample,
@@ -42,8 +47,9 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
         import psycopg
     except ImportError as error:
         raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
-    with _as_deployment_error("PostgreSQL"):
-        connection = psycopg.connect(libpq_uri(uri), autocommit=True)
+    uri = libpq_uri(uri)
+    with as_deployment_error("PostgreSQL", (psycopg.Error,), NOT_OPENED):
+        connection = psycopg.connect(uri, autocommit=True)
     with connection:
         stores = [PgvectorStore(connection, *names) for names in _TABLES]
         found: list[ChunkStore] = [store for store in stores if store.exists()]
@@ -56,10 +62,31 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
 
 
 def libpq_uri(uri: str) -> str:
-    """Turn SQLAlchemy's spelling of a URI, as in POSTGRES_URI, into PostgreSQL's."""
-    for prefix in ("postgresql+psycopg://", "postgresql+psycopg2://"):
-        uri = uri.replace(prefix, "postgresql://", 1)
+    """Turn SQLAlchemy's spelling of a URI, as in POSTGRES_URI, into PostgreSQL's.
+
+    Raises:
+        DeploymentError: If it is none; what PostgreSQL says of it is not repeated, since that holds the password.
+    """
+    uri = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", uri)
+    if not _is_valid(uri):
+        raise DeploymentError(
+            "PostgreSQL: the URI is not valid (it is not shown, for its password); it is to be "
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE, with % @ : / ? # [ ] in a password written as %25 %40 %3A "
+            "%2F %3F %23 %5B %5D"
+        )
     return uri
+
+
+def _is_valid(uri: str) -> bool:
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import conninfo_to_dict
+
+    try:
+        parts = conninfo_to_dict(uri)
+    except ProgrammingError:
+        return False
+    # Of a password with @ or / in it, a part is taken for the host or the port, which an error would print.
+    return "@" not in str(parts.get("host", "")) and bool(re.fullmatch(r"[\d,]*", str(parts.get("port", ""))))
 
 
 class PgvectorStore:
@@ -115,15 +142,19 @@ class PgvectorStore:
         )
         vectors = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
         return StoredSample(
-            [doc_id for doc_id, _, _ in found], [text for _, text, _ in found], vectors.reshape(len(found), -1)
+            [doc_id for doc_id, _, _ in found],
+            [text for _, text, _ in found],
+            vectors.reshape(len(found), self.width()),
         )
 
     def is_on(self, model: ServingModel) -> bool:
-        """Tell whether the column in force was written with this model, as its comment says."""
-        return self._comment_on(self._column) == _comment(model)
+        """Tell whether the column in force was written with this model, as its comment says, and no row by another."""
+        return self._is_swapped_to(model) and not self._has_foreign_latecomers(model)
 
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts of the rows whose new vector is not there."""
+        if self._is_swapped_to(model):
+            return sorted({text for _, text, _ in self._latecomers()})
         if self._comment_on(self._pending) != _comment(model):
             return sorted(set(self.texts()))
         query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
@@ -137,6 +168,9 @@ class PgvectorStore:
     def build(self, model: ServingModel) -> None:
         """Fill the second column, longest texts first, one committed block after another."""
         with _as_deployment_error(self.label), self._alone():
+            if self._is_swapped_to(model):
+                self._embed([row_id for row_id, _, _ in self._latecomers()], self._column, model)
+                return
             self._prepare_column(model)
             self._fill(model)
             self._copy_indexes()
@@ -145,10 +179,17 @@ class PgvectorStore:
         """Return none: the swap itself puts the new vectors in force."""
         return {}
 
+    def prepare(self, model: ServingModel) -> None:
+        """Verify the second column."""
+        with _as_deployment_error(self.label):
+            if not self._is_swapped_to(model):
+                self._verify(model)
+
     def swap(self, model: ServingModel) -> None:
-        """Verify the second column, then rename both in one transaction that no row can slip past."""
+        """Rename both columns in one transaction that no row can slip past."""
+        if self._is_swapped_to(model):
+            return
         with _as_deployment_error(self.label), self._alone():
-            self._verify(model)
             for _ in range(LATECOMER_ROUNDS):
                 if self._rename_if_complete():
                     return
@@ -182,6 +223,30 @@ class PgvectorStore:
                 "embed them all with the old model instead: embtune reembed --model OLD_MODEL"
             )
 
+    def _is_swapped_to(self, model: ServingModel) -> bool:
+        return self._comment_on(self._column) == _comment(model)
+
+    def _has_foreign_latecomers(self, model: ServingModel) -> bool:
+        late = self._latecomers(LATECOMERS_CHECKED)
+        if not late:
+            return False
+        stored = np.array([json.loads(vector) for _, _, vector in late], dtype=np.float32)
+        own = cosines(stored, model.embed([text for _, text, _ in late])) >= model.same_vector  # a NaN is not
+        return not own.all()
+
+    def _latecomers(self, size: int | None = None) -> list[tuple[str, str, str]]:
+        """Read id, text and vector of the rows that the swap did not make: all, or the first ones and a sample."""
+        if self._type_of(self._previous) is None:
+            return []
+        found: list[tuple[str, str, str]] = self._rows(
+            "SELECT id, text, vector FROM (SELECT id::text, {text} AS text, {column}::text AS vector, "
+            "row_number() OVER (ORDER BY id) AS came, row_number() OVER (ORDER BY md5(id::text)) AS drawn "
+            "FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL) late "
+            "WHERE least(came, drawn) <= coalesce(%s, came) ORDER BY length(text) DESC, id",
+            [size],
+        )
+        return found
+
     def _prepare_column(self, model: ServingModel) -> None:
         if self._comment_on(self._pending) == _comment(model):
             return
@@ -192,13 +257,16 @@ class PgvectorStore:
             self._execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
 
     def _fill(self, model: ServingModel) -> None:
-        id_type = self._type_of("id") or "text"
         missing = self._rows(
             "SELECT id FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL ORDER BY length({text}) DESC, id"
         )
-        with Bar(total=len(missing), desc=f"embedding {self._table}", unit="chunk") as progress:
-            for start in range(0, len(missing), vector_journal.BLOCK):
-                ids = [str(row_id) for (row_id,) in missing[start : start + vector_journal.BLOCK]]
+        self._embed([str(row_id) for (row_id,) in missing], self._pending, model)
+
+    def _embed(self, all_ids: Sequence[str], target: str, model: ServingModel) -> None:
+        id_type = self._type_of("id") or "text"
+        with Bar(total=len(all_ids), desc=f"embedding {self._table}", unit="chunk") as progress:
+            for start in range(0, len(all_ids), vector_journal.BLOCK):
+                ids = all_ids[start : start + vector_journal.BLOCK]
                 # Their order is kept: texts of like length are in one batch.
                 block = self._rows(
                     "SELECT t.id::text, t.{text} FROM {table} t "
@@ -208,10 +276,11 @@ class PgvectorStore:
                 )
                 vectors = model.embed_many([text for _, text in block])
                 self._execute(
-                    "UPDATE {table} t SET {pending} = n.v::vector "
+                    "UPDATE {table} t SET {target} = n.v::vector "
                     "FROM unnest(%s::{id_type}[], %s::text[]) AS n(id, v) WHERE t.id = n.id",
                     [[row_id for row_id, _ in block], [json.dumps(vector.tolist()) for vector in vectors]],
                     id_type=id_type,
+                    target=target,
                 )
                 progress.update(len(block))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
 from docsgpt_embtune.deployment.serving import Vectors
-from docsgpt_embtune.deployment.stores import as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
 
 _PAGE = 1000  # entries read at a time
@@ -34,7 +34,7 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
         raise DeploymentError("Qdrant needs its client; run: pip install qdrant-client") from error
     errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
     where: dict[str, Any] = {"url": location, "api_key": api_key} if "://" in location else {"path": location}
-    with as_deployment_error("Qdrant", errors):
+    with as_deployment_error("Qdrant", errors, NOT_OPENED):
         client = QdrantClient(**where)
         client.get_collections()
     try:
@@ -85,7 +85,7 @@ class QdrantCollections:
         """Retrieve vectors by id; Qdrant keeps them unit-norm where the distance is cosine."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=False, with_vectors=True)
         by_id = {record.id: record.vector for record in records}
-        return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), -1)
+        return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
         """Make a collection with the same distance, storage settings and payload indexes."""

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.serving import ServingModel
-from docsgpt_embtune.deployment.stores import ChunkStore, spread
-from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.deployment.serving import ServingModel, cosines, load_serving_model
+from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
+from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
@@ -89,8 +89,9 @@ def reembed(
 ) -> list[ChunkStore]:
     """Embed every chunk anew, keeping ids, texts and metadata, and put the new vectors in force.
 
-    Every store is built, and the new `.env` written beside the old, before the first is swapped: a failure until
-    then changes nothing, and what was embedded is kept for the next run.
+    Every store is built and verified, and the new `.env` written beside the old, before the first is swapped: a
+    failure until then changes nothing, and what was embedded is kept for the next run. Where one of several cannot be
+    swapped all the same, the error names those that are.
 
     Args:
         stores: The stores of one deployment.
@@ -101,20 +102,33 @@ def reembed(
         The stores that were swapped: those that were not on the model already.
 
     Raises:
-        DeploymentError: If a store cannot be read or changes meanwhile, or the disk is full.
+        DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, or `.env` cannot be replaced.
     """
+    if environment is not None:
+        environment.require_replaceable()
     pending = [store for store in stores if not store.is_on(model)]
     for store in pending:
         with _disk_may_be_full(store.label):
             store.build(model)
-    with ExitStack() as switched:
+    for store in pending:
+        with _disk_may_be_full(store.label):
+            store.prepare(model)
+    _put_in_force(pending, model, environment)
+    return pending
+
+
+def _put_in_force(stores: Sequence[ChunkStore], model: ServingModel, environment: EnvironmentFile | None) -> None:
+    in_force: list[ChunkStore] = []
+    with _half_is_said(in_force, environment), ExitStack() as switched:
         if environment is not None:
-            with _disk_may_be_full(str(environment.path)):
-                switched.enter_context(environment.switched(settings_for(pending, model)))
-        for store in pending:
+            switched.enter_context(_disk_may_be_full(str(environment.path), in_force))
+            switched.enter_context(environment.switched(settings_for(stores, model)))
+        # First those that `.env` puts in force: where one of them fails, nothing is changed.
+        for store in sorted(stores, key=lambda store: not store.settings(model)):
             with _disk_may_be_full(store.label):
                 store.swap(model)
-    return pending
+            if not store.settings(model):
+                in_force.append(store)
 
 
 def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str, str]:
@@ -132,15 +146,42 @@ def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None 
         The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
-        DeploymentError: If there is nothing to take back, or chunks were added since.
+        DeploymentError: If there is nothing to take back, chunks were added since, or a store would keep the vectors
+            of the model that `.env` names now; nothing is changed then.
     """
     swapped = [store for store in stores if store.can_roll_back()]
+    if environment is not None:
+        _require_none_left_behind([store for store in stores if store not in swapped], environment)
     taken_back = environment is not None and environment.take_back()
     if not swapped and not taken_back:
         raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
     for store in swapped:  # after `.env`: what it named goes when it names it no more
         store.roll_back()
     return swapped
+
+
+def _require_none_left_behind(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> None:
+    folder = environment.get_switched("EMBEDDINGS_NAME")
+    if not stores or folder is None or not Path(folder).is_dir():
+        return
+    try:
+        model = load_serving_model(folder)
+    except EmbtuneError:  # a damaged model is a reason to go back, and cannot be compared with
+        return
+    left_behind = [store.label for store in stores if _has_vectors_of(model, store)]
+    if left_behind:
+        raise DeploymentError(
+            f"{', '.join(left_behind)}: has vectors of {folder} and no old ones to go back to (uploaded since, or its "
+            "old index was deleted), so nothing is rolled back; embed them all with the old model instead (embtune "
+            "reembed --model OLD_MODEL), or name those that can go back alone"
+        )
+
+
+def _has_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
+    if store.width() != model.dimension:
+        return False
+    stored = store.sample(VERIFIED_CHUNKS)
+    return bool((cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector).any())
 
 
 def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path) -> None:
@@ -155,13 +196,28 @@ def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path
 
 
 @contextmanager
-def _disk_may_be_full(label: str) -> Iterator[None]:
+def _half_is_said(in_force: Sequence[ChunkStore], environment: EnvironmentFile | None) -> Iterator[None]:
+    """Name, in an error, the stores that were swapped before it."""
+    try:
+        yield
+    except DeploymentError as error:
+        if not in_force:
+            raise
+        beside = f", while {environment.path} still names the old one" if environment is not None else ""
+        labels = ", ".join(store.label for store in in_force)
+        raise DeploymentError(
+            f"{error}; but {labels}: on the new model already{beside}; to go back there, run with --rollback"
+        ) from error
+
+
+@contextmanager
+def _disk_may_be_full(label: str, in_force: Sequence[ChunkStore] = ()) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         full = error.errno in _NO_SPACE or "No space left" in str(error) or "write error" in str(error)
         remedy = "make room on the disk and" if full else "mend that and"
+        state = "" if in_force else "the old vectors are in force and whole, and "
         raise DeploymentError(
-            f"{label}: {error.strerror or error}; the old vectors are in force and whole, and what was embedded is "
-            f"kept: {remedy} run the same command again"
+            f"{label}: {error.strerror or error}; {state}what was embedded is kept: {remedy} run the same command again"
         ) from error

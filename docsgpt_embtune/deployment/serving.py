@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
+from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
 from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 from docsgpt_embtune.training.base_models import resolve_base
@@ -49,8 +50,11 @@ class ServingModel:
 
     @property
     def same_vector(self) -> float:
-        """Cosine from which on a stored vector is this model's, whichever of its engines made it."""
-        return SAME_VECTOR_IN_INT8 if self._engine == "onnx-int8" else SAME_VECTOR
+        """Cosine from which on a stored vector is this model's, whichever of its engines made it.
+
+        Another machine may have made it in int8, which this one does not compute in.
+        """
+        return SAME_VECTOR_IN_INT8 if self._has_int8() else SAME_VECTOR
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed chunks as DocsGPT would: (N, D) float32, in order."""
@@ -65,7 +69,7 @@ class ServingModel:
         fp32 graph. Some vectors of each call are compared with exact ones, and where one differs by more than
         rounding does, all are computed again in fp32.
         """
-        texts = list(texts)
+        texts = [encodable(text) for text in texts]
         if not texts or self._engine == "onnx-int8":
             return self.embed(texts)
         if self._multiplies_in_bf16():
@@ -78,6 +82,9 @@ class ServingModel:
     @property
     def _engine(self) -> str:
         return self.embeddings.engine if isinstance(self.embeddings, TunedEmbeddings) else "torch"
+
+    def _has_int8(self) -> bool:
+        return is_tuned_folder(self.folder) and "onnx-int8" in graphs_of(self.folder, read_manifest(self.folder))
 
     def _multiplies_in_bf16(self) -> bool:
         """Tell whether bf16 pays; never for a stock model, which need not end in the Normalize that Encoder needs."""

@@ -9,6 +9,9 @@ from docsgpt_embtune.deployment.serving import ServingModel, Vectors
 from docsgpt_embtune.errors import DeploymentError
 
 VERIFIED_CHUNKS = 16  # of what was built, before it is swapped
+# Of the chunks that came in since a swap: as many as the doctor samples, and those that it samples among them, so
+# that what it calls mixed is never "on the model already".
+LATECOMERS_CHECKED = 64
 LATECOMER_ROUNDS = 5  # times that chunks may come in between building and swapping before it is the user's to stop them
 
 
@@ -48,7 +51,10 @@ class ChunkStore(Protocol):
         """Return `size` stored chunks, spread over the store, the same ones every time; all if there are fewer."""
 
     def is_on(self, model: ServingModel) -> bool:
-        """Tell whether a finished re-embedding onto this model is in force."""
+        """Tell whether a finished re-embedding onto this model is in force.
+
+        It is not while chunks are found that another model made since: a worker's that was not restarted.
+        """
 
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts that an interrupted run, if any, has not embedded with this model."""
@@ -62,8 +68,19 @@ class ChunkStore(Protocol):
     def settings(self, model: ServingModel) -> Mapping[str, str]:
         """Return the lines of `.env` that put what was built in force, beside the model's; none if `swap` does."""
 
+    def prepare(self, model: ServingModel) -> None:
+        """Verify what was built, and do all else that takes time or room, so that `swap` is short and can hardly fail.
+
+        Raises:
+            DeploymentError: If it is not this model's, or not of the chunks that are in force.
+        """
+
     def swap(self, model: ServingModel) -> None:
-        """Verify what was built and put it in force in one step, unless `settings` do."""
+        """Put what was prepared in force in one step, unless `settings` do, and lose no chunk that came in meanwhile.
+
+        Raises:
+            DeploymentError: If chunks came in that cannot be taken along; the old vectors stay in force.
+        """
 
     def can_roll_back(self) -> bool:
         """Tell whether there is a swap to take back; raise DeploymentError if chunks would be lost by it."""
@@ -86,13 +103,16 @@ def spread(total: int, size: int) -> list[int]:
     return [position * (total - 1) // (size - 1) for position in range(size)]
 
 
+_NOTHING_LOST = (
+    "the old vectors are in force and whole, and what was embedded is kept: mend that and run the same command again"
+)
+NOT_OPENED = "it could not be opened: see that it runs, that its address is right, and that nothing else has it open"
+
+
 @contextmanager
-def as_deployment_error(label: str, errors: tuple[type[Exception], ...]) -> Iterator[None]:
+def as_deployment_error(label: str, errors: tuple[type[Exception], ...], remedy: str = _NOTHING_LOST) -> Iterator[None]:
     """Turn what a database's client raises into one line."""
     try:
         yield
     except errors as error:
-        raise DeploymentError(
-            f"{label}: {' '.join(str(error).split())}; the old vectors are in force and whole, and what was embedded "
-            "is kept: mend that and run the same command again"
-        ) from error
+        raise DeploymentError(f"{label}: {' '.join(str(error).split())}; {remedy}") from error

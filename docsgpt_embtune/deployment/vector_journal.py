@@ -14,7 +14,7 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 
 BLOCK = 256  # texts between two writes: what a crash can cost
-_DIGEST_BYTES = 32
+DIGEST_BYTES = 32
 
 
 class VectorJournal:
@@ -94,12 +94,12 @@ class VectorJournal:
         for path in (self._vectors_path, self._keys_path):
             path.touch()
         whole_rows = min(
-            self._vectors_path.stat().st_size // self._row_bytes, self._keys_path.stat().st_size // _DIGEST_BYTES
+            self._vectors_path.stat().st_size // self._row_bytes, self._keys_path.stat().st_size // DIGEST_BYTES
         )
         os.truncate(self._vectors_path, whole_rows * self._row_bytes)
-        os.truncate(self._keys_path, whole_rows * _DIGEST_BYTES)
+        os.truncate(self._keys_path, whole_rows * DIGEST_BYTES)
         keys = self._keys_path.read_bytes()
-        return {keys[row * _DIGEST_BYTES : (row + 1) * _DIGEST_BYTES]: row for row in range(whole_rows)}
+        return {keys[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]: row for row in range(whole_rows)}
 
 
 def _key(text: str) -> bytes:

@@ -153,3 +153,11 @@ def test_environment_without_the_package_is_refused(tmp_path):
         install_hook(python)
     with pytest.raises(DeploymentError, match="does not run as a Python interpreter"):
         hook_status(tmp_path / "absent")
+
+
+def test_what_a_failing_interpreter_says_is_passed_on_and_nothing_else(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'unknown option: -P' >&2\nexit 2\n")
+    python.chmod(0o755)
+    with pytest.raises(DeploymentError, match=r"interpreter \(unknown option: -P\); give --python"):
+        hook_status(python)

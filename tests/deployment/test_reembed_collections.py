@@ -245,6 +245,17 @@ def test_chunks_added_since_are_not_thrown_away_by_a_rollback(database, opened, 
     require_whole(database.dump(in_force(environment)), stock, [*CHUNKS, LATE])
 
 
+def test_chunks_of_a_worker_that_was_not_restarted_are_mended(database, opened, environment, stock, tuned):
+    reembed(opened, tuned, environment)
+    database.add(stock, [LATE], in_force(environment))
+    with opened() as store:
+        assert [finding.problem for finding in examine(store, tuned)] == ["mixed"]
+        assert steps.plan([store], tuned)[0].remaining == 1
+    assert reembed(opened, tuned, environment) == 1
+    require_whole(database.dump(in_force(environment)), tuned, [*CHUNKS, LATE])
+    assert reembed(opened, tuned, environment) == 0
+
+
 def test_vector_that_is_not_the_models_is_caught_before_the_swap(database, opened, environment, stock, tuned):
     with opened() as store:
         store.build(tuned)
@@ -252,7 +263,7 @@ def test_vector_that_is_not_the_models_is_caught_before_the_swap(database, opene
         entries = list(store._collections.entries(target))
         store._collections.put(target, entries, stock.embed([entry.text for entry in entries]))
         with pytest.raises(DeploymentError, match="is not the model's of its text"):
-            store.swap(tuned)
+            store.prepare(tuned)
 
 
 def test_wrong_settings_are_refused(database, opened, environment):

@@ -6,19 +6,24 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import find_index_folders, index_vectors, read_index, read_sidecar
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import build_tiny_folder
 from .conftest import CHUNKS, same_vectors, search, write_index_folder
+
+LATE = "A chunk that came in between."
 
 
 def contents(folder):
@@ -93,20 +98,124 @@ def test_dry_run_changes_nothing(index_folder, tuned):
     plan = steps.plan([FaissStore(index_folder)], tuned)[0]
     assert (plan.chunks, plan.remaining, plan.done) == (len(CHUNKS), len(set(CHUNKS)), False)
     assert plan.seconds > 0
-    assert plan.disk_bytes == 2 * 4 * 32 * len(CHUNKS)
+    journal, index = (4 * 32 + 32) * len(set(CHUNKS)), (index_folder / "index.faiss").stat().st_size
+    assert plan.disk_bytes == journal + 4 * 32 * len(CHUNKS) + index
     assert sorted(index_folder.rglob("*")) == before
 
 
 def test_index_that_changes_meanwhile_is_not_swapped(index_folder, stock, tuned):
     store = FaissStore(index_folder)
     store.build(tuned)
-    write_index_folder(index_folder, stock, [*CHUNKS, "A chunk that came in between."])
+    write_index_folder(index_folder, stock, [*CHUNKS, LATE])
     before = contents(index_folder)
     with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
-        store.swap(tuned)
+        store.prepare(tuned)
     assert contents(index_folder) == before
     steps.reembed([store], tuned)
-    assert search(index_folder, tuned, "A chunk that came in between.") == ["A chunk that came in between."]
+    assert search(index_folder, tuned, LATE) == [LATE]
+
+
+def test_upload_during_verification_is_not_overwritten(index_folder, tuned):
+    class UploadsMeanwhile(ServingModel):
+        def embed(self, texts):
+            write_index_folder(index_folder, tuned, [*CHUNKS, LATE])
+            return super().embed(texts)
+
+    store = FaissStore(index_folder)
+    store.build(tuned)
+    store.prepare(UploadsMeanwhile(tuned.folder, tuned.fingerprint, tuned.embeddings))
+    with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
+        store.swap(tuned)
+    assert read_sidecar(index_folder).row_texts[-1] == LATE
+    assert read_index(index_folder).ntotal == len(CHUNKS) + 1
+    assert not store.can_roll_back()
+
+
+class FailsToSwap(FaissStore):
+    """A source that is uploaded to between its last check and its swap."""
+
+    def swap(self, model):
+        write_index_folder(self.folder, model, [*CHUNKS, LATE])
+        super().swap(model)
+
+
+def test_failure_after_the_first_swap_names_it_and_both_ways_out(index_folder, stock, tuned, tmp_path):
+    other = write_index_folder(index_folder.parent / "other", stock)
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=/models/stock\n")
+    before = contents(index_folder)
+    stores = [FaissStore(index_folder), FailsToSwap(other)]
+    with pytest.raises(DeploymentError, match=r"other: changed .*handbook: on the new model already, while .*rollback"):
+        steps.reembed(stores, tuned, environment)
+    assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+    assert steps.roll_back(stores[:1], environment) == stores[:1]
+    assert contents(index_folder) == before
+
+
+def test_every_store_is_verified_before_the_first_is_swapped(index_folder, stock, tuned):
+    class FailsToVerify(FaissStore):
+        def build(self, model):
+            super().build(model)
+            write_index_folder(self.folder, stock, [*CHUNKS, LATE])
+
+    other = FailsToVerify(write_index_folder(index_folder.parent / "other", stock))
+    before = contents(index_folder)
+    with pytest.raises(DeploymentError, match="other: changed while it was re-embedded"):
+        steps.reembed([FaissStore(index_folder), other], tuned)
+    assert contents(index_folder) == before
+
+
+def test_env_that_cannot_be_renamed_after_the_swap(index_folder, tuned, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+
+    class TurnsEnvironmentIntoFolder(FaissStore):
+        def swap(self, model):
+            super().swap(model)
+            environment.path.mkdir()
+
+    before = contents(index_folder)
+    with pytest.raises(DeploymentError, match=r"\.env: .*handbook: on the new model already, while .*rollback"):
+        steps.reembed([TurnsEnvironmentIntoFolder(index_folder)], tuned, environment)
+    environment.path.rmdir()
+    steps.roll_back([FaissStore(index_folder)], environment)
+    assert contents(index_folder) == before
+    assert list(tmp_path.glob(".env*")) == []
+
+
+@pytest.mark.skipif(not Path("/proc").is_mount(), reason="no mount point that is there everywhere")
+def test_mounted_env_is_refused_before_the_work(index_folder, tuned):
+    with pytest.raises(DeploymentError, match="/proc: is a mount point"):
+        steps.reembed([FaissStore(index_folder)], tuned, EnvironmentFile(Path("/proc")))
+    assert not (index_folder / ".embtune").exists()
+
+
+def test_rollback_by_half_is_refused(index_folder, stock, tuned, tmp_path):
+    other = write_index_folder(index_folder.parent / "other", stock)
+    stores = [FaissStore(index_folder), FaissStore(other)]
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=/models/stock\n")
+    steps.reembed(stores, tuned, environment)
+    shutil.rmtree(other / ".embtune")
+    before = contents(index_folder), environment.path.read_bytes()
+    with pytest.raises(DeploymentError, match=r"other: has vectors of .* nothing is rolled back"):
+        steps.roll_back(stores, environment)
+    assert (contents(index_folder), environment.path.read_bytes()) == before
+    steps.roll_back(stores[:1], environment)
+    assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+
+
+def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):
+    steps.reembed([FaissStore(index_folder)], tuned)
+    result = CliRunner().invoke(main, ("reembed", "--rollback", "--indexes", str(index_folder)))
+    assert result.exit_code == 0
+    assert "set EMBEDDINGS_NAME in DocsGPT's .env back" in result.output
+
+
+def test_damaged_record_of_runs_is_named(index_folder, tuned):
+    steps.reembed([FaissStore(index_folder)], tuned)
+    (index_folder / ".embtune" / "runs.json").write_text("[{")
+    with pytest.raises(DeploymentError, match=r"runs\.json: damaged"):
+        FaissStore(index_folder).can_roll_back()
 
 
 def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tuned, stock):
@@ -134,7 +243,7 @@ def test_tampered_work_is_caught_before_the_swap(index_folder, tuned):
     built = index_folder / ".embtune" / "index.faiss"
     built.write_bytes(built.read_bytes()[:-4] + b"\0\0\0\0")
     with pytest.raises(DeploymentError, match="not what was built"):
-        store.swap(tuned)
+        store.prepare(tuned)
 
 
 def test_journal_drops_what_a_crash_tore_off(tmp_path, tuned):

@@ -144,6 +144,48 @@ def test_rows_added_since_are_not_thrown_away_by_a_rollback(uri, stores, tuned):
     assert len(vectors(uri)) == len(CHUNKS) + 1
 
 
+def test_rows_of_a_worker_that_was_not_restarted_are_mended(uri, stores, stock, tuned):
+    store = stores[0]
+    steps.reembed([store], tuned)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        add(connection, ["A chunk that came later."], tuned)
+    assert store.is_on(tuned)
+    with psycopg.connect(uri, autocommit=True) as connection:
+        add(connection, ["A chunk of the old worker.", "And another."], stock)
+    assert [finding.problem for finding in examine(store, tuned, 2 * len(CHUNKS))] == ["mixed"]
+    assert steps.plan([store], tuned)[0].remaining == 3
+    assert steps.reembed([store], tuned) == [store]
+    assert examine(store, tuned, 2 * len(CHUNKS)) == []
+    assert steps.reembed([store], tuned) == []
+    with pytest.raises(DeploymentError, match="3 rows were added since"):
+        steps.roll_back([store])
+
+
+def test_empty_table_is_said_to_be_empty(uri, stores, tuned):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DELETE FROM graph_nodes")
+    assert [finding.problem for finding in examine(stores[1], tuned)] == ["empty"]
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "postgresql+asyncpg://docsgpt:s3cret@127.0.0.1:1/docsgpt",
+        "postgres+psycopg://docsgpt:s3cret@127.0.0.1:1/docsgpt",
+        "postgresql://docsgpt:s3cret%zz@127.0.0.1:1/docsgpt",
+        "postgresql://docsgpt:s3cret@[127.0.0.1/docsgpt",
+        "postgresql://docsgpt:a@s3cret@127.0.0.1:1/docsgpt",
+        "postgresql://docsgpt:s3cret/b@127.0.0.1:1/docsgpt",
+        "postgresql://docsgpt:s3cret?b@127.0.0.1:1/docsgpt",
+    ],
+)
+def test_password_is_in_no_error(uri):
+    with pytest.raises(DeploymentError, match=r"could not be opened|URI is not valid") as raised, pgvector_stores(uri):
+        pass
+    assert "s3cret" not in str(raised.value)
+    assert "old vectors" not in str(raised.value)
+
+
 def test_doctor_names_stock_vectors(stores, tuned):
     assert [examine(store, tuned)[0].problem for store in stores] == ["vectors", "vectors"]
 

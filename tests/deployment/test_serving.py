@@ -5,9 +5,10 @@ import shutil
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import cosines, load_serving_model
+from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, cosines, load_serving_model
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 
 from ..conftest import TEXTS
@@ -29,7 +30,8 @@ def windowed(tiny_exported_folder, tmp_path):
 def test_many_chunks_get_the_vectors_that_are_served(windowed, monkeypatch, engine):
     monkeypatch.setenv("EMBTUNE_ENGINE", engine)
     model = load_serving_model(str(windowed))
-    many, served = model.embed_many([*LONG, *TEXTS]), model.embed([*LONG, *TEXTS])
+    texts = [*LONG, *TEXTS, "half a character: \ud83d"]
+    many, served = model.embed_many(texts), model.embed(texts)
     assert cosines(many, served).min() > (1 - 1e-6 if engine == "onnx-int8" else 0.999)
     assert model.embed_many([]).shape == (0, 32)
 
@@ -49,6 +51,15 @@ def test_index_of_what_serves_in_int8_is_in_int8(index_folder, tiny_exported_fol
     stored = index_vectors(read_index(index_folder))
     assert cosines(stored, model.embed(CHUNKS)).min() > 1 - 1e-6
     assert cosines(stored, exact).min() < 1 - 1e-5
+
+
+def test_int8_vectors_raise_no_alarm_where_int8_does_not_run(index_folder, tiny_exported_folder, monkeypatch):
+    monkeypatch.setenv("EMBTUNE_ENGINE", "onnx-int8")
+    steps.reembed([FaissStore(index_folder)], load_serving_model(str(tiny_exported_folder)))
+    monkeypatch.setenv("EMBTUNE_ENGINE", "torch")
+    model = load_serving_model(str(tiny_exported_folder))
+    assert model.same_vector == SAME_VECTOR_IN_INT8
+    assert examine(FaissStore(index_folder), model) == []
 
 
 def test_vectors_of_a_stock_model_are_the_stock_class_s(stock):

@@ -1,0 +1,87 @@
+"""One line of `.env` switched and taken back; every other line is its owner's."""
+
+import subprocess
+
+import pytest
+
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.errors import DeploymentError
+
+NEW = {"EMBEDDINGS_NAME": "/models/tuned"}
+
+
+@pytest.fixture
+def environment(tmp_path):
+    return EnvironmentFile(tmp_path / ".env")
+
+
+def switch(environment, content):
+    environment.path.write_text(content)
+    with environment.switched(NEW):
+        pass
+
+
+def test_line_that_is_restored_does_not_run_into_what_was_appended(environment):
+    switch(environment, "LLM=x\nEMBEDDINGS_NAME=old")
+    with environment.path.open("a") as file:
+        file.write("OPENAI_API_KEY=abc\n")
+    assert environment.take_back()
+    assert environment.path.read_text() == "LLM=x\nEMBEDDINGS_NAME=old\nOPENAI_API_KEY=abc\n"
+
+
+def test_last_of_two_lines_does_not_run_into_the_one_between(environment):
+    switch(environment, "EMBEDDINGS_NAME=a\nX=1\nEMBEDDINGS_NAME=b")
+    environment.take_back()
+    assert environment.path.read_text() == "EMBEDDINGS_NAME=a\nEMBEDDINGS_NAME=b\nX=1"
+
+
+@pytest.mark.parametrize("content", ["", "A=1", "A=1\n", "EMBEDDINGS_NAME=old", "A=1\r\nEMBEDDINGS_NAME='old'\r\nB=2"])
+def test_what_was_not_changed_since_comes_back_to_the_byte(environment, content):
+    environment.path.write_bytes(content.encode())
+    with environment.switched(NEW):
+        pass
+    assert environment.get_switched("EMBEDDINGS_NAME") == "/models/tuned"
+    environment.take_back()
+    assert environment.path.read_bytes() == content.encode()
+    assert environment.get_switched("EMBEDDINGS_NAME") is None
+
+
+@pytest.mark.parametrize("record", ["{", "[]", "{}", "7"])
+def test_damaged_record_is_named(environment, record):
+    switch(environment, "EMBEDDINGS_NAME=old\n")
+    environment.path.with_name(".env.embtune.json").write_text(record)
+    with pytest.raises(DeploymentError, match=r"\.env\.embtune\.json: damaged .*delete it"):
+        environment.take_back()
+
+
+def test_mistyped_folder_is_not_made(tmp_path):
+    environment = EnvironmentFile(tmp_path / "DocsGTP" / ".env")
+    with pytest.raises(DeploymentError, match="DocsGTP: no such folder; give --env"), environment.switched(NEW):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_file_that_is_mounted_by_itself_is_refused(tmp_path):
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    environment = EnvironmentFile(folder / ".env")
+    for path in (folder / "mounted", environment.path):
+        path.touch()
+    environment.require_replaceable()
+    if subprocess.run(["mount", "--bind", folder / "mounted", environment.path], capture_output=True).returncode:
+        pytest.skip("only root may mount, and not in every container")
+    try:
+        with pytest.raises(DeploymentError, match="is a mount point"):
+            environment.require_replaceable()
+    finally:
+        subprocess.run(["umount", environment.path], check=True)
+
+
+def test_link_stays_a_link(environment, tmp_path):
+    secrets = tmp_path / "secrets.env"
+    environment.path.symlink_to(secrets)
+    switch(environment, "EMBEDDINGS_NAME=old\n")
+    assert environment.path.is_symlink()
+    assert secrets.read_text() == "EMBEDDINGS_NAME=/models/tuned\n"
+    environment.take_back()
+    assert secrets.read_text() == "EMBEDDINGS_NAME=old\n"
