@@ -6,6 +6,8 @@ from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.cli.common import EmbtuneCommand, minutes
+from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import write_text_atomically
 
 COMMAND = click.Command("train", params=[click.Option(["--time-budget"], callback=minutes)])
@@ -53,6 +55,20 @@ def test_an_output_that_cannot_be_written_is_one_line(places):
     assert "File exists; give another path" in one_line("sample", "--out", file)
     assert f"{file} is no folder" in one_line("train", "--corpus", places / "corpus.json", "--out", file / "x")
     assert sorted(path.name for path in places.iterdir()) == ["corpus.json", "folder", "guide.md", "table.csv"]
+
+
+def test_where_curves_go_is_known_before_the_work(places):
+    said = one_line("train", "--corpus", places / "corpus.json", "--out", places / "m", "--report-to", "tensorbord")
+    assert said.startswith("error: --report-to 'tensorbord': not installed, or unknown; here ")
+
+
+def test_rows_may_name_chunks_by_id(places):
+    (places / "ids.csv").write_text("question,good\nhow is it reset,c\n")
+    found = load_dataset(places / "ids.csv", corpus=places / "corpus.json")
+    assert list(found.relevant_docs.values()) == [("c",)]
+    (places / "ids.csv").write_text("question,good\nhow is it reset,nowhere\n")
+    with pytest.raises(DatasetError, match="has no chunk with this text or id"):
+        load_dataset(places / "ids.csv", corpus=places / "corpus.json")
 
 
 def test_the_output_is_named_and_not_the_file_beside_it(places):

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, minutes_and_seconds
+from docsgpt_embtune.errors import DeploymentError
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -76,7 +77,9 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
         click.option("--qdrant", metavar="URL|FOLDER", help="Qdrant with DocsGPT's collection; needs --env."),
         click.option("--milvus", metavar="URI|FILE", help="Milvus with DocsGPT's collection; needs --env."),
-        click.option("--env", "env_file", type=click.Path(path_type=Path), help="DocsGPT's .env."),
+        click.option(
+            "--env", "env_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="DocsGPT's .env."
+        ),
     ):
         function = option(function)
     return function
@@ -97,8 +100,14 @@ def reembed(
     from docsgpt_embtune.deployment import reembed as steps
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.serving import load_serving_model
+    from docsgpt_embtune.serving.keywords import load_keywords
 
     environment = EnvironmentFile(env_file) if env_file else None
+    if environment is not None and (url := environment.get("EMBEDDINGS_BASE_URL")) and not rollback:
+        raise DeploymentError(
+            f"{env_file}: EMBEDDINGS_BASE_URL={url}, so that DocsGPT asks that server and goes by no folder; leave out "
+            "--env, and have the server serve the new model (embtune serve) under the name in EMBEDDINGS_NAME"
+        )
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment)
         return
@@ -119,6 +128,8 @@ def reembed(
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
+    if load_keywords(serving.folder):
+        click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
     _print_what_is_in_force(environment)
 
 

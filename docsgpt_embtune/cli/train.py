@@ -116,6 +116,7 @@ def train(
     from docsgpt_embtune.training.summary import summary
 
     _refuse_unusable_device(device)
+    _refuse_unknown_reports(report_to)
     hide_loading_bars()
     datasets.disable_progress_bars()
     told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows, "--keywords": keywords}
@@ -152,6 +153,14 @@ def train(
         sys.exit(EXIT_NO)
     if make_zip:
         click.echo(f"zip         {zip_model_folder(report.folder)}")
+
+
+def _refuse_unknown_reports(report_to: tuple[str, ...]) -> None:
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    usable: list[str] = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    if unknown := [name for name in report_to if name not in (*usable, "all", "none")]:
+        raise TrainingError(f"--report-to {unknown[0]!r}: not installed, or unknown; here {', '.join(usable)} would do")
 
 
 def _refuse_unusable_device(device: str | None) -> None:

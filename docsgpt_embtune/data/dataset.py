@@ -51,6 +51,10 @@ class RetrievalDataset(DatasetContent):
             dates={q: self.dates[q] for q in kept if q in self.dates},
         )
 
+    def good_texts(self) -> Iterable[str]:
+        """Yield the text of each chunk that answers a question, once."""
+        return (self.corpus[d] for d in dict.fromkeys(d for good in self.relevant_docs.values() for d in good))
+
     def describe(self) -> str:
         """Say in one line what is in it, so that a misread file is seen at once."""
         good = sum(map(len, self.relevant_docs.values()))

@@ -199,12 +199,13 @@ def _table(comparison: Comparison) -> Iterator[str]:
     yield ""
     p_values = ", ".join(f"{metric} p = {comparison.judgment.differences[metric].p:.4f}" for metric in HEADLINE)
     yield f"  * decides the verdict, corrected for there being {len(HEADLINE)}: {p_values}"
+    yield "  hit@1: an answer comes first; recall@K: of a question's answers the share among K"
 
 
 def shown_metrics(comparison: Comparison) -> list[str]:
     """Name the metrics that a table shows; the JSON has more."""
     recalls = [metric for metric in comparison.judgment.differences if metric.startswith("recall@")]
-    return [*recalls, "mrr@10", "ndcg@10"]
+    return ["hit@1", *recalls, "mrr@10", "ndcg@10"]
 
 
 def _row(comparison: Comparison, metric: str) -> str:

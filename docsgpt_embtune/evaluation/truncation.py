@@ -53,8 +53,8 @@ class TruncationAudit:
 
     @property
     def advice(self) -> str:
-        """Say what to do about it; empty where nothing is cut."""
-        if not self.chunks_cut and not self.good_chunks_cut:
+        """Say what to do about it; empty where no chunk is cut that answers."""
+        if not self.good_chunks_cut:
             return ""
         smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens"
         if self.possible_length and self.possible_length > self.max_seq_length:

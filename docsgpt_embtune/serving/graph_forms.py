@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.serving.graphs import import_onnxruntime
 from docsgpt_embtune.serving.onnx_engine import graph_inputs
 
 if TYPE_CHECKING:
@@ -102,8 +103,7 @@ def quantise(exact: Path, quantised: Path, calibration: "Sequence[Encoding]") ->
 def _largest_inputs(exact: Path, texts: "Sequence[Encoding]") -> dict[str, npt.NDArray[np.float32]]:
     """Run texts through an fp32 graph: input of a product -> the largest size of each of its numbers, (width,)."""
     onnx = import_onnx()
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     graph = onnx.load(exact, load_external_data=False)
     names = sorted({product.input[0] for product in _products(graph)})
     if not names:  # a token table

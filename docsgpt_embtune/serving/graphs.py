@@ -68,6 +68,17 @@ def graph_sha256(path: Path) -> str:
     return hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
+def import_onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry: since 1.29 it keeps events with a device's id in the user's cache.
+
+    Where the host has imported it before, that is the host's to tell.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    return onnxruntime
+
+
 def graphs_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
     """List a tuned folder's graphs: engine -> graph; none where nothing was exported."""
     recorded = manifest.get("serving", {}).get("graphs", {})

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph
+from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph, import_onnxruntime
 from docsgpt_embtune.token_table import is_static_folder
 
 if TYPE_CHECKING:
@@ -171,14 +171,13 @@ def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER
 
 
 def _open_session(graph: Graph, cores: int) -> "InferenceSession":
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     graph.refuse_changed()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores
     options.log_severity_level = 3  # errors: it warns of what nobody can act on
     try:
-        return onnxruntime.InferenceSession(
+        session: InferenceSession = onnxruntime.InferenceSession(
             str(graph.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER_FUSIONS
         )
     except Exception as error:  # onnxruntime's own classes derive from Exception, and there are a dozen
@@ -186,6 +185,7 @@ def _open_session(graph: Graph, cores: int) -> "InferenceSession":
             f"{graph.path}: onnxruntime {onnxruntime.__version__} cannot load it ({error}); "
             f"run: embtune export {graph.path.parent.parent}, or set {ENVIRONMENT_VARIABLE}=torch"
         ) from error
+    return session
 
 
 def _cores() -> int:

@@ -135,8 +135,8 @@ def decide_reading(
     """
     usual_scores = _scores(folder, graph, usual, validation)
     trials = [Trial(str(usual), mean_scores(usual_scores))]
-    if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.corpus.values()):
-        return usual, Decision(str(usual), "no chunk is longer", tuple(trials), len(validation))
+    if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.good_texts()):
+        return usual, Decision(str(usual), "no chunk that answers is longer", tuple(trials), len(validation))
     groups = groups_by_answer(validation.relevant_docs)
     best, best_ndcg = usual, 0.0
     for reading in others:

@@ -126,7 +126,8 @@ def tune_automatically(
     run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
     guards_hold = _watch(run, automatic.guards)
     asked = [validation] if training is None else [training, validation]
-    if reader is not None and automatic.windows != "off" and reader.cuts_any(asked[0].corpus.values()):
+    answers = (text for each in asked for text in each.good_texts())
+    if reader is not None and automatic.windows != "off" and reader.cuts_any(answers):
         run.read_in_windows(reader, asked, always=automatic.windows == "mean")
     stages = _stages(run, training, config, not_asked)
     if not stages:

@@ -15,7 +15,13 @@ def summary(report: TrainingReport) -> str:
     kept = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}: validation {scores}, {tuned.seconds:.0f} s"
     if report.folder is None:
         return f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
-    return f"{kept}\nmodel       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"
+    lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"]
+    if not tuned.improved:
+        lines.append(f"            written all the same: {_reason(report)}")
+    if tuned.keywords or tuned.windows != "off":
+        lines.append("            for the plugin (embtune install) or embtune serve: others make other vectors of it")
+    lines.append("next        embtune check on questions that it never saw, then embtune export, embtune reembed")
+    return "\n".join(lines)
 
 
 def _reason(report: TrainingReport) -> str:

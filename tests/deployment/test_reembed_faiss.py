@@ -6,6 +6,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,8 @@ from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.serving.keywords import Keywords
 
 from ..conftest import build_tiny_folder
 from .conftest import CHUNKS, same_vectors, search, write_index_folder
@@ -335,3 +338,37 @@ def test_too_little_disk_is_said_before_the_work(index_folder, tuned, monkeypatc
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(DeploymentError, match=r"needed beside the old vectors and 0 MB are free"):
         steps.require_disk([FaissStore(index_folder)], tuned, index_folder)
+
+
+def reembed_command(*arguments):
+    return CliRunner().invoke(main, ["reembed", *map(str, arguments)])
+
+
+def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
+    before = contents(index_folder)
+    environment = tmp_path / ".env"
+    environment.write_text("EMBEDDINGS_BASE_URL=http://127.0.0.1:8765\nEMBEDDINGS_NAME=tuned\n")
+    result = reembed_command("--model", tuned.folder, "--indexes", index_folder, "--env", environment)
+    assert result.exit_code == 2
+    assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765, so that DocsGPT asks that server" in result.stderr
+    assert contents(index_folder) == before
+    assert "EMBEDDINGS_NAME=tuned" in environment.read_text()
+
+
+def test_env_that_is_not_there_is_no_new_file(index_folder, tuned, tmp_path):
+    result = reembed_command("--model", tuned.folder, "--indexes", index_folder, "--env", tmp_path / "env")
+    assert result.exit_code == 2
+    assert not (tmp_path / "env").exists()
+
+
+def test_keywords_ask_for_the_plugin(index_folder, tuned, tmp_path):
+    folder = shutil.copytree(tuned.folder, tmp_path / "with-keywords")
+    keywords = replace(Keywords.of(CHUNKS, tuned.dimension), weight=0.2)
+    keywords.write(folder)
+    manifest = read_manifest(folder)
+    manifest["dimension"] += keywords.width
+    manifest["fingerprint"] = fingerprint(folder)
+    write_manifest(folder, manifest)
+    result = reembed_command("--model", folder, "--indexes", index_folder)
+    assert result.exit_code == 0, result.output
+    assert "needs the plugin (embtune install)" in result.output

@@ -42,6 +42,13 @@ def test_chunks_that_fit_need_no_advice(tiny_base_folder):
     assert truncation_in_words(found) == "The model reads every chunk to its end (longest: 62 wordpieces)."
 
 
+def test_no_advice_where_none_of_the_cut_chunks_answers(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    corpus = {"d": "logs", "long": "logs " * 400}
+    found = audit_truncation(model, RetrievalDataset({"q": "a"}, corpus, {"q": ("d",)}))
+    assert (found.chunks_cut, found.advice) == (1, "")
+
+
 def test_a_model_that_could_read_more_is_told_apart(tiny_base_folder):
     model = StockEmbeddings(tiny_base_folder).model
     model.max_seq_length = 32

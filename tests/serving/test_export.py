@@ -156,7 +156,7 @@ def test_windows_are_chosen_where_the_answer_stands_at_the_end(copied, tmp_path)
 
 def test_short_chunks_are_read_as_ever(copied, tmp_path):
     result = export(copied, "--data", questions_about(ENDINGS, tmp_path / "val.json"))
-    assert "(no chunk is longer)" in result.output
+    assert "(no chunk that answers is longer)" in result.output
     assert read_manifest(copied)["serving"]["reading"] == {"max_seq_length": 64, "windows": "off"}
 
 

@@ -1,6 +1,7 @@
 """The engine without torch: the same vectors, and an answer to everything that may be missing."""
 
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -37,6 +38,17 @@ def test_vectors_equal_sentence_transformers_whatever_lies_beside_them(tiny_expo
     stock = StockEmbeddings(tiny_exported_folder).embed_documents(MIXED)
     assert np.allclose(onnx.embed_documents(MIXED), stock, atol=1e-5)
     assert np.allclose([onnx.embed_query(text) for text in MIXED], stock, atol=1e-5)
+
+
+def test_nothing_is_kept_to_be_sent_anywhere(tiny_exported_folder, tmp_path):
+    code = (
+        "import sys; from docsgpt_embtune.embeddings import TunedEmbeddings as T\n"
+        "T(sys.argv[1], engine='onnx').embed_query('x')"
+    )
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code, str(tiny_exported_folder)], env=environment, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_int8_vector_does_not_depend_on_its_neighbours(tiny_exported_folder):

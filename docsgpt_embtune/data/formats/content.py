@@ -125,15 +125,19 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
 
 
 def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) -> DatasetContent:
-    """Judge the chunks of a corpus: those that rows hold as text take the id that the corpus gives the text.
+    """Judge the chunks of a corpus, which rows name by text, or by id where the corpus has no such text.
 
     Raises:
-        DatasetError: If a text is not in the corpus.
+        DatasetError: If a text is neither in the corpus nor an id of it.
     """
     id_of_text = {text: doc_id for doc_id, text in reversed(list(corpus.items()))}
-    lost = (named_with_text(doc_id, text) for doc_id, text in content.corpus.items() if text not in id_of_text)
-    refuse(path, "has no chunk with the text of", lost, len(content.corpus))
-    own = {doc_id: id_of_text[text] for doc_id, text in content.corpus.items()}
+    own = {
+        doc_id: found
+        for doc_id, text in content.corpus.items()
+        if (found := id_of_text.get(text, text if text in corpus else None)) is not None
+    }
+    lost = (named_with_text(doc_id, text) for doc_id, text in content.corpus.items() if doc_id not in own)
+    refuse(path, "has no chunk with this text or id", lost, len(content.corpus))
 
     def renamed(judgments: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {q: tuple(dict.fromkeys(own[doc_id] for doc_id in ids)) for q, ids in judgments.items()}
