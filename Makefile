@@ -16,8 +16,9 @@ train: $(VENV)/.installed
 	$(BIN)/python scripts/show_search.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
 		--corpus $(SAMPLE)/corpus.json
 
+# Two at a time with a thread each: threads that wait for one another on a busy core make a step ten times as slow.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
