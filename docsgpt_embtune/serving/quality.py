@@ -1,5 +1,6 @@
 """What serves is decided on the user's own validation questions: int8 only without a loss, windows only with a gain."""
 
+import hashlib
 import random
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,6 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.comparison import judge_first_copies
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.vectors import RememberedDocuments, VectorCache
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -208,9 +208,13 @@ class _Rounding:
         return (Trial(names[0], mean_scores(exact)), Trial(names[1], mean_scores(rounded), judgment)), judgment
 
     def _scores(self, graph: Graph, asked: RetrievalDataset, *, by_meaning: bool) -> QueryScores:
-        embeddings = GraphEmbeddings(self.folder, graph, self.reading, by_meaning=by_meaning)
-        cache = VectorCache(self.vectors, graph.sha256, embeddings.dimension)
-        ranking = retrieve(RememberedDocuments(embeddings, cache), asked)
+        ranking = retrieve(
+            GraphEmbeddings(self.folder, graph, self.reading, by_meaning=by_meaning),
+            asked,
+            cache=self.vectors,
+            fingerprint=hashlib.sha256(f"{graph.sha256} {by_meaning}".encode()).hexdigest(),
+            document_fingerprint=graph.sha256,
+        )
         return score_queries(ranking, judge_first_copies(asked).qrels, KS)
 
 

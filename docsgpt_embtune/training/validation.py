@@ -59,23 +59,22 @@ class ValidationPool:
             queries: Vectors of the questions (Q, D), in order.
             chunks: Vectors of the chunks (P, D), in order.
         """
-        return score_vectors(self.dataset, queries, chunks, self.doc_ids)
+        return _score(self.dataset, queries, chunks, self.doc_ids)
 
 
-def score_vectors(
-    dataset: RetrievalDataset, queries: Vectors, corpus: Vectors, doc_ids: Sequence[str] | None = None
-) -> QueryScores:
+def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) -> QueryScores:
     """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; copies count as one chunk.
 
     Args:
         dataset: Queries and judgments.
         queries: Vectors of its queries (Q, D), in its order.
-        corpus: Vectors of chunks (N, D).
-        doc_ids: Whose they are; the whole corpus', in its order, if not given.
+        corpus: Vectors of its corpus (N, D), in its order.
     """
-    dataset = judge_first_copies(dataset)
-    doc_ids = list(dataset.corpus) if doc_ids is None else doc_ids
-    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, corpus, max(KS)))
+    return _score(judge_first_copies(dataset), queries, corpus, list(dataset.corpus))
+
+
+def _score(dataset: RetrievalDataset, queries: Vectors, chunks: Vectors, doc_ids: Sequence[str]) -> QueryScores:
+    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, chunks, max(KS)))
     return score_queries(ranking, dataset.qrels, KS)
 
 
