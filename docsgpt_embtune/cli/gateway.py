@@ -16,10 +16,11 @@ from docsgpt_embtune.errors import DeploymentError
 @click.command(cls=EmbtuneCommand)
 @click.option("--model", required=True, help="What made the stored vectors: a model folder, a hub name, or 'bundled'.")
 @click.option("--train", "train_path", required=True, help="Questions to learn from, with their good chunks.")
-@click.option("--val", "val_path", help="Questions to choose the strength by; held out of --train if not given.")
+@click.option("--val", "val_path", help="More of them: cross-validation chooses, so that none need be held out.")
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--seed", type=int, default=13, show_default=True)
+@click.option("--keep-worse", is_flag=True, help="Write the folder even if cross-validation does not prefer it.")
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
 )
@@ -31,6 +32,7 @@ def adapt(
     corpus: str | None,
     out: Path,
     seed: int,
+    keep_worse: bool,
     cache: Path | None,
     relevant_docs: Any,
 ) -> None:
@@ -47,6 +49,7 @@ def adapt(
         model=model,
         cache=cache or default_cache_folder(),
         seed=seed,
+        keep_worse=keep_worse,
         say=tqdm.write,
     )
     click.echo(summary(report))

@@ -2,28 +2,33 @@
 
 The chunks' vectors do not change, so they are computed once and every question is scored against all of them. What
 is left is multinomial logistic regression: the loss is convex in the map, so that there are no epochs, no seed of
-the fit and no learning rate to choose, only how strongly the map is held to the identity; validation chooses that.
+the fit and no learning rate to choose, only how strongly the map is held to the identity.
+
+A fit is so short that cross-validation chooses that: every question is asked of a map that was fitted without it and
+without the others about its answer, which is many times the evidence of the few questions that could be held out.
 """
 
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
+from sklearn.model_selection import GroupKFold
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.data.split import groups_by_answer, number_by_answer
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
@@ -42,13 +47,14 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
-from docsgpt_embtune.training.pipeline import data_record, keep_apart
+from docsgpt_embtune.training.pipeline import data_record, keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import CHOSEN_BY, mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, mean_ndcg, score_vectors
 from docsgpt_embtune.wording import counted
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
+FOLDS = 3  # five choose alike and take twice as long
 PATIENCE = 2  # weaker strengths tried in vain before the rest is left: each takes longer than the one before
 SCALE = 40.0  # of the cosines in the softmax; chosen by cross-validation on training questions
 MAX_CHUNKS = 20_000  # in the softmax: beyond, the hardest of each question and a random sample stand for the rest
@@ -60,34 +66,41 @@ _PROBES = 8  # chunks whose vectors prove that the written folder embeds as the 
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """What a fit found.
+    """What a fit found. Every score is of a question that was asked of a map fitted without it.
 
     Attributes:
-        adapter: The map that validation prefers.
+        adapter: The map that cross-validation prefers, fitted to all questions.
         strength: How strongly it is held to the identity.
-        baseline: Validation scores of each question without the map.
-        tuned: Validation scores of each question with it.
-        groups: Validation questions about one answer, which are one piece of evidence.
-        seconds: Time of the fit, without the embedding of texts that were not in the cache.
-        folder: Where it was written; None if validation prefers the identity.
+        baseline: Scores of each question without a map.
+        tried: Scores with a map of each strength that was tried.
+        tuned: Those of the strength that was chosen.
+        groups: Questions about one answer, which are one piece of evidence.
+        seconds: Time of the fits, without the embedding of texts that were not in the cache.
+        folder: Where it was written; None if nothing was.
     """
 
     adapter: QueryAdapter
     strength: float
     baseline: QueryScores
+    tried: Sequence[QueryScores]
     tuned: QueryScores
     groups: list[list[str]]
     seconds: float
     folder: Path | None = None
 
     @property
-    def improved(self) -> bool:
-        """Whether validation prefers the adapter to the model as it is."""
+    def preferred(self) -> bool:
+        """Whether the questions are answered better with it, be it by luck or not."""
         return mean_ndcg(self.tuned) > mean_ndcg(self.baseline)
 
-    @property
+    @cached_property
+    def improved(self) -> bool:
+        """Whether they are, by more than luck gives the best of the strengths that were tried."""
+        return self.preferred and is_beyond_luck(self.baseline, self.tried, self.tuned, self.groups)
+
+    @cached_property
     def judgment(self) -> Judgment:
-        """The adapter against the identity, paired over the validation questions."""
+        """The adapter against the identity, paired over the questions."""
         return judge(self.baseline, self.tuned, groups=self.groups)
 
 
@@ -99,86 +112,142 @@ def adapt(
     model: str = "bundled",
     cache: Path | None = None,
     seed: int = 13,
+    keep_worse: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> AdapterReport:
-    """Fit a query adapter to a model and write both as a model folder, if validation prefers it.
+    """Fit a query adapter to a model and write both as a model folder, if cross-validation prefers it.
 
     Args:
-        training: Questions to learn from, over the corpus that is searched.
-        validation: Questions to choose the strength by; None holds 15 % of the training questions out for it.
+        training: Questions to learn from and to choose by, over the corpus that is searched.
+        validation: More of them.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         model: What made the stored vectors: "bundled", a model folder, tuned or not, or a hub name.
         cache: Folder that keeps vectors for the next time; none if not given.
-        seed: Of what is held out, and of the sample of a large corpus.
+        seed: Of the sample of a large corpus.
+        keep_worse: Write the folder even if cross-validation does not prefer it.
         say: Takes one line of plain text before each stage.
 
     Raises:
         ModelFolderError: If the model or the destination cannot be used, or the model has an adapter already.
-        TrainingError: If every training question is a validation question too.
+        TrainingError: If the questions are too few to choose by.
+        DatasetError: If training and validation have different chunks of one id.
         EvaluationError: If the model gives unusable vectors.
     """
     refuse_foreign_destination(out)
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
-    training, validation = keep_apart(training, validation, seed, say)
-    say(f"training    {training.describe()}")
-    say(f"validation  {validation.describe()}")
+    questions = _together(*keep_apart(training, validation, seed, say)) if validation else training
+    refuse_too_few_to_choose_by(questions)
+    say(f"questions   {questions.describe()}")
     serving = load_serving_model(model)
-    vectors = _embed(serving, training, validation, cache)
-    say(f"model       {folder}: {serving.dimension} wide; fitting a map on {len(training)} questions")
-    report = fit_adapter(training, validation, vectors, seed=seed)
-    if not report.improved:
+    asked, chunks = _embed(serving, questions, cache)
+    say(f"model       {folder}: {serving.dimension} wide; fitting a map on {counted(len(questions), 'question')}")
+    report = fit_adapter(questions, asked, chunks, seed=seed)
+    if not (report.improved or keep_worse):
         return report
-    record = _record(report, training, validation)
-    write_adapted_folder(serving, out, report.adapter, record, (list(training.corpus.values()), vectors.corpus))
-    return AdapterReport(**{**vars(report), "folder": out})
+    record = _record(report, data_record(training, validation))
+    write_adapted_folder(serving, out, report.adapter, record, (list(questions.corpus.values()), chunks))
+    return replace(report, folder=out)
 
 
-@dataclass(frozen=True)
-class AdapterVectors:
-    """What an adapter is fitted on.
+def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
+    """Join the questions of two files, which may number them alike, over the chunks of both."""
+    for doc_id, text in validation.corpus.items():
+        if training.corpus.get(doc_id, text) != text:
+            raise DatasetError(
+                f"{', '.join(validation.sources)}: chunk {doc_id!r} is another text than in "
+                f"{', '.join(training.sources)}; give both files the chunks of one corpus"
+            )
+    parts = {"training": training, "validation": validation}
 
-    Attributes:
-        training: (Q, D), the training questions.
-        validation: (V, D), the validation questions.
-        corpus: (N, D), the chunks of the training questions' corpus.
-        validation_corpus: (M, D), those of the validation questions'; most often the same.
+    def joined(field: str) -> dict[str, Any]:
+        return {f"{name} {key}": value for name, part in parts.items() for key, value in getattr(part, field).items()}
+
+    return RetrievalDataset(
+        queries=joined("queries"),
+        corpus={**training.corpus, **validation.corpus},
+        relevant_docs=joined("relevant_docs"),
+        irrelevant_docs=joined("irrelevant_docs"),
+        sources=(*training.sources, *validation.sources),
+    )
+
+
+def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *, seed: int = 13) -> AdapterReport:
+    """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
+
+    Args:
+        questions: What is learned from and chosen by, with at least as many answers as there are folds.
+        asked: The model's vectors of them (Q, D), in order.
+        chunks: Its vectors of their corpus (N, D), in order.
+        seed: Of the sample of a large corpus.
+    """
+    started = time.perf_counter()
+    folds = _folds(questions, asked, chunks, seed)
+    baseline = _joined_scores(fold.score(fold.asked) for fold in folds)
+    tried: list[QueryScores] = []
+    best = 0
+    for strength in Bar(STRENGTHS, desc="strengths"):
+        tried.append(_joined_scores(fold.score_map_of(strength) for fold in folds))
+        if mean_ndcg(tried[-1]) > mean_ndcg(tried[best]):
+            best = len(tried) - 1
+        if len(tried) - 1 - best == PATIENCE:
+            break
+    objective = _Objective.of(questions, asked, chunks, seed)
+    matrix = _identity(asked)
+    for strength in STRENGTHS[: best + 1]:
+        matrix = objective.minimum(strength, start=matrix)
+    groups = groups_by_answer(questions.relevant_docs)
+    seconds = time.perf_counter() - started
+    return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], baseline, tried, tried[best], groups, seconds)
+
+
+class _Fold:
+    """Questions that are asked of maps fitted to the others.
+
+    Args:
+        held_out: Those that are asked.
+        asked: Their vectors (H, D).
+        chunks: The vectors of the corpus (N, D).
+        objective: Of the others.
     """
 
-    training: Vectors
-    validation: Vectors
-    corpus: Vectors
-    validation_corpus: Vectors
+    def __init__(self, held_out: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> None:
+        self.held_out = held_out
+        self.asked = asked
+        self._chunks = chunks
+        self._objective = objective
+        self._matrix = _identity(asked)
+
+    def score(self, asked: Vectors) -> QueryScores:
+        return score_vectors(self.held_out, asked, self._chunks)
+
+    def score_map_of(self, strength: float) -> QueryScores:
+        """Fit a map, starting at that of the strength before, and score it."""
+        self._matrix = self._objective.minimum(strength, start=self._matrix)
+        return self.score(QueryAdapter(self._matrix).map(self.asked))
 
 
-def fit_adapter(
-    training: RetrievalDataset, validation: RetrievalDataset, vectors: AdapterVectors, *, seed: int = 13
-) -> AdapterReport:
-    """Fit a map for each strength, strongest first, and keep the one that validation prefers by nDCG@10."""
-    started = time.perf_counter()
-    objective = _Objective.of(training, vectors, seed)
+def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, seed: int) -> list[_Fold]:
+    query_ids = np.array(list(questions.queries))
+    answers = number_by_answer([questions.relevant_docs[query_id] for query_id in questions.queries])
+    folds = []
+    for kept, out in GroupKFold(FOLDS).split(query_ids, groups=answers):
+        objective = _Objective.of(questions.subset(query_ids[kept].tolist()), asked[kept], chunks, seed)
+        folds.append(_Fold(questions.subset(query_ids[out].tolist()), asked[out], chunks, objective))
+    return folds
 
-    def score(questions: Vectors) -> QueryScores:
-        return score_vectors(validation, questions, vectors.validation_corpus)
 
-    baseline = score(vectors.validation)
-    groups = groups_by_answer(validation.relevant_docs)
-    best: AdapterReport | None = None
-    matrix = np.eye(vectors.training.shape[1], dtype=np.float32)
-    in_vain = 0
-    for strength in Bar(STRENGTHS, desc="strengths"):
-        matrix = objective.minimum(strength, start=matrix)
-        adapter = QueryAdapter(matrix)
-        tuned = score(adapter.map(vectors.validation))
-        if best is None or mean_ndcg(tuned) > mean_ndcg(best.tuned):
-            best, in_vain = AdapterReport(adapter, strength, baseline, tuned, groups, time.perf_counter() - started), 0
-        else:
-            in_vain += 1
-            if in_vain == PATIENCE:
-                break
-    assert best is not None
-    return AdapterReport(**{**vars(best), "seconds": time.perf_counter() - started})
+def _joined_scores(parts: Iterable[QueryScores]) -> QueryScores:
+    joined: dict[str, dict[str, float]] = {}
+    for part in parts:
+        for metric, values in part.items():
+            joined.setdefault(metric, {}).update(values)
+    return joined
+
+
+def _identity(vectors: Vectors) -> Vectors:
+    return np.eye(vectors.shape[1], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -198,10 +267,10 @@ class _Objective:
     ignored: Sequence[npt.NDArray[np.int64]]
 
     @classmethod
-    def of(cls, training: RetrievalDataset, vectors: AdapterVectors, seed: int) -> "_Objective":
+    def of(cls, training: RetrievalDataset, asked: Vectors, corpus: Vectors, seed: int) -> "_Objective":
         row_of = {doc_id: row for row, doc_id in enumerate(training.corpus)}
-        pool = _pool(training, vectors, row_of, seed)
-        chunks = vectors.corpus[pool]
+        pool = _pool(training, asked, corpus, row_of, seed)
+        chunks = corpus[pool]
         place_of = {int(row): place for place, row in enumerate(pool)}
         good, ignored = [], []
         for query_id in training.queries:
@@ -209,7 +278,7 @@ class _Objective:
             alike = np.flatnonzero((chunks @ chunks[rows].T).max(axis=1) >= NEAR_DUPLICATE)
             good.append(rows)
             ignored.append(np.setdiff1d(alike, rows))
-        return cls(vectors.training, chunks, good, ignored)
+        return cls(asked, chunks, good, ignored)
 
     def minimum(self, strength: float, start: Vectors) -> Vectors:
         """Find the map, from a start that should be near: the map of a stronger pull."""
@@ -253,10 +322,10 @@ def _slices(count: int) -> Iterator[slice]:
 
 
 def _pool(
-    training: RetrievalDataset, vectors: AdapterVectors, row_of: dict[str, int], seed: int
+    training: RetrievalDataset, asked: Vectors, corpus: Vectors, row_of: Mapping[str, int], seed: int
 ) -> npt.NDArray[np.int64]:
     """Choose the rows of the corpus that stand in the softmax: all, or the judged, the hardest and a sample."""
-    count = len(vectors.corpus)
+    count = len(corpus)
     if count <= MAX_CHUNKS:
         return np.arange(count)
     judged = {
@@ -265,7 +334,7 @@ def _pool(
         for doc_ids in judgments.values()
         for doc_id in doc_ids
     }
-    hardest = search_exact(vectors.training, [(np.arange(count), vectors.corpus)], HARDEST_PER_QUESTION)
+    hardest = search_exact(asked, [(np.arange(count), corpus)], HARDEST_PER_QUESTION)
     sample = np.random.default_rng(seed).choice(count, MAX_CHUNKS, replace=False)
     return np.union1d(np.union1d(hardest.ravel(), sample), sorted(judged))
 
@@ -320,50 +389,49 @@ def _prove_that_chunks_stay(folder: Path, texts: Sequence[str], vectors: Vectors
         )
 
 
-def _embed(
-    serving: ServingModel, training: RetrievalDataset, validation: RetrievalDataset, cache: Path | None
-) -> AdapterVectors:
+def _embed(serving: ServingModel, questions: RetrievalDataset, cache: Path | None) -> tuple[Vectors, Vectors]:
     with cache_folder(cache) as folder:
         kept = VectorCache(folder, serving.fingerprint, serving.dimension)
-        embeddings = serving.embeddings
-        corpus = embed_corpus(embeddings, list(training.corpus.values()), kept).array()
-        shared = validation.corpus == training.corpus
-        return AdapterVectors(
-            training=embed_queries(embeddings, list(training.queries.values()), kept),
-            validation=embed_queries(embeddings, list(validation.queries.values()), kept),
-            corpus=corpus,
-            validation_corpus=corpus
-            if shared
-            else embed_corpus(embeddings, list(validation.corpus.values()), kept).array(),
+        return (
+            embed_queries(serving.embeddings, list(questions.queries.values()), kept),
+            embed_corpus(serving.embeddings, list(questions.corpus.values()), kept).array(),
         )
 
 
-def _record(report: AdapterReport, training: RetrievalDataset, validation: RetrievalDataset) -> dict[str, Any]:
+def _record(report: AdapterReport, data: dict[str, Any]) -> dict[str, Any]:
     judgment = report.judgment
     return {
         "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
-        "validation": {
-            "queries": len(validation),
+        "cross-validation": {
+            "folds": FOLDS,
+            "queries": judgment.queries,
             "baseline": mean_scores(report.baseline),
             "tuned": mean_scores(report.tuned),
             "difference": {metric: asdict(difference) for metric, difference in judgment.differences.items()},
             "verdict": judgment.verdict,
         },
-        "data": data_record(training, validation),
+        "data": data,
         "versions": {"docsgpt-embtune": __version__},
     }
 
 
 def summary(report: AdapterReport) -> str:
-    """Say what validation thinks of the adapter, where it is, and what it asks of a deployment."""
+    """Say what cross-validation thinks of the adapter, where it is, and what it asks of a deployment."""
     base, tuned = mean_scores(report.baseline), mean_scores(report.tuned)
     scores = ", ".join(f"{metric} {base[metric]:.3f} to {tuned[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
-    fitted = f"adapter     strength {report.strength:g}: validation {scores}, {report.seconds:.1f} s"
-    fitted += f"\n            of {counted(report.judgment.queries, 'validation question')}: {report.judgment.verdict}"
+    lines = [
+        f"adapter     strength {report.strength:g}: {scores}, {report.seconds:.0f} s",
+        f"            each of {counted(report.judgment.queries, 'question')} asked of a map fitted without it: "
+        f"{report.judgment.verdict}",
+    ]
+    reason = "this could be luck" if report.preferred else "the model as it is answers better"
     if report.folder is None:
-        return f"{fitted}\nno model    validation prefers the model as it is, so nothing was written"
-    return (
-        f"{fitted}\nmodel       {report.folder.resolve()}\n"
-        "stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune install): "
-        "without them the folder is the model it was made for"
+        return "\n".join([*lines, f"no model    {reason}, so nothing was written (--keep-worse writes it)"])
+    lines.append(f"model       {report.folder.resolve()}")
+    if not report.improved:
+        lines.append(f"            written all the same: {reason}")
+    lines.append(
+        "            stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune "
+        "install): without them the folder is the model it was made for"
     )
+    return "\n".join(lines)

@@ -96,7 +96,7 @@ def train(
     if data.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
-        _refuse_too_few_to_choose_by(data.validation)
+        refuse_too_few_to_choose_by(data.validation)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
     say(f"validation  {data.validation.describe()}")
     model = load_base(found, config.device)
@@ -179,11 +179,12 @@ def keep_apart(
     return training.subset(kept), validation
 
 
-def _refuse_too_few_to_choose_by(validation: RetrievalDataset) -> None:
-    groups = len(groups_by_answer(validation.relevant_docs))
+def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:
+    """Raise TrainingError if no gain on these questions could be told from luck."""
+    groups = len(groups_by_answer(questions.relevant_docs))
     if groups < FEWEST_GROUPS:
         raise TrainingError(
-            f"validation has {counted(len(validation), 'question')} about {counted(groups, 'answer')}: fewer than "
+            f"{counted(len(questions), 'question')} about {counted(groups, 'answer')} to choose by: fewer than "
             f"{FEWEST_GROUPS} cannot tell any gain from luck, and fifty are better; give more questions, or --val"
         )
 
@@ -250,7 +251,7 @@ def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     }
 
 
-def data_record(training: RetrievalDataset | None, validation: RetrievalDataset) -> dict[str, Any]:
+def data_record(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:
     """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels."""
     both = {"training": training, "validation": validation}
     given = {name: dataset for name, dataset in both.items() if dataset is not None}

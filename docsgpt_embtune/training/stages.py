@@ -14,7 +14,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
+from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
@@ -27,7 +27,14 @@ from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_neg
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
-from docsgpt_embtune.training.validation import CHOSEN_BY, ValidationPool, gain_and_error, is_beyond_error, mean_ndcg
+from docsgpt_embtune.training.validation import (
+    CHOSEN_BY,
+    ValidationPool,
+    gain_and_error,
+    is_beyond_error,
+    is_beyond_luck,
+    mean_ndcg,
+)
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
@@ -105,13 +112,8 @@ class TunedModel:
         """Whether validation prefers the chosen candidate to the base model."""
         if not (self.preferred and self.evidence_needed):
             return self.preferred
-        luck = chance_of_best(
-            self.baseline[CHOSEN_BY],
-            [candidate.scores[CHOSEN_BY] for candidate in self.candidates],
-            self.chosen.scores[CHOSEN_BY],
-            groups=self.groups,
-        )
-        return luck <= ALPHA
+        every = [candidate.scores for candidate in self.candidates]
+        return is_beyond_luck(self.baseline, every, self.chosen.scores, self.groups)
 
 
 class TuningRun:

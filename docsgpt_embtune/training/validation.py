@@ -10,6 +10,7 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, judge_first_copies
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
+from docsgpt_embtune.evaluation.verdict import ALPHA, chance_of_best
 from docsgpt_embtune.training.encoding import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
@@ -88,6 +89,21 @@ def gain_and_error(scores: QueryScores, than: QueryScores) -> tuple[float, float
     new, old = scores[CHOSEN_BY], than[CHOSEN_BY]
     differences = np.array([new[query_id] - old[query_id] for query_id in old])
     return float(differences.mean()), float(differences.std()) / math.sqrt(len(differences))
+
+
+def is_beyond_luck(
+    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
+) -> bool:
+    """Tell whether a gain is more than luck gives the best of so many candidates.
+
+    Args:
+        baseline: Scores of the base.
+        candidates: Scores of every model that could have been chosen.
+        chosen: Those of the one that was.
+        groups: Queries about one answer, which are one piece of evidence.
+    """
+    values = [candidate[CHOSEN_BY] for candidate in candidates]
+    return chance_of_best(baseline[CHOSEN_BY], values, chosen[CHOSEN_BY], groups=groups) <= ALPHA
 
 
 def is_beyond_error(scores: QueryScores, than: QueryScores) -> bool:

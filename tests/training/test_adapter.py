@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy.optimize import approx_fprime
 
-from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
+from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter, load_query_adapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.deployment import reembed as steps
@@ -16,11 +17,11 @@ from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
 from docsgpt_embtune.training import adapter as fitting
-from docsgpt_embtune.training.adapter import AdapterVectors, _Objective, adapt, fit_adapter
+from docsgpt_embtune.training.adapter import _Objective, adapt, fit_adapter, summary
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -43,37 +44,58 @@ def rotated():
     rng = np.random.default_rng(0)
     turn = np.eye(DIMENSION) + 0.25 * rng.standard_normal((DIMENSION, DIMENSION))
 
-    def questions(count, of):
-        return RetrievalDataset(
-            queries={f"q{n}": f"question {n}" for n in range(count)},
-            corpus={f"d{n}": f"chunk {n}" for n in range(count)},
-            relevant_docs={f"q{n}": (f"d{n}",) for n in range(count)},
-            sources=(of,),
-        )
-
     chunks = unit(rng.standard_normal((200, DIMENSION)))
     asked = unit(chunks @ turn.T + 0.02 * rng.standard_normal(chunks.shape))
-    vectors = AdapterVectors(asked[:150], asked[150:], chunks[:150], chunks[150:])
-    return questions(150, "training"), questions(50, "validation"), vectors
+    questions = RetrievalDataset(
+        queries={f"q{n}": f"question {n}" for n in range(200)},
+        corpus={f"d{n}": f"chunk {n}" for n in range(200)},
+        relevant_docs={f"q{n}": (f"d{n}",) for n in range(200)},
+        sources=("rotated.json",),
+    )
+    return questions, asked, chunks
 
 
-def test_learns_a_map_that_holds_for_questions_and_chunks_it_never_saw(rotated):
+def test_learns_a_map_that_holds_for_questions_that_it_was_fitted_without(rotated):
     report = fit_adapter(*rotated)
     assert report.improved
     assert np.mean(list(report.tuned["ndcg@10"].values())) > 0.05 + np.mean(list(report.baseline["ndcg@10"].values()))
-    assert report.adapter.map(rotated[2].validation) == pytest.approx(
-        np.array([report.adapter(question) for question in rotated[2].validation.tolist()]), abs=1e-6
+    _, asked, _ = rotated
+    one_by_one = [report.adapter(question) for question in asked[:50].tolist()]
+    assert report.adapter.map(asked[:50]) == pytest.approx(np.array(one_by_one), abs=1e-6)
+
+
+def test_questions_about_one_answer_are_in_one_fold(rotated):
+    questions, asked, chunks = rotated
+    answers = {query_id: (f"d{int(query_id[1:]) // 4}",) for query_id in questions.queries}
+    folds = fitting._folds(replace(questions, relevant_docs=answers), asked, chunks, seed=0)
+    held_out = [{answers[query_id] for query_id in fold.held_out.queries} for fold in folds]
+    assert sum(map(len, held_out)) == len(set.union(*held_out)) == 50
+    assert sorted(query_id for fold in folds for query_id in fold.held_out.queries) == sorted(questions.queries)
+    learned = [{f"d{row}" for good in fold._objective.good for row in good} for fold in folds]
+    assert not any(
+        asked & fitted for asked, fitted in zip([{doc for (doc,) in out} for out in held_out], learned, strict=True)
     )
+
+
+def test_what_luck_can_do_is_not_an_improvement(rotated):
+    questions, asked, chunks = rotated
+    rng = np.random.default_rng(3)
+    some = questions.subset(list(questions.queries)[:60])
+    found = []
+    for _ in range(20):
+        answers = dict(zip(some.queries, [(f"d{row}",) for row in rng.permutation(60)], strict=True))
+        found.append(fit_adapter(replace(some, relevant_docs=answers), asked[:60], chunks))
+    assert sum(report.preferred for report in found) > 4  # a twentieth and more of them, were it enough
+    assert sum(report.improved for report in found) <= 1
+    lucky = next(report for report in found if report.preferred and not report.improved)
+    assert "no model    this could be luck" in summary(lucky)
 
 
 def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
     monkeypatch.setattr(fitting, "_ROWS", 4)  # three parts of ten questions
-    training, _, vectors = rotated
-    training = training.subset(list(training.queries)[:10])
-    vectors = AdapterVectors(
-        vectors.training[:10].astype(np.float64), vectors.validation, vectors.corpus, vectors.corpus
-    )
-    objective = _Objective.of(training, vectors, seed=0)
+    questions, asked, chunks = rotated
+    training = questions.subset(list(questions.queries)[:10])
+    objective = _Objective.of(training, asked[:10].astype(np.float64), chunks, seed=0)
     near_duplicate = _Objective(objective.questions, objective.chunks, objective.good, [np.array([149])] * 10)
     at = np.eye(DIMENSION) + 0.01 * np.random.default_rng(1).standard_normal((DIMENSION, DIMENSION))
     _, gradient = near_duplicate.value_and_gradient(at, 0.1)
@@ -84,10 +106,10 @@ def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
 
 
 def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
-    training, _, vectors = rotated
-    corpus = vectors.corpus.copy()
+    questions, asked, chunks = rotated
+    corpus = chunks.copy()
     corpus[7] = corpus[3]
-    objective = _Objective.of(training, AdapterVectors(vectors.training, vectors.validation, corpus, corpus), seed=0)
+    objective = _Objective.of(questions, asked, corpus, seed=0)
     assert objective.ignored[3].tolist() == [7]
     assert objective.good[3].tolist() == [3]
 
@@ -95,21 +117,20 @@ def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
 def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeypatch):
     monkeypatch.setattr(fitting, "MAX_CHUNKS", 20)
     monkeypatch.setattr(fitting, "HARDEST_PER_QUESTION", 2)
-    training, _, vectors = rotated
-    few = training.subset(["q0", "q1", "q2"])
-    vectors = AdapterVectors(vectors.training[:3], vectors.validation, vectors.corpus, vectors.validation_corpus)
-    objective = _Objective.of(few, vectors, seed=0)
+    questions, asked, chunks = rotated
+    few = questions.subset(["q0", "q1", "q2"])
+    objective = _Objective.of(few, asked[:3], chunks, seed=0)
     assert 20 <= len(objective.chunks) <= 20 + 3 + 6
     for question, rows in enumerate(objective.good):
-        assert np.array_equal(objective.chunks[rows[0]], vectors.corpus[question])
-        hardest = vectors.corpus[np.argmax(vectors.corpus @ vectors.training[question])]
+        assert np.array_equal(objective.chunks[rows[0]], chunks[question])
+        hardest = chunks[np.argmax(chunks @ asked[question])]
         assert (objective.chunks == hardest).all(axis=1).any()
 
 
 @pytest.fixture(scope="module")
 def adapted(tiny_base_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapted") / "handbook"
-    return adapt(TRAINING, VALIDATION, out, model=str(tiny_base_folder))
+    return adapt(TRAINING, VALIDATION, out, model=str(tiny_base_folder), keep_worse=True)
 
 
 def test_questions_move_and_chunks_stay(adapted, tiny_base_folder):
@@ -165,7 +186,7 @@ def test_adapting_a_tuned_model_keeps_what_it_says_of_itself(tiny_tuned_folder, 
     manifest = read_manifest(base)
     manifest["data"] = {"training": {"queries": 1}, "seen_queries": ["00", "01"]}
     (base / "embtune.json").write_text(json.dumps(manifest))
-    report = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base))
+    report = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), keep_worse=True)
     written = read_manifest(report.folder)
     assert written["base"] == {"name": "tiny"}
     assert written["data"]["training"] == {"queries": 1}
@@ -194,16 +215,49 @@ def test_a_lost_or_changed_adapter_is_an_error(copied):
         TunedEmbeddings(str(copied))
 
 
-def test_nothing_is_written_if_validation_prefers_the_model_as_it_is(tiny_base_folder, tmp_path, monkeypatch):
-    away = QueryAdapter(-np.eye(32, dtype=np.float32))
-    monkeypatch.setattr(_Objective, "minimum", lambda self, strength, start: away.matrix)
+@pytest.fixture
+def question_files(tmp_path):
     for name, data in (("train", TRAINING), ("val", VALIDATION)):
         save_dataset(data, tmp_path / f"{name}.json")
-    out = tmp_path / "out"
-    files = ["--train", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json")]
-    result = CliRunner().invoke(
-        main, ["adapt", "--model", str(tiny_base_folder), *files, "--out", str(out), "--cache", str(tmp_path / "cache")]
+    return ["--train", str(tmp_path / "train.json"), "--val", str(tmp_path / "val.json")]
+
+
+def run_adapt(tiny_base_folder, question_files, out, *options):
+    cache = ["--cache", str(out.parent / "cache")]
+    return CliRunner().invoke(
+        main, ["adapt", "--model", str(tiny_base_folder), *question_files, "--out", str(out), *cache, *options]
     )
+
+
+def test_nothing_is_written_if_the_model_answers_better_as_it_is_unless_told(
+    tiny_base_folder, question_files, tmp_path, monkeypatch
+):
+    away = QueryAdapter(-np.eye(32, dtype=np.float32))
+    monkeypatch.setattr(_Objective, "minimum", lambda self, strength, start: away.matrix)
+    result = run_adapt(tiny_base_folder, question_files, tmp_path / "out")
     assert result.exit_code == 1, result.output
-    assert "validation prefers the model as it is" in result.output
-    assert not out.exists()
+    assert "no model    the model as it is answers better" in result.output
+    assert not (tmp_path / "out").exists()
+    result = run_adapt(tiny_base_folder, question_files, tmp_path / "out", "--keep-worse")
+    assert result.exit_code == 0, result.output
+    assert "written all the same: the model as it is answers better" in result.output
+    assert load_query_adapter(tmp_path / "out", read_manifest(tmp_path / "out")) is not None
+
+
+def test_two_files_may_number_their_questions_alike(tiny_base_folder, tmp_path):
+    again = replace(VALIDATION, queries=dict(zip(TRAINING.queries, VALIDATION.queries.values(), strict=False)))
+    again = replace(again, relevant_docs=dict(zip(again.queries, VALIDATION.relevant_docs.values(), strict=True)))
+    report = adapt(TRAINING, again, tmp_path / "out", model=str(tiny_base_folder))
+    assert report.judgment.queries == len(TRAINING) + len(VALIDATION)
+
+
+def test_chunks_of_one_id_must_be_one_text(tiny_base_folder, tmp_path):
+    other = replace(VALIDATION, corpus={**VALIDATION.corpus, next(iter(TRAINING.corpus)): "another text"})
+    with pytest.raises(DatasetError, match="is another text than in"):
+        adapt(TRAINING, other, tmp_path / "out", model=str(tiny_base_folder))
+
+
+def test_too_few_answers_to_choose_by_are_refused(tiny_base_folder, tmp_path):
+    few = TRAINING.subset(list(TRAINING.queries)[:3])
+    with pytest.raises(TrainingError, match="3 questions about 3 answers to choose by"):
+        adapt(few, None, tmp_path / "out", model=str(tiny_base_folder))
