@@ -86,7 +86,7 @@ def audit_truncation(
         read = max(lengths + good_lengths)
     return TruncationAudit(
         max_seq_length=max_seq_length,
-        possible_length=_possible_length(model),
+        possible_length=possible_length(model),
         chunks=len(lengths),
         chunks_cut=_cut(lengths, read),
         wordpieces=sum(lengths),
@@ -120,7 +120,8 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
     return {doc_id: text[:end] for (doc_id, text), end in zip(corpus.items(), ends, strict=True)}
 
 
-def _possible_length(model: "SentenceTransformer") -> int | None:
+def possible_length(model: "SentenceTransformer") -> int | None:
+    """Tell how many tokens a model's position embeddings allow; None where it does not say, or reads texts whole."""
     if is_static(model):
         return None
     from docsgpt_embtune.training.packing import first_position_of

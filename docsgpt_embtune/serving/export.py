@@ -11,6 +11,7 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.truncation import possible_length
 from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
 from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
@@ -29,9 +30,6 @@ TOLERANCE = 1e-4  # of each number of a vector: what fp32 makes of another order
 _CALIBRATION_TEXTS, _CALIBRATION_TOKENS = 48, 256
 _OPSET = 17  # read by every onnxruntime since 1.13
 _USUAL_LIMIT = 512  # tokens; attention over more costs more than windows do, so more is only on demand
-# Architectures, by a part of their names, whose first position is the one after the padding's number.
-_FIRST_POSITION_AFTER_PADDING = ("roberta", "camembert", "mpnet")
-_USUAL_PADDING = 1
 _PROBES = (
     "How do I rotate the log files?",
     "x",
@@ -85,13 +83,14 @@ def export(
     folder = Path(folder).expanduser().resolve()
     manifest = verify(folder)
     usual = Reading(manifest["max_seq_length"])
-    possible = _possible_length(folder, usual.max_seq_length)
+    model = _load(folder)
+    possible = possible_length(model) or usual.max_seq_length
     if max_seq_length is not None:
         _check_length(folder, max_seq_length, possible)
     # A model that was trained to be read in windows goes on being read so, unless told or shown otherwise.
     reading = Reading(max_seq_length or usual.max_seq_length, windows or Reading.of(manifest).windows)
     say("writing the graphs")
-    exact, quantised = _write_graphs(folder, reading.max_seq_length)
+    exact, quantised = _write_graphs(model, folder, reading.max_seq_length)
     engine = exact.engine
     decisions: list[Decision] = []
     if validation is not None:
@@ -124,16 +123,6 @@ def _check_length(folder: Path, wanted: int, possible: int) -> None:
         )
 
 
-def _possible_length(folder: Path, usual: int) -> int:
-    """Tell how many tokens the position embeddings allow; the usual number where the model does not say."""
-    config = _architecture(folder)
-    positions = int(config.get("max_position_embeddings", usual))
-    if not any(name in config.get("model_type", "") for name in _FIRST_POSITION_AFTER_PADDING):
-        return positions
-    padding = config.get("pad_token_id")
-    return positions - (_USUAL_PADDING if padding is None else int(padding)) - 1
-
-
 def _architecture(folder: Path) -> dict[str, Any]:
     """Read what transformers keeps of a model's shape; a token table, which has no layers, has nothing there."""
     path = folder / "config.json"
@@ -141,14 +130,10 @@ def _architecture(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _write_graphs(folder: Path, max_seq_length: int) -> tuple[Graph, Graph]:
+def _write_graphs(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> tuple[Graph, Graph]:
     """Trace the model, quantise the graph, and put both into the folder once they give the model's vectors."""
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelFolderError(
-            f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
-        )
-    import_onnx()  # before the work, which would be lost without it
-    model = _load(folder, max_seq_length)
+    if not is_static(model):
+        model.max_seq_length = max_seq_length
     names: dict[EngineName, str] = {"onnx": "model.onnx", "onnx-int8": "model_int8.onnx"}
     with folder_written_whole(folder / FOLDER) as partial:
         exact, quantised = (partial / name for name in names.values())
@@ -193,17 +178,19 @@ def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":
     return chunks
 
 
-def _load(folder: Path, max_seq_length: int) -> "SentenceTransformer":
+def _load(folder: Path) -> "SentenceTransformer":
     refuse_code_of_its_own(folder)
+    if not (folder / "tokenizer.json").is_file():
+        raise ModelFolderError(
+            f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
+        )
+    import_onnx()  # before the work, which would be lost without it
     from sentence_transformers import SentenceTransformer
 
     # The other implementations of attention choose between branches while they run, which a trace cannot hold.
-    model = SentenceTransformer(
+    return SentenceTransformer(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-    )
-    if not is_static(model):
-        model.max_seq_length = max_seq_length
-    return model.eval()
+    ).eval()
 
 
 def _trace(model: "SentenceTransformer", path: Path) -> None:

@@ -9,8 +9,6 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
-import torch
-import transformers
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
@@ -176,19 +174,6 @@ def test_model_trained_in_windows_goes_on_being_read_in_them(copied):
     assert TunedEmbeddings(str(copied)).reading == Reading(64, "mean")
     assert export(copied, "--windows", "off").exit_code == 0
     assert TunedEmbeddings(str(copied)).reading == Reading(64, "off")
-
-
-@pytest.mark.parametrize("architecture", ["Bert", "Roberta", "XLMRoberta", "Camembert", "MPNet"])
-def test_possible_length_is_what_the_positions_allow(tmp_path, architecture):
-    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-    config = getattr(transformers, f"{architecture}Config")(vocab_size=10, max_position_embeddings=34, **sizes)
-    config.save_pretrained(tmp_path)
-    possible = export_module._possible_length(tmp_path, 7)
-    assert possible == (34 if architecture == "Bert" else 32)
-    model = getattr(transformers, f"{architecture}Model")(config)
-    model(torch.full((1, possible), 5))
-    with pytest.raises((IndexError, RuntimeError)):
-        model(torch.full((1, possible + 1), 5))
 
 
 @pytest.mark.parametrize(
