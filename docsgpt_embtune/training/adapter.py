@@ -402,7 +402,7 @@ def _record(report: AdapterReport, data: dict[str, Any]) -> dict[str, Any]:
     judgment = report.judgment
     return {
         "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
-        "cross-validation": {
+        "cross_validation": {
             "folds": FOLDS,
             "queries": judgment.queries,
             "baseline": mean_scores(report.baseline),
