@@ -42,7 +42,11 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
     folder = out.parent / f".{out.name}.run"
     with _alone_in(folder, out):
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
-        yield folder
+        try:
+            yield folder
+        except KeyboardInterrupt:
+            say(f"stopped     the same with --resume goes on from here ({folder})")
+            raise
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -214,6 +214,14 @@ def test_text_is_trained_on_with_the_prompt_that_it_is_asked_with(tiny_base_fold
     assert with_prompt >= sum(lengths) + 3 * 80  # words of the prompt, and texts
 
 
+def test_a_run_that_the_user_stops_says_how_to_go_on(tmp_path):
+    said = []
+    with pytest.raises(KeyboardInterrupt), run_folder(tmp_path / "tuned", {}, resume=False, say=said.append) as folder:
+        raise KeyboardInterrupt
+    assert folder.is_dir()
+    assert said == [f"stopped     the same with --resume goes on from here ({folder})"]
+
+
 def test_second_run_to_one_folder_is_refused_while_the_first_goes_on(tmp_path):
     with run_folder(tmp_path / "tuned", {"seed": 1}, resume=False, say=print) as folder:
         (folder / "weights").write_text("of the first")
