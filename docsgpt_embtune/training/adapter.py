@@ -137,7 +137,7 @@ def adapt(
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
-    questions = _together(*keep_apart(training, validation, seed, say)) if validation else training
+    questions = training if validation is None else _together(*keep_apart(training, validation, seed, say))
     refuse_too_few_to_choose_by(questions)
     say(f"questions   {questions.describe()}")
     serving = load_serving_model(model)
