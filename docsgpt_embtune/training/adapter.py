@@ -183,7 +183,8 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
         seed: Of the sample of a large corpus.
     """
     started = time.perf_counter()
-    folds = _folds(questions, asked, chunks, seed)
+    objective = _Objective.of(questions, asked, chunks, seed)
+    folds = _folds(questions, asked, chunks, objective)
     baseline = _joined_scores(fold.score(fold.asked) for fold in folds)
     tried: list[QueryScores] = []
     best = 0
@@ -193,7 +194,6 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
             best = len(tried) - 1
         if len(tried) - 1 - best == PATIENCE:
             break
-    objective = _Objective.of(questions, asked, chunks, seed)
     matrix = _identity(asked)
     for strength in STRENGTHS[: best + 1]:
         matrix = objective.minimum(strength, start=matrix)
@@ -228,13 +228,13 @@ class _Fold:
         return self.score(QueryAdapter(self._matrix).map(self.asked))
 
 
-def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, seed: int) -> list[_Fold]:
+def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> list[_Fold]:
     query_ids = np.array(list(questions.queries))
     answers = number_by_answer([questions.relevant_docs[query_id] for query_id in questions.queries])
     folds = []
     for kept, out in GroupKFold(FOLDS).split(query_ids, groups=answers):
-        objective = _Objective.of(questions.subset(query_ids[kept].tolist()), asked[kept], chunks, seed)
-        folds.append(_Fold(questions.subset(query_ids[out].tolist()), asked[out], chunks, objective))
+        held_out = questions.subset(query_ids[out].tolist())
+        folds.append(_Fold(held_out, asked[out], chunks, objective.of_some(kept)))
     return folds
 
 
@@ -279,6 +279,11 @@ class _Objective:
             good.append(rows)
             ignored.append(np.setdiff1d(alike, rows))
         return cls(asked, chunks, good, ignored)
+
+    def of_some(self, rows: npt.NDArray[np.int64]) -> "_Objective":
+        """Keep the questions of these rows, among the same chunks."""
+        good, ignored = ([every[row] for row in rows] for every in (self.good, self.ignored))
+        return _Objective(self.questions[rows], self.chunks, good, ignored)
 
     def minimum(self, strength: float, start: Vectors) -> Vectors:
         """Find the map, from a start that should be near: the map of a stronger pull."""

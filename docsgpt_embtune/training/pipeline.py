@@ -100,7 +100,7 @@ def train(
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
     say(f"validation  {data.validation.describe()}")
     if is_tuned_folder(out):
-        say(f"replaces    {out}, once there is a better model than the base")
+        say(f"replaces    {out}, if a model is written")
     model = load_base(found, config.device)
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
     with run_folder(out, _identity(found, config, automatic, data), resume=resume, say=say) as folder:

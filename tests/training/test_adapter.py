@@ -67,7 +67,8 @@ def test_learns_a_map_that_holds_for_questions_that_it_was_fitted_without(rotate
 def test_questions_about_one_answer_are_in_one_fold(rotated):
     questions, asked, chunks = rotated
     answers = {query_id: (f"d{int(query_id[1:]) // 4}",) for query_id in questions.queries}
-    folds = fitting._folds(replace(questions, relevant_docs=answers), asked, chunks, seed=0)
+    questions = replace(questions, relevant_docs=answers)
+    folds = fitting._folds(questions, asked, chunks, _Objective.of(questions, asked, chunks, seed=0))
     assert sorted(query_id for fold in folds for query_id in fold.held_out.queries) == sorted(questions.queries)
     for fold in folds:
         asked_for = {answers[query_id][0] for query_id in fold.held_out.queries}
