@@ -187,7 +187,9 @@ def bench_int8(folder: Path, data: Path) -> None:
     graphs = graphs_of(folder, manifest)
     for name in ("emanual", "feedbackqa", "zoomcamp_faq"):
         dataset = read_split(data, name, "test")
-        _, decision = decide_engine(folder, graphs["onnx"], graphs["onnx-int8"], Reading.of(manifest), dataset)
+        both = graphs["onnx"], graphs["onnx-int8"]
+        with tempfile.TemporaryDirectory() as cache:
+            _, decision = decide_engine(folder, *both, Reading.of(manifest), dataset, Path(cache))
         _show(f"int8 on {name}", decision)
 
 
@@ -202,7 +204,9 @@ def bench_windows(folder: Path, data: Path, count: int | None) -> None:
         ("feedbackqa, joined", joined_pages(folder, data / "feedbackqa")),
     ):
         sample = dataset if count is None else first_chunks(dataset, count)
-        _, decision = decide_reading(folder, graphs_of(folder, manifest)["onnx"], usual, others, sample)
+        exact = graphs_of(folder, manifest)["onnx"]
+        with tempfile.TemporaryDirectory() as cache:
+            _, decision = decide_reading(folder, exact, usual, others, sample, Path(cache))
         _show(f"windows on {name}, {len(sample.corpus)} chunks", decision)
 
 

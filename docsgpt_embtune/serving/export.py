@@ -1,6 +1,7 @@
 """Write the graphs that the serving engine runs into a tuned folder, and prove that they give its vectors."""
 
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -94,17 +95,18 @@ def export(
     engine = exact.engine
     decisions: list[Decision] = []
     if validation is not None:
-        if windows is None:
-            say("measuring how to read long chunks")
-            furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
-            lengths = sorted({reading.max_seq_length, furthest})
-            every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
-            others = [other for other in every if other != reading]
-            reading, about_reading = decide_reading(folder, exact, reading, others, validation)
-            decisions.append(about_reading)
-        say("measuring what int8 costs")
-        engine, about_engine = decide_engine(folder, exact, quantised, reading, validation)
-        decisions.append(about_engine)
+        with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as kept:
+            if windows is None:
+                say("measuring how to read long chunks")
+                furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
+                lengths = sorted({reading.max_seq_length, furthest})
+                every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
+                others = [other for other in every if other != reading]
+                reading, about_reading = decide_reading(folder, exact, reading, others, validation, Path(kept))
+                decisions.append(about_reading)
+            say("measuring what int8 costs")
+            engine, about_engine = decide_engine(folder, exact, quantised, reading, validation, Path(kept))
+            decisions.append(about_engine)
     report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
     _record(folder, manifest, report)
     return report

@@ -2,7 +2,6 @@
 
 import hashlib
 import random
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -122,7 +121,7 @@ class GraphEmbeddings:
 
 
 def decide_reading(
-    folder: Path, graph: Graph, usual: Reading, others: Sequence[Reading], validation: RetrievalDataset
+    folder: Path, graph: Graph, usual: Reading, others: Sequence[Reading], validation: RetrievalDataset, cache: Path
 ) -> tuple[Reading, Decision]:
     """Choose how chunks are read: another way than the usual only where the questions gain by it beyond chance.
 
@@ -132,15 +131,16 @@ def decide_reading(
         usual: How the model was written to read.
         others: Other ways.
         validation: Questions to decide by.
+        cache: Folder that keeps vectors for `decide_engine`.
     """
-    usual_scores = _scores(folder, graph, usual, validation)
+    usual_scores = _scores(folder, graph, usual, validation, cache)
     trials = [Trial(str(usual), mean_scores(usual_scores))]
     if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.good_texts()):
         return usual, Decision(str(usual), "no chunk that answers is longer", tuple(trials), len(validation))
     groups = groups_by_answer(validation.relevant_docs)
     best, best_ndcg = usual, 0.0
     for reading in others:
-        scores = _scores(folder, graph, reading, validation)
+        scores = _scores(folder, graph, reading, validation, cache)
         trials.append(Trial(str(reading), mean_scores(scores), judge(usual_scores, scores, groups=groups)))
         judgment = trials[-1].judgment
         if judgment and judgment.verdict == "improved" and trials[-1].scores[DECIDES] > best_ndcg:
@@ -150,7 +150,7 @@ def decide_reading(
 
 
 def decide_engine(
-    folder: Path, exact: Graph, quantised: Graph, reading: Reading, validation: RetrievalDataset
+    folder: Path, exact: Graph, quantised: Graph, reading: Reading, validation: RetrievalDataset, cache: Path
 ) -> tuple[EngineName, Decision]:
     """Choose int8 only where questions show that it loses nothing that matters.
 
@@ -166,19 +166,19 @@ def decide_engine(
         quantised: Its int8 graph.
         reading: How chunks are read.
         validation: Questions to decide by.
+        cache: Folder that keeps vectors, of which `decide_reading` may have made some.
     """
-    with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as vectors:
-        rounding = _Rounding(folder, (exact, quantised), reading, Path(vectors))
-        trials, judgment = rounding.measured(validation)
-        harmless, reason = is_harmless(judgment)
-        if not _shows_loss(judgment) and not (harmless and judgment.groups >= _FEWEST):
-            harmless, reason = False, TOO_FEW
-            of_chunks = asked_by_their_words(folder, reading, validation.corpus)
-            if len(of_chunks) >= _FEWEST:
-                more, judgment = rounding.measured(of_chunks, f", {len(of_chunks):,} chunks by words of theirs")
-                harmless, reason = _loses_little(judgment)
-                trials += more
-                reason = f"{reason} where chunks are asked for by their own words, as the questions are too few to tell"
+    rounding = _Rounding(folder, (exact, quantised), reading, cache)
+    trials, judgment = rounding.measured(validation)
+    harmless, reason = is_harmless(judgment)
+    if not _shows_loss(judgment) and not (harmless and judgment.groups >= _FEWEST):
+        harmless, reason = False, TOO_FEW
+        of_chunks = asked_by_their_words(folder, reading, validation.corpus)
+        if len(of_chunks) >= _FEWEST:
+            more, judgment = rounding.measured(of_chunks, f", {len(of_chunks):,} chunks by words of theirs")
+            harmless, reason = _loses_little(judgment)
+            trials += more
+            reason = f"{reason} where chunks are asked for by their own words, as the questions are too few to tell"
     reason = f"int8: {reason}"
     chosen = quantised.engine if harmless else exact.engine
     return chosen, Decision(chosen, reason, trials, len(validation))
@@ -186,36 +186,29 @@ def decide_engine(
 
 @dataclass(frozen=True)
 class _Rounding:
-    """Measures what a graph's rounding costs; each embeds the chunks once.
+    """Measures what a graph's rounding costs.
 
     Attributes:
         folder: A tuned folder.
         graphs: The exact one and the rounded one.
         reading: How chunks are read.
-        vectors: Holds the chunks' vectors.
+        cache: Folder that keeps vectors.
     """
 
     folder: Path
     graphs: tuple[Graph, Graph]
     reading: Reading
-    vectors: Path
+    cache: Path
 
     def measured(self, asked: RetrievalDataset, by_words: str = "") -> tuple[tuple[Trial, ...], Judgment]:
         """Score both; by meaning alone, and named so, where the questions are the chunks' own words."""
-        exact, rounded = (self._scores(graph, asked, by_meaning=bool(by_words)) for graph in self.graphs)
+        exact, rounded = (
+            _scores(self.folder, graph, self.reading, asked, self.cache, by_meaning=bool(by_words))
+            for graph in self.graphs
+        )
         judgment = judge(exact, rounded, groups=groups_by_answer(asked.relevant_docs))
         names = [f"{graph.engine}{by_words}" for graph in self.graphs]
         return (Trial(names[0], mean_scores(exact)), Trial(names[1], mean_scores(rounded), judgment)), judgment
-
-    def _scores(self, graph: Graph, asked: RetrievalDataset, *, by_meaning: bool) -> QueryScores:
-        ranking = retrieve(
-            GraphEmbeddings(self.folder, graph, self.reading, by_meaning=by_meaning),
-            asked,
-            cache=self.vectors,
-            fingerprint=hashlib.sha256(f"{graph.sha256} {by_meaning}".encode()).hexdigest(),
-            document_fingerprint=graph.sha256,
-        )
-        return score_queries(ranking, judge_first_copies(asked).qrels, KS)
 
 
 def asked_by_their_words(folder: Path, reading: Reading, corpus: Mapping[str, str]) -> RetrievalDataset:
@@ -253,6 +246,16 @@ def _loses_little(judgment: Judgment) -> tuple[bool, str]:
     return True, "it loses nothing that matters"
 
 
-def _scores(folder: Path, graph: Graph, reading: Reading, validation: RetrievalDataset) -> QueryScores:
-    ranking = retrieve(GraphEmbeddings(folder, graph, reading), validation)
-    return score_queries(ranking, judge_first_copies(validation).qrels, KS)
+def _scores(
+    folder: Path, graph: Graph, reading: Reading, asked: RetrievalDataset, cache: Path, *, by_meaning: bool = False
+) -> QueryScores:
+    """Rank all chunks, which are embedded once for each graph and reading."""
+    of_chunks = f"{graph.sha256} {reading}"
+    ranking = retrieve(
+        GraphEmbeddings(folder, graph, reading, by_meaning=by_meaning),
+        asked,
+        cache=cache,
+        fingerprint=hashlib.sha256(f"{of_chunks} {by_meaning}".encode()).hexdigest(),
+        document_fingerprint=hashlib.sha256(of_chunks.encode()).hexdigest(),
+    )
+    return score_queries(ranking, judge_first_copies(asked).qrels, KS)

@@ -3,6 +3,7 @@
 import json
 import shutil
 import stat
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
 from docsgpt_embtune.serving import export as export_module
-from docsgpt_embtune.serving import onnx_engine
+from docsgpt_embtune.serving import onnx_engine, quality
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.quality import GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
@@ -223,7 +224,7 @@ def test_loss_that_questions_show_is_not_asked_about_again(copied, tmp_path):
     onnx.save(blind, tmp_path / "blind.onnx")
     rounded = Graph("onnx-int8", tmp_path / "blind.onnx", graph_sha256(tmp_path / "blind.onnx"))
     asked = load_dataset(questions_about(ENDINGS, tmp_path / "questions.json"))
-    engine, decision = decide_engine(copied, graphs["onnx"], rounded, Reading(64), asked)
+    engine, decision = decide_engine(copied, graphs["onnx"], rounded, Reading(64), asked, tmp_path)
     assert (engine, decision.reason, len(decision.trials)) == ("onnx", "int8: it loses", 2)
 
 
@@ -255,3 +256,21 @@ def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
     assert "not a tuned model" in result.stderr
     (tmp_path / "embtune.json").write_text(json.dumps({"schema": 1, "fingerprint": "0"}))
     assert export(tmp_path).exit_code == 2
+
+
+def test_chunks_are_embedded_once_for_both_decisions(copied, tmp_path, monkeypatch):
+    embedded: Counter[tuple[str, str, str]] = Counter()
+
+    class Counted(GraphEmbeddings):
+        def __init__(self, folder, graph, reading, **options):
+            super().__init__(folder, graph, reading, **options)
+            self.served = graph.engine, str(reading)
+
+        def embed_documents(self, texts):
+            embedded.update((*self.served, text) for text in texts)
+            return super().embed_documents(texts)
+
+    monkeypatch.setattr(quality, "GraphEmbeddings", Counted)
+    assert export(copied, "--data", questions_about(ENDINGS, tmp_path / "questions.json")).exit_code == 0
+    assert {engine for engine, _, _ in embedded} == {"onnx", "onnx-int8"}
+    assert max(embedded.values()) == 1
