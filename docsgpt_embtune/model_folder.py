@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +239,13 @@ def refuse_foreign_destination(out: Path) -> None:
         )
     if out.exists() and not is_tuned_folder(out) and (not out.is_dir() or any(out.iterdir())):
         raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
+
+
+def take_destination(out: Path, say: Callable[[str], None]) -> None:
+    """Refuse what `refuse_foreign_destination` does, and say so where a tuned folder is going to be replaced."""
+    refuse_foreign_destination(out)
+    if is_tuned_folder(out):
+        say(f"replaces    {out}, if a model is written")
 
 
 def zip_model_folder(folder: Path, path: Path | None = None) -> Path:

@@ -15,6 +15,7 @@ from docsgpt_embtune.model_folder import (
     fingerprint,
     read_manifest,
     refuse_foreign_destination,
+    take_destination,
     verify,
     write_model_folder,
     zip_model_folder,
@@ -217,3 +218,12 @@ def test_a_destination_that_cannot_be_is_refused_before_the_work(tmp_path):
     with pytest.raises(ModelFolderError, match=r"file is no folder; choose another --out"):
         refuse_foreign_destination(tmp_path / "file" / "below" / "model")
     refuse_foreign_destination(tmp_path / "new" / "below" / "model")
+
+
+def test_a_tuned_folder_that_will_be_replaced_is_named(written, tmp_path):
+    said: list[str] = []
+    take_destination(tmp_path / "new", said.append)
+    assert not said
+    _, folder = written()
+    take_destination(folder, said.append)
+    assert said == [f"replaces    {folder}, if a model is written"]

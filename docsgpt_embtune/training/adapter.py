@@ -40,6 +40,7 @@ from docsgpt_embtune.model_folder import (
     is_tuned_folder,
     read_manifest,
     refuse_foreign_destination,
+    take_destination,
     write_manifest,
     write_model_folder,
 )
@@ -133,7 +134,7 @@ def adapt(
         DatasetError: If training and validation have different chunks of one id.
         EvaluationError: If the model gives unusable vectors.
     """
-    refuse_foreign_destination(out)
+    take_destination(out, say)
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")

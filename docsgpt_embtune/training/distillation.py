@@ -25,7 +25,7 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.onnx_engine import text_preparation
 from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
@@ -104,7 +104,7 @@ def distill(
         TrainingError: If every training question is a validation question too.
     """
     folder = Path(folder).expanduser().resolve()
-    refuse_foreign_destination(out)
+    take_destination(out, say)
     manifest = verify(folder)
     _refuse(folder, manifest)
     training, validation = keep_apart(training, validation, seed, say)

@@ -15,7 +15,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
-from docsgpt_embtune.model_folder import is_tuned_folder, refuse_foreign_destination, write_model_folder
+from docsgpt_embtune.model_folder import take_destination, write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
@@ -90,7 +90,7 @@ def train(
         DatasetError: If no validation questions can be held out.
     """
     config = config or TrainConfig()
-    refuse_foreign_destination(out)
+    take_destination(out, say)
     found = resolve_base(base)
     data = _split(training, validation, corpus, config.seed, say)
     if data.training is None and automatic is None:
@@ -99,8 +99,6 @@ def train(
         refuse_too_few_to_choose_by(data.validation)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
     say(f"validation  {data.validation.describe()}")
-    if is_tuned_folder(out):
-        say(f"replaces    {out}, if a model is written")
     model = load_base(found, config.device)
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
     with run_folder(out, _identity(found, config, automatic, data), resume=resume, say=say) as folder:

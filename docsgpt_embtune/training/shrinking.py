@@ -22,7 +22,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_foreign_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.serving.summary import decision_lines
@@ -109,7 +109,7 @@ def shrink(
         EvaluationError: If the model gives unusable vectors.
     """
     folder = Path(folder).expanduser().resolve()
-    refuse_foreign_destination(out)
+    take_destination(out, say)
     manifest = verify(folder)
     keywords = load_keywords(folder)
     beside = keywords.width if keywords else 0
