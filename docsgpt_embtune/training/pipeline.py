@@ -32,6 +32,7 @@ from docsgpt_embtune.wording import counted
 # no questions. With fewer than a hundred, luck does the choosing.
 VALIDATION_SHARE = 0.15
 ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
+MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
 MOST_VALIDATION_CHUNKS = 300
 # Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
 # largest has p = .0625, and p <= .05 is needed.
@@ -168,6 +169,7 @@ def keep_apart(
     """Make sure that no validation question is trained on."""
     if validation is None:
         share = min(0.4, max(VALIDATION_SHARE, ENOUGH_QUESTIONS_TO_CHOOSE_BY / len(training)))
+        share = min(share, MOST_VALIDATION_QUESTIONS / len(training))
         training, validation = hold_out(training, share, seed)
         say(f"no --val given: {len(validation)} of the questions are held out to choose by")
     held_out = {query_digest(text) for text in validation.queries.values()}
@@ -241,7 +243,7 @@ def _details(
 def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     judgment = tuned.judgment
     return {
-        "queries": len(data.validation),
+        "queries": tuned.judgment.queries,
         "asked_by": "words of the chunks themselves" if data.not_asked else "the questions given",
         "baseline": mean_scores(tuned.baseline),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},

@@ -1,6 +1,7 @@
 """What a run does: one loss with the settings given, or stages that validation chooses among."""
 
 import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -17,6 +18,8 @@ from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.encoding import Encoder, resolve_precision
+from docsgpt_embtune.training.large_corpora import Material, as_time_allows
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
@@ -123,13 +126,21 @@ def tune_automatically(
     Raises:
         TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
-    run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY)
-    guards_hold = _watch(run, automatic.guards)
-    asked = [validation] if training is None else [training, validation]
-    answers = (text for each in asked for text in each.good_texts())
-    if reader is not None and automatic.windows != "off" and reader.cuts_any(answers):
-        run.read_in_windows(reader, asked, always=automatic.windows == "mean")
-    stages = _stages(run, training, config, not_asked)
+    started = time.monotonic()
+    whole = Material(training, validation, automatic.guards)
+    answers = (text for each in whole.asked for text in each.good_texts())
+    if automatic.windows == "off" or reader is None or not reader.cuts_any(answers):
+        reader = None
+    encode = Encoder(model, resolve_precision(config.precision, model.device))
+    part = as_time_allows(
+        whole, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
+    )
+    training, validation = part.training, part.validation
+    run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY, hardest=part.hardest, started=started)
+    guards_hold = _watch(run, part.guards)
+    if reader is not None:
+        run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
+    stages = _stages(run, training, config, not_asked, asks_chunks=part.asks_chunks)
     if not stages:
         raise TrainingError(
             f"none of the {len(validation.corpus)} chunks is long enough to take a question from; give --train"
@@ -144,13 +155,17 @@ def tune_automatically(
         _draw_back(run, base, guards_hold)
     # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
     if automatic.keywords != "off" and not config.widths and not not_asked:
-        everything = dict.fromkeys(text for dataset in asked for text in dataset.corpus.values())
-        run.weigh_keywords(everything, training, guards_hold, wide=automatic.keywords == "auto")
+        run.weigh_keywords(whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
     return run.result(evidence_needed=True)
 
 
 def _stages(
-    run: TuningRun, training: RetrievalDataset | None, config: TrainConfig, not_asked: frozenset[str]
+    run: TuningRun,
+    training: RetrievalDataset | None,
+    config: TrainConfig,
+    not_asked: frozenset[str],
+    *,
+    asks_chunks: bool,
 ) -> list[Stage]:
     """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others.
 
@@ -185,7 +200,7 @@ def _stages(
     asked_for = replace(questions_from_corpus(parts_read(run.model, unasked), config.seed), corpus=pieces.corpus)
     of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
     stages = []
-    if len(asked_for):
+    if len(asked_for) and asks_chunks:
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
         stages.append(of_pieces("chunks", asked_for, ceiling=math.inf, may_be_given_up=True))
     if training is not None:

@@ -29,6 +29,7 @@ from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import (
     CHOSEN_BY,
+    HARDEST_PER_QUERY,
     ValidationPool,
     gain_and_error,
     is_beyond_error,
@@ -126,6 +127,8 @@ class TuningRun:
         folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
         say: Takes one line of plain text at each step.
         leniency: Of the selection among candidates.
+        hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
+        started: On the monotonic clock, where something was done before.
     """
 
     def __init__(
@@ -137,8 +140,10 @@ class TuningRun:
         say: Say = lambda line: None,
         *,
         leniency: float = 0.0,
+        hardest: int = HARDEST_PER_QUERY,
+        started: float | None = None,
     ) -> None:
-        self.started = time.monotonic()
+        self.started = time.monotonic() if started is None else started
         self.model = model
         self.validation = validation
         self.folder = folder
@@ -149,6 +154,7 @@ class TuningRun:
         say(f"computing   in {self.precision} on {model.device}")
         self.windows: WindowReader | None = None
         self.keywords: Keywords | None = None
+        self._hardest = hardest
         self.pool = self.pool_of(validation)
         baseline = self.score(self.pool)
         chunks = len(self.pool.doc_ids)
@@ -160,9 +166,8 @@ class TuningRun:
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
         """Choose the chunks that these questions are ranked over; the model must be the base still."""
-        return ValidationPool(
-            dataset, self.vectors.of(dataset.queries.values()), self.vectors.of(dataset.corpus.values())
-        )
+        embed = self.vectors.of
+        return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
 
     def score(self, pool: ValidationPool) -> QueryScores:
         """Score the model as it is, on chunks as they are read."""

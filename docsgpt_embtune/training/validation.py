@@ -32,6 +32,7 @@ class ValidationPool:
         dataset: Validation queries and judgments.
         query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
         corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
+        hardest: Chunks that are kept for each question, by either search.
 
     Attributes:
         queries: The questions.
@@ -39,13 +40,18 @@ class ValidationPool:
         chunks: Their texts.
     """
 
-    def __init__(self, dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> None:
+    def __init__(
+        self,
+        dataset: RetrievalDataset,
+        query_embeddings: Vectors,
+        corpus_embeddings: Vectors,
+        hardest: int = HARDEST_PER_QUERY,
+    ) -> None:
         self.dataset = dataset = judge_first_copies(dataset)
         doc_ids = list(dataset.corpus)
-        hardest = _nearest(query_embeddings, corpus_embeddings, HARDEST_PER_QUERY)
-        pool = {doc_ids[row] for row in np.unique(hardest)}
+        pool = {doc_ids[row] for row in np.unique(_nearest(query_embeddings, corpus_embeddings, hardest))}
         if len(doc_ids) <= BM25_CHUNKS:
-            alike = retrieve_bm25(dataset, k=HARDEST_PER_QUERY).nearest  # -1 where no more chunks share a word
+            alike = retrieve_bm25(dataset, k=hardest).nearest  # -1 where no more chunks share a word
             pool.update(doc_ids[row] for row in np.unique(alike[alike >= 0]))
         for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
             pool.update(judged)

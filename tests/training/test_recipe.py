@@ -243,7 +243,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     dataset = with_answers_beyond(TRAINING)
     run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
     run.read_in_windows(WindowReader(tiny_base_folder, 64), [], always=True)
-    chunks, questions, _ = recipe._stages(run, dataset, CONFIG, frozenset())
+    chunks, questions, _ = recipe._stages(run, dataset, CONFIG, frozenset(), asks_chunks=True)
     for stage in (chunks, questions):
         assert all(len(model.tokenizer(text)["input_ids"]) <= 64 for text in stage.questions.corpus.values())
     for query_id, doc_ids in dataset.relevant_docs.items():
@@ -254,7 +254,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
 def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
-    *_, hardest = recipe._stages(run, TRAINING, CONFIG, frozenset())
+    *_, hardest = recipe._stages(run, TRAINING, CONFIG, frozenset(), asks_chunks=True)
     mined = run._mine(hardest)
 
     def similarity(query_id: str, doc_id: str) -> float:
@@ -271,14 +271,14 @@ def test_questions_that_come_with_bad_chunks_are_learned_from_once(tiny_base_fol
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
     given = replace(TRAINING, irrelevant_docs={f"q-{n}-{v}": (f"{n}-sold",) for n in NOUNS for v in VERBS[:6]})
-    stages = recipe._stages(run, given, CONFIG, frozenset())
+    stages = recipe._stages(run, given, CONFIG, frozenset(), asks_chunks=True)
     assert [stage.name for stage in stages] == ["chunks", "questions"]
 
 
 def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
-    stages = recipe._stages(run, TRAINING, replace(CONFIG, widths=(8, 16)), frozenset())
+    stages = recipe._stages(run, TRAINING, replace(CONFIG, widths=(8, 16)), frozenset(), asks_chunks=True)
     assert [stage.config.widths for stage in stages] == [(8, 16)] * 3
 
 
