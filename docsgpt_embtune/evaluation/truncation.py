@@ -56,13 +56,14 @@ class TruncationAudit:
         """Say what to do about it; empty where no chunk is cut that answers."""
         if not self.good_chunks_cut:
             return ""
-        smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens"
+        further = ""
         if self.possible_length and self.possible_length > self.max_seq_length:
-            return (
-                f"This model could read {self.possible_length} wordpieces: raise max_seq_length in its "
-                f"sentence_bert_config.json before tuning, or {smaller}."
-            )
-        return f"The model cannot read more: {smaller}, or tune a base model that reads longer texts."
+            further = f", or up to the {self.possible_length} wordpieces that this model could read,"
+        return (
+            f"embtune export --data tries whether questions gain where chunks are read in windows{further} and embtune "
+            "train learns from windows where they do. Or cut the documents into chunks of at most "
+            f"{int(0.8 * self.max_seq_length)} tokens."
+        )
 
 
 def audit_truncation(

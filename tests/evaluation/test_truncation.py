@@ -54,7 +54,7 @@ def test_a_model_that_could_read_more_is_told_apart(tiny_base_folder):
     model = StockEmbeddings(tiny_base_folder).model
     model.max_seq_length = 32
     dataset = RetrievalDataset(queries={"q": "a"}, corpus={"d": "logs " * 40}, relevant_docs={"q": ("d",)})
-    assert "could read 64 wordpieces: raise max_seq_length" in audit_truncation(model, dataset).advice
+    assert "up to the 64 wordpieces that this model could read" in audit_truncation(model, dataset).advice
 
 
 def test_the_part_that_is_read_gives_the_same_vector_and_no_word_more(tiny_base_folder):
