@@ -1,15 +1,13 @@
 """A guard set made from the corpus alone: a chunk's heading or first sentence should find its chunk."""
 
-import re
 from collections import Counter
 from collections.abc import Mapping
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.words import AS_WRITTEN
+from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 
 QUESTIONS = 300
 _MIN_WORDS, _MAX_WORDS = 3, 16
-_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
 
 
 def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> RetrievalDataset | None:
@@ -39,6 +37,6 @@ def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> Retr
 
 
 def _opening(text: str) -> str:
-    sentence = _SENTENCE_END.split(text.strip(), maxsplit=1)[0]
+    sentence = SENTENCE_END.split(text.strip(), maxsplit=1)[0]
     ends = [word.end() for word in AS_WRITTEN.finditer(sentence)]
     return " ".join(sentence[: ends[:_MAX_WORDS][-1]].split()) if len(ends) >= _MIN_WORDS else ""

@@ -1,18 +1,19 @@
-"""Questions out of the corpus itself: a run of words asks for the chunk that it was taken from."""
+"""Questions out of the corpus itself: to learn from, words of a chunk; to choose by, sentences cut out of it, too."""
 
 import random
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.words import AS_WRITTEN
+from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 
 # As long as people's questions are. Longer ones are found by any model and teach nothing.
 SHORTEST, LONGEST = 6, 12
+LONGEST_SENTENCE = 30
 
 
-def questions_from_corpus(
-    corpus: Mapping[str, str], seed: int, *, doc_ids: Iterable[str] | None = None
-) -> RetrievalDataset:
+def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalDataset:
     """Take one run of 6 to 12 words from each chunk as a question that the chunk answers.
 
     It needs no labels and no language model, and teaches a model the words of these documents: the same idea
@@ -22,7 +23,6 @@ def questions_from_corpus(
     Args:
         corpus: doc_id -> text.
         seed: Of the drawing.
-        doc_ids: Chunks to ask for; all of them if not given.
 
     Returns:
         A question for each chunk that has words enough for one, over the whole corpus.
@@ -30,14 +30,86 @@ def questions_from_corpus(
     drawn = random.Random(seed)
     queries: dict[str, str] = {}
     relevant_docs: dict[str, tuple[str, ...]] = {}
-    for doc_id in corpus if doc_ids is None else doc_ids:
-        text = corpus[doc_id]
-        words = [match.span() for match in AS_WRITTEN.finditer(text)]
-        length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
-        if length == 0:
-            continue
-        first = drawn.randrange(len(words) - length + 1)
-        query_id = f"words of {doc_id}"
-        queries[query_id] = text[words[first][0] : words[first + length - 1][1]]
-        relevant_docs[query_id] = (doc_id,)
+    for doc_id, text in corpus.items():
+        if run := _run_of_words(text, drawn):
+            queries[f"words of {doc_id}"] = run
+            relevant_docs[f"words of {doc_id}"] = (doc_id,)
     return RetrievalDataset(queries, corpus, relevant_docs, sources=("the corpus itself",))
+
+
+@dataclass(frozen=True)
+class MadeQuestions:
+    """What a model is chosen by where nobody asked anything.
+
+    Attributes:
+        questions: Over the whole corpus, in which some chunks no longer have a sentence that asks for them.
+        by_own_words: doc_ids of the chunks that are asked for by words that they still have.
+    """
+
+    questions: RetrievalDataset
+    by_own_words: frozenset[str]
+
+
+def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int) -> MadeQuestions:
+    """Ask for some chunks by words of their own, and for as many others by a sentence that is cut out of them.
+
+    People ask in the words of a text and in others. By words that still stand in their chunk a model is the better the
+    more it minds exact words; by sentences that are gone (the inverse cloze task of Lee et al., 2019), the more it
+    knows what belongs together. Changes in nDCG@10 after learning from the chunks alone, and halfway there:
+
+    | chunks | own words | sentences cut out | both | people's questions |
+    |---|---|---|---|---|
+    | mostly program text | .09, half .09 | -.02, half .04 | .04, half .06 | -.01, half .01 |
+    | a television's manual | .16, half .11 | -.04, half .02 | .06, half .07 | .08, half .09 |
+    | a language's reference | .15, half .10 | .05, half .04 | .10, half .07 | .06, half .05 |
+
+    Args:
+        corpus: doc_id -> text.
+        seed: Of the drawing.
+        count: Chunks of either kind, at most. Sentences are cut out of chunks that have one of 6 to 30 words which
+            stands in no other chunk and is no more than what is left, and runs of words where there are too few.
+    """
+    drawn = random.Random(seed)
+    by_own_words = frozenset(drawn.sample(sorted(corpus), k=count))
+    spans = questions_from_corpus({doc_id: corpus[doc_id] for doc_id in sorted(by_own_words)}, seed + 1)
+    usable = _sentences_of_one_chunk(corpus)
+    others = [doc_id for doc_id in corpus if doc_id not in by_own_words]
+    drawn.shuffle(others)
+    cuts: dict[str, str] = {}
+    for doc_id in sorted(others, key=lambda doc_id: not usable[doc_id]):
+        if len(cuts) == count:
+            break
+        if cut := drawn.choice(usable[doc_id]) if usable[doc_id] else _run_of_words(corpus[doc_id], drawn):
+            cuts[doc_id] = cut
+    questions = RetrievalDataset(
+        queries={**spans.queries, **{f"cut from {doc_id}": cut for doc_id, cut in cuts.items()}},
+        corpus={**corpus, **{doc_id: corpus[doc_id].replace(cut, " ") for doc_id, cut in cuts.items()}},
+        relevant_docs={**spans.relevant_docs, **{f"cut from {doc_id}": (doc_id,) for doc_id in cuts}},
+        sources=spans.sources,
+    )
+    return MadeQuestions(questions, by_own_words)
+
+
+def _sentences_of_one_chunk(corpus: Mapping[str, str]) -> dict[str, list[str]]:
+    sentences = {doc_id: {each.strip() for each in SENTENCE_END.split(text)} for doc_id, text in corpus.items()}
+    times = Counter(sentence for of_chunk in sentences.values() for sentence in of_chunk)
+    usable = {}
+    for doc_id, of_chunk in sentences.items():
+        longest = min(LONGEST_SENTENCE, len(_words(corpus[doc_id])) // 2)
+        # In order, as the seed decides and not how Python hashes.
+        usable[doc_id] = sorted(s for s in of_chunk if times[s] == 1 and SHORTEST <= len(_words(s)) <= longest)
+    return usable
+
+
+def _run_of_words(text: str, drawn: random.Random) -> str:
+    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where there is but one word."""
+    words = _words(text)
+    length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
+    if length == 0:
+        return ""
+    first = drawn.randrange(len(words) - length + 1)
+    return text[words[first][0] : words[first + length - 1][1]]
+
+
+def _words(text: str) -> list[tuple[int, int]]:
+    return [match.span() for match in AS_WRITTEN.finditer(text)]

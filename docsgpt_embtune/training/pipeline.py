@@ -1,7 +1,6 @@
 """The main job: questions and chunks in, a model folder that validation prefers to the base out."""
 
 import platform
-import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
@@ -33,7 +32,7 @@ from docsgpt_embtune.wording import counted
 VALIDATION_SHARE = 0.15
 ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
 MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
-MOST_VALIDATION_CHUNKS = 300
+MOST_VALIDATION_CHUNKS = 200  # of either kind
 # Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
 # largest has p = .0625, and p <= .05 is needed.
 FEWEST_GROUPS = 5
@@ -131,7 +130,7 @@ class _Data:
     Attributes:
         training: Questions to learn from, if there are any.
         validation: Questions to choose by.
-        not_asked: Chunks that validation questions were taken from, where they were taken from chunks.
+        not_asked: Chunks that validation asks for by words of their own, where it is asked by no person.
     """
 
     training: RetrievalDataset | None
@@ -153,14 +152,16 @@ def _split(
     if not corpus:
         raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
     count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(corpus)))
-    asked = frozenset(random.Random(seed).sample(sorted(corpus), count))
-    made = questions_from_corpus(corpus, seed + 1, doc_ids=sorted(asked))
-    if not len(made):
+    made = questions_of_both_kinds(corpus, seed, count=count)
+    if not len(made.questions):
         raise TrainingError(
             f"{len(corpus)} chunks are too few, or too short, to hold any out for validation; give --val"
         )
-    say(f"no questions given: {len(made)} chunks are held out, and validation asks for them by words of their own")
-    return _Data(None, made, asked)
+    say(
+        f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "
+        "their own, the others by a sentence that is cut out of each"
+    )
+    return _Data(None, made.questions, made.by_own_words)
 
 
 def keep_apart(
@@ -244,7 +245,7 @@ def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     judgment = tuned.judgment
     return {
         "queries": tuned.judgment.queries,
-        "asked_by": "words of the chunks themselves" if data.not_asked else "the questions given",
+        "asked_by": "words of the chunks and sentences cut out of them" if data.not_asked else "the questions given",
         "baseline": mean_scores(tuned.baseline),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},
         "tuned": mean_scores(tuned.chosen.scores),

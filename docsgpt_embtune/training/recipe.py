@@ -118,7 +118,7 @@ def tune_automatically(
         validation: Questions to choose by, over the same corpus.
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what must not get worse.
-        not_asked: doc_ids that the validation questions were taken from, where they were.
+        not_asked: doc_ids that validation questions were made of, and training ones are not, where nobody asked any.
         reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text for the plan and for each step.
@@ -202,7 +202,9 @@ def _stages(
     stages = []
     if len(asked_for) and asks_chunks:
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        stages.append(of_pieces("chunks", asked_for, ceiling=math.inf, may_be_given_up=True))
+        # Where nobody's questions follow, the whole way can be too long: half of it is a candidate, too.
+        alone = training is None
+        stages.append(of_pieces("chunks", asked_for, ceiling=math.inf, averages=alone, may_be_given_up=True))
     if training is not None:
         stages.append(of_pieces("questions", training, averages=True, passes_on=False))
         if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine

@@ -1,4 +1,11 @@
-from docsgpt_embtune.training.corpus_questions import LONGEST, SHORTEST, questions_from_corpus
+import pytest
+
+from docsgpt_embtune.training.corpus_questions import (
+    LONGEST,
+    SHORTEST,
+    questions_from_corpus,
+    questions_of_both_kinds,
+)
 
 CORPUS = {
     "long": "  The worker is restarted\nevery night, and the log is kept for seven days on the disk of the server. ",
@@ -29,7 +36,52 @@ def test_script_without_spaces_is_cut_too():
     assert 6 <= len(questions_from_corpus(CORPUS, 0).queries["words of chinese"]) <= 12
 
 
-def test_seed_decides_and_doc_ids_choose():
+def test_seed_decides():
     assert questions_from_corpus(CORPUS, 1).queries == questions_from_corpus(CORPUS, 1).queries
     assert questions_from_corpus(CORPUS, 1).queries != questions_from_corpus(CORPUS, 2).queries
-    assert list(questions_from_corpus(CORPUS, 1, doc_ids=["short"]).queries) == ["words of short"]
+
+
+PAGES = {
+    "backups": "Backups run at two. Copies are kept for seven days elsewhere. Nobody has to ask.",
+    "disks": "Disks are checked once a week. A disk that fails its check is replaced within the hour. It is shredded.",
+    "footer": "Printed in Ulm. All rights to these pages and pictures are reserved. Write to the office for one.",
+    "imprint": "Bound in Ulm. All rights to these pages and pictures are reserved. Ask at the office for another.",
+}
+
+
+def cut_from(corpus, seed):
+    """Return what asks for chunks by what they no longer have: doc_id -> question, and the corpus."""
+    made = questions_of_both_kinds(corpus, seed, count=len(corpus) // 2)
+    asked = {doc_id: made.questions.queries.get(f"cut from {doc_id}", "") for doc_id in corpus}
+    return {doc_id: text for doc_id, text in asked.items() if text}, made.questions.corpus
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_half_ask_by_words_of_their_own_and_half_by_a_sentence_that_is_gone(seed):
+    made = questions_of_both_kinds(PAGES, seed, count=2)
+    assert len(made.by_own_words) == 2
+    for query_id, text in made.questions.queries.items():
+        (doc_id,) = made.questions.relevant_docs[query_id]
+        assert text in PAGES[doc_id]
+        if doc_id in made.by_own_words:
+            assert made.questions.corpus[doc_id] == PAGES[doc_id]
+        else:
+            assert text.endswith(".")
+            assert made.questions.corpus[doc_id].split() == PAGES[doc_id].replace(text, " ").split()
+    assert len(made.questions) == 4
+    assert questions_of_both_kinds(PAGES, seed, count=2).questions.queries == made.questions.queries
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_sentence_that_two_chunks_have_asks_for_neither(seed):
+    asked, _ = cut_from(PAGES, seed)
+    assert not [text for text in asked.values() if text.startswith("All rights")]
+
+
+def test_chunks_with_sentences_ask_first_and_runs_of_words_fill_up():
+    several = {f"{doc_id} {number}": f"{number} {text}" for doc_id, text in PAGES.items() for number in (1, 2)}
+    without = {f"{number}": f"Only four words {number}" for number in range(4)}
+    asked, corpus = cut_from({**several, **without}, 0)
+    assert len(asked) == 6
+    assert min(len(text.split()) for text in asked.values()) == 2  # of four, where sentences do not suffice
+    assert all(corpus[doc_id] != {**several, **without}[doc_id] for doc_id in asked)

@@ -22,6 +22,7 @@ from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import activations, recipe, trainer
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
 from docsgpt_embtune.training.keyword_weights import WEIGHTS
 from docsgpt_embtune.training.pipeline import train
@@ -299,24 +300,26 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
     report = tuned(None, None, corpus=CORPUS, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, early", "chunks"]
-    assert report.manifest["validation"]["asked_by"] == "words of the chunks themselves"
-    assert report.manifest["validation"]["queries"] == 15
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, early", "chunks", "chunks, mean"]
+    assert report.manifest["validation"]["asked_by"] == "words of the chunks and sentences cut out of them"
+    assert report.manifest["validation"]["queries"] == 30
     assert "training" not in report.manifest["data"]
 
 
-def test_chunks_asked_for_in_validation_are_not_asked_for_in_training(tuned, monkeypatch):
-    asked: list[set[str]] = []
+def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
+    learned: list[RetrievalDataset] = []
     real = recipe.questions_from_corpus
 
     def spy(corpus, seed):
-        made = real(corpus, seed)
-        asked.append({doc_id for doc_ids in made.relevant_docs.values() for doc_id in doc_ids})
-        return made
+        learned.append(real(corpus, seed))
+        return learned[-1]
 
     monkeypatch.setattr(recipe, "questions_from_corpus", spy)
-    tuned(None, None, corpus=CORPUS, keep_worse=True)
-    assert len(asked[0]) == 85
+    report = tuned(None, None, corpus=CORPUS, keep_worse=True)
+    made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
+    assert set(report.tuned.baseline["ndcg@10"]) == set(made.questions.queries)
+    assert set(learned[0].corpus) == set(CORPUS) - made.by_own_words
+    assert all(made.questions.corpus[doc_id].startswith(text) for doc_id, text in learned[0].corpus.items())
 
 
 def test_nothing_to_learn_from_is_said(tuned):
@@ -408,7 +411,7 @@ def test_keywords_that_help_are_written_and_served_as_validation_saw_them(tuned)
         {"config": replace(CONFIG, widths=(16,))},
         {"training": None, "validation": None, "corpus": CORPUS},
     ],
-    ids=["off", "vectors that will be cut", "questions that are words of the chunks"],
+    ids=["off", "vectors that will be cut", "questions that are made of the chunks"],
 )
 def test_there_are_no_keywords(tuned, options):
     report = tuned(keep_worse=True, **options)
