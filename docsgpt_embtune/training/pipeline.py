@@ -2,7 +2,7 @@
 
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
+from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.model_folder import take_destination, write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -33,6 +34,7 @@ VALIDATION_SHARE = 0.15
 ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
 MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
 MOST_VALIDATION_CHUNKS = 200  # of either kind
+OPENINGS = "opening words"
 # Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
 # largest has p = .0625, and p <= .05 is needed.
 FEWEST_GROUPS = 5
@@ -97,6 +99,8 @@ def train(
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
         refuse_too_few_to_choose_by(data.validation)
+    if automatic is not None and data.not_asked:
+        automatic = _guarded_by_openings(automatic, data.validation.corpus)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
     say(f"validation  {data.validation.describe()}")
     model = load_base(found, config.device)
@@ -121,6 +125,16 @@ def train(
         details = _details(found, config, automatic, tuned, data)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
+
+
+def _guarded_by_openings(automatic: Automatic, corpus: Mapping[str, str]) -> Automatic:
+    """Let a model that no person's questions chose find chunks by their own opening words as well as the base does.
+
+    On 157,000 chunks, mostly program text, the questions made of these preferred a model that people's questions did
+    not (.02 of nDCG@10 less, and .04 before half of the way was tried, too). Opening words told it: .03 and .04 less.
+    """
+    openings = smoke_test(corpus)
+    return automatic if openings is None else replace(automatic, guards={**automatic.guards, OPENINGS: openings})
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -304,6 +305,23 @@ def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
     assert report.manifest["validation"]["asked_by"] == "words of the chunks and sentences cut out of them"
     assert report.manifest["validation"]["queries"] == 30
     assert "training" not in report.manifest["data"]
+
+
+def test_what_no_person_chose_is_drawn_back_until_opening_words_find_their_chunks(tuned, monkeypatch):
+    said: list[str] = []
+    verdicts = iter(["worse", "not enough evidence"])
+    monkeypatch.setattr(recipe, "judge", lambda *_, **__: SimpleNamespace(verdict=next(verdicts)))
+    report = tuned(None, None, corpus=CORPUS, keep_worse=True, say=said.append)
+    guards = [line for line in said if line.startswith("guard")]
+    assert guards == ["guard       opening words: worse", "guard       opening words: not enough evidence"]
+    assert report.tuned.candidates[-1].name == "80% of the way from the base"
+    assert not any(line.startswith("guard") for line in _said_with_questions(tuned))
+
+
+def _said_with_questions(tuned) -> list[str]:
+    said: list[str] = []
+    tuned(keep_worse=True, say=said.append)
+    return said
 
 
 def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
