@@ -25,7 +25,7 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.examples import build_examples, questions_of
-from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.pipeline import keep_apart, train
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.trainer import fit, load_base
@@ -302,3 +302,11 @@ def test_ctrl_c_leaves_nothing_half_written(tiny_base_folder, tmp_path):
     process.communicate(timeout=60)
     assert process.returncode != 0
     assert [path.name for path in out.parent.iterdir()] == [".tuned.run"]
+
+
+def test_of_many_questions_no_more_are_held_out_than_tell_something():
+    corpus = {f"c{number}": f"page {number}" for number in range(8000)}
+    queries = {f"q{doc_id}": f"about {text}" for doc_id, text in corpus.items()}
+    many = RetrievalDataset(queries, corpus, {f"q{doc_id}": (doc_id,) for doc_id in corpus})
+    training, validation = keep_apart(many, None, 13, lambda line: None)
+    assert (len(training), len(validation)) == (7000, 1000)
