@@ -322,7 +322,7 @@ def _refuses(address):
     host, port = address.removeprefix("http://").split(":")
     try:
         socket.create_connection((host, int(port)), timeout=60).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):  # reset where the server closes as it connects
         return True
     return False
 
