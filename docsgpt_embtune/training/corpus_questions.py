@@ -2,8 +2,9 @@
 
 import random
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
@@ -72,15 +73,9 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     drawn = random.Random(seed)
     by_own_words = frozenset(drawn.sample(sorted(corpus), k=count))
     spans = questions_from_corpus({doc_id: corpus[doc_id] for doc_id in sorted(by_own_words)}, seed + 1)
-    usable = _sentences_of_one_chunk(corpus)
     others = [doc_id for doc_id in corpus if doc_id not in by_own_words]
     drawn.shuffle(others)
-    cuts: dict[str, str] = {}
-    for doc_id in sorted(others, key=lambda doc_id: not usable[doc_id]):
-        if len(cuts) == count:
-            break
-        if cut := drawn.choice(usable[doc_id]) if usable[doc_id] else _run_of_words(corpus[doc_id], drawn):
-            cuts[doc_id] = cut
+    cuts = dict(islice(_cuts(corpus, others, drawn), count))
     questions = RetrievalDataset(
         queries={**spans.queries, **{f"cut from {doc_id}": cut for doc_id, cut in cuts.items()}},
         corpus={**corpus, **{doc_id: corpus[doc_id].replace(cut, " ") for doc_id, cut in cuts.items()}},
@@ -90,15 +85,25 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     return MadeQuestions(questions, by_own_words)
 
 
-def _sentences_of_one_chunk(corpus: Mapping[str, str]) -> dict[str, list[str]]:
-    sentences = {doc_id: {each.strip() for each in SENTENCE_END.split(text)} for doc_id, text in corpus.items()}
-    times = Counter(sentence for of_chunk in sentences.values() for sentence in of_chunk)
-    usable = {}
-    for doc_id, of_chunk in sentences.items():
+def _cuts(corpus: Mapping[str, str], doc_ids: Iterable[str], drawn: random.Random) -> Iterator[tuple[str, str]]:
+    """Yield doc_id and what is cut out of it: sentences first, then runs of words of the chunks that have none fit."""
+    times = Counter(sentence for text in corpus.values() for sentence in _sentences(text))
+    without = []
+    for doc_id in doc_ids:
         longest = min(LONGEST_SENTENCE, len(_words(corpus[doc_id])) // 2)
+        of_chunk = (sentence for sentence in _sentences(corpus[doc_id]) if times[sentence] == 1)
         # In order, as the seed decides and not how Python hashes.
-        usable[doc_id] = sorted(s for s in of_chunk if times[s] == 1 and SHORTEST <= len(_words(s)) <= longest)
-    return usable
+        if usable := sorted(sentence for sentence in of_chunk if SHORTEST <= len(_words(sentence)) <= longest):
+            yield doc_id, drawn.choice(usable)
+        else:
+            without.append(doc_id)
+    for doc_id in without:
+        if run := _run_of_words(corpus[doc_id], drawn):
+            yield doc_id, run
+
+
+def _sentences(text: str) -> set[str]:
+    return {sentence.strip() for sentence in SENTENCE_END.split(text)}
 
 
 def _run_of_words(text: str, drawn: random.Random) -> str:
