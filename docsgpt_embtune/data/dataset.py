@@ -5,6 +5,7 @@ DocsGPT's chunks are the field's documents: a chunk id is a `doc_id` here.
 
 import hashlib
 import json
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -50,6 +51,13 @@ class RetrievalDataset(DatasetContent):
             irrelevant_docs={q: self.irrelevant_docs[q] for q in kept if q in self.irrelevant_docs},
             dates={q: self.dates[q] for q in kept if q in self.dates},
         )
+
+    def sampled(self, count: int, drawn: random.Random) -> "RetrievalDataset":
+        """Keep so many queries, drawn at random, in their order; all where there are no more."""
+        if count >= len(self):
+            return self
+        kept = set(drawn.sample(list(self.queries), k=count))
+        return self.subset(query_id for query_id in self.queries if query_id in kept)
 
     def good_texts(self) -> Iterable[str]:
         """Yield the text of each chunk that answers a question, once."""

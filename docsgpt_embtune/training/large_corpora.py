@@ -1,18 +1,18 @@
 """The part of a large corpus that there is time to read: a hundred thousand chunks take an hour on two cores."""
 
-import json
 import random
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
-from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.training.encoding import Encoder, characters_read
 from docsgpt_embtune.training.processes import process_count
+from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stages import Say
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
 from docsgpt_embtune.wording import counted
@@ -32,7 +32,7 @@ POOL_PER_QUESTION = 7  # its own, and what by words and by meaning is most like 
 # No fewer than these are kept, however short the time.
 FEWEST_CHUNKS = 1000
 FEWEST_QUESTIONS = 100
-_PROBED_CHUNKS = {"cpu": 64, "cuda": 256}
+_PROBED_CHUNKS, _PROBED_ON_GPU = 64, 256
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Material:
         """Validation questions, and training questions if there are any."""
         return [self.validation] if self.training is None else [self.training, self.validation]
 
-    @property
+    @cached_property
     def chunks(self) -> list[str]:
         """Every text that training may learn from or validation rank, once."""
         return list(dict.fromkeys(text for dataset in self.asked for text in dataset.corpus.values()))
@@ -137,8 +137,9 @@ def as_time_allows(
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         return material
     sets = [material.validation, *material.guards.values()]
-    readings = _remembered(folder) or _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
-    _remember(folder, readings)
+    readings = noted_once(
+        folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
+    )
     ranked = sum(min(len(each.corpus), 2 * HARDEST_PER_QUERY * len(each)) for each in sets)
     if CHUNKS_AND_QUESTIONS.readings(len(material.chunks), ranked) <= readings:
         return material
@@ -152,8 +153,7 @@ def as_time_allows(
 
 
 def _described(part: Material, whole: Material) -> str:
-    validation = f"{len(part.validation):,} of {counted(len(whole.validation), 'validation question')}"
-    questions = [validation]
+    questions = [f"{len(part.validation):,} of {counted(len(whole.validation), 'validation question')}"]
     if part.training is not None and whole.training is not None:
         questions.append(f"{len(part.training):,} of {counted(len(whole.training), 'training question')}")
     return f"{len(part.chunks):,} of {counted(len(whole.chunks), 'chunk')}, {' and '.join(questions)}"
@@ -162,7 +162,7 @@ def _described(part: Material, whole: Material) -> str:
 def _readings(material: Material, encode: Encoder, minutes: float, seed: int, *, whole_chunks: bool) -> float:
     """Take a few chunks' time, and tell how many readings of one there is time for."""
     chunks, model = material.chunks, encode.model
-    count = _PROBED_CHUNKS.get(model.device.type, _PROBED_CHUNKS["cpu"])
+    count = _PROBED_ON_GPU if model.device.type == "cuda" else _PROBED_CHUNKS
     drawn = random.Random(seed).choices(chunks, k=count)
     encode(drawn[: count // 4])  # the first pass sets things up
     started = time.monotonic()
@@ -172,17 +172,6 @@ def _readings(material: Material, encode: Encoder, minutes: float, seed: int, *,
     return READING_SHARE * minutes * 60 / (of_character * characters / len(chunks))
 
 
-def _remembered(folder: Path | None) -> float | None:
-    if folder is None or not (file := folder / "readings.json").is_file():
-        return None
-    return float(json.loads(file.read_text(encoding="utf-8")))
-
-
-def _remember(folder: Path | None, readings: float) -> None:
-    if folder is not None:
-        write_text_atomically(folder / "readings.json", json.dumps(readings))
-
-
 def _part(material: Material, readings: float, seed: int) -> Material:
     drawn = random.Random(seed)
     chunks, room = material.chunks, QUESTIONS_ALONE.room(readings)
@@ -190,14 +179,14 @@ def _part(material: Material, readings: float, seed: int) -> Material:
     if asks_chunks:
         room = CHUNKS_AND_QUESTIONS.room(readings)
     questions = max(FEWEST_QUESTIONS, room.judged // ((1 + len(material.guards)) * POOL_PER_QUESTION))
-    guards = {name: _some_questions(guard, questions, drawn) for name, guard in material.guards.items()}
+    guards = {name: guard.sampled(questions, drawn) for name, guard in material.guards.items()}
     guards = {name: _over(guard, _worth_ranking(guard, drawn)) for name, guard in guards.items()}
-    training, validation = material.training, _some_questions(material.validation, questions, drawn)
+    training, validation = material.training, material.validation.sampled(questions, drawn)
     if len(chunks) > room.chunks:
         kept = _worth_ranking(validation, drawn)
         if training is not None:
             share = QUESTIONS_SHARE if asks_chunks else 1.0
-            training = _some_questions(training, int(share * room.training_questions), drawn)
+            training = training.sampled(int(share * room.training_questions), drawn)
             kept |= {*_judged(training), *_alike(training, CHUNKS_PER_TRAINING_QUESTION - 1, drawn)}
         others = [text for text in chunks if text not in kept]
         kept.update(drawn.sample(others, k=min(len(others), max(0, room.chunks - len(kept)))))
@@ -208,13 +197,6 @@ def _part(material: Material, readings: float, seed: int) -> Material:
 def _worth_ranking(dataset: RetrievalDataset, drawn: random.Random) -> set[str]:
     """Return what a question is judged by, and what is most like it by its words."""
     return {*_judged(dataset), *_alike(dataset, HARDEST_WHEN_CUT, drawn)}
-
-
-def _some_questions(dataset: RetrievalDataset, count: int, drawn: random.Random) -> RetrievalDataset:
-    if count >= len(dataset):
-        return dataset
-    kept = set(drawn.sample(list(dataset.queries), k=count))
-    return dataset.subset(query_id for query_id in dataset.queries if query_id in kept)
 
 
 def _judged(dataset: RetrievalDataset) -> Iterable[str]:

@@ -183,8 +183,8 @@ def keep_apart(
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
     if validation is None:
-        share = min(0.4, max(VALIDATION_SHARE, ENOUGH_QUESTIONS_TO_CHOOSE_BY / len(training)))
-        share = min(share, MOST_VALIDATION_QUESTIONS / len(training))
+        enough, most = (n / len(training) for n in (ENOUGH_QUESTIONS_TO_CHOOSE_BY, MOST_VALIDATION_QUESTIONS))
+        share = min(0.4, max(VALIDATION_SHARE, enough), most)
         training, validation = hold_out(training, share, seed)
         say(f"no --val given: {len(validation)} of the questions are held out to choose by")
     held_out = {query_digest(text) for text in validation.queries.values()}
@@ -258,7 +258,7 @@ def _details(
 def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     judgment = tuned.judgment
     return {
-        "queries": tuned.judgment.queries,
+        "queries": judgment.queries,
         "asked_by": "words of the chunks and sentences cut out of them" if data.not_asked else "the questions given",
         "baseline": mean_scores(tuned.baseline),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},

@@ -1,6 +1,5 @@
 """How long a run will take, and what fits into its time, from a few real steps."""
 
-import json
 import math
 import random
 import resource
@@ -9,15 +8,16 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 
-from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.training.activations import Room
 from docsgpt_embtune.training.encoding import arithmetic, characters_read
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
+from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import set_up_for_training
 from docsgpt_embtune.wording import counted
@@ -113,31 +113,19 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
 
     fitting = stages if needed(stages) <= left else [stage for stage in stages if not stage.if_time_allows]
     share = min(1.0, max(left, 0.0) / needed(fitting))
-    names, share = _remembered(run, [stage.name for stage in fitting], share)
-    fitting = [stage for stage in stages if stage.name in names]
-    if share < 1:
-        fitting = [_with_share(stage, share) for stage in fitting]
+    found: dict[str, Any] = {"stages": [stage.name for stage in fitting], "share": share}
+    # A run that goes on after a kill does what it had begun with.
+    kept = found if process_count() > 1 else noted_once(run.folder, "plan.json", lambda: found)
+    fitting = [stage for stage in stages if stage.name in kept["stages"]]
+    if kept["share"] < 1:
+        fitting = [_with_share(stage, kept["share"]) for stage in fitting]
     return Plan(tuple(fitting), tuple(_estimates(fitting, run, pace)), memory)
-
-
-def _remembered(run: TuningRun, names: list[str], share: float) -> tuple[list[str], float]:
-    """Take the stages and the share that a killed run had begun with, or else note these for a run that goes on."""
-    if run.folder is None or process_count() > 1:
-        return names, share
-    file = run.folder / "plan.json"
-    if file.is_file():
-        plan = json.loads(file.read_text(encoding="utf-8"))
-        return plan["stages"], float(plan["share"])
-    write_text_atomically(file, json.dumps({"stages": names, "share": share}))
-    return names, share
 
 
 def _with_share(stage: Stage, share: float) -> Stage:
     """Keep a random share of a stage's questions, at least a batch of them."""
-    query_ids = list(stage.questions.queries)
-    count = min(len(query_ids), max(stage.config.batch_size, int(share * len(query_ids))))
-    kept = set(random.Random(stage.config.seed).sample(query_ids, count))
-    return replace(stage, questions=stage.questions.subset(q for q in query_ids if q in kept))
+    count = max(stage.config.batch_size, int(share * len(stage.questions)))
+    return replace(stage, questions=stage.questions.sampled(count, random.Random(stage.config.seed)))
 
 
 def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[float]:

@@ -4,7 +4,7 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,24 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
             say(f"stopped     the same with --resume goes on from here ({folder})")
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
+    """Return what was noted under this name, or else make it and note it for a run that goes on after a kill.
+
+    Args:
+        folder: Of the run; None notes nothing.
+        name: Of the file.
+        make: Makes what can stand in JSON.
+    """
+    if folder is None:
+        return make()
+    note = folder / name
+    if note.is_file():
+        return json.loads(note.read_text(encoding="utf-8"))
+    made = make()
+    write_text_atomically(note, json.dumps(made))
+    return made
 
 
 @contextmanager
