@@ -141,10 +141,12 @@ def as_time_allows(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
     )
     ranked = sum(min(len(each.corpus), 2 * HARDEST_PER_QUERY * len(each)) for each in sets)
-    if CHUNKS_AND_QUESTIONS.readings(len(material.chunks), ranked) <= readings:
+    # The base model reads the guards' chunks, too, to choose those that they are ranked over.
+    read = len({*material.chunks, *(text for guard in material.guards.values() for text in guard.corpus.values())})
+    if CHUNKS_AND_QUESTIONS.readings(read, ranked) <= readings:
         return material
     room = CHUNKS_AND_QUESTIONS.room(readings)
-    if len(material.chunks) <= room.chunks and all(len(each) <= FEWEST_QUESTIONS for each in sets):
+    if read <= room.chunks and all(len(each) <= FEWEST_QUESTIONS for each in sets):
         return material
     say(f"reads       a part of {counted(len(material.chunks), 'chunk')}, as all would take too long; choosing it")
     part = _part(material, readings, seed)

@@ -59,6 +59,14 @@ def test_a_small_corpus_and_few_questions_are_kept_however_short_the_time(encode
     assert as_time_allows(small, encode, NO_TIME, seed=13) is small
 
 
+def test_a_guards_large_corpus_is_cut_beside_a_small_one(encode):
+    few = {doc_id: CORPUS[doc_id] for doc_id in list(CORPUS)[:900]}
+    small = large_corpora._over(questions(FACTS[:90]), set(few.values()))
+    part = as_time_allows(Material(None, small, {"guard": questions(FACTS[::30])}), encode, NO_TIME, seed=13)
+    assert part.validation.corpus == few
+    assert len(part.guards["guard"].corpus) < len(CORPUS)
+
+
 def test_part_holds_what_its_questions_are_judged_by(part):
     assert part.training is not None
     for dataset in (part.training, part.validation, part.guards["guard"]):
