@@ -16,7 +16,7 @@ from docsgpt_embtune.evaluation.truncation import possible_length
 from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
 from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
-from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256
+from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine, load_tokenizer
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
@@ -104,7 +104,8 @@ def export(
                 others = [other for other in every if other != reading]
                 reading, about_reading = decide_reading(folder, exact, reading, others, validation, Path(kept))
                 decisions.append(about_reading)
-            say("measuring what int8 costs")
+            overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
+            say(f"measuring what int8 costs{overflows}")
             engine, about_engine = decide_engine(folder, exact, quantised, reading, validation, Path(kept))
             decisions.append(about_engine)
     report = ExportReport((exact, quantised), engine, reading, tuple(decisions))

@@ -168,6 +168,13 @@ def test_int8_is_left_where_the_processor_cannot_multiply_it(copied, monkeypatch
     assert TunedEmbeddings(str(copied)).engine == "onnx"
 
 
+@pytest.mark.parametrize("multiplies", [True, False])
+def test_who_insists_on_int8_where_it_overflows_is_warned(tiny_exported_folder, monkeypatch, caplog, multiplies):
+    monkeypatch.setattr(graphs, "multiplies_int8", lambda: multiplies)
+    assert TunedEmbeddings(str(tiny_exported_folder), engine="onnx-int8").engine == "onnx-int8"
+    assert ("int8 products overflow" in caplog.text) is not multiplies
+
+
 def test_runs_hold_texts_of_like_length_and_no_more_tokens_than_allowed():
     draw = random.Random(0)
     lengths = [draw.randint(1, 300) for _ in range(500)] + [900]
