@@ -127,14 +127,12 @@ def _arguments(
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
-        warmup_steps=config.warmup,
+        warmup_steps=_warmup_steps(examples, config),
         seed=config.seed,
         prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as it is asked later
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
-        batch_sampler=sampler_factory(
-            examples, in_batch_negatives=config.loss == "multiple-negatives-ranking", seed=config.seed
-        ),
+        batch_sampler=_sampler_factory(examples, config),
         save_strategy="steps" if saves else "no",
         save_steps=2**31,  # SaveNowAndThen says when
         save_total_limit=1,
@@ -146,6 +144,17 @@ def _arguments(
         disable_tqdm=True,
         optim="adamw_torch_fused",
     )
+
+
+def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
+    """Round the share of the steps down: a step of warm-up begins at a rate of 0, and may be the only one there is."""
+    batches = len(_sampler_factory(examples, config)(examples.rows, config.batch_size))
+    return int(config.warmup * config.epochs * batches / process_count())
+
+
+def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
+    ranks = config.loss == "multiple-negatives-ranking"
+    return sampler_factory(examples, in_batch_negatives=ranks, seed=config.seed)
 
 
 def _last_whole_checkpoint(folder: Path | None) -> str | None:
