@@ -21,7 +21,7 @@ from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
-from docsgpt_embtune.training.keyword_fitting import fit_keywords
+from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
@@ -55,11 +55,11 @@ def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tup
     random_ones = Keywords.of(chunks, model_width)
     yield "random directions, keywords", random_ones
     yield "random directions, wide keywords", random_ones.wider(model_width)
-    for name, keywords in fit_keywords(chunks, model_width, learned, wide=True).items():
+    for name, keywords in KeywordFitting(chunks, model_width, wide=True).kinds(learned).items():
         yield f"fitted, {name}", keywords
     for later in (0.1, 0.25, 0.5):
         known = random.Random(seed).sample(chunks, round((1 - later) * len(chunks)))
-        for name, keywords in fit_keywords(known, model_width, wide=True).items():
+        for name, keywords in KeywordFitting(known, model_width, wide=True).kinds().items():
             yield f"fitted, {later:.0%} of the chunks later, {name}", keywords
 
 

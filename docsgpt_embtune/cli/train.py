@@ -26,7 +26,7 @@ _DEFAULTS = TrainConfig()
 
 @click.command(cls=EmbtuneCommand)
 @click.option("--train", "train_path", help="Questions to learn from, with their good chunks and perhaps bad ones.")
-@click.option("--val", "val_path", help="Questions to choose by; held out of --train if not given.")
+@click.option("--val", "val_path", help="Questions to choose by; if not given, some of --train, or all in folds.")
 @click.option("--corpus", help="The chunks, where the question files do not hold them; alone, all there is to learn.")
 @click.option("--base", default="bundled", show_default=True, help="A hub name, a model folder, or 'bundled'.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")

@@ -45,6 +45,23 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     )
 
 
+def folds_by_answer(dataset: RetrievalDataset, count: int) -> list[tuple[list[int], list[int]]]:
+    """Share the questions out among folds of like size, questions that share a good chunk staying together.
+
+    Args:
+        dataset: At least `count` groups of questions that share no good chunk.
+        count: Of the folds, at least 2.
+
+    Returns:
+        For each fold, the places of the questions outside of it and of those in it, ascending.
+    """
+    from sklearn.model_selection import GroupKFold  # takes a second to import
+
+    groups = number_by_answer([dataset.relevant_docs[query_id] for query_id in dataset.queries])
+    split = GroupKFold(count).split(groups, groups=groups)
+    return [(outside.tolist(), inside.tolist()) for outside, inside in split]
+
+
 def connected_groups(nodes: int, edges: Sequence[tuple[Numbers, Numbers]]) -> Numbers:
     """Number the groups of nodes that are connected, directly or over others.
 

@@ -1,6 +1,6 @@
 """Recall, hit, MRR and nDCG per question, by trec_eval through ir-measures."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import ir_measures
 import numpy as np
@@ -42,6 +42,15 @@ def score_queries(
 def mean_scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     """Average each metric over the queries."""
     return {name: float(np.mean(list(values.values()))) for name, values in scores.items()}
+
+
+def joined_scores(parts: Iterable[QueryScores]) -> QueryScores:
+    """Put together the scores of questions that were asked apart."""
+    joined: QueryScores = {}
+    for part in parts:
+        for metric, of_queries in part.items():
+            joined.setdefault(metric, {}).update(of_queries)
+    return joined
 
 
 def k_for_share(

@@ -11,7 +11,7 @@ without the others about its answer, which is many times the evidence of the few
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -20,16 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize
-from sklearn.model_selection import GroupKFold
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import groups_by_answer, number_by_answer
+from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
-from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
+from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
@@ -186,11 +185,11 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
     started = time.perf_counter()
     objective = _Objective.of(questions, asked, chunks, seed)
     folds = _folds(questions, asked, chunks, objective)
-    baseline = _joined_scores(fold.score(fold.asked) for fold in folds)
+    baseline = joined_scores(fold.score(fold.asked) for fold in folds)
     tried: list[QueryScores] = []
     best = 0
     for strength in Bar(STRENGTHS, desc="strengths"):
-        tried.append(_joined_scores(fold.score_map_of(strength) for fold in folds))
+        tried.append(joined_scores(fold.score_map_of(strength) for fold in folds))
         if mean_ndcg(tried[-1]) > mean_ndcg(tried[best]):
             best = len(tried) - 1
         if len(tried) - 1 - best == PATIENCE:
@@ -230,21 +229,11 @@ class _Fold:
 
 
 def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> list[_Fold]:
-    query_ids = np.array(list(questions.queries))
-    answers = number_by_answer([questions.relevant_docs[query_id] for query_id in questions.queries])
-    folds = []
-    for kept, out in GroupKFold(FOLDS).split(query_ids, groups=answers):
-        held_out = questions.subset(query_ids[out].tolist())
-        folds.append(_Fold(held_out, asked[out], chunks, objective.of_some(kept)))
-    return folds
-
-
-def _joined_scores(parts: Iterable[QueryScores]) -> QueryScores:
-    joined: dict[str, dict[str, float]] = {}
-    for part in parts:
-        for metric, values in part.items():
-            joined.setdefault(metric, {}).update(values)
-    return joined
+    query_ids = list(questions.queries)
+    return [
+        _Fold(questions.subset(query_ids[row] for row in inside), asked[inside], chunks, objective.of_some(outside))
+        for outside, inside in folds_by_answer(questions, FOLDS)
+    ]
 
 
 def _identity(vectors: Vectors) -> Vectors:
@@ -281,7 +270,7 @@ class _Objective:
             ignored.append(np.setdiff1d(alike, rows))
         return cls(asked, chunks, good, ignored)
 
-    def of_some(self, rows: npt.NDArray[np.int64]) -> "_Objective":
+    def of_some(self, rows: Sequence[int]) -> "_Objective":
         """Keep the questions of these rows, among the same chunks."""
         good, ignored = ([every[row] for row in rows] for every in (self.good, self.ignored))
         return _Objective(self.questions[rows], self.chunks, good, ignored)

@@ -7,7 +7,7 @@ did what 1,536 had done; chunks that came after the fit gained less, and where t
 left of it (`scripts/bench_keywords.py`).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -30,51 +30,58 @@ _ROUNDS = 4  # of the power iteration
 _LEAST_SHARE = 1e-3  # of the first singular value; below there is rounding, where chunks are copies of each other
 
 
-def fit_keywords(
-    corpus: Iterable[str], model_width: int, training: RetrievalDataset | None = None, *, wide: bool = False
-) -> dict[str, Keywords]:
-    """Count the words of a corpus, take their directions from it, and from questions what they count.
+class KeywordFitting:
+    """Count the words of a corpus and take their directions from it, whatever is learned of them from questions.
 
     Args:
         corpus: The chunks, at least one, each once.
         model_width: Numbers of the model's own vectors.
-        training: Questions about these chunks.
         wide: Whether keywords in more numbers are wanted, too.
-
-    Returns:
-        Name -> keywords of weight 0, what costs less first: in few numbers, then in more, each without and with what
-        was learned from the questions.
     """
-    chunks = list(corpus)
-    narrow = Keywords.of(chunks, model_width)
-    of_many = _most_frequent(narrow.occurs_in)
-    widths = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
-    if len(chunks) > MOST_CHUNKS or not of_many.size:
-        return widths
-    weights = _matrix(narrow, map(narrow.of_chunk, chunks))
-    lengths = norm(weights, axis=1)
-    high = high_among(lengths)
-    directions = _principal_directions(weights[:, of_many], max(each.width for each in widths.values()) - PADDING)
-    stresses = None
-    if training is not None:
-        stresses = _stresses(narrow, chunks, _divided(weights, np.maximum(lengths, high)), training)
-    fitted = {}
-    for name, each in widths.items():
-        words = FittedDirections.of(narrow.known[of_many], directions[:, : each.width - PADDING])
-        fitted[name] = replace(each, high=high, fitted=words)
-        if stresses is not None:
-            fitted[f"{STRESSED} {name}"] = replace(fitted[name], stresses=stresses)
-    return fitted
 
+    def __init__(self, corpus: Iterable[str], model_width: int, *, wide: bool = False) -> None:
+        chunks = list(corpus)
+        self._narrow = narrow = Keywords.of(chunks, model_width)
+        self._plain = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
+        self._answers: csr_array | None = None  # what each word weighs in each chunk: (N, T)
+        of_many = _most_frequent(narrow.occurs_in)
+        if len(chunks) > MOST_CHUNKS or not of_many.size:
+            return
+        weights = _matrix(narrow, map(narrow.of_chunk, chunks))
+        lengths = norm(weights, axis=1)
+        high = high_among(lengths)
+        widest = max(each.width for each in self._plain.values())
+        directions = _principal_directions(weights[:, of_many], widest - PADDING)
+        for name, each in self._plain.items():
+            words = FittedDirections.of(narrow.known[of_many], directions[:, : each.width - PADDING])
+            self._plain[name] = replace(each, high=high, fitted=words)
+        self._answers = _divided(weights, np.maximum(lengths, high))
+        self._row_of = {text: row for row, text in enumerate(chunks)}
 
-def _stresses(
-    keywords: Keywords, chunks: Sequence[str], answers: csr_array, training: RetrievalDataset
-) -> npt.NDArray[np.float32]:
-    """Learn what each word counts in a question: (T,), given what it weighs in the chunks: (N, T)."""
-    places = {text: row for row, text in enumerate(chunks)}
-    asked = _matrix(keywords, map(keywords.of_question, training.queries.values()))
-    good = [[places[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
-    return learn_stresses(_divided(asked, np.maximum(norm(asked, axis=1), TINY)), answers, good)
+    def kinds(self, training: RetrievalDataset | None = None) -> dict[str, Keywords]:
+        """Learn from questions what their words count.
+
+        Args:
+            training: Questions about these chunks.
+
+        Returns:
+            Name -> keywords of weight 0, what costs less first: in few numbers, then in more, each without and with
+            what was learned from the questions.
+        """
+        if training is None or self._answers is None:
+            return self._plain
+        stresses = self._stresses(training, self._answers)
+        kinds = {}
+        for name, each in self._plain.items():
+            kinds[name] = each
+            kinds[f"{STRESSED} {name}"] = replace(each, stresses=stresses)
+        return kinds
+
+    def _stresses(self, training: RetrievalDataset, answers: csr_array) -> npt.NDArray[np.float32]:
+        """Learn what each word counts in a question: (T,)."""
+        asked = _matrix(self._narrow, map(self._narrow.of_question, training.queries.values()))
+        good = [[self._row_of[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
+        return learn_stresses(_divided(asked, np.maximum(norm(asked, axis=1), TINY)), answers, good)
 
 
 def _matrix(keywords: Keywords, texts: Iterable[Words]) -> csr_array:

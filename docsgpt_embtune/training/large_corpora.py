@@ -41,22 +41,27 @@ class Material:
 
     Attributes:
         training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by.
+        validation: Questions to choose by; None where the training questions do that, too, in folds.
         guards: Questions of other sources, which must not get worse.
         hardest: Chunks beside the judged ones over which a validation question is ranked, by meaning and by words each.
         asks_chunks: Whether chunks are also asked for by words of their own, and not by people's questions alone.
     """
 
     training: RetrievalDataset | None
-    validation: RetrievalDataset
+    validation: RetrievalDataset | None
     guards: Mapping[str, RetrievalDataset]
     hardest: int = HARDEST_PER_QUERY
     asks_chunks: bool = True
 
     @property
     def asked(self) -> list[RetrievalDataset]:
-        """Validation questions, and training questions if there are any."""
-        return [self.validation] if self.training is None else [self.training, self.validation]
+        """The questions there are, those to learn from first."""
+        return [dataset for dataset in (self.training, self.validation) if dataset is not None]
+
+    @property
+    def chosen_by(self) -> RetrievalDataset:
+        """What chooses: the validation questions, or else the training questions."""
+        return self.asked[-1]
 
     @cached_property
     def chunks(self) -> list[str]:
@@ -136,11 +141,11 @@ def as_time_allows(
     """
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         return material
-    sets = [material.validation, *material.guards.values()]
+    sets = [material.chosen_by, *material.guards.values()]
     readings = noted_once(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
     )
-    ranked = sum(min(len(each.corpus), 2 * HARDEST_PER_QUERY * len(each)) for each in sets)
+    ranked = sum(min(len(each.corpus), 2 * material.hardest * len(each)) for each in sets)
     # The base model reads the guards' chunks, too, to choose those that they are ranked over.
     read = len({*material.chunks, *(text for guard in material.guards.values() for text in guard.corpus.values())})
     if CHUNKS_AND_QUESTIONS.readings(read, ranked) <= readings:
@@ -155,7 +160,9 @@ def as_time_allows(
 
 
 def _described(part: Material, whole: Material) -> str:
-    questions = [f"{len(part.validation):,} of {counted(len(whole.validation), 'validation question')}"]
+    questions = []
+    if part.validation is not None and whole.validation is not None:
+        questions.append(f"{len(part.validation):,} of {counted(len(whole.validation), 'validation question')}")
     if part.training is not None and whole.training is not None:
         questions.append(f"{len(part.training):,} of {counted(len(whole.training), 'training question')}")
     return f"{len(part.chunks):,} of {counted(len(whole.chunks), 'chunk')}, {' and '.join(questions)}"
@@ -183,16 +190,19 @@ def _part(material: Material, readings: float, seed: int) -> Material:
     questions = max(FEWEST_QUESTIONS, room.judged // ((1 + len(material.guards)) * POOL_PER_QUESTION))
     guards = {name: guard.sampled(questions, drawn) for name, guard in material.guards.items()}
     guards = {name: _over(guard, _worth_ranking(guard, drawn)) for name, guard in guards.items()}
-    training, validation = material.training, material.validation.sampled(questions, drawn)
+    # Questions that are learned from and chosen by are few, and kept all.
+    training, validation = material.training, material.validation
+    if validation is not None:
+        validation = validation.sampled(questions, drawn)
     if len(chunks) > room.chunks:
-        kept = _worth_ranking(validation, drawn)
-        if training is not None:
+        kept = _worth_ranking(material.chosen_by if validation is None else validation, drawn)
+        if training is not None and validation is not None:
             share = QUESTIONS_SHARE if asks_chunks else 1.0
             training = training.sampled(int(share * room.training_questions), drawn)
             kept |= {*_judged(training), *_alike(training, CHUNKS_PER_TRAINING_QUESTION - 1, drawn)}
         others = [text for text in chunks if text not in kept]
         kept.update(drawn.sample(others, k=min(len(others), max(0, room.chunks - len(kept)))))
-        training, validation = training and _over(training, kept), _over(validation, kept)
+        training, validation = (each and _over(each, kept) for each in (training, validation))
     return Material(training, validation, guards, HARDEST_WHEN_CUT, asks_chunks)
 
 

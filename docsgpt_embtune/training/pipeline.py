@@ -21,6 +21,7 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
+from docsgpt_embtune.training.folds import FEW_QUESTIONS
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
@@ -74,7 +75,8 @@ def train(
     Args:
         training: Questions to learn from; None to learn from the chunks alone, which `automatic` can.
         validation: Questions to choose by; None holds some of the training questions out for it, or, where there
-            are none, some of the chunks.
+            are none, some of the chunks. Where the training questions are few, `automatic` asks each of them of models
+            that learned from the others, unless there are guards.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name.
         config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
@@ -94,15 +96,16 @@ def train(
     config = config or TrainConfig()
     take_destination(out, say)
     found = resolve_base(base)
-    data = _split(training, validation, corpus, config.seed, say)
+    data = _split(training, validation, corpus, automatic, config.seed, say)
     if data.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
-        refuse_too_few_to_choose_by(data.validation)
+        refuse_too_few_to_choose_by(data.chosen_by)
     if automatic is not None and data.not_asked:
-        automatic = _guarded_by_openings(automatic, data.validation.corpus)
+        automatic = _guarded_by_openings(automatic, data.chosen_by.corpus)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
-    say(f"validation  {data.validation.describe()}")
+    if data.validation is not None:
+        say(f"validation  {data.validation.describe()}")
     model = load_base(found, config.device)
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
     with run_folder(out, _identity(found, config, automatic, data), resume=resume, say=say) as folder:
@@ -118,7 +121,7 @@ def train(
                 folder=folder,
                 say=say,
             )
-        elif data.training is not None:
+        elif data.training is not None and data.validation is not None:
             tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
@@ -143,23 +146,33 @@ class _Data:
 
     Attributes:
         training: Questions to learn from, if there are any.
-        validation: Questions to choose by.
+        validation: Questions to choose by; None where the training questions do that, too, in folds.
         not_asked: Chunks that validation asks for by words of their own, where it is asked by no person.
     """
 
     training: RetrievalDataset | None
-    validation: RetrievalDataset
+    validation: RetrievalDataset | None
     not_asked: frozenset[str] = frozenset()
+
+    @property
+    def chosen_by(self) -> RetrievalDataset:
+        """What chooses: the validation questions, or else the training questions."""
+        return [questions for questions in (self.training, self.validation) if questions is not None][-1]
 
 
 def _split(
     training: RetrievalDataset | None,
     validation: RetrievalDataset | None,
     corpus: Mapping[str, str] | None,
+    automatic: Automatic | None,
     seed: int,
     say: Say,
 ) -> _Data:
     if training is not None:
+        if validation is None and automatic is not None and not automatic.guards and _chooses_in_folds(training):
+            questions = counted(len(training), "question")
+            say(f"no --val given: each of {questions} is asked of models that learned without it")
+            return _Data(training, None)
         return _Data(*keep_apart(training, validation, seed, say))
     if validation is not None:
         return _Data(None, validation)
@@ -176,6 +189,10 @@ def _split(
         "their own, the others by a sentence that is cut out of each"
     )
     return _Data(None, made.questions, made.by_own_words)
+
+
+def _chooses_in_folds(training: RetrievalDataset) -> bool:
+    return len(training) <= FEW_QUESTIONS and len(groups_by_answer(training.relevant_docs)) >= FEWEST_GROUPS
 
 
 def keep_apart(
@@ -224,7 +241,7 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
         "keywords": automatic.keywords if automatic else None,
         "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
         "training": data.training.fingerprint if data.training else None,
-        "validation": data.validation.fingerprint,
+        "validation": data.validation.fingerprint if data.validation else None,
     }
 
 
@@ -259,13 +276,19 @@ def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
     judgment = tuned.judgment
     return {
         "queries": judgment.queries,
-        "asked_by": "words of the chunks and sentences cut out of them" if data.not_asked else "the questions given",
+        "asked_by": _asked_by(data),
         "baseline": mean_scores(tuned.baseline),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},
         "tuned": mean_scores(tuned.chosen.scores),
         "difference": {metric: asdict(difference) for metric, difference in judgment.differences.items()},
         "verdict": judgment.verdict,
     }
+
+
+def _asked_by(data: _Data) -> str:
+    if data.not_asked:
+        return "words of the chunks and sentences cut out of them"
+    return "the questions given" if data.validation else "the training questions, of models that learned without them"
 
 
 def data_record(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from typing import Any
@@ -134,7 +134,7 @@ def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[floa
     # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
     corpus = stages[0].questions.corpus.values()  # as of all stages
     base_lacks = run.vectors.unknown(corpus)
-    scored = set(run.pool.chunks)
+    scored = run.ranked
     later_lacks = [text for text in corpus if text not in scored]
     lacks = [base_lacks, *(later_lacks if stage.passes_on else [] for stage in stages)]
     return [_estimate(stage, run, pace, mined_from) for stage, mined_from in zip(stages, lacks, strict=False)]
@@ -147,14 +147,17 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str
     chunk = characters_read(questions.corpus.values(), run.model) / len(questions.corpus)
     trained = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
     times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
-    encoded = characters_read(mined_from, run.model) + times_scored * _characters_scored(run)
+    if stage.asks_folds:
+        trained *= len(run.folds)  # each question in all folds but its own, and in the end
+        encoded = times_scored * sum(_characters_scored(pool.chunks, run) for pool in run.pools)
+    else:
+        encoded = times_scored * _characters_scored(run.ranked, run)
+    encoded += characters_read(mined_from, run.model)
     return pace.training * trained + pace.encoding * encoded
 
 
-def _characters_scored(run: TuningRun) -> float:
-    if run.windows is not None:  # to the end
-        return sum(map(len, run.pool.chunks))
-    return characters_read(run.pool.chunks, run.model)
+def _characters_scored(chunks: Collection[str], run: TuningRun) -> float:
+    return sum(map(len, chunks)) if run.windows is not None else characters_read(chunks, run.model)
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:

@@ -19,16 +19,20 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, resolve_precision
+from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS, folds_of
 from docsgpt_embtune.training.large_corpora import Material, as_time_allows
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
+from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
 
 KeywordChoice = Literal["auto", "narrow", "off"]
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
 # several are, in two thirds of the time.
 RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
+# Of few questions, each in batches of fewer rows, but of no fewer than these: one step is next to nothing.
+FEWEST_STEPS, FEWEST_ROWS = 4, 8
 # On validation, a later stage may be this many standard errors below an earlier one: on questions held out in plenty,
 # people's questions after the corpus' own helped, and forty validation questions cannot tell.
 LENIENCY = 1.0
@@ -101,7 +105,7 @@ def tune_as_told(
 def tune_automatically(
     model: SentenceTransformer,
     training: RetrievalDataset | None,
-    validation: RetrievalDataset,
+    validation: RetrievalDataset | None,
     config: TrainConfig,
     automatic: Automatic,
     *,
@@ -115,7 +119,8 @@ def tune_automatically(
     Args:
         model: From `load_base`.
         training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by, over the same corpus.
+        validation: Questions to choose by, over the same corpus; None asks the training questions in folds. The guards
+            cannot be watched then.
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what must not get worse.
         not_asked: doc_ids that validation questions were made of, and training ones are not, where nobody asked any.
@@ -127,7 +132,8 @@ def tune_automatically(
         TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
     started = time.monotonic()
-    whole = Material(training, validation, automatic.guards)
+    hardest = HARDEST_IN_FOLDS if validation is None else HARDEST_PER_QUERY
+    whole = Material(training, validation, automatic.guards, hardest)
     answers = (text for each in whole.asked for text in each.good_texts())
     if automatic.windows == "off" or reader is None or not reader.cuts_any(answers):
         reader = None
@@ -135,15 +141,25 @@ def tune_automatically(
     part = as_time_allows(
         whole, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
     )
-    training, validation = part.training, part.validation
-    run = TuningRun(model, validation, config, folder, say, leniency=LENIENCY, hardest=part.hardest, started=started)
+    training = part.training
+    run = TuningRun(
+        model,
+        part.chosen_by,
+        config,
+        folder,
+        say,
+        leniency=LENIENCY,
+        hardest=part.hardest,
+        started=started,
+        folds=folds_of(part.chosen_by) if part.validation is None else (),
+    )
     guards_hold = _watch(run, part.guards)
     if reader is not None:
         run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
     stages = _stages(run, training, config, not_asked, asks_chunks=part.asks_chunks)
     if not stages:
         raise TrainingError(
-            f"none of the {len(validation.corpus)} chunks is long enough to take a question from; give --train"
+            f"none of the {len(part.chosen_by.corpus)} chunks is long enough to take a question from; give --train"
         )
     base = copy_of_weights(model)
     plan = make_plan(run, stages, automatic.minutes)
@@ -188,9 +204,9 @@ def _stages(
             training = asked_of_pieces(
                 training, pieces, embed(training.queries.values()), embed(pieces.corpus.values())
             )
-    answers = (
-        {piece_id for piece_ids in training.relevant_docs.values() for piece_id in piece_ids} if training else set()
-    )
+    # What a fold is asked about must not have been left out where all chunks are asked for.
+    answered = training if training is not None and not run.folds else None
+    answers = {piece_id for piece_ids in answered.relevant_docs.values() for piece_id in piece_ids} if answered else ()
     unasked = {
         piece_id: text
         for piece_id, text in pieces.corpus.items()
@@ -199,18 +215,26 @@ def _stages(
     # Words that the model does not get to read teach it nothing about the chunk.
     asked_for = replace(questions_from_corpus(parts_read(run.model, unasked), config.seed), corpus=pieces.corpus)
     of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
-    stages = []
+    stages: list[Stage] = []
     if len(asked_for) and asks_chunks:
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
         # Where nobody's questions follow, the whole way can be too long: half of it is a candidate, too.
         alone = training is None
         stages.append(of_pieces("chunks", asked_for, ceiling=math.inf, averages=alone, may_be_given_up=True))
-    if training is not None:
-        stages.append(of_pieces("questions", training, averages=True, passes_on=False))
-        if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine
-            # What outranks the good chunk is the very mistake to learn from, or an answer that nobody marked. On
-            # validation it was worth up to .04 of nDCG@10 on the manual and cost .02 on crowd workers' questions.
-            stages.append(of_pieces("hardest", training, ceiling=math.inf, averages=True, if_time_allows=True))
+    return stages + ([] if training is None else _of_people(training, of_pieces, ranking, asks_folds=bool(run.folds)))
+
+
+def _of_people(
+    training: RetrievalDataset, stage: Callable[..., Stage], ranking: TrainConfig, *, asks_folds: bool
+) -> list[Stage]:
+    rows = max(FEWEST_ROWS, len(training) // FEWEST_STEPS)
+    config = replace(ranking, batch_size=min(ranking.batch_size, rows))
+    of_people = partial(stage, questions=training, config=config, averages=True, asks_folds=asks_folds)
+    stages = [of_people("questions", passes_on=False)]
+    if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine
+        # What outranks the good chunk is the very mistake to learn from, or an answer that nobody marked. On
+        # validation it was worth up to .04 of nDCG@10 on the manual and cost .02 on crowd workers' questions.
+        stages.append(of_people("hardest", ceiling=math.inf, if_time_allows=True))
     return stages
 
 

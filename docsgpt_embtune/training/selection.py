@@ -114,14 +114,14 @@ class Selection:
         self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
         return is_best
 
-    def enter_mean(self, name: str) -> None:
-        """Enter the mean of the weights that the stage began with and those that the model carries now.
+    def take_mean(self) -> None:
+        """Put the mean of the weights that the stage began with and those that the model carries now into it.
 
         Source:
             Wortsman et al., 2022, "Model soups": the mean of models of one descent is often better than each.
         """
         self.model.load_state_dict(drawn_towards(self.stage_weights, copy_of_weights(self.model), 0.5))
-        self.enter(name)
+        self.model.eval()
 
     def holds_up(self, name: str) -> bool:
         """Enter a candidate from the midst of a stage, and tell whether it is no worse than the best, chance aside."""

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
@@ -21,8 +21,9 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
-from docsgpt_embtune.training.keyword_fitting import fit_keywords
-from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.folds import Fold, FoldVectors
+from docsgpt_embtune.training.keyword_fitting import KeywordFitting
+from docsgpt_embtune.training.keyword_weights import Unseen, score_weights
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
@@ -55,6 +56,8 @@ class Stage:
         may_be_given_up: Whether it ends early where validation has fallen beyond chance.
         passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
         if_time_allows: Whether it is left out where the time is too short for all.
+        asks_folds: Whether its candidates are judged by models that learned without the questions that they are asked,
+            as these are the run's validation questions, too.
         chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
     """
 
@@ -67,6 +70,7 @@ class Stage:
     may_be_given_up: bool = False
     passes_on: bool = True
     if_time_allows: bool = False
+    asks_folds: bool = False
     chunk_of: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -122,13 +126,17 @@ class TuningRun:
 
     Args:
         model: From `load_base`; tuned in place.
-        validation: Questions to choose by; none of them may be learned from.
+        validation: Questions to choose by; without folds, none of them may be learned from.
         config: Seed and precision of the whole run.
         folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
         say: Takes one line of plain text at each step.
         leniency: Of the selection among candidates.
         hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
         started: On the monotonic clock, where something was done before.
+        folds: Of the validation questions, where they are learned from, too.
+
+    Attributes:
+        pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
     """
 
     def __init__(
@@ -142,6 +150,7 @@ class TuningRun:
         leniency: float = 0.0,
         hardest: int = HARDEST_PER_QUERY,
         started: float | None = None,
+        folds: Sequence[Fold] = (),
     ) -> None:
         self.started = time.monotonic() if started is None else started
         self.model = model
@@ -154,23 +163,33 @@ class TuningRun:
         say(f"computing   in {self.precision} on {model.device}")
         self.windows: WindowReader | None = None
         self.keywords: Keywords | None = None
+        self.folds = folds
+        self._fold_vectors = FoldVectors(folder / "folds" if folder else None)
         self._hardest = hardest
-        self.pool = self.pool_of(validation)
-        baseline = self.score(self.pool)
-        chunks = len(self.pool.doc_ids)
+        self.pools = [self.pool_of(asked) for asked in ([fold.asked for fold in folds] or [validation])]
+        baseline = self.score(*self.pools)
+        chunks = len(self.ranked)
         say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
         self.selection = Selection(
-            baseline, model, lambda: self.score(self.pool), say, folder=folder, leniency=leniency
+            baseline, model, lambda: self.score(*self.pools), say, folder=folder, leniency=leniency
         )
         self.selection.resume()
+
+    @property
+    def ranked(self) -> set[str]:
+        """The texts of all chunks that validation ranks."""
+        return {text for pool in self.pools for text in pool.chunks}
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
         """Choose the chunks that these questions are ranked over; the model must be the base still."""
         embed = self.vectors.of
         return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
 
-    def score(self, pool: ValidationPool) -> QueryScores:
+    def score(self, *pools: ValidationPool) -> QueryScores:
         """Score the model as it is, on chunks as they are read."""
+        return joined_scores(map(self._score_one, pools))
+
+    def _score_one(self, pool: ValidationPool) -> QueryScores:
         queries, chunks = self._embed(pool)
         if self.keywords:
             queries = self.keywords.beside(queries, self.keywords.of_questions(pool.queries))
@@ -197,19 +216,23 @@ class TuningRun:
             wide: Whether wide ones are tried, too.
         """
         self.selection.restore()
-        queries, chunks = self._embed(self.pool)
-        alone = self.pool.score(queries, chunks)
         counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
-        weighed: dict[str, tuple[Keywords, QueryScores]] = {}
+        fitting = KeywordFitting(counted, self.vectors.of(self.pools[0].queries).shape[1], wide=wide)
+        kinds = fitting.kinds(training)
+        every = self._unseen(fitting, kinds, training)
+        alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
+        weighed: dict[str, Keywords] = {}
+        scores: dict[str, QueryScores] = {}
         better, to_beat = [], [alone]
-        for kind, keywords in fit_keywords(counted, queries.shape[1], training, wide=wide).items():
-            of_kind = self._weigh(keywords, kind, queries, chunks)
-            weighed |= of_kind
-            better += [name for name, (_, s) in of_kind.items() if all(is_beyond_error(s, than) for than in to_beat)]
-            to_beat.append(max((each for _, each in of_kind.values()), key=mean_ndcg))
-        scores = {name: each for name, (_, each) in weighed.items()}
+        for kind, of_weight in score_weights(every).items():
+            named = {f"{kind}, {weight:.0%}": weight for weight in of_weight}
+            weighed |= {name: replace(kinds[kind], weight=weight) for name, weight in named.items()}
+            of_kind = {name: of_weight[weight] for name, weight in named.items()}
+            better += [name for name, each in of_kind.items() if all(is_beyond_error(each, than) for than in to_beat)]
+            to_beat.append(max(of_kind.values(), key=mean_ndcg))
+            scores |= of_kind
         for name in sorted(better, key=lambda name: -mean_ndcg(scores[name])):
-            self.keywords, _ = weighed[name]
+            self.keywords = weighed[name]
             if holds():
                 if not self.selection.enter_alike(scores, name):
                     self.keywords = None  # the base model is better still
@@ -219,15 +242,19 @@ class TuningRun:
         why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
         self.say(f"keywords    left out: {why}")
 
-    def _weigh(
-        self, keywords: Keywords, kind: str, queries: Vectors, chunks: Vectors
-    ) -> dict[str, tuple[Keywords, QueryScores]]:
-        """Score them at each weight beside the model's vectors of the pool: name -> keywords and scores."""
-        weighed = WeighedKeywords(keywords, self.pool.queries, self.pool.chunks)
-        return {
-            f"{kind}, {each.weight:.0%}": (each, self.pool.score(asked, answered))
-            for each, asked, answered in weighed.beside(queries, chunks)
-        }
+    def _unseen(
+        self, fitting: KeywordFitting, kinds: Mapping[str, Keywords], training: RetrievalDataset | None
+    ) -> list[Unseen]:
+        """Return the validation questions with the vectors of the best candidate, or of its like in each fold."""
+        if not self.folds or training is None:
+            return [Unseen(pool, *self._embed(pool), kinds) for pool in self.pools]
+        best = self.selection.kept.name if self.selection.kept else ""
+        every = []
+        for number, (fold, pool) in enumerate(zip(self.folds, self.pools, strict=True)):
+            in_fold = self._fold_vectors.has(number, best)  # else it learned from no question
+            vectors = self._fold_vectors.of(number, best) if in_fold else self._embed(pool)
+            every.append(Unseen(pool, *vectors, fitting.kinds(training.subset(fold.learned))))
+        return every
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
         embed = partial(self.vectors.of, show_progress=False)  # in the midst of a fit, which shows its own
@@ -255,7 +282,7 @@ class TuningRun:
             if judgment.verdict != "improved":
                 return
         self.windows = reader
-        scores = self.score(self.pool)
+        scores = self.score(*self.pools)
         if not self.selection.candidates:  # else a run that goes on, which has entered it
             self.selection.enter("windows", scores)
 
@@ -271,22 +298,58 @@ class TuningRun:
         """
         if number < self.selection.finished_stages:
             return
+        in_folds = self._cross_validate(stage) if stage.asks_folds else {}
         self.selection.begin_stage()
         mined = self._mine(stage) if stage.mines else {}
-        examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
+        count = sum(map(len, mined.values()))
+        if stage.mines:
+            self.say(f"mined       {count:,} bad chunks for {len(mined):,} questions that had too few")
         fit(
             self.model,
-            examples,
+            build_examples(questions_of(stage.questions, mined), stage.config.loss),
             stage.config,
             self.precision,
-            at_epoch_end=lambda epoch: self.selection.enter(_candidate_name(stage, epoch)),
+            at_epoch_end=lambda epoch: self._enter(_candidate_name(stage, epoch), in_folds),
             goes_on=partial(self._holds_up, stage) if stage.may_be_given_up else None,
             checkpoints=self.folder / f"stage-{number}" if self.folder else None,
             name=stage.name,
         )
         if stage.averages:
-            self.selection.enter_mean(f"{stage.name}, mean")
-        self.selection.finish_stage(mined=sum(map(len, mined.values())), passes_on=stage.passes_on)
+            self.selection.take_mean()
+            self._enter(_mean_name(stage), in_folds)
+        self.selection.finish_stage(mined=count, passes_on=stage.passes_on)
+
+    def _enter(self, candidate: str, in_folds: Mapping[str, QueryScores]) -> None:
+        if not in_folds or candidate in in_folds:  # the folds were asked after their last epoch alone
+            self.selection.enter(candidate, in_folds.get(candidate))
+
+    def _cross_validate(self, stage: Stage) -> dict[str, QueryScores]:
+        """Train on all folds but one, for each of them, and score what comes out on that one: candidate -> scores."""
+        candidates = [_candidate_name(stage, stage.config.epochs), *([_mean_name(stage)] if stage.averages else [])]
+        for number in range(len(self.folds)):
+            if not self._fold_vectors.has(number, candidates[-1]):
+                self._train_without(number, stage, candidates)
+        return {
+            candidate: joined_scores(
+                pool.score(*self._fold_vectors.of(number, candidate)) for number, pool in enumerate(self.pools)
+            )
+            for candidate in candidates
+        }
+
+    def _train_without(self, number: int, stage: Stage, candidates: Sequence[str]) -> None:
+        """Keep the vectors of a fold's questions and chunks by models that learned from the other folds."""
+        learned = [query_id for query_id in self.folds[number].learned if query_id in stage.questions.queries]
+        stage = replace(stage, questions=stage.questions.subset(learned))
+        self.selection.begin_stage()
+        if learned:  # where there is time for a few questions alone, they may all be of this fold
+            mined = self._mine(stage) if stage.mines else {}
+            examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
+            name = f"{stage.name} {number + 1}/{len(self.folds)}"
+            fit(self.model, examples, stage.config, self.precision, name=name)
+        for place, candidate in enumerate(candidates):
+            if place:
+                self.selection.take_mean()
+            self._fold_vectors.keep(number, candidate, *self._embed(self.pools[number]))
 
     def _holds_up(self, stage: Stage) -> bool:
         holds_up = self.selection.holds_up(f"{stage.name}, early")
@@ -298,7 +361,8 @@ class TuningRun:
         dataset = stage.questions
         # As when these weights were scored: in bf16 a vector depends on the texts beside it, and a run that goes on
         # after a kill must mine the same.
-        self._embed(self.pool)
+        for pool in self.pools:
+            self._embed(pool)
         mined = mine_negatives(
             dataset,
             self.vectors.of(dataset.queries.values()),
@@ -313,9 +377,6 @@ class TuningRun:
                 f"no bad chunks are given and none could be mined from {len(dataset.corpus)} chunks; give the whole "
                 "corpus, or bad chunks, or --loss multiple-negatives-ranking"
             )
-        self.say(
-            f"mined       {sum(map(len, mined.values())):,} bad chunks for {len(mined):,} questions that had too few"
-        )
         return mined
 
     def result(self, *, evidence_needed: bool) -> TunedModel:
@@ -335,6 +396,10 @@ class TuningRun:
             mined=self.selection.mined,
             seconds=time.monotonic() - self.started,
         )
+
+
+def _mean_name(stage: Stage) -> str:
+    return f"{stage.name}, mean"
 
 
 def _candidate_name(stage: Stage, epoch: int) -> str:

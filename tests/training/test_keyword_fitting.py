@@ -12,7 +12,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, PADDING, Keywords, load_keywords
 from docsgpt_embtune.training import keyword_fitting
-from docsgpt_embtune.training.keyword_fitting import NARROW, STRESSED, WIDE, fit_keywords
+from docsgpt_embtune.training.keyword_fitting import NARROW, STRESSED, WIDE, KeywordFitting
 from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
 
 MODEL_WIDTH = 384
@@ -30,7 +30,7 @@ QUESTIONS = [" ".join(DRAWN.sample(text.split(), 4)) for text in CHUNKS[:50]]
 
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_keywords(CHUNKS, MODEL_WIDTH)[NARROW]
+    return KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
 
 
 def exact_scores(keywords, questions, chunks):
@@ -67,7 +67,7 @@ def test_products_are_bm25s_where_there_are_no_more_chunks_than_directions(fitte
 
 def test_fewer_directions_than_chunks_still_beat_random_ones():
     model_width = 768 - 256  # leaves 254 directions for 300 chunks
-    assert error(fit_keywords(CHUNKS, model_width)[NARROW]) < 0.5 * error(Keywords.of(CHUNKS, model_width))
+    assert error(KeywordFitting(CHUNKS, model_width).kinds()[NARROW]) < 0.5 * error(Keywords.of(CHUNKS, model_width))
 
 
 def test_chunk_that_comes_later_weighs_as_much_as_the_others(fitted):
@@ -96,7 +96,7 @@ def test_words_that_people_ask_with_and_that_tell_nothing_count_less():
     whole = RetrievalDataset(queries, corpus, relevant_docs)
     training, unseen = whole.subset(list(queries)[:100]), whole.subset(list(queries)[100:])
 
-    kinds = fit_keywords(corpus.values(), MODEL_WIDTH, training, wide=True)
+    kinds = KeywordFitting(corpus.values(), MODEL_WIDTH, wide=True).kinds(training)
     assert list(kinds) == [NARROW, f"{STRESSED} {NARROW}", WIDE, f"{STRESSED} {WIDE}"]
     plain, learned = kinds[NARROW], kinds[f"{STRESSED} {NARROW}"]
     tell = learned.known == learned.of_question("tell").keys[0]
@@ -115,14 +115,14 @@ def test_words_that_people_ask_with_and_that_tell_nothing_count_less():
 
 
 def test_copies_of_chunks_leave_no_directions_of_rounding_alone():
-    keywords = fit_keywords(CHUNKS[:60] * 5, MODEL_WIDTH)[NARROW]
+    keywords = KeywordFitting(CHUNKS[:60] * 5, MODEL_WIDTH).kinds()[NARROW]
     assert error(keywords, CHUNKS[:60]) < 0.001
     rounding = keywords.fitted.steps[:, 60:].astype(np.float32) * keywords.fitted.sizes[:, None]
     assert not rounding.any()
 
 
 def test_wide_ones_hold_the_narrow_ones_directions():
-    narrow, wide = fit_keywords(CHUNKS, MODEL_WIDTH, wide=True).values()
+    narrow, wide = KeywordFitting(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
     assert (narrow.width, wide.width) == (384, 1152)
     assert narrow.high == wide.high
     ours, theirs = (each.fitted.steps[:, :300] * each.fitted.sizes[:, None] for each in (narrow, wide))
@@ -131,7 +131,8 @@ def test_wide_ones_hold_the_narrow_ones_directions():
 
 def test_only_the_most_frequent_words_directions_are_kept(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_WORDS", 10)
-    keywords = fit_keywords(["the log", *CHUNKS, "the disk", *(f"the {text}" for text in CHUNKS)], MODEL_WIDTH)[NARROW]
+    corpus = ["the log", *CHUNKS, "the disk", *(f"the {text}" for text in CHUNKS)]
+    keywords = KeywordFitting(corpus, MODEL_WIDTH).kinds()[NARROW]
     assert len(keywords.fitted.words) == 10
     assert set(keywords.of_chunk("the").keys) <= set(keywords.fitted.words)
     assert np.all(np.diff(keywords.fitted.words.astype(np.float64)) > 0)
@@ -139,7 +140,7 @@ def test_only_the_most_frequent_words_directions_are_kept(monkeypatch):
 
 @pytest.mark.parametrize("corpus", [["", "?"], ["one chunk of its own"], ["no word", "occurs twice"], ["same", "same"]])
 def test_corpus_with_next_to_nothing_in_it(corpus):
-    for keywords in fit_keywords(corpus, MODEL_WIDTH, wide=True).values():
+    for keywords in KeywordFitting(corpus, MODEL_WIDTH, wide=True).kinds().values():
         for part in (keywords.of_documents([*corpus, "else"]), keywords.of_questions([*corpus, "else"])):
             assert np.allclose(np.linalg.norm(part, axis=1), 1.0, atol=1e-5)
         assert products(keywords, ["one chunk"], ["one chunk of its own", "else"]).argmax() == 0
@@ -147,7 +148,7 @@ def test_corpus_with_next_to_nothing_in_it(corpus):
 
 def test_large_corpus_is_left_to_random_directions(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_CHUNKS", len(CHUNKS) - 1)
-    narrow, wide = fit_keywords(CHUNKS, MODEL_WIDTH, wide=True).values()
+    narrow, wide = KeywordFitting(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
     assert narrow.fitted is None
     assert wide.fitted is None
     assert np.array_equal(narrow.of_documents(CHUNKS), Keywords.of(CHUNKS, MODEL_WIDTH).of_documents(CHUNKS))

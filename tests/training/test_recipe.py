@@ -167,8 +167,8 @@ def test_texts_are_encoded_once_for_each_state_of_the_weights(tiny_base_folder):
     run.selection.begin_stage()
     assert not run.vectors.unknown(CORPUS.values())
     run.selection.restore()
-    assert not run.vectors.unknown(run.pool.chunks)  # as they were scored
-    assert set(run.vectors.unknown(CORPUS.values())) == set(CORPUS.values()) - set(run.pool.chunks)
+    assert not run.vectors.unknown(run.ranked)  # as they were scored
+    assert set(run.vectors.unknown(CORPUS.values())) == set(CORPUS.values()) - set(run.ranked)
 
 
 def test_known_vectors_are_the_models(tiny_base_folder):

@@ -1,0 +1,200 @@
+"""Few questions that choose and teach, too: real trainer, real files, a real stop."""
+
+from dataclasses import replace
+
+import pytest
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.training import pipeline, recipe, stages, trainer
+from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.training.folds import FEW_QUESTIONS, FOLDS, folds_of
+from docsgpt_embtune.training.keyword_fitting import KeywordFitting
+from docsgpt_embtune.training.large_corpora import Material, as_time_allows
+from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.recipe import Automatic
+from docsgpt_embtune.training.stages import Stage, TuningRun
+from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.validation import mean_ndcg
+from tests.training.test_recipe import AUTOMATIC, CONFIG, CORPUS, NOUNS, TRAINING, VALIDATION, VERBS, dataset, shuffled
+
+FEW = dataset(VERBS[:6])
+
+
+@pytest.fixture(autouse=True)
+def quick_learning(monkeypatch):
+    """A tiny model with random weights learns at another rate than a real one."""
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=4, learning_rate=3e-3))
+
+
+@pytest.fixture
+def tuned(tiny_base_folder, tmp_path):
+    def run(training=FEW, out="tuned", automatic=AUTOMATIC, **options):
+        base = str(tiny_base_folder)
+        options = {"config": CONFIG, "keep_worse": True, **options}
+        return train(training, None, tmp_path / out, base=base, automatic=automatic, **options)
+
+    return run
+
+
+def test_questions_about_one_answer_are_in_one_fold():
+    twice = RetrievalDataset(
+        {f"q{n}": f"question {n}" for n in range(12)},
+        {f"c{n}": f"chunk {n}" for n in range(6)},
+        {f"q{n}": (f"c{n // 2}",) for n in range(12)},
+    )
+    folds = folds_by_answer(twice, 3)
+    assert sorted(row for _, inside in folds for row in inside) == list(range(12))
+    for outside, inside in folds:
+        assert sorted([*outside, *inside]) == list(range(12))
+        assert {row // 2 for row in outside}.isdisjoint(row // 2 for row in inside)
+
+
+def test_every_question_chooses_and_every_question_teaches(tuned):
+    said: list[str] = []
+    report = tuned(say=said.append)
+    assert "no --val given: each of 60 questions is asked of models that learned without it" in said
+    names = [candidate.name for candidate in report.tuned.candidates]
+    assert names[:6] == ["chunks, early", "chunks", "questions", "questions, mean", "hardest", "hardest, mean"]
+    assert all(set(candidate.scores["ndcg@10"]) == set(FEW.queries) for candidate in report.tuned.candidates)
+    assert report.manifest["validation"]["queries"] == 60
+    assert report.manifest["validation"]["verdict"] == "improved"
+    assert report.manifest["validation"]["asked_by"] == "the training questions, of models that learned without them"
+    assert "validation" not in report.manifest["data"]
+    assert len([line for line in said if line.startswith("mined")]) == 3
+
+
+def test_no_fold_learns_from_what_it_is_asked(tuned, monkeypatch):
+    learned: list[set[str]] = []
+    real = stages.build_examples
+
+    def spy(questions, loss):
+        learned.append({question.text for question in questions})
+        return real(questions, loss)
+
+    words: list[set[str]] = []
+    real_kinds = KeywordFitting.kinds
+
+    def spy_kinds(self, training=None):
+        words.append(set(training.queries.values()))
+        return real_kinds(self, training)
+
+    monkeypatch.setattr(stages, "build_examples", spy)
+    monkeypatch.setattr(KeywordFitting, "kinds", spy_kinds)
+    tuned()
+    everything = set(FEW.queries.values())
+    of_folds = [everything - set(fold.asked.queries.values()) for fold in folds_of(FEW)]
+    assert len(of_folds) == FOLDS
+    assert learned[1:] == [*of_folds, everything] * 2  # after the chunks' own: the questions, the hardest
+    assert words == [everything, *of_folds]
+
+
+def test_what_is_learned_by_heart_is_no_gain(tuned, tiny_base_folder, monkeypatch):
+    """Answers that no other question can tell of are found by a model that has them by heart, and by no fold's."""
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
+    of_chance = shuffled(FEW, 1)
+    report = tuned(of_chance, automatic=Automatic(keywords="off"), keep_worse=False)
+    assert report.folder is None
+    assert not report.tuned.improved
+
+    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), of_chance, CONFIG, folds=folds_of(of_chance))
+    by_heart = replace(recipe.RANKING, precision="fp32", epochs=20)
+    run.train(0, Stage("questions", of_chance, by_heart, mines=False, asks_folds=True))
+    (candidate,) = run.selection.candidates
+    assert candidate.name == "questions, epoch 20"
+    assert mean_ndcg(run.score(*run.pools)) > 2 * mean_ndcg(candidate.scores)
+
+
+def test_guards_and_many_questions_have_some_held_out(tuned):
+    said: list[str] = []
+    tuned(automatic=Automatic(guards={"other": VALIDATION}), say=said.append)
+    many = RetrievalDataset(
+        {f"q{n}": f"question {n}" for n in range(FEW_QUESTIONS + 1)},
+        CORPUS,
+        {f"q{n}": (list(CORPUS)[n % len(CORPUS)],) for n in range(FEW_QUESTIONS + 1)},
+    )
+    assert pipeline._split(many, None, None, AUTOMATIC, 13, said.append).validation is not None
+    assert [line.split(":")[1].split(" of ")[0] for line in said if line.startswith("no --val")] == [" 24", " 96"]
+
+
+def test_answers_too_few_to_choose_by_are_refused(tuned):
+    few = FEW.subset(list(FEW.queries)[:4])
+    with pytest.raises(TrainingError, match="fewer than 5 cannot tell any gain from luck"):
+        tuned(few, keep_worse=False)
+
+
+def test_no_question_is_left_out_where_a_large_corpus_is_read_in_part(tiny_base_folder):
+    corpus = {f"c{n}": f"{NOUNS[n % 10]} number {n} is {VERBS[n % 7]}" for n in range(3000)}
+    queries = {f"q{n}": f"which is {n}" for n in range(150)}
+    large = RetrievalDataset(queries, corpus, {f"q{n}": (f"c{n}",) for n in range(150)})
+    encode = stages.Encoder(load_base(resolve_base(str(tiny_base_folder)), "cpu"), "fp32")
+    said: list[str] = []
+    part = as_time_allows(Material(large, None, {}), encode, 1e-6, seed=13, say=said.append)
+    assert part.validation is None
+    assert part.chosen_by is part.training
+    assert part.training.queries == large.queries
+    assert len(part.training.corpus) < 3000
+    assert said[-1].endswith("chunks, 150 of 150 training questions; more with a longer --time-budget")
+
+
+@pytest.mark.parametrize("stopped_at", [("questions 2/3", 1), ("hardest", 2)])
+def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
+    undisturbed = tuned(out="undisturbed")
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    real = trainer.ProgressBar.on_step_end
+
+    def stop(self, args, state, control, **context):
+        real(self, args, state, control, **context)
+        if (self.name, state.global_step) == stopped_at:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.ProgressBar, "on_step_end", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tuned()
+    resumed = tuned(resume=True)
+    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+    assert [c.scores for c in resumed.tuned.candidates] == [c.scores for c in undisturbed.tuned.candidates]
+    assert not (tmp_path / ".tuned.run").exists()
+
+
+def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_chunks_left(tuned):
+    """Most questions are about one answer, so that those which there is time for are all of its fold."""
+    one = {query_id: ("log-kept",) for query_id in list(FEW.queries)[:52]}
+    said: list[str] = []
+    report = tuned(
+        replace(FEW, relevant_docs={**FEW.relevant_docs, **one}), automatic=Automatic(minutes=1e-4), say=said.append
+    )
+    assert "2. questions: 4 questions" in next(line for line in said if "2. questions" in line)
+    assert set(report.tuned.chosen.scores["ndcg@10"]) == set(FEW.queries)
+
+
+def test_one_step_changes_the_model(tiny_base_folder):
+    """transformers' warm-up begins at a rate of 0, which would be all that a few questions get."""
+    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    before = run.selection.stage_weights
+    config = replace(recipe.RANKING, precision="fp32", batch_size=32)
+    few = TRAINING.subset(list(TRAINING.queries)[:20])
+    run.train(0, Stage("questions", few, config, mines=False))
+    after = run.model.state_dict()
+    assert any((after[name] != weights).any() for name, weights in before.items())
+
+
+def test_few_questions_are_learned_from_in_more_than_one_step(tiny_base_folder):
+    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    rows = {}
+    for count in (10, 60):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=32))
+            few = TRAINING.subset(list(TRAINING.queries)[:count])
+            chunks, questions, hardest = recipe._stages(run, few, CONFIG, frozenset(), asks_chunks=True)
+        assert chunks.config.batch_size == 32
+        rows[count] = (questions.config.batch_size, hardest.config.batch_size)
+    assert rows == {10: (8, 8), 60: (15, 15)}
+
+
+def test_folds_share_the_groups():
+    for fold in folds_of(FEW):
+        assert len(fold.asked) == len(groups_by_answer(fold.asked.relevant_docs)) == 20
+        assert len(fold.learned) == 40
