@@ -31,11 +31,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--base", default="bundled", help="a small one is killed sooner")
+    parser.add_argument("--folds", action="store_true", help="without validation questions")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory(prefix="embtune-kill-") as folder:
-        files = ["--base", arguments.base, *write_data(Path(folder))]
+        files = ["--base", arguments.base, *write_data(Path(folder), in_folds=arguments.folds)]
         started = time.monotonic()
         expected = finish(files, Path(folder) / "undisturbed")
         seconds = time.monotonic() - started
@@ -50,13 +51,13 @@ def main() -> None:
     sys.exit(0 if found == expected else 1)
 
 
-def write_data(folder: Path) -> list[str]:
+def write_data(folder: Path, *, in_folds: bool) -> list[str]:
     """Write a part of the sample, small enough for many runs."""
     from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
     from docsgpt_embtune.data.sample import load_sample
 
     options = []
-    for split, option in (("train", "--train"), ("validation", "--val")):
+    for split, option in [("train", "--train"), *([] if in_folds else [("validation", "--val")])]:
         whole = load_sample()[split]
         part = whole.subset(list(whole.queries)[:QUESTIONS])
         judged = [

@@ -3,14 +3,14 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.truncation import possible_length
 from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
@@ -72,7 +72,8 @@ def export(
 
     Args:
         folder: A tuned folder.
-        validation: Questions to decide by; with them, no test proves anything any more.
+        validation: Questions to decide by; with them, no test proves anything any more. Where none were kept for that,
+            as they were few, those that the model learned from.
         windows: "off" or "mean", whatever validation says of it.
         max_seq_length: Tokens to read at a time, whatever validation says of it.
         say: Takes one line of plain text before each stage.
@@ -106,11 +107,26 @@ def export(
                 decisions.append(about_reading)
             overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
             say(f"measuring what int8 costs{overflows}")
-            engine, about_engine = decide_engine(folder, exact, quantised, reading, validation, Path(kept))
+            engine, about_engine = decide_engine(
+                folder,
+                exact,
+                quantised,
+                reading,
+                validation,
+                Path(kept),
+                learned_from=_learned_from(validation, manifest),
+            )
             decisions.append(about_engine)
     report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
     _record(folder, manifest, report)
     return report
+
+
+def _learned_from(questions: RetrievalDataset, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a model that no validation questions were kept for, as they were few, has seen any of these."""
+    data = manifest.get("data", {})
+    seen = set() if "validation" in data else set(data.get("seen_queries", ()))
+    return any(query_digest(text) in seen for text in questions.queries.values())
 
 
 def _check_length(folder: Path, wanted: int, possible: int) -> None:

@@ -150,7 +150,14 @@ def decide_reading(
 
 
 def decide_engine(
-    folder: Path, exact: Graph, quantised: Graph, reading: Reading, validation: RetrievalDataset, cache: Path
+    folder: Path,
+    exact: Graph,
+    quantised: Graph,
+    reading: Reading,
+    validation: RetrievalDataset,
+    cache: Path,
+    *,
+    learned_from: bool = False,
 ) -> tuple[EngineName, Decision]:
     """Choose int8 only where questions show that it loses nothing that matters.
 
@@ -167,18 +174,21 @@ def decide_engine(
         reading: How chunks are read.
         validation: Questions to decide by.
         cache: Folder that keeps vectors, of which `decide_reading` may have made some.
+        learned_from: Whether the model learned from the questions: what it has by heart it finds in spite of int8.
     """
     rounding = _Rounding(folder, (exact, quantised), reading, cache)
     trials, judgment = rounding.measured(validation)
     harmless, reason = is_harmless(judgment)
-    if not _shows_loss(judgment) and not (harmless and judgment.groups >= _FEWEST):
+    enough = judgment.groups >= _FEWEST and not learned_from
+    if not _shows_loss(judgment) and not (harmless and enough):
         harmless, reason = False, TOO_FEW
         of_chunks = asked_by_their_words(folder, reading, validation.corpus)
         if len(of_chunks) >= _FEWEST:
             more, judgment = rounding.measured(of_chunks, f", {len(of_chunks):,} chunks by words of theirs")
             harmless, reason = _loses_little(judgment)
             trials += more
-            reason = f"{reason} where chunks are asked for by their own words, as the questions are too few to tell"
+            why = "the model learned from the questions" if learned_from else "the questions are too few to tell"
+            reason = f"{reason} where chunks are asked for by their own words, as {why}"
     reason = f"int8: {reason}"
     chosen = quantised.engine if harmless else exact.engine
     return chosen, Decision(chosen, reason, trials, len(validation))

@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Static
 from tokenizers import Tokenizer
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.verdict import judge
@@ -207,6 +207,20 @@ def test_too_few_questions_are_helped_out_by_the_chunks_own_words(copied, tmp_pa
     kinds = [trial["name"].partition(", ") for trial in decided["trials"]]
     assert [engine for engine, _, _ in kinds] == ["onnx", "onnx-int8"] * 2
     assert [by for _, _, by in kinds] == ["", "", *["125 chunks by words of theirs"] * 2]
+
+
+def test_questions_that_the_model_has_by_heart_do_not_decide_alone(copied, tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "_FEWEST", 10)
+    questions = questions_about(ENDINGS, tmp_path / "many.json")
+    seen = [query_digest(text) for text in load_dataset(questions).queries.values()]
+    asked = []
+    for data in ({"seen_queries": seen, "validation": {}}, {"seen_queries": seen}):
+        manifest = {**read_manifest(copied), "data": data}
+        (copied / "embtune.json").write_text(json.dumps(manifest))
+        assert export(copied, "--data", questions).exit_code == 0
+        _, decided = read_manifest(copied)["serving"]["decisions"]
+        asked.append((len(decided["trials"]), decided["reason"].endswith("as the model learned from the questions")))
+    assert asked == [(2, False), (4, True)]
 
 
 def test_few_chunks_prove_no_more_than_few_questions(copied, tmp_path):
