@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import NamedTuple
 
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.encoding import Vectors
-from docsgpt_embtune.training.validation import ValidationPool
+from docsgpt_embtune.training.validation import ValidationPool, is_beyond_error, mean_ndcg
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 
@@ -53,14 +55,37 @@ class Unseen:
     kinds: Mapping[str, Keywords]
 
 
-def score_weights(every: Sequence[Unseen]) -> dict[str, dict[float, QueryScores]]:
-    """Score each kind of keywords at each weight, on all questions together: kind -> weight -> scores."""
-    scores: dict[str, dict[float, QueryScores]] = {}
+class Weighed(NamedTuple):
+    """A kind of keywords at a weight."""
+
+    kind: str
+    weight: float
+
+    def __str__(self) -> str:
+        return f"{self.kind}, {self.weight:.0%}"
+
+
+def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
+    """Score each kind of keywords at each weight, on all questions together, kind by kind."""
+    parts: dict[Weighed, list[QueryScores]] = {}
     for unseen in every:
         for kind, keywords in unseen.kinds.items():
-            of_kind = scores.setdefault(kind, {})
             weighed = WeighedKeywords(keywords, unseen.pool.queries, unseen.pool.chunks)
             for each, asked, answered in weighed.beside(unseen.queries, unseen.chunks):
-                found = unseen.pool.score(asked, answered)
-                of_kind[each.weight] = joined_scores([of_kind.get(each.weight, {}), found])
-    return scores
+                parts.setdefault(Weighed(kind, each.weight), []).append(unseen.pool.score(asked, answered))
+    return {weighed: joined_scores(scores) for weighed, scores in parts.items()}
+
+
+def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores) -> list[Weighed]:
+    """Name those that are better by more than the standard error of that, best first.
+
+    Args:
+        scores: Kind by kind, what costs or assumes less first; each must beat the best of those before it.
+        alone: Scores of the model without keywords, which all must beat.
+    """
+    better, to_beat = [], [alone]
+    for _, of_kind in groupby(scores, key=lambda weighed: weighed.kind):
+        tried = list(of_kind)
+        better += [each for each in tried if all(is_beyond_error(scores[each], than) for than in to_beat)]
+        to_beat.append(max((scores[each] for each in tried), key=mean_ndcg))
+    return sorted(better, key=lambda weighed: -mean_ndcg(scores[weighed]))

@@ -23,7 +23,7 @@ from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, re
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
-from docsgpt_embtune.training.keyword_weights import Unseen, score_weights
+from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
@@ -33,7 +33,6 @@ from docsgpt_embtune.training.validation import (
     HARDEST_PER_QUERY,
     ValidationPool,
     gain_and_error,
-    is_beyond_error,
     is_beyond_luck,
     mean_ndcg,
 )
@@ -221,20 +220,13 @@ class TuningRun:
         kinds = fitting.kinds(training)
         every = self._unseen(fitting, kinds, training)
         alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
-        weighed: dict[str, Keywords] = {}
-        scores: dict[str, QueryScores] = {}
-        better, to_beat = [], [alone]
-        for kind, of_weight in score_weights(every).items():
-            named = {f"{kind}, {weight:.0%}": weight for weight in of_weight}
-            weighed |= {name: replace(kinds[kind], weight=weight) for name, weight in named.items()}
-            of_kind = {name: of_weight[weight] for name, weight in named.items()}
-            better += [name for name, each in of_kind.items() if all(is_beyond_error(each, than) for than in to_beat)]
-            to_beat.append(max(of_kind.values(), key=mean_ndcg))
-            scores |= of_kind
-        for name in sorted(better, key=lambda name: -mean_ndcg(scores[name])):
-            self.keywords = weighed[name]
+        scores = score_weights(every)
+        better = worth_their_width(scores, alone)
+        for best in better:
+            self.keywords = replace(kinds[best.kind], weight=best.weight)
             if holds():
-                if not self.selection.enter_alike(scores, name):
+                named = {str(weighed): each for weighed, each in scores.items()}
+                if not self.selection.enter_alike(named, str(best)):
                     self.keywords = None  # the base model is better still
                 return
         self.keywords = None
