@@ -46,8 +46,9 @@ from docsgpt_embtune.model_folder import (
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
-from docsgpt_embtune.training.pipeline import data_record, keep_apart, refuse_too_few_to_choose_by
+from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, mean_ndcg, score_vectors
 from docsgpt_embtune.wording import counted

@@ -35,8 +35,9 @@ from docsgpt_embtune.token_table import is_static_folder, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
+from docsgpt_embtune.training.held_out import keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
-from docsgpt_embtune.training.pipeline import data_record, keep_apart
+from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg, score_vectors

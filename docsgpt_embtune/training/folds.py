@@ -16,8 +16,6 @@ from docsgpt_embtune.data.split import folds_by_answer
 from docsgpt_embtune.training.encoding import Vectors
 
 FOLDS = 3
-# Above, a hundred questions can be spared to choose by, and the folds would take longer than they are worth.
-FEW_QUESTIONS = 500
 # Chunks beside the judged ones that are kept for each question, by either search: they are asked all, and of each fold,
 # so that with as many as validation has otherwise most of the time would go into ranking.
 HARDEST_IN_FOLDS = 10

@@ -11,6 +11,8 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.training.encoding import Encoder, characters_read
+from docsgpt_embtune.training.folds import FOLDS
+from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stages import Say
@@ -125,6 +127,8 @@ def as_time_allows(
 ) -> Material:
     """Leave a corpus as it is that can be read in time, or else take the part of it that matters most.
 
+    Where questions were to be asked in folds and there is no time for that, some are held out instead.
+
     These are the chunks about as many validation and training questions as there is room for, drawn at random, with
     what is most like the questions by their words, and a random part of the others. All else is left out of the run,
     and so are the other questions. Where not even people's questions are all learned from, none are made of chunks:
@@ -141,10 +145,12 @@ def as_time_allows(
     """
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         return material
-    sets = [material.chosen_by, *material.guards.values()]
     readings = noted_once(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
     )
+    if material.validation is None and _readings_in_folds(material) > readings:
+        material = _with_some_held_out(material, seed, say)
+    sets = [material.chosen_by, *material.guards.values()]
     ranked = sum(min(len(each.corpus), 2 * material.hardest * len(each)) for each in sets)
     # The base model reads the guards' chunks, too, to choose those that they are ranked over.
     read = len({*material.chunks, *(text for guard in material.guards.values() for text in guard.corpus.values())})
@@ -157,6 +163,24 @@ def as_time_allows(
     part = _part(material, readings, seed)
     say(f"reads       {_described(part, material)}; more with a longer --time-budget")
     return part
+
+
+def _readings_in_folds(material: Material) -> int:
+    """Return how many readings of a chunk it takes to ask every question in folds."""
+    corpus, near = len(material.chunks), (1 + 2 * material.hardest) * len(material.chosen_by)
+    of_all = 2 * min(corpus, near)  # in the midst of the chunks' stage, and after it
+    of_folds = 2 * min(FOLDS * corpus, near)  # after the questions', and for the mean; each ranks chunks of its own
+    return CHUNKS_AND_QUESTIONS.times_read * corpus + of_all + of_folds
+
+
+def _with_some_held_out(material: Material, seed: int, say: Say) -> Material:
+    said: list[str] = []
+    training, validation = keep_apart(material.chosen_by, None, seed, said.append)
+    if answers_asked_about(validation) < FEWEST_GROUPS:
+        return material
+    for line in said:
+        say(line)
+    return replace(material, training=training, validation=validation, hardest=HARDEST_PER_QUERY)
 
 
 def _described(part: Material, whole: Material) -> str:

@@ -11,7 +11,6 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
-from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
@@ -21,7 +20,12 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
-from docsgpt_embtune.training.folds import FEW_QUESTIONS
+from docsgpt_embtune.training.held_out import (
+    VALIDATION_SHARE,
+    are_few,
+    keep_apart,
+    refuse_too_few_to_choose_by,
+)
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
@@ -29,16 +33,8 @@ from docsgpt_embtune.training.stages import Say, TunedModel
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.wording import counted
 
-# Held out where no validation questions are given: this share of the questions, or of the chunks where there are
-# no questions. With fewer than a hundred, luck does the choosing.
-VALIDATION_SHARE = 0.15
-ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
-MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
 MOST_VALIDATION_CHUNKS = 200  # of either kind
 OPENINGS = "opening words"
-# Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
-# largest has p = .0625, and p <= .05 is needed.
-FEWEST_GROUPS = 5
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 
 
@@ -76,7 +72,7 @@ def train(
         training: Questions to learn from; None to learn from the chunks alone, which `automatic` can.
         validation: Questions to choose by; None holds some of the training questions out for it, or, where there
             are none, some of the chunks. Where the training questions are few, `automatic` asks each of them of models
-            that learned from the others, unless there are guards.
+            that learned from the others, unless there are guards, or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name.
         config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
@@ -125,6 +121,8 @@ def train(
             tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
+        if tuned.held_out is not None:
+            data = data.without(tuned.held_out)
         details = _details(found, config, automatic, tuned, data)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
@@ -159,6 +157,12 @@ class _Data:
         """What chooses: the validation questions, or else the training questions."""
         return [questions for questions in (self.training, self.validation) if questions is not None][-1]
 
+    def without(self, held_out: RetrievalDataset) -> "_Data":
+        """Take questions out of those to learn from, to choose by them."""
+        assert self.training is not None
+        kept = [query_id for query_id in self.training.queries if query_id not in held_out.queries]
+        return replace(self, training=self.training.subset(kept), validation=held_out)
+
 
 def _split(
     training: RetrievalDataset | None,
@@ -169,9 +173,7 @@ def _split(
     say: Say,
 ) -> _Data:
     if training is not None:
-        if validation is None and automatic is not None and not automatic.guards and _chooses_in_folds(training):
-            questions = counted(len(training), "question")
-            say(f"no --val given: each of {questions} is asked of models that learned without it")
+        if validation is None and automatic is not None and not automatic.guards and are_few(training):
             return _Data(training, None)
         return _Data(*keep_apart(training, validation, seed, say))
     if validation is not None:
@@ -189,38 +191,6 @@ def _split(
         "their own, the others by a sentence that is cut out of each"
     )
     return _Data(None, made.questions, made.by_own_words)
-
-
-def _chooses_in_folds(training: RetrievalDataset) -> bool:
-    return len(training) <= FEW_QUESTIONS and len(groups_by_answer(training.relevant_docs)) >= FEWEST_GROUPS
-
-
-def keep_apart(
-    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Say
-) -> tuple[RetrievalDataset, RetrievalDataset]:
-    """Make sure that no validation question is trained on."""
-    if validation is None:
-        enough, most = (n / len(training) for n in (ENOUGH_QUESTIONS_TO_CHOOSE_BY, MOST_VALIDATION_QUESTIONS))
-        share = min(0.4, max(VALIDATION_SHARE, enough), most)
-        training, validation = hold_out(training, share, seed)
-        say(f"no --val given: {len(validation)} of the questions are held out to choose by")
-    held_out = {query_digest(text) for text in validation.queries.values()}
-    kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
-    if len(kept) < len(training):
-        say(f"left out of training: {len(training) - len(kept)} questions that validation asks too")
-    if not kept:
-        raise TrainingError("every training question is a validation question too; give different files")
-    return training.subset(kept), validation
-
-
-def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:
-    """Raise TrainingError if no gain on these questions could be told from luck."""
-    groups = len(groups_by_answer(questions.relevant_docs))
-    if groups < FEWEST_GROUPS:
-        raise TrainingError(
-            f"{counted(len(questions), 'question')} about {counted(groups, 'answer')} to choose by: fewer than "
-            f"{FEWEST_GROUPS} cannot tell any gain from luck, and fifty are better; give more questions, or --val"
-        )
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:

@@ -45,6 +45,24 @@ class Pace:
 
 
 @dataclass(frozen=True)
+class Cost:
+    """Seconds that a stage takes.
+
+    Attributes:
+        of_questions: That are fewer with fewer questions.
+        of_any: Of mining and of validation, for however few.
+    """
+
+    of_questions: float
+    of_any: float
+
+    @property
+    def seconds(self) -> float:
+        """In all."""
+        return self.of_questions + self.of_any
+
+
+@dataclass(frozen=True)
 class Memory:
     """What a run takes at its peak.
 
@@ -108,18 +126,21 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         left = math.inf
 
-    def needed(some: Sequence[Stage]) -> float:
-        return sum(_estimates(some, run, pace))
+    def cost(some: Sequence[Stage]) -> Cost:
+        costs = _costs(some, run, pace)
+        return Cost(sum(each.of_questions for each in costs), sum(each.of_any for each in costs))
 
-    fitting = stages if needed(stages) <= left else [stage for stage in stages if not stage.if_time_allows]
-    share = min(1.0, max(left, 0.0) / needed(fitting))
+    fitting = stages if cost(stages).seconds <= left else [stage for stage in stages if not stage.if_time_allows]
+    needed = cost(fitting)
+    share = min(1.0, max(left - needed.of_any, 0.0) / needed.of_questions)
     found: dict[str, Any] = {"stages": [stage.name for stage in fitting], "share": share}
     # A run that goes on after a kill does what it had begun with.
     kept = found if process_count() > 1 else noted_once(run.folder, "plan.json", lambda: found)
     fitting = [stage for stage in stages if stage.name in kept["stages"]]
     if kept["share"] < 1:
         fitting = [_with_share(stage, kept["share"]) for stage in fitting]
-    return Plan(tuple(fitting), tuple(_estimates(fitting, run, pace)), memory)
+    seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
+    return Plan(tuple(fitting), seconds, memory)
 
 
 def _with_share(stage: Stage, share: float) -> Stage:
@@ -128,8 +149,8 @@ def _with_share(stage: Stage, share: float) -> Stage:
     return replace(stage, questions=stage.questions.sampled(count, random.Random(stage.config.seed)))
 
 
-def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[float]:
-    """Return the seconds of each stage."""
+def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
+    """Return what each stage takes."""
     # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
     # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
     corpus = stages[0].questions.corpus.values()  # as of all stages
@@ -137,10 +158,10 @@ def _estimates(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[floa
     scored = run.ranked
     later_lacks = [text for text in corpus if text not in scored]
     lacks = [base_lacks, *(later_lacks if stage.passes_on else [] for stage in stages)]
-    return [_estimate(stage, run, pace, mined_from) for stage, mined_from in zip(stages, lacks, strict=False)]
+    return [_cost(stage, run, pace, mined_from) for stage, mined_from in zip(stages, lacks, strict=False)]
 
 
-def _estimate(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str]) -> float:
+def _cost(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str]) -> Cost:
     questions = stage.questions
     rows = sum(map(len, questions.relevant_docs.values()))
     asked = characters_read(questions.queries.values(), run.model) / len(questions)
@@ -153,7 +174,7 @@ def _estimate(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str
     else:
         encoded = times_scored * _characters_scored(run.ranked, run)
     encoded += characters_read(mined_from, run.model)
-    return pace.training * trained + pace.encoding * encoded
+    return Cost(pace.training * trained, pace.encoding * encoded)
 
 
 def _characters_scored(chunks: Collection[str], run: TuningRun) -> float:

@@ -26,6 +26,7 @@ from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_t
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
+from docsgpt_embtune.wording import counted
 
 KeywordChoice = Literal["auto", "narrow", "off"]
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
@@ -119,8 +120,8 @@ def tune_automatically(
     Args:
         model: From `load_base`.
         training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by, over the same corpus; None asks the training questions in folds. The guards
-            cannot be watched then.
+        validation: Questions to choose by, over the same corpus; None asks the training questions in folds, or holds
+            some of them out where there is no time for that. Folds and guards do not go together.
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what must not get worse.
         not_asked: doc_ids that validation questions were made of, and training ones are not, where nobody asked any.
@@ -141,7 +142,10 @@ def tune_automatically(
     part = as_time_allows(
         whole, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
     )
-    training = part.training
+    training, in_folds = part.training, part.validation is None
+    if in_folds:
+        questions = counted(len(part.chosen_by), "question")
+        say(f"no --val given: each of {questions} is asked of models that learned without it")
     run = TuningRun(
         model,
         part.chosen_by,
@@ -151,7 +155,7 @@ def tune_automatically(
         leniency=LENIENCY,
         hardest=part.hardest,
         started=started,
-        folds=folds_of(part.chosen_by) if part.validation is None else (),
+        folds=folds_of(part.chosen_by) if in_folds else (),
     )
     guards_hold = _watch(run, part.guards)
     if reader is not None:
@@ -172,7 +176,8 @@ def tune_automatically(
     # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
     if automatic.keywords != "off" and not config.widths and not not_asked:
         run.weigh_keywords(whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
-    return run.result(evidence_needed=True)
+    held_out = part.validation if validation is None else None
+    return replace(run.result(evidence_needed=True), held_out=held_out)
 
 
 def _stages(

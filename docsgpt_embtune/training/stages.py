@@ -91,6 +91,7 @@ class TunedModel:
         precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
+        held_out: Of the questions to learn from, those that were held out to choose by in the course of the run.
     """
 
     model: SentenceTransformer
@@ -105,6 +106,7 @@ class TunedModel:
     precision: Precision
     mined: int
     seconds: float
+    held_out: RetrievalDataset | None = None
 
     @cached_property
     def judgment(self) -> Judgment:

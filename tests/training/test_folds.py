@@ -9,7 +9,9 @@ from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training import pipeline, recipe, stages, trainer
 from docsgpt_embtune.training.base_models import resolve_base
-from docsgpt_embtune.training.folds import FEW_QUESTIONS, FOLDS, folds_of
+from docsgpt_embtune.training.encoding import Encoder
+from docsgpt_embtune.training.folds import FOLDS, folds_of
+from docsgpt_embtune.training.held_out import FEW_QUESTIONS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import Material, as_time_allows
 from docsgpt_embtune.training.pipeline import train
@@ -124,18 +126,29 @@ def test_answers_too_few_to_choose_by_are_refused(tuned):
         tuned(few, keep_worse=False)
 
 
-def test_no_question_is_left_out_where_a_large_corpus_is_read_in_part(tiny_base_folder):
+def test_without_time_for_folds_some_are_held_out(tuned):
+    said: list[str] = []
+    report = tuned(automatic=Automatic(minutes=1e-4), say=said.append)
+    assert "no --val given: 24 of the questions are held out to choose by" in said
+    data = report.manifest["data"]
+    assert (data["training"]["queries"], data["validation"]["queries"]) == (36, 24)
+    assert report.manifest["validation"]["queries"] == 24
+    assert report.manifest["validation"]["asked_by"] == "the questions given"
+    assert len(data["seen_queries"]) == 60
+
+
+def test_a_handful_is_asked_in_folds_whatever_the_time(tiny_base_folder):
     corpus = {f"c{n}": f"{NOUNS[n % 10]} number {n} is {VERBS[n % 7]}" for n in range(3000)}
-    queries = {f"q{n}": f"which is {n}" for n in range(150)}
-    large = RetrievalDataset(queries, corpus, {f"q{n}": (f"c{n}",) for n in range(150)})
-    encode = stages.Encoder(load_base(resolve_base(str(tiny_base_folder)), "cpu"), "fp32")
+    queries = {f"q{n}": f"which is {n}" for n in range(10)}
+    large = RetrievalDataset(queries, corpus, {f"q{n}": (f"c{n}",) for n in range(10)})
+    encode = Encoder(load_base(resolve_base(str(tiny_base_folder)), "cpu"), "fp32")
     said: list[str] = []
     part = as_time_allows(Material(large, None, {}), encode, 1e-6, seed=13, say=said.append)
     assert part.validation is None
-    assert part.chosen_by is part.training
     assert part.training.queries == large.queries
     assert len(part.training.corpus) < 3000
-    assert said[-1].endswith("chunks, 150 of 150 training questions; more with a longer --time-budget")
+    assert not any("held out" in line for line in said)
+    assert said[-1].endswith("chunks, 10 of 10 training questions; more with a longer --time-budget")
 
 
 @pytest.mark.parametrize("stopped_at", [("questions 2/3", 1), ("hardest", 2)])
@@ -159,15 +172,18 @@ def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(tuned, monkeyp
     assert not (tmp_path / ".tuned.run").exists()
 
 
-def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_chunks_left(tuned):
-    """Most questions are about one answer, so that those which there is time for are all of its fold."""
-    one = {query_id: ("log-kept",) for query_id in list(FEW.queries)[:52]}
-    said: list[str] = []
-    report = tuned(
-        replace(FEW, relevant_docs={**FEW.relevant_docs, **one}), automatic=Automatic(minutes=1e-4), say=said.append
-    )
-    assert "2. questions: 4 questions" in next(line for line in said if "2. questions" in line)
-    assert set(report.tuned.chosen.scores["ndcg@10"]) == set(FEW.queries)
+def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_stage_began_with(tiny_base_folder):
+    folds = folds_of(FEW)
+    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), FEW, CONFIG, folds=folds)
+    some = FEW.subset(list(folds[0].asked.queries)[:8])
+    config = replace(recipe.RANKING, precision="fp32")
+    run.train(0, Stage("questions", some, config, mines=False, asks_folds=True))
+    (candidate,) = run.selection.candidates
+    ours, base = candidate.scores["ndcg@10"], run.selection.baseline["ndcg@10"]
+    assert ours.keys() == FEW.queries.keys()
+    changed = {query_id for query_id in FEW.queries if ours[query_id] != base[query_id]}
+    assert changed
+    assert changed.isdisjoint(folds[0].asked.queries)
 
 
 def test_one_step_changes_the_model(tiny_base_folder):

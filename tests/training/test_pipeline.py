@@ -25,7 +25,8 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.examples import build_examples, questions_of
-from docsgpt_embtune.training.pipeline import keep_apart, train
+from docsgpt_embtune.training.held_out import keep_apart
+from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.trainer import fit, load_base

@@ -1,0 +1,57 @@
+"""Questions to choose by, apart from those to learn from."""
+
+from collections.abc import Callable
+
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.split import groups_by_answer, hold_out
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.wording import counted
+
+# Held out where no validation questions are given: this share of the questions, or of the chunks where there are
+# no questions. With fewer than a hundred, luck does the choosing.
+VALIDATION_SHARE = 0.15
+ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
+MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
+# Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
+# largest has p = .0625, and p <= .05 is needed.
+FEWEST_GROUPS = 5
+# Above, a hundred questions can be spared to choose by, and folds would take longer than they are worth.
+FEW_QUESTIONS = 500
+
+
+def answers_asked_about(questions: RetrievalDataset) -> int:
+    """Count the groups of questions that share no good chunk, each of which is one piece of evidence."""
+    return len(groups_by_answer(questions.relevant_docs))
+
+
+def are_few(questions: RetrievalDataset) -> bool:
+    """Tell whether questions are too few to hold some out if it can be helped, and enough to be asked in folds."""
+    return len(questions) <= FEW_QUESTIONS and answers_asked_about(questions) >= FEWEST_GROUPS
+
+
+def keep_apart(
+    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Callable[[str], None]
+) -> tuple[RetrievalDataset, RetrievalDataset]:
+    """Make sure that no validation question is trained on."""
+    if validation is None:
+        enough, most = (n / len(training) for n in (ENOUGH_QUESTIONS_TO_CHOOSE_BY, MOST_VALIDATION_QUESTIONS))
+        share = min(0.4, max(VALIDATION_SHARE, enough), most)
+        training, validation = hold_out(training, share, seed)
+        say(f"no --val given: {len(validation)} of the questions are held out to choose by")
+    held_out = {query_digest(text) for text in validation.queries.values()}
+    kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
+    if len(kept) < len(training):
+        say(f"left out of training: {len(training) - len(kept)} questions that validation asks too")
+    if not kept:
+        raise TrainingError("every training question is a validation question too; give different files")
+    return training.subset(kept), validation
+
+
+def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:
+    """Raise TrainingError if no gain on these questions could be told from luck."""
+    groups = answers_asked_about(questions)
+    if groups < FEWEST_GROUPS:
+        raise TrainingError(
+            f"{counted(len(questions), 'question')} about {counted(groups, 'answer')} to choose by: fewer than "
+            f"{FEWEST_GROUPS} cannot tell any gain from luck, and fifty are better; give more questions, or --val"
+        )
