@@ -72,8 +72,8 @@ def export(
 
     Args:
         folder: A tuned folder.
-        validation: Questions to decide by; with them, no test proves anything any more. Where none were kept for that,
-            as they were few, those that the model learned from.
+        validation: Questions to decide by; with them, no test proves anything any more. Among them may be some that the
+            model learned from.
         windows: "off" or "mean", whatever validation says of it.
         max_seq_length: Tokens to read at a time, whatever validation says of it.
         say: Takes one line of plain text before each stage.
@@ -123,10 +123,10 @@ def export(
 
 
 def _learned_from(questions: RetrievalDataset, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a model that no validation questions were kept for, as they were few, has seen any of these."""
+    """Tell whether a model learned from any of these, rather than being chosen by them or not having seen them."""
     data = manifest.get("data", {})
-    seen = set() if "validation" in data else set(data.get("seen_queries", ()))
-    return any(query_digest(text) in seen for text in questions.queries.values())
+    learned = set(data.get("seen_queries", ())) - set(data.get("chosen_by", ()))
+    return any(query_digest(text) in learned for text in questions.queries.values())
 
 
 def _check_length(folder: Path, wanted: int, possible: int) -> None:

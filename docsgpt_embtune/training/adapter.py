@@ -147,7 +147,8 @@ def adapt(
     report = fit_adapter(questions, asked, chunks, seed=seed)
     if not (report.improved or keep_worse):
         return report
-    record = _record(report, data_record(training, validation))
+    data = {**data_record(training, validation), "chosen_by": []}  # all are learned from, too
+    record = _record(report, data)
     write_adapted_folder(serving, out, report.adapter, record, (list(questions.corpus.values()), chunks))
     return replace(report, folder=out)
 

@@ -265,7 +265,7 @@ def data_record(training: RetrievalDataset | None, validation: RetrievalDataset 
     """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels."""
     both = {"training": training, "validation": validation}
     given = {name: dataset for name, dataset in both.items() if dataset is not None}
-    texts = [text for dataset in given.values() for text in dataset.queries.values()]
+    digests = {name: {query_digest(text) for text in dataset.queries.values()} for name, dataset in given.items()}
     return {
         **{
             name: {
@@ -276,5 +276,6 @@ def data_record(training: RetrievalDataset | None, validation: RetrievalDataset 
             }
             for name, dataset in given.items()
         },
-        "seen_queries": sorted({query_digest(text) for text in texts}),
+        "seen_queries": sorted(set().union(*digests.values())),
+        "chosen_by": sorted(digests.get("validation", ())),
     }

@@ -214,7 +214,7 @@ def test_questions_that_the_model_has_by_heart_do_not_decide_alone(copied, tmp_p
     questions = questions_about(ENDINGS, tmp_path / "many.json")
     seen = [query_digest(text) for text in load_dataset(questions).queries.values()]
     asked = []
-    for data in ({"seen_queries": seen, "validation": {}}, {"seen_queries": seen}):
+    for data in ({"seen_queries": seen, "chosen_by": seen}, {"seen_queries": seen, "chosen_by": seen[1:]}):
         manifest = {**read_manifest(copied), "data": data}
         (copied / "embtune.json").write_text(json.dumps(manifest))
         assert export(copied, "--data", questions).exit_code == 0
