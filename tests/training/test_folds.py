@@ -210,6 +210,15 @@ def test_few_questions_are_learned_from_in_more_than_one_step(tiny_base_folder):
     assert rows == {10: (8, 8), 60: (15, 15)}
 
 
+def test_question_that_is_asked_twice_about_two_answers_is_not_learned_from_where_it_is_asked():
+    one, other, neither = folds_of(FEW)
+    twins = [next(iter(fold.asked.queries)) for fold in (one, other)]
+    same = dict(zip(twins, ["Which is  it", "which is it"], strict=True))
+    folds = folds_of(replace(FEW, queries={**FEW.queries, **same}))
+    assert [fold.asked.queries.keys() for fold in folds] == [f.asked.queries.keys() for f in (one, other, neither)]
+    assert [[twin in fold.learned for twin in twins] for fold in folds] == [[False] * 2, [False] * 2, [True] * 2]
+
+
 def test_folds_share_the_groups():
     for fold in folds_of(FEW):
         assert len(fold.asked) == len(groups_by_answer(fold.asked.relevant_docs)) == 20
