@@ -19,7 +19,18 @@ from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg
-from tests.training.test_recipe import AUTOMATIC, CONFIG, CORPUS, NOUNS, TRAINING, VALIDATION, VERBS, dataset, shuffled
+from tests.training.test_recipe import (
+    AUTOMATIC,
+    CONFIG,
+    CORPUS,
+    NOUNS,
+    TRAINING,
+    VALIDATION,
+    VERBS,
+    dataset,
+    shuffled,
+    stopping,
+)
 
 FEW = dataset(VERBS[:6])
 
@@ -155,17 +166,8 @@ def test_a_handful_is_asked_in_folds_whatever_the_time(tiny_base_folder):
 def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
     undisturbed = tuned(out="undisturbed")
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
-    real = trainer.ProgressBar.on_step_end
-
-    def stop(self, args, state, control, **context):
-        real(self, args, state, control, **context)
-        if (self.name, state.global_step) == stopped_at:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(trainer.ProgressBar, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            tuned()
+    with stopping(stopped_at):
+        tuned()
     resumed = tuned(resume=True)
     assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
     assert [c.scores for c in resumed.tuned.candidates] == [c.scores for c in undisturbed.tuned.candidates]

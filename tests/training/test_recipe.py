@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -474,21 +475,28 @@ def test_half_way_between_two_models():
     assert drawn_towards(base, other, 0.5)["n"] == 1
 
 
-@pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1), ("hardest", 1)])
-def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
-    undisturbed = tuned(out="undisturbed", keep_worse=True)
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+@contextmanager
+def stopping(at: tuple[str, int]):
+    """Stop a run as Ctrl-C does, after a step of the stage whose bar is called so; it must come by there."""
     real = trainer.ProgressBar.on_step_end
 
     def stop(self, args, state, control, **context):
         real(self, args, state, control, **context)
-        if (self.name, state.global_step) == stopped_at:
+        if (self.name, state.global_step) == at:
             raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.ProgressBar, "on_step_end", stop)
         with pytest.raises(KeyboardInterrupt):
-            tuned(keep_worse=True)
+            yield
+
+
+@pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1), ("hardest", 1)])
+def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
+    undisturbed = tuned(out="undisturbed", keep_worse=True)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    with stopping(stopped_at):
+        tuned(keep_worse=True)
     assert not (tmp_path / "tuned").exists()
     said: list[str] = []
     resumed = tuned(keep_worse=True, resume=True, say=said.append)
