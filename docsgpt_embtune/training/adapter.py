@@ -46,6 +46,7 @@ from docsgpt_embtune.model_folder import (
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.pipeline import data_record
@@ -55,7 +56,6 @@ from docsgpt_embtune.wording import counted
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-FOLDS = 3  # five choose alike and take twice as long
 PATIENCE = 2  # weaker strengths tried in vain before the rest is left: each takes longer than the one before
 SCALE = 40.0  # of the cosines in the softmax; chosen by cross-validation on training questions
 MAX_CHUNKS = 20_000  # in the softmax: beyond, the hardest of each question and a random sample stand for the rest

@@ -15,7 +15,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import folds_by_answer
 from docsgpt_embtune.training.encoding import Vectors
 
-FOLDS = 3
+FOLDS = 3  # of a query adapter's questions, five choose alike and take twice as long
 # Chunks beside the judged ones that are kept for each question, by either search: they are asked all, and of each fold,
 # so that with as many as validation has otherwise most of the time would go into ranking.
 HARDEST_IN_FOLDS = 10

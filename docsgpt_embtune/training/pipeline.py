@@ -121,8 +121,8 @@ def train(
             tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
-        if tuned.held_out is not None:
-            data = data.without(tuned.held_out)
+        if data.training is not None and tuned.held_out is not None:
+            data = _Data(*keep_apart(data.training, tuned.held_out, config.seed, lambda line: None))
         details = _details(found, config, automatic, tuned, data)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
@@ -156,12 +156,6 @@ class _Data:
     def chosen_by(self) -> RetrievalDataset:
         """What chooses: the validation questions, or else the training questions."""
         return [questions for questions in (self.training, self.validation) if questions is not None][-1]
-
-    def without(self, held_out: RetrievalDataset) -> "_Data":
-        """Take questions out of those to learn from, to choose by them."""
-        assert self.training is not None
-        kept = [query_id for query_id in self.training.queries if query_id not in held_out.queries]
-        return replace(self, training=self.training.subset(kept), validation=held_out)
 
 
 def _split(
