@@ -4,6 +4,7 @@
     python scripts/bench_tuning.py DIR --methods base,bm25,plain,ours --seeds 13,14,15
 
 With --json every result is written as it comes, and what the file holds already is not run again: seeds can be added.
+With --keep FOLDER the models stay, as FOLDER/DATASET-METHOD-SEED: bench_serving.py can then export and compare them.
 
 A folder holds corpus.json, train.json, val.json and test.json (or LlamaIndex's train_dataset.json and
 val_dataset.json, of which the second is the test, over other chunks, and validation is held out of the first). Every
@@ -65,6 +66,7 @@ def main() -> None:
     parser.add_argument("--article-epochs", type=int, default=2)
     parser.add_argument("--time-budget", type=float, default=20.0, help="minutes that ours may take")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--keep", type=Path, help="a folder in which the models stay")
     parser.add_argument("--one", nargs=2, metavar=("METHOD", "SEED"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
@@ -95,6 +97,7 @@ def in_own_process(folder: Path, method: str, seed: int, arguments: argparse.Nam
     """Run a method where neither its memory nor its settings meet another's."""
     command = [sys.executable, __file__, str(folder), "--one", method, str(seed), "--base", arguments.base]
     command += ["--article-epochs", str(arguments.article_epochs), "--time-budget", str(arguments.time_budget)]
+    command += ["--keep", str(arguments.keep)] if arguments.keep else []
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     print(
@@ -108,7 +111,7 @@ def run_one(folder: Path, method: str, seed: int, arguments: argparse.Namespace)
     """Train and score in this process; the last line of stdout is the result as JSON."""
     splits = load_splits(folder)
     with tempfile.TemporaryDirectory(prefix="embtune-bench-") as scratch:
-        out = Path(scratch) / "model"
+        out = arguments.keep / f"{folder.name}-{method}-{seed}" if arguments.keep else Path(scratch) / "model"
         started = time.monotonic()
         note = TRAINERS[method](splits, seed, out, arguments) if method in TRAINERS else ""
         seconds = time.monotonic() - started
