@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import DatasetError
 
 Numbers = npt.NDArray[np.int32]
@@ -53,13 +53,17 @@ def folds_by_answer(dataset: RetrievalDataset, count: int) -> list[tuple[list[in
         count: Of the folds, at least 2.
 
     Returns:
-        For each fold, the places of the questions outside of it and of those in it, ascending.
+        For each fold, the places of the questions that may be learned from before those in it are asked, and of the
+        latter, both ascending. The former are all others but those that ask the same in the same words, perhaps none.
     """
     from sklearn.model_selection import GroupKFold  # takes a second to import
 
     groups = number_by_answer([dataset.relevant_docs[query_id] for query_id in dataset.queries])
+    digests = np.array([query_digest(text) for text in dataset.queries.values()])
     split = GroupKFold(count).split(groups, groups=groups)
-    return [(outside.tolist(), inside.tolist()) for outside, inside in split]
+    return [
+        (outside[~np.isin(digests[outside], digests[inside])].tolist(), inside.tolist()) for outside, inside in split
+    ]
 
 
 def connected_groups(nodes: int, edges: Sequence[tuple[Numbers, Numbers]]) -> Numbers:

@@ -293,6 +293,7 @@ class _Objective:
         """Return the loss at a map (D, D), and its gradient, flat.
 
         The mapped question is left unnormalised here: its length does not change a ranking, and the loss stays convex.
+        Without questions there is only the distance from the identity.
         """
         away = matrix - np.eye(len(matrix))
         loss, gradient = 0.0, np.zeros_like(away)
@@ -310,7 +311,7 @@ class _Objective:
             for row, places in zip(logits, self.good[rows], strict=True):
                 row[places] -= 1 / len(places)
             gradient += SCALE * (logits @ self.chunks).T @ questions
-        count = len(self.questions)
+        count = max(1, len(self.questions))
         return loss / count + strength * float((away**2).sum()), (gradient / count + 2 * strength * away).ravel()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer
 from docsgpt_embtune.training.encoding import Vectors
 
@@ -41,13 +41,10 @@ def folds_of(questions: RetrievalDataset) -> list[Fold]:
         questions: At least as many answers as there are folds.
     """
     query_ids = list(questions.queries)
-    digests = [query_digest(text) for text in questions.queries.values()]
-    folds = []
-    for outside, inside in folds_by_answer(questions, FOLDS):
-        asked = {digests[row] for row in inside}
-        learned = tuple(query_ids[row] for row in outside if digests[row] not in asked)
-        folds.append(Fold(questions.subset(query_ids[row] for row in inside), learned))
-    return folds
+    return [
+        Fold(questions.subset(query_ids[row] for row in inside), tuple(query_ids[row] for row in outside))
+        for outside, inside in folds_by_answer(questions, FOLDS)
+    ]
 
 
 class FoldVectors:

@@ -76,6 +76,14 @@ def test_questions_about_one_answer_are_in_one_fold(rotated):
         assert len(asked_for) + len(learned) == len(asked_for | learned) == 50
 
 
+def test_where_all_ask_in_the_same_words_no_fold_has_anything_to_learn_from(rotated):
+    questions, asked, chunks = rotated
+    same = replace(questions, queries=dict.fromkeys(questions.queries, "How?"))
+    report = fit_adapter(same, asked, chunks)
+    assert all(scores == report.baseline for scores in report.tried)
+    assert not report.preferred
+
+
 def test_what_luck_can_do_is_not_an_improvement(rotated):
     questions, asked, chunks = rotated
     rng = np.random.default_rng(3)
