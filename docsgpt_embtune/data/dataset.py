@@ -6,7 +6,7 @@ DocsGPT's chunks are the field's documents: a chunk id is a `doc_id` here.
 import hashlib
 import json
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import get_args
@@ -84,6 +84,8 @@ def load_dataset(
     good): to take the one for the other ruins a model in silence, so such a file is refused until
     `relevant_docs` says which.
 
+    Where a text stands in the corpus under several ids, the first of them is judged for all.
+
     Args:
         path: A file, a folder, or `hub:NAME` for a dataset on Hugging Face's hub.
         corpus: The chunks when they are in a file of their own: JSON {doc_id: text} (or {"corpus": {…}}), or
@@ -103,7 +105,7 @@ def load_dataset(
     if relevant_docs is not None and relevant_docs not in get_args(RelevantDocs):
         raise ValueError(f"relevant_docs must be one of {get_args(RelevantDocs)}, got {relevant_docs!r}")
     options = ReadOptions(corpus=Path(corpus) if corpus is not None else None, relevant_docs=relevant_docs)
-    return checked(read_content(Path(path), options))
+    return judge_first_copies(checked(read_content(Path(path), options)))
 
 
 def load_corpus(path: str | Path) -> dict[str, str]:
@@ -131,6 +133,43 @@ def checked(content: DatasetContent) -> RetrievalDataset:
     _refuse_blank(path, "corpus", dataset.corpus)
     _refuse_contradictions(path, dataset)
     return dataset
+
+
+def judge_first_copies(dataset: RetrievalDataset) -> RetrievalDataset:
+    """Let the first chunk of a text stand for all of that text.
+
+    A chunk that stands in the corpus twice answers as well under the one id as under the other, but is judged
+    under one, as a rule. Copies tie in every ranking and so stand in corpus order: the first of them is the
+    one that is found first. Questions about either are about one answer, and so on one side of every split.
+    """
+    first_of = _first_ids(dataset.corpus)
+    if len(first_of) == len(dataset.corpus):
+        return dataset
+
+    def first_copies(judged: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
+        return {
+            query_id: tuple(dict.fromkeys(first_of[dataset.corpus[doc_id]] for doc_id in doc_ids))
+            for query_id, doc_ids in judged.items()
+        }
+
+    return replace(
+        dataset,
+        relevant_docs=first_copies(dataset.relevant_docs),
+        irrelevant_docs=first_copies(dataset.irrelevant_docs),
+    )
+
+
+def without_copies(corpus: Mapping[str, str]) -> dict[str, str]:
+    """Keep the first chunk of each text."""
+    return {doc_id: text for text, doc_id in _first_ids(corpus).items()}
+
+
+def _first_ids(corpus: Mapping[str, str]) -> dict[str, str]:
+    """Return text -> the id of the first chunk that has it, in the order of the corpus."""
+    first_of: dict[str, str] = {}
+    for doc_id, text in corpus.items():
+        first_of.setdefault(text, doc_id)
+    return first_of
 
 
 def query_digest(text: str) -> str:

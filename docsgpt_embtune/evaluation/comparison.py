@@ -1,11 +1,11 @@
 """Two models on one dataset: what each finds, and whether the one is better."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
@@ -160,30 +160,4 @@ def compare(
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
         },
         seen=seen,
-    )
-
-
-def judge_first_copies(dataset: RetrievalDataset) -> RetrievalDataset:
-    """Let the first chunk of a text stand for all of that text.
-
-    A chunk that stands in the corpus twice answers as well under the one id as under the other, but is judged
-    under one, as a rule. Copies tie in every ranking and so stand in corpus order: the first of them is the
-    one that is found first.
-    """
-    first_of: dict[str, str] = {}
-    for doc_id, text in dataset.corpus.items():
-        first_of.setdefault(text, doc_id)
-    if len(first_of) == len(dataset.corpus):
-        return dataset
-
-    def first_copies(judged: Mapping[str, Sequence[str]]) -> dict[str, tuple[str, ...]]:
-        return {
-            query_id: tuple(dict.fromkeys(first_of[dataset.corpus[doc_id]] for doc_id in doc_ids))
-            for query_id, doc_ids in judged.items()
-        }
-
-    return replace(
-        dataset,
-        relevant_docs=first_copies(dataset.relevant_docs),
-        irrelevant_docs=first_copies(dataset.irrelevant_docs),
     )

@@ -31,7 +31,7 @@ from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
-from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.evaluation.verdict import Judgment
 from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
@@ -51,7 +51,7 @@ from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choo
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, judge_best, mean_ndcg, score_vectors
 from docsgpt_embtune.wording import counted
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
@@ -102,7 +102,7 @@ class AdapterReport:
     @cached_property
     def judgment(self) -> Judgment:
         """The adapter against the identity, paired over the questions."""
-        return judge(self.baseline, self.tuned, groups=self.groups)
+        return judge_best(self.baseline, self.tried, self.tuned, self.groups)
 
 
 def adapt(

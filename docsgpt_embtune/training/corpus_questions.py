@@ -78,7 +78,7 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     cuts = dict(islice(_cuts(corpus, others, drawn), count))
     questions = RetrievalDataset(
         queries={**spans.queries, **{f"cut from {doc_id}": cut for doc_id, cut in cuts.items()}},
-        corpus={**corpus, **{doc_id: corpus[doc_id].replace(cut, " ") for doc_id, cut in cuts.items()}},
+        corpus={**corpus, **{doc_id: corpus[doc_id].replace(cut, " ", 1) for doc_id, cut in cuts.items()}},
         relevant_docs={**spans.relevant_docs, **{f"cut from {doc_id}": (doc_id,) for doc_id in cuts}},
         sources=spans.sources,
     )
@@ -91,14 +91,15 @@ def _cuts(corpus: Mapping[str, str], doc_ids: Iterable[str], drawn: random.Rando
     without = []
     for doc_id in doc_ids:
         longest = min(LONGEST_SENTENCE, len(_words(corpus[doc_id])) // 2)
-        of_chunk = (sentence for sentence in _sentences(corpus[doc_id]) if times[sentence] == 1)
+        of_chunk = (s for s in _sentences(corpus[doc_id]) if times[s] == corpus[doc_id].count(s) == 1)
         # In order, as the seed decides and not how Python hashes.
         if usable := sorted(sentence for sentence in of_chunk if SHORTEST <= len(_words(sentence)) <= longest):
             yield doc_id, drawn.choice(usable)
         else:
             without.append(doc_id)
     for doc_id in without:
-        if run := _run_of_words(corpus[doc_id], drawn):
+        run = _run_of_words(corpus[doc_id], drawn)
+        if run and corpus[doc_id].count(run) == 1:
             yield doc_id, run
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, without_copies
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
@@ -174,11 +174,12 @@ def _split(
         return _Data(None, validation)
     if not corpus:
         raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
-    count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(corpus)))
-    made = questions_of_both_kinds(corpus, seed, count=count)
+    chunks = without_copies(corpus)  # words of the one would be asked of the other, which would count as wrong
+    count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(chunks)))
+    made = questions_of_both_kinds(chunks, seed, count=count)
     if not len(made.questions):
         raise TrainingError(
-            f"{len(corpus)} chunks are too few, or too short, to hold any out for validation; give --val"
+            f"{len(chunks)} chunks are too few, or too short, to hold any out for validation; give --val"
         )
     say(
         f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "

@@ -2,15 +2,16 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, judge_first_copies
+from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
-from docsgpt_embtune.evaluation.verdict import ALPHA, chance_of_best
+from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
 from docsgpt_embtune.training.encoding import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
@@ -108,14 +109,44 @@ def is_beyond_luck(
         chosen: Those of the one that was.
         groups: Queries about one answer, which are one piece of evidence.
     """
-    values = [candidate[CHOSEN_BY] for candidate in candidates]
-    return chance_of_best(baseline[CHOSEN_BY], values, chosen[CHOSEN_BY], groups=groups) <= ALPHA
+    return _chance(baseline, candidates, chosen, groups) <= ALPHA
+
+
+def judge_best(
+    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
+) -> Judgment:
+    """Compare the model that was chosen with the base, told by the questions that chose it.
+
+    Args:
+        baseline: Scores of the base.
+        candidates: Scores of every model that could have been chosen.
+        chosen: Those of the one that was.
+        groups: Queries about one answer, which are one piece of evidence.
+
+    Returns:
+        As `judge`, but "improved" only where the gain in the metric that chooses is more than luck gives the best of
+        so many candidates, whose chance is its p. The intervals are those of a model that was the only one.
+    """
+    judgment = judge(baseline, chosen, groups=groups)
+    p = _chance(baseline, candidates, chosen, groups)
+    differences = {**judgment.differences, CHOSEN_BY: replace(judgment.differences[CHOSEN_BY], p=p)}
+    if judgment.verdict == "worse":
+        return replace(judgment, differences=differences)
+    better = p <= ALPHA and mean_ndcg(chosen) > mean_ndcg(baseline)
+    return replace(judgment, differences=differences, verdict="improved" if better else "not enough evidence")
 
 
 def is_beyond_error(scores: QueryScores, than: QueryScores) -> bool:
     """Tell whether the first are better in the mean by more than the standard error of that."""
     gain, error = gain_and_error(scores, than)
     return gain > error
+
+
+def _chance(
+    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
+) -> float:
+    values = [candidate[CHOSEN_BY] for candidate in candidates]
+    return chance_of_best(baseline[CHOSEN_BY], values, chosen[CHOSEN_BY], groups=groups)
 
 
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:

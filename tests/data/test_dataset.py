@@ -165,3 +165,16 @@ def test_corpus_given_twice_is_refused(tmp_path):
     corpus_path = write(tmp_path, json.dumps(ARTICLE["corpus"]), "corpus.json")
     with pytest.raises(DatasetError, match="a corpus of its own"):
         load_dataset(write(tmp_path, json.dumps(EXPLICIT)), corpus=corpus_path)
+
+
+def test_first_chunk_of_a_text_is_judged_for_all_of_it(tmp_path):
+    content = {
+        "queries": {"q1": "one?", "q2": "two?", "q3": "three?"},
+        "corpus": {"a": "first", "b": "second", "copy of a": "first", "copy of b": "second"},
+        "relevant_docs": {"q1": ["a"], "q2": ["copy of a"], "q3": ["b", "copy of b"]},
+        "irrelevant_docs": {"q1": ["copy of b"]},
+    }
+    dataset = load_dataset(write(tmp_path, json.dumps(content)))
+    assert dataset.relevant_docs == {"q1": ("a",), "q2": ("a",), "q3": ("b",)}
+    assert dataset.irrelevant_docs == {"q1": ("b",)}
+    assert dataset.corpus.keys() == content["corpus"].keys()  # what is searched

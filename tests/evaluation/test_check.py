@@ -9,11 +9,17 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
+from docsgpt_embtune.data.dataset import (
+    RetrievalDataset,
+    judge_first_copies,
+    load_dataset,
+    query_digest,
+    save_dataset,
+)
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
-from docsgpt_embtune.evaluation.comparison import Side, compare, judge_first_copies
+from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.summary import bm25_in_words, evidence_in_words, k_in_words
 from docsgpt_embtune.model_folder import read_manifest, write_manifest, write_model_folder
 from tests.conftest import TEXTS

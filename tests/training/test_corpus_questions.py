@@ -85,3 +85,11 @@ def test_chunks_with_sentences_ask_first_and_runs_of_words_fill_up():
     assert len(asked) == 6
     assert min(len(text.split()) for text in asked.values()) == 2  # of four, where sentences do not suffice
     assert all(corpus[doc_id] != {**several, **without}[doc_id] for doc_id in asked)
+
+
+def test_what_is_cut_out_is_gone_and_leaves_something():
+    repeated = {"table": "n/a n/a n/a n/a", "log": "the disk is full the disk is full and so on it went for days"}
+    for seed in range(20):
+        asked, corpus = cut_from({**repeated, **PAGES}, seed)
+        assert all(question not in corpus[doc_id] for doc_id, question in asked.items())
+        assert all(text.strip() for text in corpus.values())

@@ -1,0 +1,33 @@
+"""What validation says of the model that it chose."""
+
+import numpy as np
+import pytest
+
+from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, judge_best
+
+QUERIES = [f"q{n}" for n in range(60)]
+GROUPS = [[query_id] for query_id in QUERIES]
+
+
+def scores(values):
+    return {metric: dict(zip(QUERIES, values, strict=True)) for metric in ("recall@1", CHOSEN_BY)}
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.1, 0.6])
+def test_verdict_is_what_decides_whether_a_model_is_written(gain):
+    drawn = np.random.default_rng(5)
+    improved = 0
+    for _ in range(20):
+        baseline, *candidates = (scores(drawn.normal(0.0, 1.0, len(QUERIES))) for _ in range(11))
+        candidates[0] = scores(np.array(list(candidates[0][CHOSEN_BY].values())) + gain)
+        chosen = max(candidates, key=lambda each: sum(each[CHOSEN_BY].values()))
+        judgment = judge_best(baseline, candidates, chosen, GROUPS)
+        assert (judgment.verdict == "improved") == is_beyond_luck(baseline, candidates, chosen, GROUPS)
+        assert (judgment.differences[CHOSEN_BY].p <= 0.05) == (judgment.verdict == "improved")
+        improved += judgment.verdict == "improved"
+    assert improved <= 3 if gain == 0 else improved > 0
+
+
+def test_one_that_is_beyond_luck_worse_is_called_so():
+    baseline, chosen = scores([0.5] * len(QUERIES)), scores([0.1] * len(QUERIES))
+    assert judge_best(baseline, [chosen], chosen, GROUPS).verdict == "worse"
