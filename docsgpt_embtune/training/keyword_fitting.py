@@ -78,7 +78,9 @@ class KeywordFitting:
         return kinds
 
     def _stresses(self, training: RetrievalDataset, answers: csr_array) -> npt.NDArray[np.float32]:
-        """Learn what each word counts in a question: (T,)."""
+        """Learn what each word counts in a question: (T,); from none at all, nothing."""
+        if not len(training):
+            return np.ones(len(self._narrow.known), dtype=np.float32)
         asked = _matrix(self._narrow, map(self._narrow.of_question, training.queries.values()))
         good = [[self._row_of[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
         return learn_stresses(_divided(asked, np.maximum(norm(asked, axis=1), TINY)), answers, good)

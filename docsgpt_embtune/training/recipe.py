@@ -66,8 +66,8 @@ class Automatic:
 
     def __post_init__(self) -> None:
         """Check what may come from a command line."""
-        if not self.minutes > 0:
-            raise ValueError(f"minutes must be above 0; got {self.minutes!r}")
+        if not 0 < self.minutes < math.inf:
+            raise ValueError(f"minutes must be above 0, and not endless; got {self.minutes!r}")
         if self.windows not in ("auto", *get_args(Windows)):
             raise ValueError(f"windows must be auto, {' or '.join(get_args(Windows))}; got {self.windows!r}")
         if self.keywords not in get_args(KeywordChoice):
@@ -262,15 +262,19 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[
 
 def _draw_back(run: TuningRun, base: Weights, guards_hold: Callable[[], bool]) -> None:
     """Draw the best weights towards the base until the guards hold; what does not hold is not kept."""
-    run.selection.restore()
+    run.selection.restore_chosen()  # even if it is no better than the base, as it may be written all the same
     tuned = copy_of_weights(run.model)
     for share in SHARES_OF_THE_WAY:
         run.model.load_state_dict(drawn_towards(base, tuned, share))
         if guards_hold():
             if share < 1:
                 run.selection.reject_kept(base)
-                run.selection.enter(f"{share:.0%} of the way from the base")
+                _enter_last(run, f"{share:.0%} of the way from the base")
             return
     run.windows = None  # not even the base's weights hold as chunks were read
     run.selection.reject_kept(base)
-    run.selection.enter("the base itself")
+    _enter_last(run, "the base itself")
+
+
+def _enter_last(run: TuningRun, name: str) -> None:
+    run.selection.enter_last({name: run.score(*run.pools)}, name)

@@ -81,11 +81,13 @@ class Selection:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
         self.model.eval()
         self._enter([Candidate(name, scores or self._score())], name)
+        self._write_best()
 
-    def enter_alike(self, scores: Mapping[str, QueryScores], best: str) -> bool:
-        """Enter candidates of the same weights, which the model carries now.
+    def enter_last(self, scores: Mapping[str, QueryScores], best: str) -> bool:
+        """Enter candidates of the same weights, which the model carries now, after the last stage.
 
-        All are entered, so that what is asked of the best takes account of how many were tried.
+        All are entered, so that what is asked of the best takes account of how many were tried. They are not written
+        down: a run that goes on after a kill must find the best that the stages made, and do again what follows.
 
         Args:
             scores: Name -> scores.
@@ -110,7 +112,6 @@ class Selection:
         elif len(entered) == 1 and self._is_best_loser(candidate):
             self.best_loser = candidate
             self._losers_weights = copy_of_weights(self.model)
-        self._write_best()
         self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
         return is_best
 
@@ -148,13 +149,13 @@ class Selection:
     def reject_kept(self, base: Weights) -> None:
         """Do without what was entered so far, for another reason than its score.
 
-        Every candidate stays one: that it was tried is luck that the best of all may have had.
+        Every candidate stays one: that it was tried is luck that the best of all may have had. It is not written down,
+        as with `enter_last`.
 
         Args:
             base: The base model's weights, the best from here on until something else is entered.
         """
         self.kept, self.best_loser, self._best_weights = None, None, base
-        self._write_best()
 
     def begin_stage(self) -> None:
         """Put the weights into the model that this stage begins with."""

@@ -14,7 +14,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
-from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.evaluation.verdict import Judgment
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
@@ -34,6 +34,7 @@ from docsgpt_embtune.training.validation import (
     ValidationPool,
     gain_and_error,
     is_beyond_luck,
+    judge_best,
     mean_ndcg,
 )
 from docsgpt_embtune.training.windows import windows_against_beginnings
@@ -111,15 +112,18 @@ class TunedModel:
     @cached_property
     def judgment(self) -> Judgment:
         """The chosen candidate against the base model, on the validation questions, which chose it."""
-        return judge(self.baseline, self.chosen.scores, groups=self.groups)
+        return judge_best(self.baseline, self._every, self.chosen.scores, self.groups)
 
     @cached_property
     def improved(self) -> bool:
         """Whether validation prefers the chosen candidate to the base model."""
         if not (self.preferred and self.evidence_needed):
             return self.preferred
-        every = [candidate.scores for candidate in self.candidates]
-        return is_beyond_luck(self.baseline, every, self.chosen.scores, self.groups)
+        return is_beyond_luck(self.baseline, self._every, self.chosen.scores, self.groups)
+
+    @property
+    def _every(self) -> list[QueryScores]:
+        return [candidate.scores for candidate in self.candidates]
 
 
 class TuningRun:
@@ -228,7 +232,7 @@ class TuningRun:
             self.keywords = replace(kinds[best.kind], weight=best.weight)
             if holds():
                 named = {str(weighed): each for weighed, each in scores.items()}
-                if not self.selection.enter_alike(named, str(best)):
+                if not self.selection.enter_last(named, str(best)):
                     self.keywords = None  # the base model is better still
                 return
         self.keywords = None

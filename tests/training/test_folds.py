@@ -174,6 +174,26 @@ def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(tuned, monkeyp
     assert not (tmp_path / ".tuned.run").exists()
 
 
+def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, monkeypatch, tmp_path):
+    """What came after the stages is done again, of models that learned without what they are asked."""
+    undisturbed = tuned(out="undisturbed")
+    assert "keywords" in undisturbed.manifest
+    out = tmp_path / "tuned"
+
+    def full_disk(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "write_model_folder", full_disk)
+        with pytest.raises(OSError, match="No space left"):
+            tuned()
+    assert not out.exists()
+    resumed = tuned(resume=True)
+    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+    assert resumed.manifest["keywords"] == undisturbed.manifest["keywords"]
+    assert resumed.manifest["validation"] == undisturbed.manifest["validation"]
+
+
 def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_stage_began_with(tiny_base_folder):
     folds = folds_of(FEW)
     run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), FEW, CONFIG, folds=folds)

@@ -171,3 +171,9 @@ def test_folder_with_a_part_of_the_directions_is_refused(fitted, tmp_path):
     save_file(tensors | {"steps": tensors["steps"][:, :100].copy()}, tmp_path / KEYWORDS_FILE, metadata)
     with pytest.raises(ModelFolderError, match="the keywords cannot be read"):
         load_keywords(tmp_path)
+
+
+def test_no_question_at_all_tells_nothing():
+    none = RetrievalDataset({}, {f"c{n}": text for n, text in enumerate(CHUNKS)}, {})
+    kinds = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds(none)
+    assert (kinds[f"{STRESSED} {NARROW}"].stresses == 1).all()

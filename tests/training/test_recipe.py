@@ -341,6 +341,22 @@ def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
     assert all(made.questions.corpus[doc_id].startswith(text) for doc_id, text in learned[0].corpus.items())
 
 
+def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, monkeypatch):
+    learned: list[RetrievalDataset] = []
+    real = recipe.questions_from_corpus
+
+    def spy(corpus, seed):
+        learned.append(real(corpus, seed))
+        return learned[-1]
+
+    monkeypatch.setattr(recipe, "questions_from_corpus", spy)
+    twice = {**CORPUS, **{f"copy of {doc_id}": text for doc_id, text in CORPUS.items()}}
+    report = tuned(None, None, corpus=twice, keep_worse=True)
+    made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
+    assert set(report.tuned.baseline["ndcg@10"]) == set(made.questions.queries)
+    assert set(learned[0].corpus) == set(CORPUS) - made.by_own_words
+
+
 def test_nothing_to_learn_from_is_said(tuned):
     with pytest.raises(TrainingError, match="nothing to learn from"):
         tuned(None, None)
@@ -373,6 +389,37 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
     written = SentenceTransformer(str(report.folder), device="cpu")
     of_guard = score_vectors(guard, *(written.encode(list(texts.values())) for texts in (guard.queries, CORPUS)))
     assert mean_ndcg(of_guard) == pytest.approx(1.0, abs=0.1)
+
+
+def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder, tmp_path):
+    model = load_base(resolve_base(str(tiny_base_folder)), "cpu")
+    run = TuningRun(model, VALIDATION, CONFIG, tmp_path)
+    base = copy_of_weights(run.model)
+    with torch.no_grad():
+        for weights in run.model.parameters():
+            weights.add_(torch.rand_like(weights))
+    moved = copy_of_weights(run.model)
+    perfect = {metric: dict.fromkeys(of_queries, 1.0) for metric, of_queries in run.selection.baseline.items()}
+    run.selection.enter("moved", perfect)
+    asked = iter([False, True])
+    recipe._draw_back(run, base, lambda: next(asked))
+    assert run.selection.candidates[-1].name == "80% of the way from the base"
+
+    resumed = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG, tmp_path)
+    resumed.selection.restore()
+    assert all(torch.equal(weights, moved[name]) for name, weights in resumed.model.state_dict().items())
+
+
+def test_guards_are_asked_of_what_is_written_though_it_is_worse(tuned, monkeypatch, tiny_base_folder):
+    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, learning_rate=1e-2))
+    asked = what_the_base_finds_first(tiny_base_folder)
+    said: list[str] = []
+    guarded = Automatic(guards={"other source": asked}, keywords="off")
+    report = tuned(validation=asked, automatic=guarded, keep_worse=True, say=said.append)
+    assert "guard       other source: worse" in said
+    written = SentenceTransformer(str(report.folder), device="cpu")
+    scores = score_vectors(asked, *(written.encode(list(texts.values())) for texts in (asked.queries, asked.corpus)))
+    assert mean_ndcg(scores) == pytest.approx(1.0, abs=0.1)
 
 
 def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
@@ -552,7 +599,8 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
             "--recipe auto chooses --loss, --epochs",
         ),
         (["--epochs", "2", "--time-budget", "3"], "--time-budget: only with --recipe auto, and --epochs"),
-        (["--time-budget", "0"], "minutes must be above 0; got 0.0"),
+        (["--time-budget", "0"], "minutes must be above 0, and not endless; got 0.0"),
+        (["--time-budget", "inf"], "minutes must be above 0, and not endless; got inf"),
     ],
 )
 def test_mixed_up_options_are_refused(tmp_path, arguments, complaint):
