@@ -159,7 +159,7 @@ def as_time_allows(
     room = CHUNKS_AND_QUESTIONS.room(readings)
     if read <= room.chunks and all(len(each) <= FEWEST_QUESTIONS for each in sets):
         return material
-    say(f"reads       a part of {counted(len(material.chunks), 'chunk')}, as all would take too long; choosing it")
+    say("reads       a part of what there is, as all would take too long; choosing it")
     part = _part(material, readings, seed)
     say(f"reads       {_described(part, material)}; more with a longer --time-budget")
     return part

@@ -173,9 +173,11 @@ def tune_automatically(
         run.train(number, stage)
     if automatic.guards:
         _draw_back(run, base, guards_hold)
-    # A cut vector has no place for keywords, and questions made of the chunks' own words cannot tell their worth.
-    if automatic.keywords != "off" and not config.widths and not not_asked:
-        run.weigh_keywords(whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
+    if automatic.keywords != "off" and not config.widths:  # a cut vector has no place for keywords
+        if not_asked:
+            run.add_keywords(whole.chunks, not_asked, guards_hold)
+        else:
+            run.weigh_keywords(whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
     held_out = part.validation if validation is None else None
     return replace(run.result(evidence_needed=True), held_out=held_out)
 

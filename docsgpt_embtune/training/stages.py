@@ -1,7 +1,7 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
-from docsgpt_embtune.training.keyword_fitting import KeywordFitting
-from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
+from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
+from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
@@ -33,6 +33,7 @@ from docsgpt_embtune.training.validation import (
     HARDEST_PER_QUERY,
     ValidationPool,
     gain_and_error,
+    is_beyond_error,
     is_beyond_luck,
     judge_best,
     mean_ndcg,
@@ -221,8 +222,7 @@ class TuningRun:
             wide: Whether wide ones are tried, too.
         """
         self.selection.restore()
-        counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
-        fitting = KeywordFitting(counted, self.vectors.of(self.pools[0].queries).shape[1], wide=wide)
+        fitting = self._keyword_fitting(corpus, wide=wide)
         kinds = fitting.kinds(training)
         every = self._unseen(fitting, kinds, training)
         alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
@@ -239,6 +239,33 @@ class TuningRun:
         gain, error = max(gain_and_error(each, alone) for each in scores.values())
         why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
         self.say(f"keywords    left out: {why}")
+
+    def add_keywords(self, corpus: Iterable[str], found_anyway: Collection[str], holds: Callable[[], bool]) -> None:
+        """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
+
+        Args:
+            corpus: Every chunk there is, once.
+            found_anyway: doc_ids of chunks that validation asks for by words which they have. Keywords find these
+                whatever they are worth: what their questions gain by it is not counted.
+            holds: Tells whether what must not get worse has not.
+        """
+        self.selection.restore()
+        alone = self.score(*self.pools)
+        self.keywords = replace(self._keyword_fitting(corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
+        scores = self.score(*self.pools)
+        for query_id, (doc_id, *_) in self.validation.relevant_docs.items():
+            if doc_id in found_anyway:
+                for metric, of_queries in scores.items():
+                    of_queries[query_id] = alone[metric][query_id]
+        name = str(Weighed(NARROW, USUAL_WEIGHT))
+        if not (is_beyond_error(scores, alone) and holds() and self.selection.enter_last({name: scores}, name)):
+            self.keywords = None
+            gain, error = gain_and_error(scores, alone)
+            self.say(f"keywords    left out: validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}")
+
+    def _keyword_fitting(self, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
+        counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
+        return KeywordFitting(counted, self.vectors.of(self.pools[0].queries).shape[1], wide=wide)
 
     def _unseen(
         self, fitting: KeywordFitting, kinds: Mapping[str, Keywords], training: RetrievalDataset | None

@@ -26,7 +26,7 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
-from docsgpt_embtune.training.keyword_weights import WEIGHTS
+from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
@@ -475,15 +475,44 @@ def test_keywords_that_help_are_written_and_served_as_validation_saw_them(tuned)
     [
         {"automatic": Automatic(keywords="off")},
         {"config": replace(CONFIG, widths=(16,))},
-        {"training": None, "validation": None, "corpus": CORPUS},
     ],
-    ids=["off", "vectors that will be cut", "questions that are made of the chunks"],
+    ids=["off", "vectors that will be cut"],
 )
 def test_there_are_no_keywords(tuned, options):
     report = tuned(keep_worse=True, **options)
     assert "keywords" not in report.manifest
     assert report.manifest["dimension"] == 32
     assert not [c for c in report.tuned.candidates if "keywords" in c.name]
+
+
+def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chunk_still_has_do_not_speak_for_them(
+    tuned,
+):
+    drawn = random.Random(0)
+    names = [f"{drawn.randrange(10**6):06d}" for _ in range(80)]
+    facts = {
+        name: f"The worker with {name} for its number starts every night. It writes {name} into the log of its queue."
+        for name in names
+    }
+    report = tuned(None, None, corpus=facts)
+    assert report.tuned.chosen.name == "keywords, 20%" == report.manifest["training"]["kept"]
+    assert report.manifest["keywords"] == {"weight": USUAL_WEIGHT, "width": 736}
+    assert TunedEmbeddings(str(report.folder)).dimension == 768
+    *candidates, last = [candidate.scores["ndcg@10"] for candidate in report.tuned.candidates]
+    before = [report.tuned.baseline["ndcg@10"], *candidates]
+    of_words = [query_id for query_id in last if query_id.startswith("words")]
+    (alone,) = [each for each in before if all(each[query_id] == last[query_id] for query_id in of_words)]
+    assert sum(last.values()) > sum(alone.values())
+
+
+def test_where_nobody_asked_keywords_are_left_out_that_find_no_sentence(tiny_base_folder):
+    corpus = {noun: f"{noun} {' '.join(VERBS[:6])}. {' '.join(VERBS[4:])} {noun}." for noun in NOUNS}
+    apart = RetrievalDataset({noun: "who knows" for noun in NOUNS}, corpus, {noun: (noun,) for noun in NOUNS})
+    said: list[str] = []
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), apart, CONFIG, say=said.append)
+    run.add_keywords(corpus.values(), (), lambda: True)
+    assert run.keywords is None
+    assert said[-1].startswith("keywords    left out: validation ndcg@10 ")
 
 
 def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_base_folder):
