@@ -88,8 +88,13 @@ class PairedGains:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, as of a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6)."""
+        """Of the mean, as of a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6).
+
+        One group says nothing of others: without end.
+        """
         groups = len(self.sums)
+        if groups == 1:
+            return math.inf
         residuals = self.sums - self.mean * self.sizes
         return float(math.sqrt(groups / (groups - 1) * (residuals**2).sum()) / self.sizes.sum())
 
@@ -125,7 +130,7 @@ def judge(
         retrieval evaluation", CIKM 2007; Holm, "A simple sequentially rejective multiple test procedure", 1979;
         Field and Welsh, "Bootstrapping clustered data", JRSS B 2007.
     """
-    gains = _paired_gains(baseline, tuned, groups)
+    gains = paired_gains(baseline, tuned, groups)
     if missing := [metric for metric in headline if metric not in gains]:
         raise ValueError(f"headline metrics {missing} are not among the metrics {list(gains)}")
     differences = {metric: _difference(values, seed) for metric, values in gains.items()}
@@ -169,7 +174,7 @@ def chance_of_best(
         Westfall and Young, "Resampling-based multiple testing", 1993 (the maximum over the hypotheses).
     """
     given = {str(number): scores for number, scores in enumerate((chosen, *candidates))}
-    gains = _paired_gains(dict.fromkeys(given, baseline), given, groups)
+    gains = paired_gains(dict.fromkeys(given, baseline), given, groups)
     sums = np.stack([gain.sums for gain in gains.values()], axis=1)  # (G, 1 + candidates), the chosen one first
     drawn = np.random.default_rng(seed)
     as_large = 0
@@ -201,11 +206,21 @@ def smallest_gain(gains: PairedGains, alpha: float = ALPHA) -> float | None:
     return float(max(z * gains.standard_error, needed / gains.sizes.sum()))
 
 
-def _paired_gains(
+def paired_gains(
     baseline: Mapping[str, Mapping[str, float]],
     tuned: Mapping[str, Mapping[str, float]],
     groups: Sequence[Sequence[str]] | None,
 ) -> dict[str, PairedGains]:
+    """Subtract query by query, and add up over the groups: metric -> gains.
+
+    Args:
+        baseline: metric -> query_id -> value.
+        tuned: The same metrics of the same queries.
+        groups: As of `judge`.
+
+    Raises:
+        ValueError: If the two do not hold the same metrics and queries, or the groups hold others.
+    """
     if baseline.keys() != tuned.keys():
         raise ValueError(f"metrics differ: {sorted(baseline)} and {sorted(tuned)}")
     gains = {}

@@ -88,16 +88,19 @@ def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
     return {weighed: joined_scores(scores) for weighed, scores in parts.items()}
 
 
-def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores) -> list[Weighed]:
+def worth_their_width(
+    scores: Mapping[Weighed, QueryScores], alone: QueryScores, groups: Sequence[Sequence[str]]
+) -> list[Weighed]:
     """Name those that are better by more than the standard error of that, best first.
 
     Args:
         scores: Kind by kind, what costs or assumes less first; each must beat the best of those before it.
         alone: Scores of the model without keywords, which all must beat.
+        groups: Questions about one answer, which are one piece of evidence.
     """
     better, to_beat = [], [alone]
     for _, of_kind in groupby(scores, key=lambda weighed: weighed.kind):
         tried = list(of_kind)
-        better += [each for each in tried if all(is_beyond_error(scores[each], than) for than in to_beat)]
+        better += [each for each in tried if all(is_beyond_error(scores[each], than, groups) for than in to_beat)]
         to_beat.append(max((scores[each] for each in tried), key=mean_ndcg))
     return sorted(better, key=lambda weighed: -mean_ndcg(scores[weighed]))

@@ -43,6 +43,7 @@ class Selection:
         model: Carries the base model's weights now.
         score: Scores the model as it is.
         say: Takes one line of plain text for each candidate.
+        groups: Validation questions about one answer, which are one piece of evidence.
         folder: Where weights and scores are kept between runs; None keeps them in memory only.
         leniency: How many standard errors a later candidate may be below the best one and still take its place.
             Above 0 where each stage is known to help and the validation questions are too few to see it.
@@ -60,6 +61,7 @@ class Selection:
         model: SentenceTransformer,
         score: Callable[[], QueryScores],
         say: Callable[[str], None],
+        groups: Sequence[Sequence[str]],
         *,
         folder: Path | None = None,
         leniency: float = 0.0,
@@ -73,6 +75,7 @@ class Selection:
         self.model = model
         self._score = score
         self._say = say
+        self._groups = groups
         self._folder = folder
         self._leniency = leniency
         self._best_weights = self._losers_weights = self.stage_weights = copy_of_weights(model)
@@ -137,8 +140,8 @@ class Selection:
         return self.kept is None or self._is_level(candidate.scores, self.kept.scores)
 
     def _is_level(self, scores: QueryScores, best: QueryScores) -> bool:
-        gain, error = gain_and_error(scores, best)
-        return gain > -self._leniency * error
+        gain, error = gain_and_error(scores, best, self._groups)
+        return gain > (-self._leniency * error if self._leniency else 0.0)
 
     def _is_best_loser(self, candidate: Candidate) -> bool:
         """Tell it only while nothing is better than the base: what comes after that is lost for good."""

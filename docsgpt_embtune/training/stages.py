@@ -143,6 +143,7 @@ class TuningRun:
 
     Attributes:
         pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
+        groups: Those about one answer, which are one piece of evidence.
     """
 
     def __init__(
@@ -176,8 +177,9 @@ class TuningRun:
         baseline = self.score(*self.pools)
         chunks = len(self.ranked)
         say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
+        self.groups = groups_by_answer(validation.relevant_docs)
         self.selection = Selection(
-            baseline, model, lambda: self.score(*self.pools), say, folder=folder, leniency=leniency
+            baseline, model, lambda: self.score(*self.pools), say, self.groups, folder=folder, leniency=leniency
         )
         self.selection.resume()
 
@@ -227,7 +229,7 @@ class TuningRun:
         every = self._unseen(fitting, kinds, training)
         alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
         scores = score_weights(every)
-        better = worth_their_width(scores, alone)
+        better = worth_their_width(scores, alone, self.groups)
         for best in better:
             self.keywords = replace(kinds[best.kind], weight=best.weight)
             if holds():
@@ -236,7 +238,7 @@ class TuningRun:
                     self.keywords = None  # the base model is better still
                 return
         self.keywords = None
-        gain, error = max(gain_and_error(each, alone) for each in scores.values())
+        gain, error = max(gain_and_error(each, alone, self.groups) for each in scores.values())
         why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
         self.say(f"keywords    left out: {why}")
 
@@ -258,9 +260,11 @@ class TuningRun:
                 for metric, of_queries in scores.items():
                     of_queries[query_id] = alone[metric][query_id]
         name = str(Weighed(NARROW, USUAL_WEIGHT))
-        if not (is_beyond_error(scores, alone) and holds() and self.selection.enter_last({name: scores}, name)):
+        if not (
+            is_beyond_error(scores, alone, self.groups) and holds() and self.selection.enter_last({name: scores}, name)
+        ):
             self.keywords = None
-            gain, error = gain_and_error(scores, alone)
+            gain, error = gain_and_error(scores, alone, self.groups)
             self.say(f"keywords    left out: validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}")
 
     def _keyword_fitting(self, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
@@ -413,7 +417,7 @@ class TuningRun:
             candidates=self.selection.candidates,
             chosen=chosen,
             preferred=self.selection.kept is not None,
-            groups=groups_by_answer(self.validation.relevant_docs),
+            groups=self.groups,
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",
             keywords=self.keywords,

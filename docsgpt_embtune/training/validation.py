@@ -1,6 +1,5 @@
 """Validation that costs seconds: a fixed, hard part of the corpus instead of all of it."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -11,7 +10,7 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
-from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge
+from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge, paired_gains
 from docsgpt_embtune.training.encoding import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
@@ -91,11 +90,16 @@ def mean_ndcg(scores: QueryScores) -> float:
     return float(np.mean(list(scores[CHOSEN_BY].values())))
 
 
-def gain_and_error(scores: QueryScores, than: QueryScores) -> tuple[float, float]:
-    """Return by how much the first are better in the mean, and the standard error of that."""
-    new, old = scores[CHOSEN_BY], than[CHOSEN_BY]
-    differences = np.array([new[query_id] - old[query_id] for query_id in old])
-    return float(differences.mean()), float(differences.std()) / math.sqrt(len(differences))
+def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> tuple[float, float]:
+    """Return by how much the first are better in the mean, and the standard error of that.
+
+    Args:
+        scores: Of each query.
+        than: Of the same queries.
+        groups: Those about one answer, which are one piece of evidence.
+    """
+    gains = paired_gains({CHOSEN_BY: than[CHOSEN_BY]}, {CHOSEN_BY: scores[CHOSEN_BY]}, groups)[CHOSEN_BY]
+    return gains.mean, gains.standard_error
 
 
 def is_beyond_luck(
@@ -136,9 +140,9 @@ def judge_best(
     return replace(judgment, differences=differences, verdict="improved" if better else "not enough evidence")
 
 
-def is_beyond_error(scores: QueryScores, than: QueryScores) -> bool:
+def is_beyond_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> bool:
     """Tell whether the first are better in the mean by more than the standard error of that."""
-    gain, error = gain_and_error(scores, than)
+    gain, error = gain_and_error(scores, than, groups)
     return gain > error
 
 

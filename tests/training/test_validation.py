@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, judge_best
+from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_error, is_beyond_luck, judge_best
 
 QUERIES = [f"q{n}" for n in range(60)]
 GROUPS = [[query_id] for query_id in QUERIES]
@@ -31,3 +31,20 @@ def test_verdict_is_what_decides_whether_a_model_is_written(gain):
 def test_one_that_is_beyond_luck_worse_is_called_so():
     baseline, chosen = scores([0.5] * len(QUERIES)), scores([0.1] * len(QUERIES))
     assert judge_best(baseline, [chosen], chosen, GROUPS).verdict == "worse"
+
+
+def test_wordings_of_one_question_are_one_piece_of_evidence():
+    drawn = np.random.default_rng(3)
+    wordings = [QUERIES[start : start + 6] for start in range(0, len(QUERIES), 6)]
+    by_luck = {"alone": 0, "together": 0}
+    for _ in range(300):
+        gains = np.repeat(drawn.normal(0.0, 0.2, len(wordings)), 6)
+        new, old = scores(0.5 + gains), scores([0.5] * len(QUERIES))
+        by_luck["alone"] += is_beyond_error(new, old, GROUPS)
+        by_luck["together"] += is_beyond_error(new, old, wordings)
+    assert by_luck["together"] < 0.26 * 300  # with ten answers one error is passed by luck in 17 of 100
+    assert by_luck["alone"] > 0.3 * 300
+
+
+def test_one_answer_is_no_evidence():
+    assert not is_beyond_error(scores([0.9] * len(QUERIES)), scores([0.1] * len(QUERIES)), [QUERIES])
