@@ -179,8 +179,10 @@ def decide_engine(
     trials, judgment = rounding.measured(validation)
     harmless, reason = is_harmless(judgment)
     enough = judgment.groups >= _FEWEST and not learned_from
-    if not _shows_loss(judgment) and not (harmless and enough):
+    if harmless and not enough:
         harmless, reason = False, TOO_FEW
+    if not harmless and not _shows_loss(judgment):
+        reason = TOO_FEW
         of_chunks = asked_by_their_words(folder, reading, validation.corpus)
         if len(of_chunks) >= _FEWEST:
             more, judgment = rounding.measured(of_chunks, f", {len(of_chunks):,} chunks by words of theirs")

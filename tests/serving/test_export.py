@@ -25,7 +25,7 @@ from docsgpt_embtune.serving import export as export_module
 from docsgpt_embtune.serving import onnx_engine, quality
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.serving.quality import GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
+from docsgpt_embtune.serving.quality import TOO_FEW, GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.token_table import with_padded_tokens
 
@@ -240,6 +240,29 @@ def test_loss_that_questions_show_is_not_asked_about_again(copied, tmp_path):
     asked = load_dataset(questions_about(ENDINGS, tmp_path / "questions.json"))
     engine, decision = decide_engine(copied, graphs["onnx"], rounded, Reading(64), asked, tmp_path)
     assert (engine, decision.reason, len(decision.trials)) == ("onnx", "int8: it loses", 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "learned_from", "decided"),
+    [
+        (40, False, ("onnx", f"int8: {TOO_FEW}")),
+        (120, True, ("onnx", f"int8: {TOO_FEW}")),
+        (120, False, ("onnx-int8", "int8: it loses nothing that matters")),
+    ],
+)
+def test_small_loss_that_questions_show_is_accepted_by_enough_of_them_alone(
+    copied, tmp_path, monkeypatch, asked, learned_from, decided
+):
+    """Four questions find their chunks a little later in int8."""
+    ids = [str(number) for number in range(asked)]
+    questions = RetrievalDataset(dict.fromkeys(ids, "?"), dict.fromkeys(ids, "!"), {name: (name,) for name in ids})
+    exact = {metric: dict.fromkeys(ids, 0.5) for metric in ("recall@1", "recall@10", "ndcg@10")}
+    rounded = {**exact, "ndcg@10": {name: 0.47 if int(name) < 4 else 0.5 for name in ids}}
+    assert judge(exact, rounded).differences["ndcg@10"].high < 0
+    monkeypatch.setattr(quality, "_scores", lambda _, graph, *__, **___: exact if graph.engine == "onnx" else rounded)
+    graphs = graphs_of(copied, read_manifest(copied)).values()
+    engine, decision = decide_engine(copied, *graphs, Reading(64), questions, tmp_path, learned_from=learned_from)
+    assert (engine, decision.reason, len(decision.trials)) == (*decided, 2)
 
 
 def test_chunks_are_asked_for_by_words_that_are_read(copied):
