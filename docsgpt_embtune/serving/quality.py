@@ -17,6 +17,7 @@ from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
+from docsgpt_embtune.training.validation import is_beyond_luck, mean_ndcg
 
 DECIDES = "ndcg@10"
 RECALLS = ("recall@1", "recall@10")
@@ -124,6 +125,9 @@ def decide_reading(
 ) -> tuple[Reading, Decision]:
     """Choose how chunks are read: another way than the usual only where the questions gain by it beyond chance.
 
+    What luck gives the best of several ways is no gain: each of them against the usual one is judged as if it were the
+    only one.
+
     Args:
         folder: A tuned folder.
         graph: Its fp32 graph.
@@ -137,15 +141,38 @@ def decide_reading(
     if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.good_texts()):
         return usual, Decision(str(usual), "no chunk that answers is longer", tuple(trials), len(validation))
     groups = groups_by_answer(validation.relevant_docs)
-    best, best_ndcg = usual, 0.0
-    for reading in others:
-        scores = _scores(folder, graph, reading, validation, cache)
-        trials.append(Trial(str(reading), mean_scores(scores), judge(usual_scores, scores, groups=groups)))
-        judgment = trials[-1].judgment
-        if judgment and judgment.verdict == "improved" and trials[-1].scores[DECIDES] > best_ndcg:
-            best, best_ndcg = reading, trials[-1].scores[DECIDES]
-    reason = "no other way finds more, beyond chance" if best is usual else "finds more, beyond chance"
+    scores = {reading: _scores(folder, graph, reading, validation, cache) for reading in others}
+    judgments = {reading: judge(usual_scores, of_reading, groups=groups) for reading, of_reading in scores.items()}
+    trials += [Trial(str(each), mean_scores(scores[each]), judgments[each]) for each in others]
+    best, reason = surest_reading(usual_scores, scores, judgments, groups)
+    best = best or usual
     return best, Decision(str(best), reason, tuple(trials), len(validation))
+
+
+def surest_reading(
+    usual: QueryScores,
+    others: Mapping[Reading, QueryScores],
+    judgments: Mapping[Reading, Judgment],
+    groups: Sequence[Sequence[str]],
+) -> tuple[Reading | None, str]:
+    """Find the way of reading that gains most, by more than luck gives the best of so many, and say so in a clause.
+
+    Args:
+        usual: Scores of the usual way.
+        others: Those of each other way.
+        judgments: Each other way against the usual one.
+        groups: Questions about one answer, which are one piece of evidence.
+
+    Returns:
+        That way, or None where the usual one stays; and why.
+    """
+    gaining = [reading for reading in others if judgments[reading].verdict == "improved"]
+    if not gaining:
+        return None, "no other way finds more, beyond chance"
+    best = max(gaining, key=lambda reading: mean_ndcg(others[reading]))
+    if not is_beyond_luck(usual, list(others.values()), others[best], groups):
+        return None, f"luck may give the best of {len(others)} other ways as much as any gains"
+    return best, "finds more, beyond chance"
 
 
 def decide_engine(

@@ -19,13 +19,21 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation import verdict
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
 from docsgpt_embtune.serving import export as export_module
 from docsgpt_embtune.serving import onnx_engine, quality
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.serving.quality import TOO_FEW, GraphEmbeddings, asked_by_their_words, decide_engine, is_harmless
+from docsgpt_embtune.serving.quality import (
+    TOO_FEW,
+    GraphEmbeddings,
+    asked_by_their_words,
+    decide_engine,
+    is_harmless,
+    surest_reading,
+)
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.token_table import with_padded_tokens
 
@@ -151,6 +159,30 @@ def test_windows_are_chosen_where_the_answer_stands_at_the_end(copied, tmp_path)
     embeddings = TunedEmbeddings(str(copied))
     assert embeddings.reading == Reading(64, "mean")
     assert embeddings.fingerprint != fingerprint(copied)
+
+
+def test_best_of_several_ways_to_read_is_held_against_luck(monkeypatch):
+    """Three ways that gain nothing: each by itself is taken for a gain in a twentieth of the cases, at most."""
+    monkeypatch.setattr(verdict, "RESAMPLES", 299)
+    ids = [str(number) for number in range(40)]
+    groups = [[name] for name in ids]
+    rng = np.random.default_rng(0)
+
+    def drawn(gain=0.0):
+        return {metric: dict(zip(ids, gain + rng.normal(size=40), strict=True)) for metric in ("recall@1", "ndcg@10")}
+
+    def one_gains(usual, others):
+        judgments = {reading: judge(usual, scores, groups=groups) for reading, scores in others.items()}
+        chosen, reason = surest_reading(usual, others, judgments, groups)
+        assert (chosen is not None) == (reason == "finds more, beyond chance")
+        return any(judgment.verdict == "improved" for judgment in judgments.values()), chosen
+
+    readings = [Reading(64, "mean"), Reading(128, "off"), Reading(128, "mean")]
+    told = [one_gains(drawn(), {reading: drawn() for reading in readings}) for _ in range(300)]
+    assert sum(improved for improved, _ in told) > 20
+    assert sum(chosen is not None for _, chosen in told) <= 15
+    _, chosen = one_gains(drawn(), dict(zip(readings, (drawn(), drawn(1.5), drawn()), strict=True)))
+    assert chosen == readings[1]
 
 
 def test_short_chunks_are_read_as_ever(copied, tmp_path):
