@@ -3,17 +3,18 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.truncation import possible_length
 from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
+from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
@@ -114,19 +115,12 @@ def export(
                 reading,
                 validation,
                 Path(kept),
-                learned_from=_learned_from(validation, manifest),
+                learned_from=len(without_learned(validation, manifest)) < len(validation),
             )
             decisions.append(about_engine)
     report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
     _record(folder, manifest, report)
     return report
-
-
-def _learned_from(questions: RetrievalDataset, manifest: Mapping[str, Any]) -> bool:
-    """Tell whether a model learned from any of these, rather than being chosen by them or not having seen them."""
-    data = manifest.get("data", {})
-    learned = set(data.get("seen_queries", ())) - set(data.get("chosen_by", ()))
-    return any(query_digest(text) in learned for text in questions.queries.values())
 
 
 def _check_length(folder: Path, wanted: int, possible: int) -> None:
