@@ -7,11 +7,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
@@ -95,7 +97,7 @@ class GraphEmbeddings:
     """What a graph answers with when chunks are read in a given way.
 
     Args:
-        folder: A tuned folder.
+        folder: A tuned folder; a query adapter in it maps the questions' vectors, as it does where it serves.
         graph: One of its graphs.
         reading: How chunks are read.
         by_meaning: Whether a question's keywords, if the folder has any, are left out of its vector. The chunks'
@@ -107,12 +109,13 @@ class GraphEmbeddings:
         keywords = load_keywords(folder)
         self._encode_documents = document_encoder(folder, reading, self._engine.encode, keywords)
         self._encode_questions = question_encoder(self._engine.encode, keywords, by_meaning=by_meaning)
+        self._query_adapter = load_query_adapter(folder, read_manifest(folder))
         self.dimension = self._engine.dimension + (keywords.width if keywords else 0)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question."""
         vector: list[float] = self._encode_questions([text])[0].tolist()
-        return vector
+        return self._query_adapter(vector) if self._query_adapter else vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks, in order."""

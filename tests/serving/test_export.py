@@ -15,11 +15,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from tokenizers import Tokenizer
 
+from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
+from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation import verdict
+from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
+from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
 from docsgpt_embtune.serving import export as export_module
@@ -36,6 +40,7 @@ from docsgpt_embtune.serving.quality import (
 )
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.token_table import with_padded_tokens
+from docsgpt_embtune.training.adapter import write_adapted_folder
 
 from ..conftest import TEXTS
 
@@ -317,6 +322,22 @@ def test_by_meaning_is_by_the_model_alone(copied):
         0.6 * alone, abs=1e-5
     )
     assert np.abs(products(GraphEmbeddings(copied, graph, Reading(64))) - 0.6 * alone).max() > 0.1
+
+
+def test_questions_are_measured_through_the_query_adapter_that_serves(copied, tmp_path):
+    base, adapted = load_serving_model(str(copied)), tmp_path / "adapted"
+    turned = QueryAdapter(np.linalg.qr(np.random.default_rng(0).standard_normal((32, 32)))[0].astype(np.float32))
+    write_adapted_folder(base, adapted, turned, {"data": {"seen_queries": []}}, (TEXTS, base.embed(TEXTS)))
+    questions = questions_about(ENDINGS, tmp_path / "val.json")
+    assert export(adapted, "--data", questions).exit_code == 0
+    about_reading, about_engine = read_manifest(adapted)["serving"]["decisions"]
+    asked = load_dataset(questions)
+    for measured in (*about_reading["trials"], *about_engine["trials"]):
+        engine = measured["name"] if measured["name"].startswith("onnx") else "onnx"
+        served = retrieve(TunedEmbeddings(str(adapted), engine=engine), asked)
+        scores = mean_scores(score_queries(served, asked.qrels, quality.KS))
+        assert {metric: measured[metric] for metric in scores} == pytest.approx(scores)
+        assert scores["ndcg@10"] < 0.9  # the model alone finds each chunk by its own text
 
 
 def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
