@@ -346,7 +346,7 @@ def write_adapted_folder(
         base: The model that made the stored vectors, tuned or not.
         out: Destination; replaced in one step if it is a tuned folder already.
         adapter: What to apply to questions.
-        record: What the manifest says of it; `data.seen_queries` joins the base's own.
+        record: What the manifest says of it; `data.seen_queries`, all of them learned from, joins the base's own.
         corpus: Chunks and the base's vectors of them (N, D); some are embedded again, to prove that nothing moved.
 
     Raises:
@@ -361,12 +361,20 @@ def write_adapted_folder(
         source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
         shutil.copytree(source, new, dirs_exist_ok=True)
         manifest = read_manifest(source)
-        seen = {*record["data"].pop("seen_queries"), *manifest.get("data", {}).get("seen_queries", ())}
-        manifest["data"] = {**manifest.get("data", {}), "seen_queries": sorted(seen)}
+        manifest["data"] = _joined(manifest.get("data", {}), record["data"].pop("seen_queries"))
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": base.fingerprint, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
         _prove_that_chunks_stay(new, *corpus)
+
+
+def _joined(data: Mapping[str, Any], learned: Sequence[str]) -> dict[str, Any]:
+    """Add the digests of what an adapter learned from to what its base says of its data: these only chose no longer."""
+    return {
+        **data,
+        "seen_queries": sorted({*data.get("seen_queries", ()), *learned}),
+        "chosen_by": sorted(set(data.get("chosen_by", ())).difference(learned)),
+    }
 
 
 def _portable(folder: Path, target: Path) -> Path:

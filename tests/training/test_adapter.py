@@ -19,9 +19,12 @@ from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
 from docsgpt_embtune.training import adapter as fitting
 from docsgpt_embtune.training.adapter import _Objective, adapt, fit_adapter, summary
+from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.pipeline import train
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -199,6 +202,20 @@ def test_adapting_a_tuned_model_keeps_what_it_says_of_itself(tiny_tuned_folder, 
     assert written["data"]["training"] == {"queries": 1}
     assert {"00", "01", query_digest("when is the log kept")} <= set(written["data"]["seen_queries"])
     assert document_fingerprint(report.folder) == manifest["fingerprint"]
+
+
+def test_questions_that_chose_the_model_count_as_learned_once_an_adapter_learned_from_them(tiny_base_folder, tmp_path):
+    config = TrainConfig(epochs=1, precision="fp32", device="cpu")
+    base = train(
+        TRAINING, VALIDATION, tmp_path / "tuned", base=str(tiny_base_folder), config=config, keep_worse=True
+    ).folder
+    assert without_learned(VALIDATION, read_manifest(base)) == VALIDATION
+    with_them, without_them = (
+        adapt(TRAINING, others, tmp_path / name, model=str(base), keep_worse=True).folder
+        for name, others in (("with", VALIDATION), ("without", None))
+    )
+    assert not len(without_learned(VALIDATION, read_manifest(with_them)))
+    assert without_learned(VALIDATION, read_manifest(without_them)) == VALIDATION
 
 
 @pytest.fixture
