@@ -52,7 +52,11 @@ def shrink(
 @click.command(cls=EmbtuneCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--train", "train_path", required=True, help="Questions to teach with, as the tuned model sees them.")
-@click.option("--val", "val_path", help="Questions to choose by; held out of --train if not given.")
+@click.option(
+    "--val",
+    "val_path",
+    help="Questions to choose by, but for those that the tuned model learned from; held out of --train if not given.",
+)
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
 @click.option("--baseline", default="bundled", show_default=True, help="The untuned model to stand beside.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")

@@ -20,11 +20,12 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.onnx_engine import text_preparation
@@ -35,12 +36,13 @@ from docsgpt_embtune.token_table import is_static_folder, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
-from docsgpt_embtune.training.held_out import keep_apart
+from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+from docsgpt_embtune.wording import counted
 
 MAX_TEXTS = 6000  # taught with: memory grows with their square (600 MB), time with their cube
 _TIMED_QUESTIONS = 50
@@ -92,7 +94,8 @@ def distill(
     Args:
         folder: A tuned folder.
         training: Questions and chunks to teach with; its judgments are not looked at.
-        validation: Questions to choose by; None holds some of the training questions out for it.
+        validation: Questions to choose by, without those that the tuned model learned from; None holds some of the
+            training questions out for it, about answers that it did not learn of.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         baseline: The untuned model to stand beside: "bundled", a folder or a hub name.
         keep_worse: Write the folder even if it is worse than the untuned model.
@@ -102,13 +105,14 @@ def distill(
     Raises:
         ModelFolderError: If the folder is not whole, is a static model, has a query adapter, a default prompt or no
             tokenizer.json, or the destination is something else.
-        TrainingError: If every training question is a validation question too.
+        TrainingError: If every training question is a validation question too, or the tuned model learned from so many
+            of the questions that too few are left to choose by.
     """
     folder = Path(folder).expanduser().resolve()
     take_destination(out, say)
     manifest = verify(folder)
     _refuse(folder, manifest)
-    training, validation = keep_apart(training, validation, seed, say)
+    training, validation = _apart(training, validation, manifest, seed, say)
     say(f"training    {training.describe()}")
     say(f"validation  {validation.describe()}")
     teacher = load_base(BaseModel(str(folder), folder), "cpu")
@@ -138,6 +142,50 @@ def distill(
     questions = list(validation.queries.values())[:_TIMED_QUESTIONS]
     milliseconds = {name: _milliseconds(each, questions) for name, each in (("tuned", folder), ("static", out))}
     return DistillationReport(decision, against_tuned, out, written, milliseconds)
+
+
+def _apart(
+    training: RetrievalDataset,
+    validation: RetrievalDataset | None,
+    manifest: Mapping[str, Any],
+    seed: int,
+    say: Callable[[str], None],
+) -> tuple[RetrievalDataset, RetrievalDataset]:
+    """Keep what chooses apart from what the table learns from, and from what the tuned model has by heart.
+
+    The table may learn from that, too.
+    """
+    given = training if validation is None else validation
+    unlearned = without_learned(given, manifest)
+    learned = len(given) - len(unlearned)
+    if not learned:
+        return keep_apart(training, validation, seed, say)
+    if validation is None:
+        unlearned = _about_other_answers(training, unlearned)
+    if (answers := answers_asked_about(unlearned)) < FEWEST_GROUPS:
+        raise TrainingError(
+            f"the tuned model learned from {learned:,} of {counted(len(given), 'question')}, which leaves "
+            f"{counted(answers, 'answer')} to choose by: fewer than {FEWEST_GROUPS} cannot tell any gain from luck; "
+            "give --val with questions that it did not learn from"
+        )
+    say(f"left out of validation: {counted(learned, 'question')} that the tuned model learned from")
+    if validation is None:
+        unlearned = _as_many_as_usual(unlearned, training, seed)
+        say(f"no --val given: {len(unlearned)} of the other questions are held out to choose by")
+    return keep_apart(training, unlearned, seed, say)
+
+
+def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset) -> RetrievalDataset:
+    """Keep the questions that share no good chunk with one that was learned from."""
+    groups = groups_by_answer(training.relevant_docs)
+    kept = {query_id for group in groups if unlearned.queries.keys() >= set(group) for query_id in group}
+    return unlearned.subset(query_id for query_id in unlearned.queries if query_id in kept)
+
+
+def _as_many_as_usual(unlearned: RetrievalDataset, training: RetrievalDataset, seed: int) -> RetrievalDataset:
+    """Hold out no more than from questions that no model learned from; what training itself held out is no more."""
+    _, usual = keep_apart(training, None, seed, lambda line: None)
+    return unlearned if len(unlearned) <= len(usual) else hold_out(unlearned, len(usual) / len(unlearned), seed)[1]
 
 
 def _refuse(folder: Path, manifest: Mapping[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,19 +10,21 @@ from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import query_digest, save_dataset
+from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.truncation import audit_truncation
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.distillation import distill
+from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 
 from ..conftest import TEXTS
-from .test_pipeline import TRAINING, VALIDATION
+from .test_pipeline import TRAINING, VALIDATION, dataset
 
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 
@@ -122,6 +125,71 @@ def test_table_and_its_tokenizer_belong_to_the_fingerprint(static, tmp_path):
     own.write_text(own.read_text() + " ")
     with pytest.raises(ModelFolderError, match=r"not the model that its embtune.json describes"):
         TunedEmbeddings(str(folder))
+
+
+@pytest.fixture
+def tuned_with(tiny_tuned_folder, tmp_path):
+    """A tuned folder that says of its data what `embtune train` does; without validation it was chosen in folds."""
+
+    def tuned(training, validation):
+        folder = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned with")
+        write_manifest(folder, {**read_manifest(folder), "data": data_record(training, validation)})
+        return folder
+
+    return tuned
+
+
+@pytest.fixture
+def distilled(tiny_base_folder, tmp_path):
+    def run(folder, training, validation):
+        said = []
+        options = {"baseline": str(tiny_base_folder), "keep_worse": True, "say": said.append}
+        return distill(folder, training, validation, tmp_path / "out", **options), said
+
+    return run
+
+
+def digests(questions):
+    return sorted(map(query_digest, questions.queries.values()))
+
+
+def test_questions_that_the_tuned_model_learned_from_do_not_choose(tuned_with, distilled):
+    in_folds = tuned_with(TRAINING, None)
+    for validation in (None, TRAINING):
+        with pytest.raises(
+            TrainingError, match="learned from 40 of 40 questions, which leaves 0 answers to choose by: "
+        ):
+            distilled(in_folds, TRAINING, validation)
+    report, said = distilled(in_folds, TRAINING, dataset())
+    assert report.decision.queries == 20
+    assert report.manifest["data"]["chosen_by"] == digests(VALIDATION)
+    assert report.manifest["data"]["training"]["queries"] == 40  # the table may learn what the tuned model did
+    assert "left out of validation: 40 questions that the tuned model learned from" in said
+
+
+def test_questions_that_chose_the_tuned_model_choose_again(tuned_with, distilled):
+    report, said = distilled(tuned_with(TRAINING, VALIDATION), TRAINING, VALIDATION)
+    assert report.manifest["data"]["chosen_by"] == digests(VALIDATION)
+    assert not [line for line in said if line.startswith("left out")]
+
+
+def test_without_validation_what_the_tuned_model_had_held_out_is_held_out_again(tuned_with, distilled):
+    learned, held_out = hold_out(dataset(), 0.2, seed=1)
+    report, said = distilled(tuned_with(learned, held_out), dataset(), None)
+    assert report.manifest["data"]["chosen_by"] == digests(held_out)
+    assert report.manifest["data"]["training"]["queries"] == 48
+    assert "no --val given: 12 of the other questions are held out to choose by" in said
+
+
+def test_no_more_is_held_out_than_usual_and_nothing_about_an_answer_that_was_learned_of(tuned_with, distilled):
+    learned, unlearned = hold_out(dataset(), 0.8, seed=1)
+    again = {f"{query_id} again": f"{text} again" for query_id, text in learned.queries.items()}
+    answers = {f"{query_id} again": good for query_id, good in learned.relevant_docs.items()}
+    every = replace(dataset(), queries=dataset().queries | again, relevant_docs=dataset().relevant_docs | answers)
+    report, _ = distilled(tuned_with(learned, None), every, None)
+    chosen_by = report.manifest["data"]["chosen_by"]
+    assert len(chosen_by) == round(0.4 * (60 + 12))
+    assert set(chosen_by) < set(digests(unlearned))
 
 
 def test_questions_that_it_saw_are_told(static):
