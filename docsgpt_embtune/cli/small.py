@@ -13,7 +13,11 @@ from docsgpt_embtune.data.dataset import load_dataset
 
 @click.command(cls=EmbtuneCommand)
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--data", required=True, help="Validation questions, to decide by: never the test questions.")
+@click.option(
+    "--data",
+    required=True,
+    help="Validation questions, to decide by: never the test questions. Any that the model learned from do not count.",
+)
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
 @click.option("--width", type=int, help="Numbers of a vector; the fewest that lose nothing on --data, if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")

@@ -15,11 +15,14 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_model_folder
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest, write_model_folder
 from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
+from docsgpt_embtune.serving.quality import asked_by_their_words
+from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.adapter import write_adapted_folder
 from docsgpt_embtune.training.distillation import distill
+from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.shrinking import shrink
 
 from ..conftest import TEXTS
@@ -192,7 +195,18 @@ def test_cut_vectors_keep_them(folder, tmp_path):
     assert np.allclose(cut[:, 8:], whole[:, 32:], atol=1e-6)
     assert np.allclose(np.linalg.norm(cut, axis=1), 1.0, atol=1e-5)
     measured = {trial.name: trial.scores["ndcg@10"] for trial in report.decision.trials}[report.decision.chosen]
-    assert ndcg(report.folder) == pytest.approx(measured)
+    assert ndcg(TunedEmbeddings(str(report.folder))) == pytest.approx(measured)
+
+
+def test_cut_is_measured_by_meaning_where_chunks_are_asked_for_by_their_words(folder, tmp_path):
+    learned = shutil.copytree(folder, tmp_path / "learned")
+    write_manifest(learned, {**read_manifest(folder), "data": data_record(EVERY_ERROR, None)})
+    whole = shrink(learned, EVERY_ERROR, tmp_path / "cut", width=744).decision.trials[0]
+    of_chunks = asked_by_their_words(folder, Reading.of(read_manifest(folder)), CHUNKS)
+    assert whole.scores["ndcg@10"] == pytest.approx(
+        ndcg(StockEmbeddings(folder), of_chunks), abs=0.01
+    )  # some nearly tie
+    assert ndcg(TunedEmbeddings(str(folder)), of_chunks) > whole.scores["ndcg@10"] + 0.1
 
 
 def test_static_model_has_them_at_a_weight_of_its_own(folder, tiny_base_folder, tmp_path):
@@ -201,10 +215,10 @@ def test_static_model_has_them_at_a_weight_of_its_own(folder, tiny_base_folder, 
     assert report.decision.chosen.endswith(f", keywords {keywords.weight:.0%}")
     assert report.manifest["keywords"]["weight"] == keywords.weight
     _, tuned, *_, chosen = report.decision.trials
-    assert ndcg(folder) == pytest.approx(tuned.scores["ndcg@10"])
-    assert ndcg(report.folder) == pytest.approx(chosen.scores["ndcg@10"])
+    assert ndcg(TunedEmbeddings(str(folder))) == pytest.approx(tuned.scores["ndcg@10"])
+    assert ndcg(TunedEmbeddings(str(report.folder))) == pytest.approx(chosen.scores["ndcg@10"])
 
 
-def ndcg(folder):
-    scores = score_queries(retrieve(TunedEmbeddings(str(folder)), EVERY_ERROR), EVERY_ERROR.qrels, (10,))
+def ndcg(embeddings, asked=EVERY_ERROR):
+    scores = score_queries(retrieve(embeddings, asked), asked.qrels, (10,))
     return np.mean(list(scores["ndcg@10"].values()))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,14 @@ from safetensors.numpy import load_file, save_file
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.export import export
+from docsgpt_embtune.serving.quality import asked_by_their_words
+from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.shrinking import principal_directions, shrink
 
 from .test_pipeline import dataset
@@ -78,6 +83,50 @@ def test_without_a_width_the_narrowest_that_loses_nothing_is_taken(tiny_tuned_fo
 def test_too_few_questions_prove_nothing_though_each_is_found(tiny_tuned_folder, tmp_path):
     one = EASY.subset(list(EASY.queries)[:1])
     assert shrink(tiny_tuned_folder, one, tmp_path / "cut").folder is None
+
+
+def having_learned(folder, tmp_path, questions):
+    learned = shutil.copytree(folder, tmp_path / "learned")
+    write_manifest(learned, {**read_manifest(learned), "data": data_record(questions, None)})
+    return learned
+
+
+def test_questions_that_the_model_learned_from_do_not_count(tiny_tuned_folder, tmp_path):
+    by_heart, others = hold_out(HARD, 0.4, seed=0)
+    said = []
+    learned = having_learned(tiny_tuned_folder, tmp_path, by_heart)
+    report = shrink(learned, HARD, tmp_path / "cut", width=8, say=said.append)
+    alone = shrink(tiny_tuned_folder, others, tmp_path / "alone", width=8)
+    assert report.decision == alone.decision
+    assert report.decision.queries == 24
+    assert "left out    36 questions that the model learned from" in said
+
+
+def test_where_the_model_learned_from_nearly_all_questions_chunks_are_asked_for_by_their_words(
+    tiny_tuned_folder, tmp_path
+):
+    by_heart = HARD.subset(list(HARD.queries)[4:])
+    said = []
+    learned = having_learned(tiny_tuned_folder, tmp_path, by_heart)
+    report = shrink(learned, HARD, tmp_path / "cut", width=8, say=said.append)
+    of_chunks = asked_by_their_words(tiny_tuned_folder, Reading(64), HARD.corpus)
+    assert report.decision.trials == shrink(tiny_tuned_folder, of_chunks, tmp_path / "alone", width=8).decision.trials
+    assert report.decision.queries == 60
+    assert report.decision.reason.endswith(
+        " where 60 chunks are asked for by their own words, as the model learned from the questions"
+    )
+    assert said[-3:-1] == [
+        "left out    56 questions that the model learned from",
+        "instead     60 chunks asked for by their own words, by meaning alone",
+    ]
+
+
+def test_neither_questions_nor_chunks_enough_are_refused(tiny_tuned_folder, tmp_path):
+    few = replace(HARD.subset(list(HARD.queries)[:4]), corpus=dict(list(HARD.corpus.items())[:4]))
+    with pytest.raises(
+        TrainingError, match=r"learned from 4 of 4 questions, and 4 chunks .* too few; give --data with"
+    ):
+        shrink(having_learned(tiny_tuned_folder, tmp_path, few), few, tmp_path / "cut", width=8)
 
 
 def test_widths_of_the_training_are_those_that_are_tried(tiny_tuned_folder, tmp_path):
