@@ -20,6 +20,7 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, resolve_precision
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS, folds_of
+from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.large_corpora import Material, as_time_allows
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
@@ -175,9 +176,9 @@ def tune_automatically(
         _draw_back(run, base, guards_hold)
     if automatic.keywords != "off" and not config.widths:  # a cut vector has no place for keywords
         if not_asked:
-            run.add_keywords(whole.chunks, not_asked, guards_hold)
+            add_keywords(run, whole.chunks, not_asked, guards_hold)
         else:
-            run.weigh_keywords(whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
+            weigh_keywords(run, whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
     held_out = part.validation if validation is None else None
     return replace(run.result(evidence_needed=True), held_out=held_out)
 

@@ -1,7 +1,7 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,25 +15,19 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import Judgment
-from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
-from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
-from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import (
     CHOSEN_BY,
     HARDEST_PER_QUERY,
     ValidationPool,
-    gain_and_error,
-    is_beyond_error,
     is_beyond_luck,
     judge_best,
     mean_ndcg,
@@ -204,86 +198,13 @@ class TuningRun:
             chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
         return pool.score(queries, chunks)
 
-    def weigh_keywords(
-        self,
-        corpus: Iterable[str],
-        training: RetrievalDataset | None = None,
-        holds: Callable[[], bool] = lambda: True,
-        *,
-        wide: bool = True,
-    ) -> None:
-        """Put keywords beside the best weights' vectors, if that answers the validation questions better.
-
-        They make vectors wider: the gain must be more than its standard error over the model alone, and of each kind of
-        keywords over those that cost or assume less.
-
-        Args:
-            corpus: Every chunk there is, once.
-            training: Questions that tell what their words count.
-            holds: Tells whether what must not get worse has not.
-            wide: Whether wide ones are tried, too.
-        """
-        self.selection.restore()
-        fitting = self._keyword_fitting(corpus, wide=wide)
-        kinds = fitting.kinds(training)
-        every = self._unseen(fitting, kinds, training)
-        alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
-        scores = score_weights(every)
-        better = worth_their_width(scores, alone, self.groups)
-        for best in better:
-            self.keywords = replace(kinds[best.kind], weight=best.weight)
-            if holds():
-                named = {str(weighed): each for weighed, each in scores.items()}
-                if not self.selection.enter_last(named, str(best)):
-                    self.keywords = None  # the base model is better still
-                return
-        self.keywords = None
-        gain, error = max(gain_and_error(each, alone, self.groups) for each in scores.values())
-        why = "a guard got worse" if better else f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
-        self.say(f"keywords    left out: {why}")
-
-    def add_keywords(self, corpus: Iterable[str], found_anyway: Collection[str], holds: Callable[[], bool]) -> None:
-        """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
-
-        Args:
-            corpus: Every chunk there is, once.
-            found_anyway: doc_ids of chunks that validation asks for by words which they have. Keywords find these
-                whatever they are worth: what their questions gain by it is not counted.
-            holds: Tells whether what must not get worse has not.
-        """
-        self.selection.restore()
-        alone = self.score(*self.pools)
-        self.keywords = replace(self._keyword_fitting(corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
-        scores = self.score(*self.pools)
-        for query_id, (doc_id, *_) in self.validation.relevant_docs.items():
-            if doc_id in found_anyway:
-                for metric, of_queries in scores.items():
-                    of_queries[query_id] = alone[metric][query_id]
-        name = str(Weighed(NARROW, USUAL_WEIGHT))
-        if not (
-            is_beyond_error(scores, alone, self.groups) and holds() and self.selection.enter_last({name: scores}, name)
-        ):
-            self.keywords = None
-            gain, error = gain_and_error(scores, alone, self.groups)
-            self.say(f"keywords    left out: validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}")
-
-    def _keyword_fitting(self, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
-        counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
-        return KeywordFitting(counted, self.vectors.of(self.pools[0].queries).shape[1], wide=wide)
-
-    def _unseen(
-        self, fitting: KeywordFitting, kinds: Mapping[str, Keywords], training: RetrievalDataset | None
-    ) -> list[Unseen]:
-        """Return the validation questions with the vectors of the best candidate, or of its like in each fold."""
-        if not self.folds or training is None:
-            return [Unseen(pool, *self._embed(pool), kinds) for pool in self.pools]
+    def unseen_vectors(self) -> list[tuple[Vectors, Vectors]]:
+        """Return, for each pool, what the best weights, or their like of its fold, make of its questions and chunks."""
         best = self.selection.kept.name if self.selection.kept else ""
-        every = []
-        for number, (fold, pool) in enumerate(zip(self.folds, self.pools, strict=True)):
-            in_fold = self._fold_vectors.has(number, best)  # else it learned from no question
-            vectors = self._fold_vectors.of(number, best) if in_fold else self._embed(pool)
-            every.append(Unseen(pool, *vectors, fitting.kinds(training.subset(fold.learned))))
-        return every
+        return [
+            self._fold_vectors.of(number, best) if self._fold_vectors.has(number, best) else self._embed(pool)
+            for number, pool in enumerate(self.pools)  # what is not of a fold learned from no question
+        ]
 
     def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
         embed = partial(self.vectors.of, show_progress=False)  # in the midst of a fit, which shows its own

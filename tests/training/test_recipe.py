@@ -26,6 +26,7 @@ from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
+from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
@@ -510,7 +511,7 @@ def test_where_nobody_asked_keywords_are_left_out_that_find_no_sentence(tiny_bas
     apart = RetrievalDataset({noun: "who knows" for noun in NOUNS}, corpus, {noun: (noun,) for noun in NOUNS})
     said: list[str] = []
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), apart, CONFIG, say=said.append)
-    run.add_keywords(corpus.values(), (), lambda: True)
+    add_keywords(run, corpus.values(), (), lambda: True)
     assert run.keywords is None
     assert said[-1].startswith("keywords    left out: validation ndcg@10 ")
 
@@ -523,10 +524,10 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
     dataset = RetrievalDataset(queries, corpus, {f"q {doc_id}": (doc_id,) for doc_id in corpus})
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, dataset, CONFIG)
-    run.weigh_keywords(corpus.values(), wide=False)
+    weigh_keywords(run, corpus.values(), wide=False)
     assert run.keywords.width == 736
     assert not [c for c in run.selection.candidates if c.name.startswith("wide")]
-    run.weigh_keywords(corpus.values())
+    weigh_keywords(run, corpus.values())
     assert run.keywords.width == 1504
     assert run.selection.kept.name == f"wide keywords, {run.keywords.weight:.0%}"
     assert len(run.selection.candidates) == 2 * len(WEIGHTS)
@@ -535,12 +536,12 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
 def test_keywords_are_left_out_where_they_make_a_guard_worse(tiny_base_folder):
     said: list[str] = []
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG, say=said.append)
-    run.weigh_keywords(CORPUS.values(), holds=lambda: False)
+    weigh_keywords(run, CORPUS.values(), holds=lambda: False)
     assert run.keywords is None
     assert run.selection.kept is None
     assert said[-1] == "keywords    left out: a guard got worse"
     tried = []
-    run.weigh_keywords(CORPUS.values(), holds=lambda: bool(tried.append(run.keywords.weight)) or len(tried) == 2)
+    weigh_keywords(run, CORPUS.values(), holds=lambda: bool(tried.append(run.keywords.weight)) or len(tried) == 2)
     assert run.keywords.weight == tried[1] != tried[0]
     assert run.selection.kept.name == f"keywords, {tried[1]:.0%}"
 

@@ -1,0 +1,109 @@
+"""Whether keywords stand beside a model's numbers, and how much they count: what a run does after its last stage."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
+from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
+from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
+from docsgpt_embtune.training.processes import is_main_process
+from docsgpt_embtune.training.stages import TuningRun
+from docsgpt_embtune.training.validation import CHOSEN_BY, gain_and_error, is_beyond_error
+
+Holds = Callable[[], bool]
+A_GUARD = "a guard got worse"
+
+
+def weigh_keywords(
+    run: TuningRun,
+    corpus: Iterable[str],
+    training: RetrievalDataset | None = None,
+    holds: Holds = lambda: True,
+    *,
+    wide: bool = True,
+) -> None:
+    """Put keywords beside the best weights' vectors, if that answers the validation questions better.
+
+    They make vectors wider: the gain must be more than its standard error over the model alone, and of each kind of
+    keywords over those that cost or assume less.
+
+    Args:
+        run: With its stages behind it.
+        corpus: Every chunk there is, once.
+        training: Questions that tell what their words count.
+        holds: Tells whether what must not get worse has not.
+        wide: Whether wide ones are tried, too.
+    """
+    run.selection.restore()
+    fitting = _fitting(run, corpus, wide=wide)
+    kinds = fitting.kinds(training)
+    every = _unseen(run, fitting, kinds, training)
+    alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
+    scores = score_weights(every)
+    better = worth_their_width(scores, alone, run.groups)
+    for best in better:
+        run.keywords = replace(kinds[best.kind], weight=best.weight)
+        if holds():
+            named = {str(weighed): each for weighed, each in scores.items()}
+            if not run.selection.enter_last(named, str(best)):
+                run.keywords = None  # the base model is better still
+            return
+    highest = max(scores.values(), key=lambda each: gain_and_error(each, alone, run.groups))
+    _leave_out(run, A_GUARD if better else _too_little(run, highest, alone))
+
+
+def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection[str], holds: Holds) -> None:
+    """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
+
+    Args:
+        run: With its stages behind it.
+        corpus: Every chunk there is, once.
+        found_anyway: doc_ids of chunks that validation asks for by words which they have. Keywords find these whatever
+            they are worth: what their questions gain by it is not counted.
+        holds: Tells whether what must not get worse has not.
+    """
+    run.selection.restore()
+    alone = run.score(*run.pools)
+    run.keywords = replace(_fitting(run, corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
+    scores = run.score(*run.pools)
+    for query_id, (doc_id, *_) in run.validation.relevant_docs.items():
+        if doc_id in found_anyway:
+            for metric, of_queries in scores.items():
+                of_queries[query_id] = alone[metric][query_id]
+    name = str(Weighed(NARROW, USUAL_WEIGHT))
+    if not is_beyond_error(scores, alone, run.groups):
+        _leave_out(run, _too_little(run, scores, alone))
+    elif not holds():
+        _leave_out(run, A_GUARD)
+    elif not run.selection.enter_last({name: scores}, name):
+        run.keywords = None  # the base model is better still
+
+
+def _leave_out(run: TuningRun, why: str) -> None:
+    run.keywords = None
+    run.say(f"keywords    left out: {why}")
+
+
+def _too_little(run: TuningRun, scores: QueryScores, alone: QueryScores) -> str:
+    gain, error = gain_and_error(scores, alone, run.groups)
+    return f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
+
+
+def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
+    counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
+    return KeywordFitting(counted, run.vectors.of(run.pools[0].queries).shape[1], wide=wide)
+
+
+def _unseen(
+    run: TuningRun, fitting: KeywordFitting, kinds: Mapping[str, Keywords], training: RetrievalDataset | None
+) -> list[Unseen]:
+    vectors = run.unseen_vectors()
+    if not run.folds or training is None:
+        return [Unseen(pool, *of_pool, kinds) for pool, of_pool in zip(run.pools, vectors, strict=True)]
+    return [
+        Unseen(pool, *of_pool, fitting.kinds(training.subset(fold.learned)))
+        for fold, pool, of_pool in zip(run.folds, run.pools, vectors, strict=True)
+    ]
