@@ -4,7 +4,7 @@ import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
+from itertools import accumulate, islice
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
@@ -12,10 +12,14 @@ from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 # As long as people's questions are. Longer ones are found by any model and teach nothing.
 SHORTEST, LONGEST = 6, 12
 LONGEST_SENTENCE = 30
+# Of a question's words, the share that is at least of letters alone, as in people's questions: what is cut out of
+# program text or of tables asks as nobody does.
+PROSE = 0.9
+_MARKS = ".,;:!?()[]{}\"'“”‘’«»…"
 
 
 def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalDataset:
-    """Take one run of 6 to 12 words from each chunk as a question that the chunk answers.
+    """Take one run of 6 to 12 words of prose from each chunk as a question that the chunk answers.
 
     It needs no labels and no language model, and teaches a model the words of these documents: the same idea
     as the cropping of Contriever (Izacard et al., 2021), with the crop left in its chunk, so that the model
@@ -91,7 +95,7 @@ def _cuts(corpus: Mapping[str, str], doc_ids: Iterable[str], drawn: random.Rando
     without = []
     for doc_id in doc_ids:
         longest = min(LONGEST_SENTENCE, len(_words(corpus[doc_id])) // 2)
-        of_chunk = (s for s in _sentences(corpus[doc_id]) if times[s] == corpus[doc_id].count(s) == 1)
+        of_chunk = (s for s in _sentences(corpus[doc_id]) if times[s] == corpus[doc_id].count(s) == 1 and _is_prose(s))
         # In order, as the seed decides and not how Python hashes.
         if usable := sorted(sentence for sentence in of_chunk if SHORTEST <= len(_words(sentence)) <= longest):
             yield doc_id, drawn.choice(usable)
@@ -108,13 +112,28 @@ def _sentences(text: str) -> set[str]:
 
 
 def _run_of_words(text: str, drawn: random.Random) -> str:
-    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where there is but one word."""
+    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where none is prose."""
     words = _words(text)
     length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
     if length == 0:
         return ""
-    first = drawn.randrange(len(words) - length + 1)
+    plain = list(accumulate((_is_plain(text[start:end]) for start, end in words), initial=0))
+    needed = PROSE * length
+    firsts = [n for n in range(len(words) - length + 1) if plain[n + length] - plain[n] >= needed]
+    if not firsts:
+        return ""
+    first = drawn.choice(firsts)
     return text[words[first][0] : words[first + length - 1][1]]
+
+
+def _is_prose(text: str) -> bool:
+    words = _words(text)
+    return sum(_is_plain(text[start:end]) for start, end in words) >= PROSE * len(words)
+
+
+def _is_plain(word: str) -> bool:
+    """Tell whether a word is of letters alone, but for hyphens, apostrophes and the marks around it."""
+    return word.strip(_MARKS).replace("-", "").replace("'", "").replace("’", "").isalpha()
 
 
 def _words(text: str) -> list[tuple[int, int]]:

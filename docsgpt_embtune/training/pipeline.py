@@ -1,6 +1,7 @@
 """The main job: questions and chunks in, a model folder that validation prefers to the base out."""
 
 import platform
+import random
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -19,7 +20,7 @@ from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
+from docsgpt_embtune.training.corpus_questions import questions_from_corpus, questions_of_both_kinds
 from docsgpt_embtune.training.held_out import (
     VALIDATION_SHARE,
     are_few,
@@ -35,6 +36,7 @@ from docsgpt_embtune.wording import counted
 
 MOST_VALIDATION_CHUNKS = 200  # of either kind
 OPENINGS = "opening words"
+PROBED = 1000  # chunks that tell whether a corpus is prose
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 
 
@@ -97,6 +99,8 @@ def train(
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
         refuse_too_few_to_choose_by(data.chosen_by)
+        if data.not_asked:
+            _refuse_what_is_no_prose(data.chosen_by.corpus, config.seed)
     if automatic is not None and data.not_asked:
         automatic = _guarded_by_openings(automatic, data.chosen_by.corpus)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
@@ -126,6 +130,23 @@ def train(
         details = _details(found, config, automatic, tuned, data)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
+
+
+def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
+    """Raise TrainingError where most chunks have no words that ask as a person would.
+
+    Beside the functions of a library without their docstrings, questions that were made of them whatever they were
+    preferred a model that answered people's (the docstrings' beginnings) with .09 of nDCG@10 less. Of 2,736 chunks 820
+    have a run of words that is prose; of documentation nine in ten and more.
+    """
+    some = corpus if len(corpus) <= PROBED else dict(random.Random(seed).sample(list(corpus.items()), PROBED))
+    asked = len(questions_from_corpus(some, seed))
+    if 2 * asked < len(some):
+        raise TrainingError(
+            f"only {asked:,} of {counted(len(some), 'chunk')} looked at have a few words in a row that are prose: "
+            "program text and tables do not ask as people do, and cannot choose a model; give --train with questions "
+            "of people, a few dozen at least, or --val (--keep-worse trains all the same)"
+        )
 
 
 def _guarded_by_openings(automatic: Automatic, corpus: Mapping[str, str]) -> Automatic:

@@ -221,10 +221,11 @@ def _stages(
         if piece_id not in answers and pieces.chunk(piece_id) not in not_asked
     }
     # Words that the model does not get to read teach it nothing about the chunk.
-    asked_for = replace(questions_from_corpus(parts_read(run.model, unasked), config.seed), corpus=pieces.corpus)
+    read = parts_read(run.model, unasked) if asks_chunks else {}
+    asked_for = replace(questions_from_corpus(read, config.seed), corpus=pieces.corpus)
     of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
     stages: list[Stage] = []
-    if len(asked_for) and asks_chunks:
+    if len(asked_for):
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
         # Where nobody's questions follow, the whole way can be too long: half of it is a candidate, too.
         alone = training is None

@@ -2,6 +2,7 @@ import pytest
 
 from docsgpt_embtune.training.corpus_questions import (
     LONGEST,
+    PROSE,
     SHORTEST,
     questions_from_corpus,
     questions_of_both_kinds,
@@ -93,3 +94,26 @@ def test_what_is_cut_out_is_gone_and_leaves_something():
         asked, corpus = cut_from({**repeated, **PAGES}, seed)
         assert all(question not in corpus[doc_id] for doc_id, question in asked.items())
         assert all(text.strip() for text in corpus.values())
+
+
+MIXED = {
+    "code": "for key, value in self._rows.items():\n    rows[key] = f(value, x=1)\n    n_rows += len(value[0])\n" * 3,
+    "table": "| 2019 | 4.1 % | 12,400 |\n| 2020 | 3.9 % | 11,900 |\n| 2021 | 4.4 % | 13,050 |\n" * 3,
+    "both": "x = f(y[0], z=1); w += g(x_1)\n" * 9 + "The rows are kept until the next night, when it runs again.",
+}
+
+
+def test_only_prose_asks():
+    for seed in range(20):
+        made = questions_from_corpus(MIXED, seed)
+        (question,) = made.queries.values()
+        assert made.relevant_docs == {"words of both": ("both",)}
+        words = question.split()
+        assert sum(word.strip(".,").isalpha() for word in words) >= PROSE * len(words)
+        asked, _ = cut_from(MIXED, seed)
+        assert set(asked) <= {"both"}
+
+
+def test_marks_and_quotes_around_words_are_prose():
+    text = "“Well-known” isn’t it? (Yes, it's known): the so-called “night watch”, again; and again… "
+    assert len(questions_from_corpus({"c": text * 3}, 1)) == 1

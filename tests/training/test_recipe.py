@@ -358,6 +358,14 @@ def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, 
     assert set(learned[0].corpus) == set(CORPUS) - made.by_own_words
 
 
+def test_program_text_alone_is_refused_unless_told(tuned):
+    code = {f"f{n}": f"def get_{n}(self):\n    return self._{n}[key_{n}] if key_{n} in x else {n}" for n in range(80)}
+    prose = {doc_id: text for doc_id, text in list(CORPUS.items())[:60]}
+    with pytest.raises(TrainingError, match="only 60 of 140 chunks looked at have a few words in a row that are prose"):
+        tuned(None, None, corpus={**code, **prose})
+    assert tuned(None, None, corpus={**code, **prose}, keep_worse=True).folder
+
+
 def test_nothing_to_learn_from_is_said(tuned):
     with pytest.raises(TrainingError, match="nothing to learn from"):
         tuned(None, None)
@@ -490,9 +498,9 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
     tuned,
 ):
     drawn = random.Random(0)
-    names = [f"{drawn.randrange(10**6):06d}" for _ in range(80)]
+    names = ["".join(drawn.choices("abcdefghij", k=7)) for _ in range(80)]
     facts = {
-        name: f"The worker with {name} for its number starts every night. It writes {name} into the log of its queue."
+        name: f"The worker with {name} for its name starts every night. It writes {name} into the log of its queue."
         for name in names
     }
     report = tuned(None, None, corpus=facts)
@@ -502,8 +510,9 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
     *candidates, last = [candidate.scores["ndcg@10"] for candidate in report.tuned.candidates]
     before = [report.tuned.baseline["ndcg@10"], *candidates]
     of_words = [query_id for query_id in last if query_id.startswith("words")]
-    (alone,) = [each for each in before if all(each[query_id] == last[query_id] for query_id in of_words)]
-    assert sum(last.values()) > sum(alone.values())
+    alone = [each for each in before if all(each[query_id] == last[query_id] for query_id in of_words)]
+    assert alone
+    assert all(sum(last.values()) > sum(each.values()) for each in alone)
 
 
 def test_where_nobody_asked_keywords_are_left_out_that_find_no_sentence(tiny_base_folder):
