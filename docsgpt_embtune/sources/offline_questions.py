@@ -13,11 +13,11 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.question_filter import fault_of
+from docsgpt_embtune.words import SENTENCE_END
 
 HEADINGS = "headings and first sentences of the chunks: weaker than questions of people or of a language model"
 GENERATOR = "a query generator, judged by nothing: weaker than questions of people or of a judged language model"
 _HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$|^(\S.*)\n[=~^*-]{3,}$", re.MULTILINE)  # Markdown's, and underlined ones
-_SENTENCE_END = re.compile(r"(?<=[.!?。！？])\s+|\n")
 _FEWEST_WORDS, _MOST_WORDS = 2, 12
 _LONGEST_QUESTION = 48  # tokens
 _BATCH = 16
@@ -69,7 +69,7 @@ def _opening(text: str) -> str:
     heading = _HEADING.search(text)
     if heading:
         return heading[1] or heading[2]
-    first = next((part for part in _SENTENCE_END.split(text.strip()) if part.strip()), "")
+    first = next((part for part in SENTENCE_END.split(text.strip()) if part.strip()), "")
     return " ".join(first.split()[:_MOST_WORDS]).rstrip(".!。")
 
 

@@ -14,6 +14,7 @@ CORPUS = {
     "markdown": "Some lead-in.\n\n## Resetting your password\n\nOpen the account page.",
     "underlined": "Backups at night\n================\n\nThey run.",
     "sentence": "Logs are rotated every night. They are kept.",
+    "without spaces": "备份每天晚上运行。副本保存七天。",
     "word": "Contents",
     "again": "# Resetting your password\n\nAnother page.",
 }
@@ -26,6 +27,7 @@ def test_headings_come_before_first_sentences_and_shared_ones_have_several_answe
         "Resetting your password": ("markdown", "again"),
         "Backups at night": ("underlined",),
         "Logs are rotated every night": ("sentence",),
+        "备份每天晚上运行": ("without spaces",),
     }
 
 
