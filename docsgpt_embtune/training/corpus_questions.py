@@ -1,8 +1,9 @@
 """Questions out of the corpus itself: to learn from, words of a chunk; to choose by, sentences cut out of it, too."""
 
 import random
+import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
 
@@ -12,10 +13,12 @@ from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 # As long as people's questions are. Longer ones are found by any model and teach nothing.
 SHORTEST, LONGEST = 6, 12
 LONGEST_SENTENCE = 30
-# Of a question's words, the share that is at least of letters alone, as in people's questions: what is cut out of
-# program text or of tables asks as nobody does.
-PROSE = 0.9
+# Of what stands between a question's spaces, so much is at least words or numbers, and so much words: what is cut from
+# program text or of tables otherwise asks as nobody does.
+PLAIN, OF_LETTERS = 0.9, 0.5
 _MARKS = ".,;:!?()[]{}\"'“”‘’«»…"
+_PLAIN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\W_]*\d[\d.,:/-]*%?")
+_OF_LETTERS = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
 def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalDataset:
@@ -117,9 +120,13 @@ def _run_of_words(text: str, drawn: random.Random) -> str:
     length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
     if length == 0:
         return ""
-    plain = list(accumulate((_is_plain(text[start:end]) for start, end in words), initial=0))
-    needed = PROSE * length
-    firsts = [n for n in range(len(words) - length + 1) if plain[n + length] - plain[n] >= needed]
+    plain, of_letters = (list(accumulate(marked, initial=0)) for marked in _marked(text, words))
+    firsts = [
+        n
+        for n in range(len(words) - length + 1)
+        if plain[n + length] - plain[n] >= PLAIN * length
+        and of_letters[n + length] - of_letters[n] >= OF_LETTERS * length
+    ]
     if not firsts:
         return ""
     first = drawn.choice(firsts)
@@ -128,12 +135,15 @@ def _run_of_words(text: str, drawn: random.Random) -> str:
 
 def _is_prose(text: str) -> bool:
     words = _words(text)
-    return sum(_is_plain(text[start:end]) for start, end in words) >= PROSE * len(words)
+    plain, of_letters = map(sum, _marked(text, words))
+    return plain >= PLAIN * len(words) and of_letters >= OF_LETTERS * len(words)
 
 
-def _is_plain(word: str) -> bool:
-    """Tell whether a word is of letters alone, but for hyphens, apostrophes and the marks around it."""
-    return word.strip(_MARKS).replace("-", "").replace("'", "").replace("’", "").isalpha()
+def _marked(text: str, words: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
+    """Mark the words that are words or numbers, and those that are of letters, whatever marks are around them."""
+    bare = [text[start:end].strip(_MARKS) for start, end in words]
+    plain, of_letters = ([bool(form.fullmatch(word)) for word in bare] for form in (_PLAIN, _OF_LETTERS))
+    return plain, of_letters
 
 
 def _words(text: str) -> list[tuple[int, int]]:

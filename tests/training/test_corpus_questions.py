@@ -2,7 +2,7 @@ import pytest
 
 from docsgpt_embtune.training.corpus_questions import (
     LONGEST,
-    PROSE,
+    PLAIN,
     SHORTEST,
     questions_from_corpus,
     questions_of_both_kinds,
@@ -109,9 +109,21 @@ def test_only_prose_asks():
         (question,) = made.queries.values()
         assert made.relevant_docs == {"words of both": ("both",)}
         words = question.split()
-        assert sum(word.strip(".,").isalpha() for word in words) >= PROSE * len(words)
+        assert sum(word.strip(".,").isalpha() for word in words) >= PLAIN * len(words)
         asked, _ = cut_from(MIXED, seed)
         assert set(asked) <= {"both"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Error 0042 occurs where module M3 does not answer within 2.5 seconds; see page 17 of chapter A4.",
+        "Le taux n'est que de 3,5 % aujourd'hui, c'est-à-dire qu'il a baissé de moitié depuis l'année 2019.",
+    ],
+)
+def test_numbers_and_names_with_numbers_are_prose(text):
+    for seed in range(10):
+        assert len(questions_from_corpus({"c": text}, seed)) == 1
 
 
 def test_marks_and_quotes_around_words_are_prose():
