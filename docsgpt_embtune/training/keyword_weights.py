@@ -11,8 +11,8 @@ from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.validation import ValidationPool, is_beyond_error, mean_ndcg
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-# Where nobody's questions can choose one. Questions made of the chunks like any the better the higher it is, people's
-# did not. Their nDCG@10 (training questions, up to 600 each) with narrow keywords beside the untuned model:
+# Where nobody's questions can choose one. nDCG@10 of people's (training) questions, up to 600 each, by narrow keywords
+# beside the untuned model:
 # | chunks | none | 10 % | 20 % | 30 % | 50 % | 80 % |
 # |---|---|---|---|---|---|---|
 # | a television's manual | .477 | .506 | .526 | .548 | .590 | .613 |
