@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
+from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
@@ -60,7 +61,8 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
 
     Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
     they count, and sentences that are cut out have little to do with them (on a television's manual +.006 of nDCG@10,
-    where people's questions had +.030). They are left out only where these sentences are found less often.
+    where people's questions had +.030). They are left out only where these sentences are found less often beyond
+    chance.
 
     Args:
         run: With its stages behind it.
@@ -80,8 +82,10 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
     name = str(Weighed(NARROW, USUAL_WEIGHT))
     if not holds():
         _leave_out(run, A_GUARD)
-    elif not run.selection.enter_last({name: scores}, name):
+    elif judge(alone, scores, groups=run.groups).verdict == "worse":
         _leave_out(run, _too_little(run, scores, alone))
+    else:
+        run.selection.enter_last({name: scores}, name, whatever_it_scores=True)
 
 
 def _leave_out(run: TuningRun, why: str) -> None:

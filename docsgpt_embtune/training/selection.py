@@ -86,7 +86,7 @@ class Selection:
         self._enter([Candidate(name, scores or self._score())], name)
         self._write_best()
 
-    def enter_last(self, scores: Mapping[str, QueryScores], best: str) -> bool:
+    def enter_last(self, scores: Mapping[str, QueryScores], best: str, *, whatever_it_scores: bool = False) -> bool:
         """Enter candidates of the same weights, which the model carries now, after the last stage.
 
         All are entered, so that what is asked of the best takes account of how many were tried. They are not written
@@ -95,20 +95,22 @@ class Selection:
         Args:
             scores: Name -> scores.
             best: Name of the one that may be held on to.
+            whatever_it_scores: Hold on to it, as something else than its scores speaks for it.
 
         Returns:
             Whether it is the best so far.
         """
         self.model.eval()
-        return self._enter([Candidate(name, each) for name, each in scores.items()], best)
+        entered = [Candidate(name, each) for name, each in scores.items()]
+        return self._enter(entered, best, whatever_it_scores=whatever_it_scores)
 
-    def _enter(self, entered: Sequence[Candidate], best: str) -> bool:
+    def _enter(self, entered: Sequence[Candidate], best: str, *, whatever_it_scores: bool = False) -> bool:
         names = {candidate.name for candidate in entered}
         candidate = next(candidate for candidate in entered if candidate.name == best)
         # A run that goes on after a kill may come by an epoch's end again.
         again = self.kept is not None and self.kept.name == best
         self.candidates = [known for known in self.candidates if known.name not in names] + list(entered)
-        is_best = again or self._is_better(candidate)
+        is_best = again or whatever_it_scores or self._is_better(candidate)
         if is_best:
             self.kept = candidate
             self._best_weights = copy_of_weights(self.model)
@@ -118,13 +120,13 @@ class Selection:
         self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
         return is_best
 
-    def take_mean(self) -> None:
-        """Put the mean of the weights that the stage began with and those that the model carries now into it.
+    def go_back(self, share: float) -> None:
+        """Keep this share of the way from the weights that the stage began with to those that the model carries now.
 
         Source:
             Wortsman et al., 2022, "Model soups": the mean of models of one descent is often better than each.
         """
-        self.model.load_state_dict(drawn_towards(self.stage_weights, copy_of_weights(self.model), 0.5))
+        self.model.load_state_dict(drawn_towards(self.stage_weights, copy_of_weights(self.model), share))
         self.model.eval()
 
     def holds_up(self, name: str) -> bool:

@@ -48,6 +48,8 @@ class Stage:
         mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
         ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
         averages: Whether the mean of the weights that it began and ended with is a candidate, too.
+        share: How much of the way from the weights that it begins with to those that it ends with is taken; below 1,
+            nothing else that comes out of it is a candidate.
         may_be_given_up: Whether it ends early where validation has fallen beyond chance.
         passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
         if_time_allows: Whether it is left out where the time is too short for all.
@@ -62,6 +64,7 @@ class Stage:
     mines: bool
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE
     averages: bool = False
+    share: float = 1.0
     may_be_given_up: bool = False
     passes_on: bool = True
     if_time_allows: bool = False
@@ -259,15 +262,22 @@ class TuningRun:
             build_examples(questions_of(stage.questions, mined), stage.config.loss),
             stage.config,
             self.precision,
-            at_epoch_end=lambda epoch: self._enter(_candidate_name(stage, epoch), in_folds),
+            at_epoch_end=partial(self._enter_epoch, stage, in_folds),
             goes_on=partial(self._holds_up, stage) if stage.may_be_given_up else None,
             checkpoints=self.folder / f"stage-{number}" if self.folder else None,
             name=stage.name,
         )
+        if stage.share < 1:
+            self.selection.go_back(stage.share)
+            self._enter(f"{stage.name}, {stage.share:.0%} of the way", in_folds)
         if stage.averages:
-            self.selection.take_mean()
+            self.selection.go_back(0.5)
             self._enter(_mean_name(stage), in_folds)
         self.selection.finish_stage(mined=count, passes_on=stage.passes_on)
+
+    def _enter_epoch(self, stage: Stage, in_folds: Mapping[str, QueryScores], epoch: int) -> None:
+        if stage.share == 1:
+            self._enter(_candidate_name(stage, epoch), in_folds)
 
     def _enter(self, candidate: str, in_folds: Mapping[str, QueryScores]) -> None:
         if not in_folds or candidate in in_folds:  # the folds were asked after their last epoch alone
@@ -298,7 +308,7 @@ class TuningRun:
             fit(self.model, examples, stage.config, self.precision, name=name)
         for place, candidate in enumerate(candidates):
             if place:
-                self.selection.take_mean()
+                self.selection.go_back(0.5)
             self._fold_vectors.keep(number, candidate, *self._embed(self.pools[number]))
 
     def _holds_up(self, stage: Stage) -> bool:

@@ -302,8 +302,8 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
 
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
-    report = tuned(None, None, corpus=CORPUS, keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, early", "chunks", "chunks, mean"]
+    report = tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True)
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, 25% of the way"]
     assert report.manifest["validation"]["asked_by"] == "words of the chunks and sentences cut out of them"
     assert report.manifest["validation"]["queries"] == 30
     assert "training" not in report.manifest["data"]
@@ -313,10 +313,11 @@ def test_what_no_person_chose_is_drawn_back_until_opening_words_find_their_chunk
     said: list[str] = []
     verdicts = iter(["worse", "not enough evidence"])
     monkeypatch.setattr(recipe, "judge", lambda *_, **__: SimpleNamespace(verdict=next(verdicts)))
-    report = tuned(None, None, corpus=CORPUS, keep_worse=True, say=said.append)
+    automatic = Automatic(keywords="off")
+    report = tuned(None, None, corpus=CORPUS, automatic=automatic, keep_worse=True, say=said.append)
     guards = [line for line in said if line.startswith("guard")]
     assert guards == ["guard       opening words: worse", "guard       opening words: not enough evidence"]
-    assert report.tuned.candidates[-1].name == "80% of the way from the base"
+    assert report.tuned.candidates[-1].name == "drawn back to 80%"
     assert not any(line.startswith("guard") for line in _said_with_questions(tuned))
 
 
@@ -393,7 +394,7 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
     verdicts = [line for line in said if line.startswith("guard")]
     assert verdicts[0] == "guard       other source: worse"
     assert verdicts[-1] != "guard       other source: worse"
-    assert report.tuned.chosen.name.endswith("of the way from the base")
+    assert report.tuned.chosen.name.startswith("drawn back to ")
     assert len(report.tuned.candidates) > 1  # what was tried before counts where luck is told from gain
     written = SentenceTransformer(str(report.folder), device="cpu")
     of_guard = score_vectors(guard, *(written.encode(list(texts.values())) for texts in (guard.queries, CORPUS)))
@@ -412,7 +413,7 @@ def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder,
     run.selection.enter("moved", perfect)
     asked = iter([False, True])
     recipe._draw_back(run, base, lambda: next(asked))
-    assert run.selection.candidates[-1].name == "80% of the way from the base"
+    assert run.selection.candidates[-1].name == "drawn back to 80%"
 
     resumed = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG, tmp_path)
     resumed.selection.restore()
@@ -515,14 +516,18 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
     assert all(sum(last.values()) > sum(each.values()) for each in alone)
 
 
-def test_where_nobody_asked_keywords_are_left_out_that_find_no_sentence(tiny_base_folder):
-    corpus = {noun: f"{noun} {' '.join(VERBS[:6])}. {' '.join(VERBS[4:])} {noun}." for noun in NOUNS}
-    apart = RetrievalDataset({noun: "who knows" for noun in NOUNS}, corpus, {noun: (noun,) for noun in NOUNS})
+def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_guard_worse(tiny_base_folder):
+    asked = what_the_base_finds_first(tiny_base_folder)
     said: list[str] = []
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), apart, CONFIG, say=said.append)
-    add_keywords(run, corpus.values(), (), lambda: True)
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG, say=said.append)
+    add_keywords(run, CORPUS.values(), (), lambda: True)
     assert run.keywords is None
-    assert said[-1].startswith("keywords    left out: validation ndcg@10 ")
+    assert said[-1].startswith("keywords    left out: validation ndcg@10 -0.")
+    add_keywords(run, CORPUS.values(), set(CORPUS), lambda: False)
+    assert run.keywords is None
+    assert said[-1] == "keywords    left out: a guard got worse"
+    add_keywords(run, CORPUS.values(), set(CORPUS), lambda: True)  # none of the questions counts
+    assert run.keywords.weight == USUAL_WEIGHT
 
 
 def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_base_folder):
