@@ -21,8 +21,8 @@ _PLAIN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\W_]*\d[\d.,:/-]*%?")
 _OF_LETTERS = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 
 
-def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalDataset:
-    """Take one run of 6 to 12 words of prose from each chunk as a question that the chunk answers.
+def questions_from_corpus(corpus: Mapping[str, str], seed: int, *, of_prose: bool = False) -> RetrievalDataset:
+    """Take one run of 6 to 12 words from each chunk as a question that the chunk answers.
 
     It needs no labels and no language model, and teaches a model the words of these documents: the same idea
     as the cropping of Contriever (Izacard et al., 2021), with the crop left in its chunk, so that the model
@@ -31,6 +31,9 @@ def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalData
     Args:
         corpus: doc_id -> text.
         seed: Of the drawing.
+        of_prose: Whether words that nobody would ask with are left alone, as is wanted where no person's questions
+            tell whether they teach anything. Where these do, words of program text taught, too: without those in a
+            language's reference, validation found .531 instead of .558 of nDCG@10 after the chunks.
 
     Returns:
         A question for each chunk that has words enough for one, over the whole corpus.
@@ -39,7 +42,7 @@ def questions_from_corpus(corpus: Mapping[str, str], seed: int) -> RetrievalData
     queries: dict[str, str] = {}
     relevant_docs: dict[str, tuple[str, ...]] = {}
     for doc_id, text in corpus.items():
-        if run := _run_of_words(text, drawn):
+        if run := _run_of_words(text, drawn, of_prose=of_prose):
             queries[f"words of {doc_id}"] = run
             relevant_docs[f"words of {doc_id}"] = (doc_id,)
     return RetrievalDataset(queries, corpus, relevant_docs, sources=("the corpus itself",))
@@ -82,7 +85,8 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     """
     drawn = random.Random(seed)
     by_own_words = frozenset(drawn.sample(sorted(corpus), k=count))
-    spans = questions_from_corpus({doc_id: corpus[doc_id] for doc_id in sorted(by_own_words)}, seed + 1)
+    asked = {doc_id: corpus[doc_id] for doc_id in sorted(by_own_words)}
+    spans = questions_from_corpus(asked, seed + 1, of_prose=True)
     others = [doc_id for doc_id in corpus if doc_id not in by_own_words]
     drawn.shuffle(others)
     cuts = dict(islice(_cuts(corpus, others, drawn), count))
@@ -108,7 +112,7 @@ def _cuts(corpus: Mapping[str, str], doc_ids: Iterable[str], drawn: random.Rando
         else:
             without.append(doc_id)
     for doc_id in without:
-        run = _run_of_words(corpus[doc_id], drawn)
+        run = _run_of_words(corpus[doc_id], drawn, of_prose=True)
         if run and corpus[doc_id].count(run) == 1:
             yield doc_id, run
 
@@ -117,19 +121,21 @@ def _sentences(text: str) -> set[str]:
     return {sentence.strip() for sentence in SENTENCE_END.split(text)}
 
 
-def _run_of_words(text: str, drawn: random.Random) -> str:
-    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where none is prose."""
+def _run_of_words(text: str, drawn: random.Random, *, of_prose: bool) -> str:
+    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where there is none to be had."""
     words = _words(text)
     length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
     if length == 0:
         return ""
-    plain, of_letters = (list(accumulate(marked, initial=0)) for marked in _marked(text, words))
-    firsts = [
-        n
-        for n in range(len(words) - length + 1)
-        if plain[n + length] - plain[n] >= PLAIN * length
-        and of_letters[n + length] - of_letters[n] >= OF_LETTERS * length
-    ]
+    firsts: Sequence[int] = range(len(words) - length + 1)
+    if of_prose:
+        plain, of_letters = (list(accumulate(marked, initial=0)) for marked in _marked(text, words))
+        firsts = [
+            n
+            for n in firsts
+            if plain[n + length] - plain[n] >= PLAIN * length
+            and of_letters[n + length] - of_letters[n] >= OF_LETTERS * length
+        ]
     if not firsts:
         return ""
     first = drawn.choice(firsts)

@@ -140,7 +140,7 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
     have a run of words that is prose; of documentation nine in ten and more.
     """
     some = corpus if len(corpus) <= PROBED else dict(random.Random(seed).sample(list(corpus.items()), PROBED))
-    asked = len(questions_from_corpus(some, seed))
+    asked = len(questions_from_corpus(some, seed, of_prose=True))
     if 2 * asked < len(some):
         raise TrainingError(
             f"only {asked:,} of {counted(len(some), 'chunk')} looked at have a few words in a row that are prose: "

@@ -231,7 +231,8 @@ def _stages(
     }
     # Words that the model does not get to read teach it nothing about the chunk.
     read = parts_read(run.model, unasked) if asks_chunks else {}
-    asked_for = replace(questions_from_corpus(read, config.seed), corpus=pieces.corpus)
+    spans = questions_from_corpus(read, config.seed, of_prose=bool(not_asked))
+    asked_for = replace(spans, corpus=pieces.corpus)
     of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
     stages: list[Stage] = []
     if len(asked_for):

@@ -103,9 +103,10 @@ MIXED = {
 }
 
 
-def test_only_prose_asks():
+def test_only_prose_asks_where_that_is_wanted():
+    assert questions_from_corpus(MIXED, 0).relevant_docs.keys() == {f"words of {doc_id}" for doc_id in MIXED}
     for seed in range(20):
-        made = questions_from_corpus(MIXED, seed)
+        made = questions_from_corpus(MIXED, seed, of_prose=True)
         (question,) = made.queries.values()
         assert made.relevant_docs == {"words of both": ("both",)}
         words = question.split()
@@ -123,9 +124,9 @@ def test_only_prose_asks():
 )
 def test_numbers_and_names_with_numbers_are_prose(text):
     for seed in range(10):
-        assert len(questions_from_corpus({"c": text}, seed)) == 1
+        assert len(questions_from_corpus({"c": text}, seed, of_prose=True)) == 1
 
 
 def test_marks_and_quotes_around_words_are_prose():
     text = "“Well-known” isn’t it? (Yes, it's known): the so-called “night watch”, again; and again… "
-    assert len(questions_from_corpus({"c": text * 3}, 1)) == 1
+    assert len(questions_from_corpus({"c": text * 3}, 1, of_prose=True)) == 1

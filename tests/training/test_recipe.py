@@ -331,8 +331,8 @@ def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
     learned: list[RetrievalDataset] = []
     real = recipe.questions_from_corpus
 
-    def spy(corpus, seed):
-        learned.append(real(corpus, seed))
+    def spy(corpus, seed, **options):
+        learned.append(real(corpus, seed, **options))
         return learned[-1]
 
     monkeypatch.setattr(recipe, "questions_from_corpus", spy)
@@ -347,8 +347,8 @@ def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, 
     learned: list[RetrievalDataset] = []
     real = recipe.questions_from_corpus
 
-    def spy(corpus, seed):
-        learned.append(real(corpus, seed))
+    def spy(corpus, seed, **options):
+        learned.append(real(corpus, seed, **options))
         return learned[-1]
 
     monkeypatch.setattr(recipe, "questions_from_corpus", spy)
