@@ -327,7 +327,9 @@ def _said_with_questions(tuned) -> list[str]:
     return said
 
 
-def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
+@pytest.fixture
+def learned(monkeypatch):
+    """The questions that the chunks are learned from by, of each run."""
     learned: list[RetrievalDataset] = []
     real = recipe.questions_from_corpus
 
@@ -336,6 +338,10 @@ def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
         return learned[-1]
 
     monkeypatch.setattr(recipe, "questions_from_corpus", spy)
+    return learned
+
+
+def test_what_validation_asks_by_is_not_learned_from(tuned, learned):
     report = tuned(None, None, corpus=CORPUS, keep_worse=True)
     made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
     assert set(report.tuned.baseline["ndcg@10"]) == set(made.questions.queries)
@@ -343,15 +349,7 @@ def test_what_validation_asks_by_is_not_learned_from(tuned, monkeypatch):
     assert all(made.questions.corpus[doc_id].startswith(text) for doc_id, text in learned[0].corpus.items())
 
 
-def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, monkeypatch):
-    learned: list[RetrievalDataset] = []
-    real = recipe.questions_from_corpus
-
-    def spy(corpus, seed, **options):
-        learned.append(real(corpus, seed, **options))
-        return learned[-1]
-
-    monkeypatch.setattr(recipe, "questions_from_corpus", spy)
+def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, learned):
     twice = {**CORPUS, **{f"copy of {doc_id}": text for doc_id, text in CORPUS.items()}}
     report = tuned(None, None, corpus=twice, keep_worse=True)
     made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
