@@ -133,8 +133,7 @@ def _run_of_words(text: str, drawn: random.Random, *, of_prose: bool) -> str:
         firsts = [
             n
             for n in firsts
-            if plain[n + length] - plain[n] >= PLAIN * length
-            and of_letters[n + length] - of_letters[n] >= OF_LETTERS * length
+            if _are_prose(plain[n + length] - plain[n], of_letters[n + length] - of_letters[n], length)
         ]
     if not firsts:
         return ""
@@ -144,8 +143,13 @@ def _run_of_words(text: str, drawn: random.Random, *, of_prose: bool) -> str:
 
 def _is_prose(text: str) -> bool:
     words = _words(text)
-    plain, of_letters = map(sum, _marked(text, words))
-    return plain >= PLAIN * len(words) and of_letters >= OF_LETTERS * len(words)
+    plain, of_letters = _marked(text, words)
+    return _are_prose(sum(plain), sum(of_letters), len(words))
+
+
+def _are_prose(plain: int, of_letters: int, count: int) -> bool:
+    """Tell it of so many words, given how many of them are words or numbers, and how many are of letters."""
+    return plain >= PLAIN * count and of_letters >= OF_LETTERS * count
 
 
 def _marked(text: str, words: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
