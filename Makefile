@@ -1,4 +1,4 @@
-# make train: the main job on the bundled sample, offline.   make test: lint, types and tests.
+# make train: the main job on the bundled sample, offline.   make lint: ruff and mypy.   make test: the tests.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

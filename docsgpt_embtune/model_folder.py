@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import folder_written_whole, sha256_of, write_text_atomically
+from docsgpt_embtune.files import file_written_whole, folder_written_whole, sha256_of, write_text_atomically
 from docsgpt_embtune.token_table import KIND as STATIC
 from docsgpt_embtune.token_table import is_static, tokens_read
 
@@ -261,20 +261,16 @@ def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
     verify(folder)
     path = path or folder.parent / ZIP_NAME
     files = sorted(file for file in folder.rglob("*") if file.is_file())
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
-        try:
-            with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-                for file in files:
-                    member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_TIME)
-                    member.compress_type = zipfile.ZIP_DEFLATED
-                    member.external_attr = 0o100644 << 16
-                    with file.open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
-                        shutil.copyfileobj(source, target, 1 << 20)
-            Path(partial.name).chmod(0o644)
-            Path(partial.name).replace(path)
-        except BaseException:
-            Path(partial.name).unlink(missing_ok=True)
-            raise
+    with (
+        file_written_whole(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for file in files:
+            member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_TIME)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o100644 << 16
+            with file.open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
     return path
 
 

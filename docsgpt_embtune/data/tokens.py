@@ -15,8 +15,9 @@ def token_counter(name: str) -> Callable[[str], int]:
         name: "cl100k", DocsGPT's own, or a base model: hub name, folder or "bundled".
 
     Raises:
-        DatasetError: If tiktoken is missing, or its table can be neither found nor fetched.
-        ModelFolderError: If the model is not there, or has no tokenizer.json.
+        DatasetError: If tiktoken is missing, or its table can be neither found nor fetched, or the model has no
+            tokenizer.json.
+        ModelFolderError: If the model is not there.
     """
     return _cl100k_counter() if name == CL100K else _model_counter(name)
 
@@ -35,12 +36,10 @@ def _cl100k_counter() -> Callable[[str], int]:
 
 
 def _model_counter(name: str) -> Callable[[str], int]:
-    from tokenizers import Tokenizer
+    from docsgpt_embtune.serving.onnx_engine import load_tokenizer
 
-    path = resolve_base(name).folder / "tokenizer.json"
-    if not path.is_file():
-        raise DatasetError(f"{path}: missing; give another model's tokenizer, or --tokenizer {CL100K}")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    folder = resolve_base(name).folder
+    if not (folder / "tokenizer.json").is_file():
+        raise DatasetError(f"{folder}: has no tokenizer.json; give another model's, or --tokenizer {CL100K}")
+    tokenizer = load_tokenizer(folder)
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)

@@ -13,9 +13,9 @@ import numpy as np
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.truncation import possible_length
-from docsgpt_embtune.files import PUBLIC, folder_written_whole, write_text_atomically
+from docsgpt_embtune.files import PUBLIC, folder_written_whole
 from docsgpt_embtune.learned import without_learned
-from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
+from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify, write_manifest
 from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine, load_tokenizer
@@ -249,5 +249,4 @@ def _record(folder: Path, manifest: dict[str, Any], report: ExportReport) -> Non
         },
         "decisions": [decision.to_dict() for decision in report.decisions],
     }
-    content = json.dumps({**manifest, "serving": serving}, indent=2, ensure_ascii=False) + "\n"
-    write_text_atomically(folder / MANIFEST, content)
+    write_manifest(folder, {**manifest, "serving": serving})

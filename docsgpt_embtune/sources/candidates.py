@@ -131,8 +131,8 @@ def _suggest(asked: Mapping[str, _Asked], corpus: Mapping[str, str], suggested: 
         return
     questions = {query_id: entry.question for query_id, entry in asked.items()}
     ranking = retrieve_bm25(RetrievalDataset(questions, corpus, {}), k=suggested)
-    for query_id, rows in zip(ranking.query_ids, ranking.nearest, strict=True):
-        asked[query_id].found_by_search = [ranking.doc_ids[row] for row in rows[rows >= 0]]
+    for query_id, entry in asked.items():
+        entry.found_by_search = ranking.top(query_id, suggested)
 
 
 def _candidates(query_id: str, entry: _Asked, corpus: Mapping[str, str]) -> list[Candidate]:

@@ -217,8 +217,8 @@ class Synthesizer:
         distinct = {doc_id: text for text, doc_id in self._first_ids.items()}
         ranking = retrieve_bm25(RetrievalDataset(queries, distinct, {}), k=RIVALS + 1)
         of_chunk: dict[str, list[tuple[MadeQuestion, list[str]]]] = defaultdict(list)
-        for question, rows in zip(made, ranking.nearest, strict=True):
-            found = [ranking.doc_ids[row] for row in rows[rows >= 0] if ranking.doc_ids[row] != question.doc_id]
+        for query_id, question in zip(queries, made, strict=True):
+            found = [doc_id for doc_id in ranking.top(query_id, RIVALS + 1) if doc_id != question.doc_id]
             of_chunk[question.doc_id].append((question, found[:RIVALS]))
         return [
             Judgment(self._judge_prompt, self._corpus, doc_id, [q for q, _ in asked], [rivals for _, rivals in asked])

@@ -247,11 +247,10 @@ def _alike(dataset: RetrievalDataset, count: int, drawn: random.Random) -> Itera
     if len(dataset.corpus) > BM25_CHUNKS:
         some = {*_judged(dataset), *drawn.sample(list(dataset.corpus.values()), k=BM25_CHUNKS)}
         searched = _over(dataset, some)
-    doc_ids = list(searched.corpus)
     most_judged = max(len(judged) for judged in searched.relevant_docs.values())
-    nearest = retrieve_bm25(searched, k=count + most_judged).nearest
-    for rows, good in zip(nearest, searched.relevant_docs.values(), strict=True):
-        others = [doc_ids[row] for row in rows if row >= 0 and doc_ids[row] not in good]
+    ranking = retrieve_bm25(searched, k=count + most_judged)
+    for query_id, good in searched.relevant_docs.items():
+        others = [doc_id for doc_id in ranking.top(query_id, ranking.depth) if doc_id not in good]
         yield from (searched.corpus[doc_id] for doc_id in others[:count])
 
 

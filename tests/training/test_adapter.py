@@ -186,7 +186,7 @@ def test_check_compares_it_and_embeds_the_corpus_once(adapted, tiny_base_folder,
     assert sorted(embedded) == sorted(test.corpus.values())
 
 
-def test_check_leaves_out_what_the_adapter_learned_from(adapted):
+def test_manifest_names_what_the_adapter_learned_from(adapted):
     seen = read_manifest(adapted.folder)["data"]["seen_queries"]
     assert {query_digest(text) for text in (*TRAINING.queries.values(), *VALIDATION.queries.values())} == set(seen)
 
