@@ -1,6 +1,12 @@
-"""How numbers are said."""
+"""How numbers and times are said."""
 
 
 def counted(number: int, noun: str) -> str:
     """Say how many there are, of a noun that takes an s: 1 question, 2,000 questions."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def clock(seconds: float) -> str:
+    """Say how long something takes: 16 s, 2 min 05 s."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

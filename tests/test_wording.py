@@ -1,6 +1,6 @@
 import pytest
 
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import clock, counted
 
 
 @pytest.mark.parametrize(
@@ -8,3 +8,8 @@ from docsgpt_embtune.wording import counted
 )
 def test_one_is_singular(number, said):
     assert counted(number, "chunk") == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(16.4, "16 s"), (60, "1 min 00 s"), (3725, "62 min 05 s")])
+def test_a_time_has_minutes_from_one_on(seconds, said):
+    assert clock(seconds) == said

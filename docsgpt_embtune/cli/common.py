@@ -105,9 +105,3 @@ def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:
     """Read what a --guard names: FILE, or FILE,CORPUS."""
     questions, _, corpus = option.partition(",")
     return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
-
-
-def minutes_and_seconds(seconds: float) -> str:
-    """Write an estimate as people say it."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s"

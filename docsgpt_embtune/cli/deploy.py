@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, minutes_and_seconds
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.wording import clock, counted
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -216,7 +217,7 @@ def _megabytes(count: int) -> str:
 def _print_plans(plans: list[Any]) -> None:
     for plan in plans:
         if plan.done:
-            click.echo(f"{plan.label}: {plan.chunks:,} chunks, on the model already")
+            click.echo(f"{plan.label}: {counted(plan.chunks, 'chunk')}, on the model already")
             continue
         width = (
             str(plan.width_after)
@@ -224,12 +225,12 @@ def _print_plans(plans: list[Any]) -> None:
             else (f"{plan.width_before} to {plan.width_after}")
         )
         click.echo(
-            f"{plan.label}: {plan.chunks:,} chunks, {plan.remaining:,} different texts to embed, width {width}, "
-            f"about {minutes_and_seconds(plan.seconds)}, {_megabytes(plan.disk_bytes)} of disk"
+            f"{plan.label}: {counted(plan.chunks, 'chunk')}, {counted(plan.remaining, 'different text')} to embed, "
+            f"width {width}, about {clock(plan.seconds)}, {_megabytes(plan.disk_bytes)} of disk"
         )
     if len(plans) > 1:
         seconds, disk_bytes = sum(plan.seconds for plan in plans), sum(plan.disk_bytes for plan in plans)
-        click.echo(f"in all about {minutes_and_seconds(seconds)}, {_megabytes(disk_bytes)} of disk")
+        click.echo(f"in all about {clock(seconds)}, {_megabytes(disk_bytes)} of disk")
 
 
 @click.command(cls=EmbtuneCommand)
@@ -272,6 +273,6 @@ def doctor(
         findings += examine_settings(environment, serving)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
-    click.echo(f"{len(examined)} sources examined, {len(findings) or 'nothing'} wrong")
+    click.echo(f"{counted(len(examined), 'source')} examined, {len(findings) or 'nothing'} wrong")
     if findings:
         sys.exit(EXIT_NO)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, minutes_and_seconds, refuse_unwritable
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.files import PRIVATE
@@ -19,7 +19,7 @@ from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE
 from docsgpt_embtune.sources.masking import PHONE_REGIONS
 from docsgpt_embtune.sources.review import MIN_WEIGHT
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import clock, counted
 
 
 @click.command(cls=EmbtuneCommand)
@@ -338,7 +338,7 @@ def _synthesize_online(
         tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
         click.echo(
             f"chunks without questions yet: {estimate.chunks:,} of {len(corpus):,}; to ask takes about "
-            f"{counted(estimate.requests, 'request')}, {tokens}, {minutes_and_seconds(estimate.seconds)}"
+            f"{counted(estimate.requests, 'request')}, {tokens}, {clock(estimate.seconds)}"
         )
         if estimate.requests and not yes:
             click.confirm("begin?", abort=True)
@@ -349,9 +349,7 @@ def _synthesize_online(
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
-    click.echo(
-        f"spent       {counted(spent.requests, 'request')}, {tokens}, {minutes_and_seconds(time.monotonic() - started)}"
-    )
+    click.echo(f"spent       {counted(spent.requests, 'request')}, {tokens}, {clock(time.monotonic() - started)}")
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(

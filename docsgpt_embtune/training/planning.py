@@ -20,7 +20,7 @@ from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import set_up_for_training
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import clock, counted
 
 PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
@@ -103,13 +103,13 @@ class Plan:
     def describe(self, minutes: float) -> list[str]:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
         lines = [
-            f"{number}. {stage.name}: {len(stage.questions):,} questions, {stage.config.loss}, "
-            f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {_clock(seconds)}"
+            f"{number}. {stage.name}: {counted(len(stage.questions), 'question')}, {stage.config.loss}, "
+            f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {clock(seconds)}"
             for number, (stage, seconds) in enumerate(zip(self.stages, self.seconds, strict=True), 1)
         ]
         return [
             *lines,
-            f"about {_clock(sum(self.seconds))} in all, of {_clock(minutes * 60)} allowed; {self.memory}",
+            f"about {clock(sum(self.seconds))} in all, of {clock(minutes * 60)} allowed; {self.memory}",
         ]
 
 
@@ -235,8 +235,3 @@ def _peak_memory(model: SentenceTransformer) -> int:
         return torch.cuda.max_memory_allocated(model.device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"
