@@ -276,8 +276,11 @@ def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
 
 def _prompts(folder: Path) -> dict[str, Any]:
     path = folder / "config_sentence_transformers.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return {key: config[key] for key in _PROMPT_KEYS if config.get(key)}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        return {key: config[key] for key in _PROMPT_KEYS if config.get(key)}
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelFolderError(f"{path}: broken ({error}); download or copy the model again") from error
 
 
 def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:

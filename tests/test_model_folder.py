@@ -132,6 +132,14 @@ def test_prompts_are_part_of_the_identity(written):
         verify(folder)
 
 
+@pytest.mark.parametrize("content", ["", '{"prompts": {"qu', "[]"])
+def test_half_copied_prompts_are_said(written, content):
+    _, folder = written()
+    (folder / "config_sentence_transformers.json").write_text(content)
+    with pytest.raises(ModelFolderError, match=r"config_sentence_transformers\.json: broken .*copy the model again"):
+        verify(folder)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "fingerprint": "x"}'])
 def test_broken_manifest_is_said(written, content):
     _, folder = written()

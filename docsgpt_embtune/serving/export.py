@@ -90,8 +90,9 @@ def export(
     possible = possible_length(model) or usual.max_seq_length
     if max_seq_length is not None:
         _check_length(folder, max_seq_length, possible)
-    # A model that was trained to be read in windows goes on being read so, unless told or shown otherwise.
-    reading = Reading(max_seq_length or usual.max_seq_length, windows or Reading.of(manifest).windows)
+    # Chunks are stored as the folder reads them now: so it goes on, unless told or shown otherwise.
+    recorded = Reading.of(manifest)
+    reading = Reading(max_seq_length or recorded.max_seq_length, windows or recorded.windows)
     say("writing the graphs")
     exact, quantised = _write_graphs(model, folder, reading.max_seq_length)
     engine = exact.engine
@@ -101,7 +102,7 @@ def export(
             if windows is None:
                 say("measuring how to read long chunks")
                 furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
-                lengths = sorted({reading.max_seq_length, furthest})
+                lengths = sorted({max_seq_length or usual.max_seq_length, reading.max_seq_length, furthest})
                 every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
                 others = [other for other in every if other != reading]
                 reading, about_reading = decide_reading(folder, exact, reading, others, validation, Path(kept))

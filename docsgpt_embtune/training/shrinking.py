@@ -58,7 +58,7 @@ class ShrinkReport:
 
 
 @dataclass(frozen=True)
-class _Cut:
+class Cut:
     """A linear map of the model's D numbers to fewer, and what stays beside them.
 
     Attributes:
@@ -83,7 +83,8 @@ class _Cut:
         """Map (N, D + beside) to (N, width), unit norm."""
         whole, keywords = np.split(vectors, [self.matrix.shape[1]], axis=1)
         cut = whole @ self.matrix.T
-        cut *= np.linalg.norm(whole, axis=1, keepdims=True) / np.linalg.norm(cut, axis=1, keepdims=True)
+        norms = np.linalg.norm(cut, axis=1, keepdims=True)  # zero where a static model knows no token of a text
+        cut *= np.linalg.norm(whole, axis=1, keepdims=True) / np.where(norms > 0, norms, 1)
         return np.concatenate([cut, keywords], axis=1)
 
 
@@ -132,7 +133,7 @@ def shrink(
         "principal directions": principal_directions(corpus[:, :full]),
     }
     numbers = _numbers(manifest, full, full if width is None else width - beside)
-    cuts = [_Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
+    cuts = [Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
     chosen, decision = _decide(cuts, queries, corpus, asked, width)
     if by_words:
         where = f"where {counted(len(asked), 'chunk')} are asked for by their own words"
@@ -223,8 +224,8 @@ def _embed(folder: Path, dataset: RetrievalDataset, cache: Path | None) -> tuple
 
 
 def _decide(
-    cuts: Sequence[_Cut], queries: Vectors, corpus: Vectors, validation: RetrievalDataset, width: int | None
-) -> tuple[_Cut | None, Decision]:
+    cuts: Sequence[Cut], queries: Vectors, corpus: Vectors, validation: RetrievalDataset, width: int | None
+) -> tuple[Cut | None, Decision]:
     """Choose the width asked for, or the narrowest that loses nothing; of its two cuts, the one that finds more."""
     groups = groups_by_answer(validation.relevant_docs)
     whole = score_vectors(validation, queries, corpus)
@@ -245,7 +246,7 @@ def _decide(
     return chosen, Decision(str(chosen), reason, tuple(trials), len(validation))
 
 
-def _with_cut(folder: Path, cut: _Cut) -> "SentenceTransformer":
+def _with_cut(folder: Path, cut: Cut) -> "SentenceTransformer":
     import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense

@@ -206,12 +206,12 @@ def test_windows_and_length_as_told(copied):
     assert "cannot read 65 tokens at a time, its position embeddings allow 8 to 64" in result.stderr
 
 
-def test_model_trained_in_windows_goes_on_being_read_in_them(copied):
-    assert export(copied, "--windows", "mean").exit_code == 0
+def test_chunks_go_on_being_read_as_they_are_stored(copied):
+    assert export(copied, "--windows", "mean", "--max-seq-length", 32).exit_code == 0
     assert export(copied).exit_code == 0
-    assert TunedEmbeddings(str(copied)).reading == Reading(64, "mean")
+    assert TunedEmbeddings(str(copied)).reading == Reading(32, "mean")
     assert export(copied, "--windows", "off").exit_code == 0
-    assert TunedEmbeddings(str(copied)).reading == Reading(64, "off")
+    assert TunedEmbeddings(str(copied)).reading == Reading(32, "off")
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.quality import asked_by_their_words
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.pipeline import data_record
-from docsgpt_embtune.training.shrinking import principal_directions, shrink
+from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
 
 from .test_pipeline import dataset
 
@@ -173,8 +173,9 @@ def test_way_of_reading_is_kept_and_the_graph_holds_the_cut(tiny_tuned_folder, t
     folder = shrink(windowed, EASY, tmp_path / "cut", width=8).folder
     assert TunedEmbeddings(str(folder)).reading.windows == "mean"
     torch = TunedEmbeddings(str(folder), engine="torch").embed_documents(CHUNKS)
-    export(folder, windows="mean", max_seq_length=32)
+    export(folder)
     onnx = TunedEmbeddings(str(folder), engine="onnx")
+    assert onnx.reading == Reading(32, "mean")
     assert onnx.dimension == 8
     assert np.allclose(onnx.embed_documents(CHUNKS), torch, atol=1e-5)
 
@@ -194,3 +195,8 @@ def test_principal_directions_keep_the_inner_products_of_what_lies_in_a_plane():
     assert np.allclose(directions @ directions.T, np.eye(6), atol=1e-5)
     cut = flat @ directions[:2].T
     assert np.allclose(cut @ cut.T, flat @ flat.T, atol=1e-2)
+
+
+def test_vector_of_a_text_without_a_token_stays_zero_when_cut():
+    cut = Cut("first numbers", np.eye(2, 4, dtype="f4"), beside=0).map(np.zeros((1, 4), "f4"))
+    assert cut.tolist() == [[0, 0]]
