@@ -18,13 +18,14 @@ from bench_tuning import load_splits
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import hold_out
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import score_vectors
 
 HELD_OUT = 0.4
 

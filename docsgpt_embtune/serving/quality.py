@@ -10,6 +10,7 @@ from typing import Any
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
@@ -19,7 +20,6 @@ from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
-from docsgpt_embtune.training.validation import is_beyond_luck, mean_ndcg
 
 DECIDES = "ndcg@10"
 RECALLS = ("recall@1", "recall@10")
@@ -173,7 +173,7 @@ def surest_reading(
     if not gaining:
         return None, "no other way finds more, beyond chance"
     best = max(gaining, key=lambda reading: mean_ndcg(others[reading]))
-    if not is_beyond_luck(usual, list(others.values()), others[best], groups):
+    if not Choice(usual, list(others.values()), others[best], groups).is_beyond_luck:
         return None, f"luck may give the best of {len(others)} other ways as much as any gains"
     return best, "finds more, beyond chance"
 

@@ -12,8 +12,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +27,10 @@ from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
-from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
+from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
-from docsgpt_embtune.evaluation.verdict import Judgment
 from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
@@ -51,7 +50,7 @@ from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choo
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_luck, judge_best, mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import counted
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
@@ -72,37 +71,21 @@ class AdapterReport:
     Attributes:
         adapter: The map that cross-validation prefers, fitted to all questions.
         strength: How strongly it is held to the identity.
-        baseline: Scores of each question without a map.
-        tried: Scores with a map of each strength that was tried.
-        tuned: Those of the strength that was chosen.
-        groups: Questions about one answer, which are one piece of evidence.
+        choice: Scores of each question without a map, and with one of each strength that was tried.
         seconds: Time of the fits, without the embedding of texts that were not in the cache.
         folder: Where it was written; None if nothing was.
     """
 
     adapter: QueryAdapter
     strength: float
-    baseline: QueryScores
-    tried: Sequence[QueryScores]
-    tuned: QueryScores
-    groups: list[list[str]]
+    choice: Choice
     seconds: float
     folder: Path | None = None
 
     @property
-    def preferred(self) -> bool:
-        """Whether the questions are answered better with it, be it by luck or not."""
-        return mean_ndcg(self.tuned) > mean_ndcg(self.baseline)
-
-    @cached_property
     def improved(self) -> bool:
-        """Whether they are, by more than luck gives the best of the strengths that were tried."""
-        return self.preferred and is_beyond_luck(self.baseline, self.tried, self.tuned, self.groups)
-
-    @cached_property
-    def judgment(self) -> Judgment:
-        """The adapter against the identity, paired over the questions."""
-        return judge_best(self.baseline, self.tried, self.tuned, self.groups)
+        """Whether the questions are answered better with it, by more than luck gives the best of the strengths."""
+        return self.choice.is_higher and self.choice.is_beyond_luck
 
 
 def adapt(
@@ -199,9 +182,9 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
     matrix = _identity(asked)
     for strength in STRENGTHS[: best + 1]:
         matrix = objective.minimum(strength, start=matrix)
-    groups = groups_by_answer(questions.relevant_docs)
+    choice = Choice(baseline, tried, tried[best], groups_by_answer(questions.relevant_docs))
     seconds = time.perf_counter() - started
-    return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], baseline, tried, tried[best], groups, seconds)
+    return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, seconds)
 
 
 class _Fold:
@@ -405,17 +388,9 @@ def _embed(serving: ServingModel, questions: RetrievalDataset, cache: Path | Non
 
 
 def _record(report: AdapterReport, data: dict[str, Any]) -> dict[str, Any]:
-    judgment = report.judgment
     return {
         "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
-        "cross_validation": {
-            "folds": FOLDS,
-            "queries": judgment.queries,
-            "baseline": mean_scores(report.baseline),
-            "tuned": mean_scores(report.tuned),
-            "difference": {metric: asdict(difference) for metric, difference in judgment.differences.items()},
-            "verdict": judgment.verdict,
-        },
+        "cross_validation": {"folds": FOLDS, **report.choice.to_dict()},
         "data": data,
         "versions": {"docsgpt-embtune": __version__},
     }
@@ -423,14 +398,13 @@ def _record(report: AdapterReport, data: dict[str, Any]) -> dict[str, Any]:
 
 def summary(report: AdapterReport) -> str:
     """Say what cross-validation thinks of the adapter, where it is, and what it asks of a deployment."""
-    base, tuned = mean_scores(report.baseline), mean_scores(report.tuned)
-    scores = ", ".join(f"{metric} {base[metric]:.3f} to {tuned[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
+    judgment = report.choice.judgment
     lines = [
-        f"adapter     strength {report.strength:g}: {scores}, {report.seconds:.0f} s",
-        f"            each of {counted(report.judgment.queries, 'question')} asked of a map fitted without it: "
-        f"{report.judgment.verdict}",
+        f"adapter     strength {report.strength:g}: {report.choice.line()}, {report.seconds:.0f} s",
+        f"            each of {counted(judgment.queries, 'question')} asked of a map fitted without it: "
+        f"{judgment.verdict}",
     ]
-    reason = "this could be luck" if report.preferred else "the model as it is answers better"
+    reason = "this could be luck" if report.choice.is_higher else "the model as it is answers better"
     if report.folder is None:
         return "\n".join([*lines, f"no model    {reason}, so nothing was written (--keep-worse writes it)"])
     lines.append(f"model       {report.folder.resolve()}")

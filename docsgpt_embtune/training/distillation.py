@@ -23,6 +23,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
 from docsgpt_embtune.learned import without_learned
@@ -41,7 +42,7 @@ from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import judge_best, mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import counted
 
 MAX_TEXTS = 6000  # taught with: memory grows with their square (600 MB), time with their cube
@@ -131,7 +132,8 @@ def distill(
     groups = groups_by_answer(validation.relevant_docs)
     others = {"tuned": tuned, **{candidate.name: candidate.scores for candidate in (candidates[0], best)}}
     judgments = {name: judge(untuned, scores, groups=groups) for name, scores in others.items()}
-    judgments[best.name] = judge_best(untuned, [candidate.scores for candidate in candidates], best.scores, groups)
+    choice = Choice(untuned, [candidate.scores for candidate in candidates], best.scores, groups)
+    judgments[best.name] = choice.judgment
     trials = [Trial(f"{baseline}, untuned", mean_scores(untuned))]
     trials += [Trial(name, mean_scores(scores), judgments[name]) for name, scores in others.items()]
     decision = Decision(best.name, "validation prefers it", tuple(trials), len(validation))

@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.evaluation.choice import CHOSEN_BY, gain_and_error
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.progress import Bar
@@ -12,7 +13,6 @@ from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.stages import TuningRun
-from docsgpt_embtune.training.validation import CHOSEN_BY, gain_and_error
 
 Holds = Callable[[], bool]
 A_GUARD = "a guard got worse"

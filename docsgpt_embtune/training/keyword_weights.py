@@ -5,10 +5,11 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
+from docsgpt_embtune.evaluation.choice import is_beyond_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.encoding import Vectors
-from docsgpt_embtune.training.validation import ValidationPool, is_beyond_error, mean_ndcg
+from docsgpt_embtune.training.validation import ValidationPool
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Where nobody's questions can choose one. nDCG@10 of people's (training) questions, up to 600 each, by narrow keywords

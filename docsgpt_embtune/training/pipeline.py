@@ -3,7 +3,7 @@
 import platform
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -259,15 +259,13 @@ def _details(
 
 
 def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
-    judgment = tuned.judgment
+    choice = tuned.choice.to_dict()
     return {
-        "queries": judgment.queries,
+        "queries": choice.pop("queries"),
         "asked_by": _asked_by(data),
-        "baseline": mean_scores(tuned.baseline),
+        "baseline": choice.pop("baseline"),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},
-        "tuned": mean_scores(tuned.chosen.scores),
-        "difference": {metric: asdict(difference) for metric, difference in judgment.differences.items()},
-        "verdict": judgment.verdict,
+        **choice,
     }
 
 

@@ -11,8 +11,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.evaluation.choice import CHOSEN_BY, gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores
-from docsgpt_embtune.training.validation import CHOSEN_BY, gain_and_error, mean_ndcg
 
 Weights = dict[str, torch.Tensor]
 BEST_FILE = "best.safetensors"  # the best candidate's weights so far, and every candidate's scores

@@ -19,6 +19,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.evaluation.verdict import judge
@@ -30,7 +31,7 @@ from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about
-from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import counted
 
 if TYPE_CHECKING:

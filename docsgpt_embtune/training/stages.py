@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from sentence_transformers import SentenceTransformer
@@ -13,8 +13,8 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.choice import CHOSEN_BY, Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
-from docsgpt_embtune.evaluation.verdict import Judgment
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
@@ -24,14 +24,7 @@ from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
-from docsgpt_embtune.training.validation import (
-    CHOSEN_BY,
-    HARDEST_PER_QUERY,
-    ValidationPool,
-    is_beyond_luck,
-    judge_best,
-    mean_ndcg,
-)
+from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
 from docsgpt_embtune.training.windows import windows_against_beginnings
 
 Say = Callable[[str], None]
@@ -78,11 +71,10 @@ class TunedModel:
 
     Attributes:
         model: Carries the weights of the chosen candidate in fp32.
-        baseline: Scores of the base model on the validation questions.
         candidates: Every model that came up, in order.
         chosen: The best of them, better than the base or not, unless a guard spoke against it.
+        choice: Their scores, and the base model's, on the validation questions.
         preferred: Whether it is better than the base, and no guard speaks against it.
-        groups: Validation questions about one answer, which are one piece of evidence.
         evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
             candidates.
         windows: How long chunks are read, by validation and from now on.
@@ -94,11 +86,10 @@ class TunedModel:
     """
 
     model: SentenceTransformer
-    baseline: QueryScores
     candidates: list[Candidate]
     chosen: Candidate
+    choice: Choice
     preferred: bool
-    groups: list[list[str]]
     evidence_needed: bool
     windows: Windows
     keywords: Keywords | None
@@ -107,21 +98,10 @@ class TunedModel:
     seconds: float
     held_out: RetrievalDataset | None = None
 
-    @cached_property
-    def judgment(self) -> Judgment:
-        """The chosen candidate against the base model, on the validation questions, which chose it."""
-        return judge_best(self.baseline, self._every, self.chosen.scores, self.groups)
-
-    @cached_property
+    @property
     def improved(self) -> bool:
         """Whether validation prefers the chosen candidate to the base model."""
-        if not (self.preferred and self.evidence_needed):
-            return self.preferred
-        return is_beyond_luck(self.baseline, self._every, self.chosen.scores, self.groups)
-
-    @property
-    def _every(self) -> list[QueryScores]:
-        return [candidate.scores for candidate in self.candidates]
+        return self.preferred and (not self.evidence_needed or self.choice.is_beyond_luck)
 
 
 class TuningRun:
@@ -341,14 +321,14 @@ class TuningRun:
 
     def result(self, *, evidence_needed: bool) -> TunedModel:
         """Leave the model at its best candidate and say what happened."""
-        chosen = self.selection.restore_chosen()
+        chosen, candidates = self.selection.restore_chosen(), self.selection.candidates
+        tried = [candidate.scores for candidate in candidates]
         return TunedModel(
             model=self.model,
-            baseline=self.selection.baseline,
-            candidates=self.selection.candidates,
+            candidates=candidates,
             chosen=chosen,
+            choice=Choice(self.selection.baseline, tried, chosen.scores, self.groups),
             preferred=self.selection.kept is not None,
-            groups=self.groups,
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",
             keywords=self.keywords,

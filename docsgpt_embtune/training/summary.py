@@ -1,18 +1,14 @@
 """A training run in a few lines for a terminal."""
 
-from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.training.pipeline import TrainingReport
-from docsgpt_embtune.training.validation import CHOSEN_BY
 from docsgpt_embtune.wording import counted
 
 
 def summary(report: TrainingReport) -> str:
     """Say which candidate was kept, what validation thinks of it, and where the model is."""
     tuned = report.tuned
-    best = mean_scores(tuned.chosen.scores)
-    base = mean_scores(tuned.baseline)
-    scores = ", ".join(f"{metric} {base[metric]:.3f} to {best[metric]:.3f}" for metric in ("recall@1", CHOSEN_BY))
-    kept = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}: validation {scores}, {tuned.seconds:.0f} s"
+    which = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}"
+    kept = f"{which}: validation {tuned.choice.line()}, {tuned.seconds:.0f} s"
     if report.folder is None:
         return f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
     lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"]
@@ -26,8 +22,8 @@ def summary(report: TrainingReport) -> str:
 
 def _reason(report: TrainingReport) -> str:
     tuned = report.tuned
-    if mean_scores(tuned.chosen.scores)[CHOSEN_BY] <= mean_scores(tuned.baseline)[CHOSEN_BY]:
+    if not tuned.choice.is_higher:
         return "validation prefers the base model"
     if not tuned.preferred:
         return "a guard set got worse whatever was tried"
-    return f"on {counted(tuned.judgment.queries, 'validation question')} this could be luck"
+    return f"on {counted(tuned.choice.judgment.queries, 'validation question')} this could be luck"

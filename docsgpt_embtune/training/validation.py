@@ -1,7 +1,6 @@
 """Validation that costs seconds: a fixed, hard part of the corpus instead of all of it."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -10,14 +9,12 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
-from docsgpt_embtune.evaluation.verdict import ALPHA, Judgment, chance_of_best, judge, paired_gains
 from docsgpt_embtune.training.encoding import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
 # again share its words, which is what keywords beside the model may be misled by.
 HARDEST_PER_QUERY = 30
 KS = (1, 10)
-CHOSEN_BY = "ndcg@10"
 
 
 class ValidationPool:
@@ -83,74 +80,6 @@ def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) 
 def _score(dataset: RetrievalDataset, queries: Vectors, chunks: Vectors, doc_ids: Sequence[str]) -> QueryScores:
     ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, chunks, max(KS)))
     return score_queries(ranking, dataset.qrels, KS)
-
-
-def mean_ndcg(scores: QueryScores) -> float:
-    """Average the metric that epochs are chosen by."""
-    return float(np.mean(list(scores[CHOSEN_BY].values())))
-
-
-def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Return by how much the first are better in the mean, and the standard error of that.
-
-    Args:
-        scores: Of each query.
-        than: Of the same queries.
-        groups: Those about one answer, which are one piece of evidence.
-    """
-    gains = paired_gains({CHOSEN_BY: than[CHOSEN_BY]}, {CHOSEN_BY: scores[CHOSEN_BY]}, groups)[CHOSEN_BY]
-    return gains.mean, gains.standard_error
-
-
-def is_beyond_luck(
-    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
-) -> bool:
-    """Tell whether a gain is more than luck gives the best of so many candidates.
-
-    Args:
-        baseline: Scores of the base.
-        candidates: Scores of every model that could have been chosen.
-        chosen: Those of the one that was.
-        groups: Queries about one answer, which are one piece of evidence.
-    """
-    return _chance(baseline, candidates, chosen, groups) <= ALPHA
-
-
-def judge_best(
-    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
-) -> Judgment:
-    """Compare the model that was chosen with the base, told by the questions that chose it.
-
-    Args:
-        baseline: Scores of the base.
-        candidates: Scores of every model that could have been chosen.
-        chosen: Those of the one that was.
-        groups: Queries about one answer, which are one piece of evidence.
-
-    Returns:
-        As `judge`, but "improved" only where the gain in the metric that chooses is more than luck gives the best of
-        so many candidates, whose chance is its p. The intervals are those of a model that was the only one.
-    """
-    judgment = judge(baseline, chosen, groups=groups)
-    p = _chance(baseline, candidates, chosen, groups)
-    differences = {**judgment.differences, CHOSEN_BY: replace(judgment.differences[CHOSEN_BY], p=p)}
-    if judgment.verdict == "worse":
-        return replace(judgment, differences=differences)
-    better = p <= ALPHA and mean_ndcg(chosen) > mean_ndcg(baseline)
-    return replace(judgment, differences=differences, verdict="improved" if better else "not enough evidence")
-
-
-def is_beyond_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> bool:
-    """Tell whether the first are better in the mean by more than the standard error of that."""
-    gain, error = gain_and_error(scores, than, groups)
-    return gain > error
-
-
-def _chance(
-    baseline: QueryScores, candidates: Sequence[QueryScores], chosen: QueryScores, groups: Sequence[Sequence[str]]
-) -> float:
-    values = [candidate[CHOSEN_BY] for candidate in candidates]
-    return chance_of_best(baseline[CHOSEN_BY], values, chosen[CHOSEN_BY], groups=groups)
 
 
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
 from docsgpt_embtune.training import adapter as fitting
@@ -61,7 +62,7 @@ def rotated():
 def test_learns_a_map_that_holds_for_questions_that_it_was_fitted_without(rotated):
     report = fit_adapter(*rotated)
     assert report.improved
-    assert np.mean(list(report.tuned["ndcg@10"].values())) > 0.05 + np.mean(list(report.baseline["ndcg@10"].values()))
+    assert mean_ndcg(report.choice.chosen) > 0.05 + mean_ndcg(report.choice.baseline)
     _, asked, _ = rotated
     one_by_one = [report.adapter(question) for question in asked[:50].tolist()]
     assert report.adapter.map(asked[:50]) == pytest.approx(np.array(one_by_one), abs=1e-6)
@@ -83,8 +84,8 @@ def test_where_all_ask_in_the_same_words_no_fold_has_anything_to_learn_from(rota
     questions, asked, chunks = rotated
     same = replace(questions, queries=dict.fromkeys(questions.queries, "How?"))
     report = fit_adapter(same, asked, chunks)
-    assert all(scores == report.baseline for scores in report.tried)
-    assert not report.preferred
+    assert all(scores == report.choice.baseline for scores in report.choice.tried)
+    assert not report.choice.is_higher
 
 
 def test_what_luck_can_do_is_not_an_improvement(rotated):
@@ -95,9 +96,9 @@ def test_what_luck_can_do_is_not_an_improvement(rotated):
     for _ in range(20):
         answers = dict(zip(some.queries, [(f"d{row}",) for row in rng.permutation(60)], strict=True))
         found.append(fit_adapter(replace(some, relevant_docs=answers), asked[:60], chunks))
-    assert sum(report.preferred for report in found) > 4  # a twentieth and more of them, were it enough
+    assert sum(report.choice.is_higher for report in found) > 4  # a twentieth and more of them, were it enough
     assert sum(report.improved for report in found) <= 1
-    lucky = next(report for report in found if report.preferred and not report.improved)
+    lucky = next(report for report in found if report.choice.is_higher and not report.improved)
     assert "no model    this could be luck" in summary(lucky)
 
 
@@ -272,7 +273,7 @@ def test_two_files_may_number_their_questions_alike(tiny_base_folder, tmp_path):
     again = replace(VALIDATION, queries=dict(zip(TRAINING.queries, VALIDATION.queries.values(), strict=False)))
     again = replace(again, relevant_docs=dict(zip(again.queries, VALIDATION.relevant_docs.values(), strict=True)))
     report = adapt(TRAINING, again, tmp_path / "out", model=str(tiny_base_folder))
-    assert report.judgment.queries == len(TRAINING) + len(VALIDATION)
+    assert report.choice.judgment.queries == len(TRAINING) + len(VALIDATION)
 
 
 def test_chunks_of_one_id_must_be_one_text(tiny_base_folder, tmp_path):

@@ -7,6 +7,7 @@ import pytest
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.training import pipeline, recipe, stages, trainer
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.encoding import Encoder
@@ -18,7 +19,6 @@ from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import mean_ndcg
 from tests.training.test_recipe import (
     AUTOMATIC,
     CONFIG,

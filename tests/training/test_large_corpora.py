@@ -150,4 +150,4 @@ def test_a_run_says_what_it_had_no_time_to_read(tiny_base_folder, tmp_path):
     _, line = [line for line in said if line.startswith("reads")]
     assert "of 1,573 chunks, 100 of 524 validation questions and 300 of 525 training questions" in line
     assert read_manifest(tmp_path / "tuned")["validation"]["queries"] == 100
-    assert set(report.tuned.baseline["ndcg@10"]) <= set(VALIDATION.queries)
+    assert set(report.tuned.choice.baseline["ndcg@10"]) <= set(VALIDATION.queries)

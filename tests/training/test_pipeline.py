@@ -19,6 +19,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.base_models import resolve_base
@@ -30,7 +31,7 @@ from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.trainer import fit, load_base
-from docsgpt_embtune.training.validation import ValidationPool, mean_ndcg
+from docsgpt_embtune.training.validation import ValidationPool
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
 VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written"]

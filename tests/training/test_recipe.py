@@ -20,6 +20,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import activations, recipe, trainer
 from docsgpt_embtune.training.base_models import resolve_base
@@ -33,7 +34,7 @@ from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Stage, TuningRun
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.training.validation import mean_ndcg, score_vectors
+from docsgpt_embtune.training.validation import score_vectors
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
 VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written", "moved", "lost", "found", "sold"]
@@ -344,7 +345,7 @@ def learned(monkeypatch):
 def test_what_validation_asks_by_is_not_learned_from(tuned, learned):
     report = tuned(None, None, corpus=CORPUS, keep_worse=True)
     made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
-    assert set(report.tuned.baseline["ndcg@10"]) == set(made.questions.queries)
+    assert set(report.tuned.choice.baseline["ndcg@10"]) == set(made.questions.queries)
     assert set(learned[0].corpus) == set(CORPUS) - made.by_own_words
     assert all(made.questions.corpus[doc_id].startswith(text) for doc_id, text in learned[0].corpus.items())
 
@@ -353,7 +354,7 @@ def test_copies_of_chunks_are_asked_for_once_and_learned_from_on_no_side(tuned, 
     twice = {**CORPUS, **{f"copy of {doc_id}": text for doc_id, text in CORPUS.items()}}
     report = tuned(None, None, corpus=twice, keep_worse=True)
     made = questions_of_both_kinds(CORPUS, CONFIG.seed, count=15)
-    assert set(report.tuned.baseline["ndcg@10"]) == set(made.questions.queries)
+    assert set(report.tuned.choice.baseline["ndcg@10"]) == set(made.questions.queries)
     assert set(learned[0].corpus) == set(CORPUS) - made.by_own_words
 
 
@@ -507,7 +508,7 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
     assert report.manifest["keywords"] == {"weight": USUAL_WEIGHT, "width": 736}
     assert TunedEmbeddings(str(report.folder)).dimension == 768
     *candidates, last = [candidate.scores["ndcg@10"] for candidate in report.tuned.candidates]
-    before = [report.tuned.baseline["ndcg@10"], *candidates]
+    before = [report.tuned.choice.baseline["ndcg@10"], *candidates]
     of_words = [query_id for query_id in last if query_id.startswith("words")]
     alone = [each for each in before if all(each[query_id] == last[query_id] for query_id in of_words)]
     assert alone

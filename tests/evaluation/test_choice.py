@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from docsgpt_embtune.training.validation import CHOSEN_BY, is_beyond_error, is_beyond_luck, judge_best
+from docsgpt_embtune.evaluation.choice import CHOSEN_BY, Choice, is_beyond_error
 
 QUERIES = [f"q{n}" for n in range(60)]
 GROUPS = [[query_id] for query_id in QUERIES]
@@ -21,16 +21,39 @@ def test_verdict_is_what_decides_whether_a_model_is_written(gain):
         baseline, *candidates = (scores(drawn.normal(0.0, 1.0, len(QUERIES))) for _ in range(11))
         candidates[0] = scores(np.array(list(candidates[0][CHOSEN_BY].values())) + gain)
         chosen = max(candidates, key=lambda each: sum(each[CHOSEN_BY].values()))
-        judgment = judge_best(baseline, candidates, chosen, GROUPS)
-        assert (judgment.verdict == "improved") == is_beyond_luck(baseline, candidates, chosen, GROUPS)
+        choice = Choice(baseline, candidates, chosen, GROUPS)
+        judgment = choice.judgment
+        assert (judgment.verdict == "improved") == choice.is_beyond_luck
         assert (judgment.differences[CHOSEN_BY].p <= 0.05) == (judgment.verdict == "improved")
         improved += judgment.verdict == "improved"
     assert improved <= 3 if gain == 0 else improved > 0
 
 
+def test_a_gain_beyond_luck_does_not_make_up_for_a_fall_elsewhere():
+    drawn = np.random.default_rng(7).normal(0.5, 0.1, len(QUERIES))
+    baseline, chosen = (
+        {"recall@1": scores(first)["recall@1"], CHOSEN_BY: scores(drawn + more)[CHOSEN_BY]}
+        for first, more in ((drawn, 0.0), (drawn - 0.3, 0.2))
+    )
+    choice = Choice(baseline, [chosen], chosen, GROUPS)
+    assert choice.is_higher
+    assert choice.is_beyond_luck
+    assert choice.judgment.verdict == "worse"
+
+
+def test_chance_is_computed_once(monkeypatch):
+    asked = []
+    monkeypatch.setattr("docsgpt_embtune.evaluation.choice.chance_of_best", lambda *_, **__: asked.append(1) or 0.01)
+    chosen = scores(np.linspace(0.5, 0.9, len(QUERIES)))
+    choice = Choice(scores([0.5] * len(QUERIES)), [chosen], chosen, GROUPS)
+    assert choice.is_beyond_luck
+    assert choice.judgment.verdict == choice.to_dict()["verdict"] == "improved"
+    assert len(asked) == 1
+
+
 def test_one_that_is_beyond_luck_worse_is_called_so():
     baseline, chosen = scores([0.5] * len(QUERIES)), scores([0.1] * len(QUERIES))
-    assert judge_best(baseline, [chosen], chosen, GROUPS).verdict == "worse"
+    assert Choice(baseline, [chosen], chosen, GROUPS).judgment.verdict == "worse"
 
 
 def test_wordings_of_one_question_are_one_piece_of_evidence():
