@@ -16,7 +16,7 @@ from docsgpt_embtune.evaluation.ranking import DEPTH, Store
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
-from docsgpt_embtune.evaluation.verdict import Verdict
+from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.training.base_models import resolve_base
@@ -196,7 +196,7 @@ def check_retrieval(
 def _refuse_cutoffs(ks: Sequence[int]) -> None:
     if not ks or not all(1 <= k <= DEPTH for k in ks):
         raise EvaluationError(f"cutoffs must be 1 to {DEPTH}, got {list(ks)}; set them with --k")
-    if missing := {1, 10} - set(ks):
+    if missing := set(HEADLINE_KS) - set(ks):
         raise EvaluationError(f"the verdict needs the cutoffs 1 and 10; add {sorted(missing)} to --k")
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
-from docsgpt_embtune.evaluation.verdict import ALPHA, HEADLINE, Judgment, chance_of_best, judge, paired_gains
-
-CHOSEN_BY = "ndcg@10"
+from docsgpt_embtune.evaluation.verdict import ALPHA, DECIDING, HEADLINE, Judgment, chance_of_best, judge, paired_gains
 
 
 @dataclass(frozen=True)
@@ -31,9 +29,9 @@ class Choice:
 
     @cached_property
     def p(self) -> float:
-        """How often luck alone gives the best of so many so large a gain in the metric that chooses."""
-        tried = [scores[CHOSEN_BY] for scores in self.tried]
-        return chance_of_best(self.baseline[CHOSEN_BY], tried, self.chosen[CHOSEN_BY], groups=self.groups)
+        """How often luck alone gives the best of so many so large a gain in the metric that decides."""
+        tried = [scores[DECIDING] for scores in self.tried]
+        return chance_of_best(self.baseline[DECIDING], tried, self.chosen[DECIDING], groups=self.groups)
 
     @property
     def is_higher(self) -> bool:
@@ -42,18 +40,18 @@ class Choice:
 
     @property
     def is_beyond_luck(self) -> bool:
-        """Whether its gain in the metric that chooses is more than luck gives the best of so many."""
+        """Whether its gain in the metric that decides is more than luck gives the best of so many."""
         return self.p <= ALPHA
 
     @cached_property
     def judgment(self) -> Judgment:
         """The chosen one against the baseline.
 
-        As of `judge`, but "improved" only where the gain in the metric that chooses is beyond luck, whose chance is its
+        As of `judge`, but "improved" only where the gain in the metric that decides is beyond luck, whose chance is its
         p; "worse" stays "worse". The intervals are those of a model that was the only one.
         """
         alone = judge(self.baseline, self.chosen, groups=self.groups)
-        differences = {**alone.differences, CHOSEN_BY: replace(alone.differences[CHOSEN_BY], p=self.p)}
+        differences = {**alone.differences, DECIDING: replace(alone.differences[DECIDING], p=self.p)}
         if alone.verdict == "worse":
             return replace(alone, differences=differences)
         better = self.is_beyond_luck and self.is_higher
@@ -76,8 +74,8 @@ class Choice:
 
 
 def mean_ndcg(scores: QueryScores) -> float:
-    """Average the metric that models are chosen by."""
-    return float(np.mean(list(scores[CHOSEN_BY].values())))
+    """Average the metric that decides."""
+    return float(np.mean(list(scores[DECIDING].values())))
 
 
 def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> tuple[float, float]:
@@ -88,7 +86,7 @@ def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequ
         than: Of the same queries.
         groups: Those about one answer, which are one piece of evidence.
     """
-    gains = paired_gains({CHOSEN_BY: than[CHOSEN_BY]}, {CHOSEN_BY: scores[CHOSEN_BY]}, groups)[CHOSEN_BY]
+    gains = paired_gains({DECIDING: than[DECIDING]}, {DECIDING: scores[DECIDING]}, groups)[DECIDING]
     return gains.mean, gains.standard_error
 
 

@@ -7,7 +7,7 @@ from docsgpt_embtune.evaluation.check import CheckReport
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, HEADLINE_SHARE, Comparison
 from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
-from docsgpt_embtune.evaluation.verdict import HEADLINE, Verdict
+from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
 
 _OPENING: dict[Verdict, str] = {
     "improved": "Improved: the tuned model finds more.",
@@ -168,10 +168,10 @@ def columns(comparison: Comparison) -> list[str]:
 
 
 def _what_could_show(comparison: Comparison) -> str:
-    gain = comparison.judgment.smallest_gain[HEADLINE[0]]
+    gain = comparison.judgment.smallest_gain[PURPOSE]
     if gain is None:
         return f"{evidence_in_words(comparison)} are too few to show any gain."
-    return f"{evidence_in_words(comparison)} can show a gain of {gain:.3f} or more in {HEADLINE[0]}."
+    return f"{evidence_in_words(comparison)} can show a gain of {gain:.3f} or more in {PURPOSE}."
 
 
 def _setting(report: CheckReport) -> Iterator[str]:

@@ -14,8 +14,10 @@ Verdict = Literal["improved", "worse", "not enough evidence"]
 FloatArray = npt.NDArray[np.float64]
 
 # The metrics that decide. Two and no more: each further one costs every other one power. recall@1 is the
-# purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model.
-HEADLINE = ("recall@1", "ndcg@10")
+# purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model, and
+# decides alone where one number must: which of several models is the best.
+PURPOSE, DECIDING = HEADLINE = ("recall@1", "ndcg@10")
+HEADLINE_KS = (1, 10)
 ALPHA = 0.05  # at most so often "improved" by luck, and at most so often "worse"
 POWER = 0.8
 RESAMPLES = 9999

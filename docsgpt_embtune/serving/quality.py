@@ -13,7 +13,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE_KS, Judgment, judge
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -21,9 +21,7 @@ from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 
-DECIDES = "ndcg@10"
 RECALLS = ("recall@1", "recall@10")
-KS = (1, 10)
 # What int8, or a cut, may cost: half a point of nDCG@10 in the mean, and with 97.5 % certainty no more than one.
 ACCEPTED_LOSS = 0.005
 WORST_LOSS = 0.01
@@ -50,10 +48,10 @@ class Trial:
     def line(self) -> str:
         """Say it in one line."""
         recall = "  ".join(f"{metric} {self.scores[metric]:.3f}" for metric in RECALLS)
-        figures = f"{self.name:40s} {recall}  {DECIDES} {self.scores[DECIDES]:.4f}"
+        figures = f"{self.name:40s} {recall}  {DECIDING} {self.scores[DECIDING]:.4f}"
         if self.judgment is None:
             return figures
-        found = self.judgment.differences[DECIDES]
+        found = self.judgment.differences[DECIDING]
         return f"{figures}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {self.judgment.verdict}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +59,7 @@ class Trial:
         figures: dict[str, Any] = {"name": self.name, **self.scores}
         if self.judgment is not None:
             figures["difference"] = {
-                metric: asdict(self.judgment.differences[metric]) for metric in (*RECALLS, DECIDES)
+                metric: asdict(self.judgment.differences[metric]) for metric in (*RECALLS, DECIDING)
             }
             figures["verdict"] = self.judgment.verdict
         return figures
@@ -265,7 +263,7 @@ def asked_by_their_words(folder: Path, reading: Reading, corpus: Mapping[str, st
 
 
 def _shows_loss(judgment: Judgment) -> bool:
-    return judgment.verdict == "worse" or judgment.differences[DECIDES].high < 0
+    return judgment.verdict == "worse" or judgment.differences[DECIDING].high < 0
 
 
 def is_harmless(judgment: Judgment) -> tuple[bool, str]:
@@ -278,7 +276,7 @@ def _loses_little(judgment: Judgment) -> tuple[bool, str]:
 
     Not to have found a loss is not enough, as with few questions none can be found: a large one must be ruled out.
     """
-    difference = judgment.differences[DECIDES]
+    difference = judgment.differences[DECIDING]
     if difference.mean < -ACCEPTED_LOSS:
         return False, "it loses"
     changes_nothing = difference.low == difference.high == 0
@@ -299,4 +297,4 @@ def _scores(
         fingerprint=hashlib.sha256(f"{of_chunks} {by_meaning}".encode()).hexdigest(),
         document_fingerprint=hashlib.sha256(of_chunks.encode()).hexdigest(),
     )
-    return score_queries(ranking, judge_first_copies(asked).qrels, KS)
+    return score_queries(ranking, judge_first_copies(asked).qrels, HEADLINE_KS)

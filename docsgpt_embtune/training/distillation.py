@@ -25,12 +25,12 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
-from docsgpt_embtune.evaluation.verdict import Judgment, judge
+from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.onnx_engine import text_preparation
-from docsgpt_embtune.serving.quality import DECIDES, Decision, Trial
+from docsgpt_embtune.serving.quality import Decision, Trial
 from docsgpt_embtune.serving.reading import Encode, Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.token_table import is_static_folder, tokens_read
@@ -236,7 +236,7 @@ def _candidates(
 
     def candidate(name: str, table: np.ndarray) -> _Candidate:
         best = max(at_each_weight(name, table), key=lambda candidate: mean_ndcg(candidate.scores))
-        say(f"{best.name:<11} validation {DECIDES} {mean_ndcg(best.scores):.3f}")
+        say(f"{best.name:<11} validation {DECIDING} {mean_ndcg(best.scores):.3f}")
         return best
 
     yield candidate("static, tokens alone", begun)
@@ -277,7 +277,7 @@ def _details(
         "from": manifest["fingerprint"],
         "needs": NEEDS,
         **decision.to_dict(),
-        "against_tuned": {"difference": asdict(against_tuned.differences[DECIDES]), "verdict": against_tuned.verdict},
+        "against_tuned": {"difference": asdict(against_tuned.differences[DECIDING]), "verdict": against_tuned.verdict},
     }
     kept = {key: manifest[key] for key in ("base", "training", "validation", "versions") if key in manifest}
     return {**kept, "distilled": distilled, "data": data}
@@ -297,9 +297,9 @@ def _milliseconds(folder: Path, questions: list[str]) -> float:
 def summary(report: DistillationReport) -> str:
     """Say what the static model finds beside the others, what it costs, and where it is."""
     lines = list(decision_lines(report.decision))
-    loss = report.against_tuned.differences[DECIDES]
+    loss = report.against_tuned.differences[DECIDING]
     lines.append(
-        f"against the tuned model: {DECIDES} {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), "
+        f"against the tuned model: {DECIDING} {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), "
         f"{report.against_tuned.verdict}"
     )
     if report.folder is None:

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.choice import CHOSEN_BY, gain_and_error
+from docsgpt_embtune.evaluation.choice import gain_and_error
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
-from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
@@ -95,7 +95,7 @@ def _leave_out(run: TuningRun, why: str) -> None:
 
 def _too_little(run: TuningRun, scores: QueryScores, alone: QueryScores) -> str:
     gain, error = gain_and_error(scores, alone, run.groups)
-    return f"validation {CHOSEN_BY} {gain:+.3f}, give or take {error:.3f}"
+    return f"validation {DECIDING} {gain:+.3f}, give or take {error:.3f}"
 
 
 def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:

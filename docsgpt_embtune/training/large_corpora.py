@@ -61,8 +61,8 @@ class Material:
         return [dataset for dataset in (self.training, self.validation) if dataset is not None]
 
     @property
-    def chosen_by(self) -> RetrievalDataset:
-        """What chooses: the validation questions, or else the training questions."""
+    def to_choose_by(self) -> RetrievalDataset:
+        """The questions that choose: those of validation, or else those to learn from."""
         return self.asked[-1]
 
     @cached_property
@@ -150,7 +150,7 @@ def as_time_allows(
     )
     if material.validation is None and _readings_in_folds(material) > readings:
         material = _with_some_held_out(material, seed, say)
-    sets = [material.chosen_by, *material.guards.values()]
+    sets = [material.to_choose_by, *material.guards.values()]
     ranked = sum(min(len(each.corpus), 2 * material.hardest * len(each)) for each in sets)
     # The base model reads the guards' chunks, too, to choose those that they are ranked over.
     read = len({*material.chunks, *(text for guard in material.guards.values() for text in guard.corpus.values())})
@@ -167,7 +167,7 @@ def as_time_allows(
 
 def _readings_in_folds(material: Material) -> int:
     """Return how many readings of a chunk it takes to ask every question in folds."""
-    corpus, near = len(material.chunks), (1 + 2 * material.hardest) * len(material.chosen_by)
+    corpus, near = len(material.chunks), (1 + 2 * material.hardest) * len(material.to_choose_by)
     of_all = 2 * min(corpus, near)  # in the midst of the chunks' stage, and after it
     of_folds = 2 * min(FOLDS * corpus, near)  # after the questions', and for the mean; each ranks chunks of its own
     return CHUNKS_AND_QUESTIONS.times_read * corpus + of_all + of_folds
@@ -175,7 +175,7 @@ def _readings_in_folds(material: Material) -> int:
 
 def _with_some_held_out(material: Material, seed: int, say: Say) -> Material:
     said: list[str] = []
-    training, validation = keep_apart(material.chosen_by, None, seed, said.append)
+    training, validation = keep_apart(material.to_choose_by, None, seed, said.append)
     if answers_asked_about(validation) < FEWEST_GROUPS:
         return material
     for line in said:
@@ -219,7 +219,7 @@ def _part(material: Material, readings: float, seed: int) -> Material:
     if validation is not None:
         validation = validation.sampled(questions, drawn)
     if len(chunks) > room.chunks:
-        kept = _worth_ranking(material.chosen_by if validation is None else validation, drawn)
+        kept = _worth_ranking(material.to_choose_by if validation is None else validation, drawn)
         if training is not None and validation is not None:
             share = QUESTIONS_SHARE if asks_chunks else 1.0
             training = training.sampled(int(share * room.training_questions), drawn)

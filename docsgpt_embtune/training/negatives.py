@@ -17,7 +17,7 @@ MAX_SHARE_OF_GOOD_SCORE = 0.95
 # Cosine from which two chunks count as one text in two places.
 NEAR_DUPLICATE = 0.95
 # How far down the ranking hard negatives are looked for.
-DEPTH = 100
+MINING_DEPTH = 100
 
 
 def mine_negatives(
@@ -54,7 +54,7 @@ def mine_negatives(
     row_of = {doc_id: row for row, doc_id in enumerate(doc_ids)}
     index = faiss.IndexFlatIP(corpus_embeddings.shape[1])
     index.add(corpus_embeddings)
-    _, nearest = index.search(query_embeddings, min(DEPTH, len(doc_ids)))  # (Q, DEPTH)
+    _, nearest = index.search(query_embeddings, min(MINING_DEPTH, len(doc_ids)))  # (Q, MINING_DEPTH)
     mined = {}
 
     def whole(doc_id: str) -> str:

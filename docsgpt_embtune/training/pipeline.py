@@ -98,11 +98,11 @@ def train(
     if data.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
-        refuse_too_few_to_choose_by(data.chosen_by)
+        refuse_too_few_to_choose_by(data.to_choose_by)
         if data.not_asked:
-            _refuse_what_is_no_prose(data.chosen_by.corpus, config.seed)
+            _refuse_what_is_no_prose(data.to_choose_by.corpus, config.seed)
     if automatic is not None and data.not_asked:
-        automatic = _guarded_by_openings(automatic, data.chosen_by.corpus)
+        automatic = _guarded_by_openings(automatic, data.to_choose_by.corpus)
     say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
     if data.validation is not None:
         say(f"validation  {data.validation.describe()}")
@@ -174,8 +174,8 @@ class _Data:
     not_asked: frozenset[str] = frozenset()
 
     @property
-    def chosen_by(self) -> RetrievalDataset:
-        """What chooses: the validation questions, or else the training questions."""
+    def to_choose_by(self) -> RetrievalDataset:
+        """The questions that choose: those of validation, or else those to learn from."""
         return [questions for questions in (self.training, self.validation) if questions is not None][-1]
 
 

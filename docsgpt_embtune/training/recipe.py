@@ -154,18 +154,18 @@ def tune_automatically(
     )
     training, in_folds = part.training, part.validation is None
     if in_folds:
-        questions = counted(len(part.chosen_by), "question")
+        questions = counted(len(part.to_choose_by), "question")
         say(f"no --val given: each of {questions} is asked of models that learned without it")
     run = TuningRun(
         model,
-        part.chosen_by,
+        part.to_choose_by,
         config,
         folder,
         say,
         leniency=LENIENCY,
         hardest=part.hardest,
         started=started,
-        folds=folds_of(part.chosen_by) if in_folds else (),
+        folds=folds_of(part.to_choose_by) if in_folds else (),
     )
     guards_hold = _watch(run, part.guards)
     if reader is not None:
@@ -173,7 +173,7 @@ def tune_automatically(
     stages = _stages(run, training, config, not_asked, asks_chunks=part.asks_chunks)
     if not stages:
         raise TrainingError(
-            f"none of the {len(part.chosen_by.corpus)} chunks is long enough to take a question from; give --train"
+            f"none of the {len(part.to_choose_by.corpus)} chunks is long enough to take a question from; give --train"
         )
     base = copy_of_weights(model)
     plan = make_plan(run, stages, automatic.minutes)

@@ -11,8 +11,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
-from docsgpt_embtune.evaluation.choice import CHOSEN_BY, gain_and_error, mean_ndcg
+from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.verdict import DECIDING
 
 Weights = dict[str, torch.Tensor]
 BEST_FILE = "best.safetensors"  # the best candidate's weights so far, and every candidate's scores
@@ -117,7 +118,7 @@ class Selection:
         elif len(entered) == 1 and self._is_best_loser(candidate):
             self.best_loser = candidate
             self._losers_weights = copy_of_weights(self.model)
-        self._say(f"{best:<11} validation {CHOSEN_BY} {mean_ndcg(candidate.scores):.3f}")
+        self._say(f"{best:<11} validation {DECIDING} {mean_ndcg(candidate.scores):.3f}")
         return is_best
 
     def go_back(self, share: float) -> None:

@@ -13,8 +13,9 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.evaluation.choice import CHOSEN_BY, Choice, mean_ndcg
+from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
+from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import Precision, TrainConfig
@@ -153,7 +154,7 @@ class TuningRun:
         self.pools = [self.pool_of(asked) for asked in ([fold.asked for fold in folds] or [validation])]
         baseline = self.score(*self.pools)
         chunks = len(self.ranked)
-        say(f"baseline    validation {CHOSEN_BY} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
+        say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
         self.groups = groups_by_answer(validation.relevant_docs)
         self.selection = Selection(
             baseline, model, lambda: self.score(*self.pools), say, self.groups, folder=folder, leniency=leniency
@@ -206,10 +207,10 @@ class TuningRun:
         """
         if not always:
             judgment = windows_against_beginnings(asked, reader, self.vectors.of)
-            found = judgment.differences[CHOSEN_BY]
+            found = judgment.differences[DECIDING]
             so = "are read in windows" if judgment.verdict == "improved" else "stay cut off"
             self.say(
-                f"windows     {CHOSEN_BY} {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on "
+                f"windows     {DECIDING} {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on "
                 f"{judgment.queries:,} questions with the base model: long chunks {so}"
             )
             if judgment.verdict != "improved":

@@ -9,12 +9,12 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
+from docsgpt_embtune.evaluation.verdict import HEADLINE_KS
 from docsgpt_embtune.training.encoding import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
 # again share its words, which is what keywords beside the model may be misled by.
 HARDEST_PER_QUERY = 30
-KS = (1, 10)
 
 
 class ValidationPool:
@@ -78,8 +78,8 @@ def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) 
 
 
 def _score(dataset: RetrievalDataset, queries: Vectors, chunks: Vectors, doc_ids: Sequence[str]) -> QueryScores:
-    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, chunks, max(KS)))
-    return score_queries(ranking, dataset.qrels, KS)
+    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, chunks, max(HEADLINE_KS)))
+    return score_queries(ranking, dataset.qrels, HEADLINE_KS)
 
 
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:

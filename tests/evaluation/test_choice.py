@@ -3,14 +3,15 @@
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.choice import CHOSEN_BY, Choice, is_beyond_error
+from docsgpt_embtune.evaluation.choice import Choice, is_beyond_error
+from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE
 
 QUERIES = [f"q{n}" for n in range(60)]
 GROUPS = [[query_id] for query_id in QUERIES]
 
 
 def scores(values):
-    return {metric: dict(zip(QUERIES, values, strict=True)) for metric in ("recall@1", CHOSEN_BY)}
+    return {metric: dict(zip(QUERIES, values, strict=True)) for metric in HEADLINE}
 
 
 @pytest.mark.parametrize("gain", [0.0, 0.1, 0.6])
@@ -19,12 +20,12 @@ def test_verdict_is_what_decides_whether_a_model_is_written(gain):
     improved = 0
     for _ in range(20):
         baseline, *candidates = (scores(drawn.normal(0.0, 1.0, len(QUERIES))) for _ in range(11))
-        candidates[0] = scores(np.array(list(candidates[0][CHOSEN_BY].values())) + gain)
-        chosen = max(candidates, key=lambda each: sum(each[CHOSEN_BY].values()))
+        candidates[0] = scores(np.array(list(candidates[0][DECIDING].values())) + gain)
+        chosen = max(candidates, key=lambda each: sum(each[DECIDING].values()))
         choice = Choice(baseline, candidates, chosen, GROUPS)
         judgment = choice.judgment
         assert (judgment.verdict == "improved") == choice.is_beyond_luck
-        assert (judgment.differences[CHOSEN_BY].p <= 0.05) == (judgment.verdict == "improved")
+        assert (judgment.differences[DECIDING].p <= 0.05) == (judgment.verdict == "improved")
         improved += judgment.verdict == "improved"
     assert improved <= 3 if gain == 0 else improved > 0
 
@@ -32,7 +33,7 @@ def test_verdict_is_what_decides_whether_a_model_is_written(gain):
 def test_a_gain_beyond_luck_does_not_make_up_for_a_fall_elsewhere():
     drawn = np.random.default_rng(7).normal(0.5, 0.1, len(QUERIES))
     baseline, chosen = (
-        {"recall@1": scores(first)["recall@1"], CHOSEN_BY: scores(drawn + more)[CHOSEN_BY]}
+        {"recall@1": scores(first)["recall@1"], DECIDING: scores(drawn + more)[DECIDING]}
         for first, more in ((drawn, 0.0), (drawn - 0.3, 0.2))
     )
     choice = Choice(baseline, [chosen], chosen, GROUPS)

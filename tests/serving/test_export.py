@@ -24,7 +24,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation import verdict
 from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
 from docsgpt_embtune.serving import export as export_module
 from docsgpt_embtune.serving import onnx_engine, quality
@@ -335,7 +335,7 @@ def test_questions_are_measured_through_the_query_adapter_that_serves(copied, tm
     for measured in (*about_reading["trials"], *about_engine["trials"]):
         engine = measured["name"] if measured["name"].startswith("onnx") else "onnx"
         served = retrieve(TunedEmbeddings(str(adapted), engine=engine), asked)
-        scores = mean_scores(score_queries(served, asked.qrels, quality.KS))
+        scores = mean_scores(score_queries(served, asked.qrels, HEADLINE_KS))
         assert {metric: measured[metric] for metric in scores} == pytest.approx(scores)
         assert scores["ndcg@10"] < 0.9  # the model alone finds each chunk by its own text
 
