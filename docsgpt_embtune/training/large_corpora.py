@@ -2,9 +2,8 @@
 
 import random
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -13,6 +12,7 @@ from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.training.encoding import Encoder, characters_read
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stages import Say
@@ -35,40 +35,6 @@ POOL_PER_QUESTION = 7  # its own, and what by words and by meaning is most like 
 FEWEST_CHUNKS = 1000
 FEWEST_QUESTIONS = 100
 _PROBED_CHUNKS, _PROBED_ON_GPU = 64, 256
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a run learns from and what it chooses by.
-
-    Attributes:
-        training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by; None where the training questions do that, too, in folds.
-        guards: Questions of other sources, which must not get worse.
-        hardest: Chunks beside the judged ones over which a validation question is ranked, by meaning and by words each.
-        asks_chunks: Whether chunks are also asked for by words of their own, and not by people's questions alone.
-    """
-
-    training: RetrievalDataset | None
-    validation: RetrievalDataset | None
-    guards: Mapping[str, RetrievalDataset]
-    hardest: int = HARDEST_PER_QUERY
-    asks_chunks: bool = True
-
-    @property
-    def asked(self) -> list[RetrievalDataset]:
-        """The questions there are, those to learn from first."""
-        return [dataset for dataset in (self.training, self.validation) if dataset is not None]
-
-    @property
-    def to_choose_by(self) -> RetrievalDataset:
-        """The questions that choose: those of validation, or else those to learn from."""
-        return self.asked[-1]
-
-    @cached_property
-    def chunks(self) -> list[str]:
-        """Every text that training may learn from or validation rank, once."""
-        return list(dict.fromkeys(text for dataset in self.asked for text in dataset.corpus.values()))
 
 
 @dataclass(frozen=True)
@@ -183,6 +149,14 @@ def _with_some_held_out(material: Material, seed: int, say: Say) -> Material:
     return replace(material, training=training, validation=validation, hardest=HARDEST_PER_QUERY)
 
 
+def parted_alike(whole: Material, part: Material, seed: int) -> Material:
+    """Return all that a run was given, but with those questions apart that it held out in its course, if it did."""
+    if whole.validation is not None or part.validation is None:
+        return whole
+    training, validation = keep_apart(whole.to_choose_by, part.validation, seed, lambda line: None)
+    return replace(whole, training=training, validation=validation)
+
+
 def _described(part: Material, whole: Material) -> str:
     questions = []
     if part.validation is not None and whole.validation is not None:
@@ -227,7 +201,14 @@ def _part(material: Material, readings: float, seed: int) -> Material:
         others = [text for text in chunks if text not in kept]
         kept.update(drawn.sample(others, k=min(len(others), max(0, room.chunks - len(kept)))))
         training, validation = (each and _over(each, kept) for each in (training, validation))
-    return Material(training, validation, guards, HARDEST_WHEN_CUT, asks_chunks)
+    return replace(
+        material,
+        training=training,
+        validation=validation,
+        guards=guards,
+        hardest=HARDEST_WHEN_CUT,
+        asks_chunks=asks_chunks,
+    )
 
 
 def _worth_ranking(dataset: RetrievalDataset, drawn: random.Random) -> set[str]:

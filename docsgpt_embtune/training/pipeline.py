@@ -21,12 +21,14 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus, questions_of_both_kinds
+from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
     VALIDATION_SHARE,
     are_few,
     keep_apart,
     refuse_too_few_to_choose_by,
 )
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
@@ -94,40 +96,28 @@ def train(
     config = config or TrainConfig()
     take_destination(out, say)
     found = resolve_base(base)
-    data = _split(training, validation, corpus, automatic, config.seed, say)
-    if data.training is None and automatic is None:
+    material = _split(training, validation, corpus, automatic, config.seed, say)
+    if material.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
-        refuse_too_few_to_choose_by(data.to_choose_by)
-        if data.not_asked:
-            _refuse_what_is_no_prose(data.to_choose_by.corpus, config.seed)
-    if automatic is not None and data.not_asked:
-        automatic = _guarded_by_openings(automatic, data.to_choose_by.corpus)
-    say(f"training    {data.training.describe() if data.training else 'every chunk of the corpus, no questions'}")
-    if data.validation is not None:
-        say(f"validation  {data.validation.describe()}")
+        refuse_too_few_to_choose_by(material.to_choose_by)
+        if material.not_asked:
+            _refuse_what_is_no_prose(material.to_choose_by.corpus, config.seed)
+    if automatic is not None and material.not_asked:
+        material = _guarded_by_openings(material)
+    _describe(material, say)
     model = load_base(found, config.device)
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
-    with run_folder(out, _identity(found, config, automatic, data), resume=resume, say=say) as folder:
+    with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
-                model,
-                data.training,
-                data.validation,
-                config,
-                automatic,
-                not_asked=data.not_asked,
-                reader=_reader_of(found, model),
-                folder=folder,
-                say=say,
+                model, material, config, automatic, reader=_reader_of(found, model), folder=folder, say=say
             )
-        elif data.training is not None and data.validation is not None:
-            tuned = tune_as_told(model, data.training, data.validation, config, folder, say)
+        elif material.training is not None and material.validation is not None:
+            tuned = tune_as_told(model, material.training, material.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
-        if data.training is not None and tuned.held_out is not None:
-            data = _Data(*keep_apart(data.training, tuned.held_out, config.seed, lambda line: None))
-        details = _details(found, config, automatic, tuned, data)
+        details = _details(found, config, automatic, tuned)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
 
@@ -149,34 +139,14 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
         )
 
 
-def _guarded_by_openings(automatic: Automatic, corpus: Mapping[str, str]) -> Automatic:
+def _guarded_by_openings(material: Material) -> Material:
     """Let a model that no person's questions chose find chunks by their own opening words as well as the base does.
 
     On 157,000 chunks, mostly program text, the questions made of these preferred a model that people's questions did
     not (.02 of nDCG@10 less with half of the way, .04 with the whole). Opening words told it: .03 and .04 less.
     """
-    openings = smoke_test(corpus)
-    return automatic if openings is None else replace(automatic, guards={**automatic.guards, OPENINGS: openings})
-
-
-@dataclass(frozen=True)
-class _Data:
-    """What is learned from and what is chosen by, with nothing in both.
-
-    Attributes:
-        training: Questions to learn from, if there are any.
-        validation: Questions to choose by; None where the training questions do that, too, in folds.
-        not_asked: Chunks that validation asks for by words of their own, where it is asked by no person.
-    """
-
-    training: RetrievalDataset | None
-    validation: RetrievalDataset | None
-    not_asked: frozenset[str] = frozenset()
-
-    @property
-    def to_choose_by(self) -> RetrievalDataset:
-        """The questions that choose: those of validation, or else those to learn from."""
-        return [questions for questions in (self.training, self.validation) if questions is not None][-1]
+    openings = smoke_test(material.to_choose_by.corpus)
+    return material if openings is None else replace(material, guards={**material.guards, OPENINGS: openings})
 
 
 def _split(
@@ -186,13 +156,14 @@ def _split(
     automatic: Automatic | None,
     seed: int,
     say: Say,
-) -> _Data:
+) -> Material:
+    guards = automatic.guards if automatic is not None else {}
     if training is not None:
-        if validation is None and automatic is not None and not automatic.guards and are_few(training):
-            return _Data(training, None)
-        return _Data(*keep_apart(training, validation, seed, say))
+        if validation is None and automatic is not None and not guards and are_few(training):
+            return Material(training, None, hardest=HARDEST_IN_FOLDS)
+        return Material(*keep_apart(training, validation, seed, say), guards)
     if validation is not None:
-        return _Data(None, validation)
+        return Material(None, validation, guards)
     if not corpus:
         raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
     chunks = without_copies(corpus)  # words of the one would be asked of the other, which would count as wrong
@@ -206,7 +177,14 @@ def _split(
         f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "
         "their own, the others by a sentence that is cut out of each"
     )
-    return _Data(None, made.questions, made.by_own_words)
+    return Material(None, made.questions, guards, made.by_own_words)
+
+
+def _describe(material: Material, say: Say) -> None:
+    learned = material.training.describe() if material.training else "every chunk of the corpus, no questions"
+    say(f"training    {learned}")
+    if material.validation is not None:
+        say(f"validation  {material.validation.describe()}")
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:
@@ -216,7 +194,7 @@ def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | No
     return WindowReader(base.folder, tokens_read(model))
 
 
-def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, data: _Data) -> dict[str, Any]:
+def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, material: Material) -> dict[str, Any]:
     """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
     return {
         "version": __version__,  # another one may have other stages
@@ -225,15 +203,13 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
         "minutes": automatic.minutes if automatic else None,
         "windows": automatic.windows if automatic else None,
         "keywords": automatic.keywords if automatic else None,
-        "guards": [guard.fingerprint for guard in automatic.guards.values()] if automatic else [],
-        "training": data.training.fingerprint if data.training else None,
-        "validation": data.validation.fingerprint if data.validation else None,
+        "guards": [guard.fingerprint for guard in material.guards.values()],
+        "training": material.training.fingerprint if material.training else None,
+        "validation": material.validation.fingerprint if material.validation else None,
     }
 
 
-def _details(
-    base: BaseModel, config: TrainConfig, automatic: Automatic | None, tuned: TunedModel, data: _Data
-) -> dict[str, Any]:
+def _details(base: BaseModel, config: TrainConfig, automatic: Automatic | None, tuned: TunedModel) -> dict[str, Any]:
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
@@ -248,8 +224,8 @@ def _details(
             "mined_bad_chunks": tuned.mined,
             "seconds": round(tuned.seconds, 1),
         },
-        "validation": _validation_record(tuned, data),
-        "data": data_record(data.training, data.validation),
+        "validation": _validation_record(tuned),
+        "data": data_record(tuned.material.training, tuned.material.validation),
         "versions": {
             "docsgpt-embtune": __version__,
             "python": platform.python_version(),
@@ -258,21 +234,23 @@ def _details(
     }
 
 
-def _validation_record(tuned: TunedModel, data: _Data) -> dict[str, Any]:
+def _validation_record(tuned: TunedModel) -> dict[str, Any]:
     choice = tuned.choice.to_dict()
     return {
         "queries": choice.pop("queries"),
-        "asked_by": _asked_by(data),
+        "asked_by": _asked_by(tuned.material),
         "baseline": choice.pop("baseline"),
         "candidates": {candidate.name: mean_scores(candidate.scores) for candidate in tuned.candidates},
         **choice,
     }
 
 
-def _asked_by(data: _Data) -> str:
-    if data.not_asked:
+def _asked_by(material: Material) -> str:
+    if material.not_asked:
         return "words of the chunks and sentences cut out of them"
-    return "the questions given" if data.validation else "the training questions, of models that learned without them"
+    if material.validation:
+        return "the questions given"
+    return "the training questions, of models that learned without them"
 
 
 def data_record(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:

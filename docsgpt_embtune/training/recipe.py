@@ -19,13 +19,13 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, resolve_precision
-from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS, folds_of
+from docsgpt_embtune.training.folds import folds_of
 from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
-from docsgpt_embtune.training.large_corpora import Material, as_time_allows
+from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
-from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
 from docsgpt_embtune.wording import counted
 
@@ -110,17 +110,15 @@ def tune_as_told(
     # A loss that cannot learn from good chunks alone needs bad ones, and ranking as many in every row.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
     run.train(0, Stage("questions", training, config, mines))
-    return run.result(evidence_needed=False)
+    return run.result(Material(training, validation), evidence_needed=False)
 
 
 def tune_automatically(
     model: SentenceTransformer,
-    training: RetrievalDataset | None,
-    validation: RetrievalDataset | None,
+    material: Material,
     config: TrainConfig,
     automatic: Automatic,
     *,
-    not_asked: frozenset[str] = frozenset(),
     reader: WindowReader | None = None,
     folder: Path | None = None,
     say: Say = lambda line: None,
@@ -129,12 +127,11 @@ def tune_automatically(
 
     Args:
         model: From `load_base`.
-        training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by, over the same corpus; None asks the training questions in folds, or holds
-            some of them out where there is no time for that. Folds and guards do not go together.
+        material: What to learn from and to choose by, over one corpus. Without validation questions, those to learn
+            from are asked in folds, or some of them are held out where there is no time for that; folds and guards do
+            not go together.
         config: Seed, precision and device; the recipe sets the rest.
-        automatic: How long it may take, and what must not get worse.
-        not_asked: doc_ids that validation questions were made of, and training ones are not, where nobody asked any.
+        automatic: How long it may take, and what may be tried.
         reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text for the plan and for each step.
@@ -143,63 +140,71 @@ def tune_automatically(
         TrainingError: If there is nothing to learn from, or the loss is not finite.
     """
     started = time.monotonic()
-    hardest = HARDEST_IN_FOLDS if validation is None else HARDEST_PER_QUERY
-    whole = Material(training, validation, automatic.guards, hardest)
-    answers = (text for each in whole.asked for text in each.good_texts())
-    if automatic.windows == "off" or reader is None or not reader.cuts_any(answers):
+    if reader is not None and not _may_need_windows(reader, material, automatic):
         reader = None
     encode = Encoder(model, resolve_precision(config.precision, model.device))
     part = as_time_allows(
-        whole, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
+        material, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
     )
-    training, in_folds = part.training, part.validation is None
+    run = _begin(model, part, config, folder, say, started)
+    guards_hold = _watch(run, part.guards)
+    if reader is not None:
+        run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
+    base = copy_of_weights(model)
+    _train(run, part, config, automatic.minutes)
+    if material.guards:
+        _draw_back(run, base, guards_hold)
+    if automatic.keywords != "off" and not config.widths:  # a cut vector has no place for keywords
+        if part.not_asked:
+            add_keywords(run, material.chunks, part.not_asked, guards_hold)
+        else:
+            weigh_keywords(run, material.chunks, part.training, guards_hold, wide=automatic.keywords == "auto")
+    return run.result(parted_alike(material, part, config.seed), evidence_needed=True)
+
+
+def _may_need_windows(reader: WindowReader, material: Material, automatic: Automatic) -> bool:
+    """Tell whether any chunk that answers is longer than what the model reads, and windows may be read."""
+    return automatic.windows != "off" and reader.cuts_any(
+        text for questions in material.asked for text in questions.good_texts()
+    )
+
+
+def _begin(
+    model: SentenceTransformer, material: Material, config: TrainConfig, folder: Path | None, say: Say, started: float
+) -> TuningRun:
+    """Begin a run that chooses by validation questions, or by the training questions in folds."""
+    asked = material.to_choose_by
+    in_folds = material.validation is None
     if in_folds:
-        questions = counted(len(part.to_choose_by), "question")
-        say(f"no --val given: each of {questions} is asked of models that learned without it")
-    run = TuningRun(
+        say(f"no --val given: each of {counted(len(asked), 'question')} is asked of models that learned without it")
+    return TuningRun(
         model,
-        part.to_choose_by,
+        asked,
         config,
         folder,
         say,
         leniency=LENIENCY,
-        hardest=part.hardest,
+        hardest=material.hardest,
         started=started,
-        folds=folds_of(part.to_choose_by) if in_folds else (),
+        folds=folds_of(asked) if in_folds else (),
     )
-    guards_hold = _watch(run, part.guards)
-    if reader is not None:
-        run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
-    stages = _stages(run, training, config, not_asked, asks_chunks=part.asks_chunks)
+
+
+def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: float) -> None:
+    """Go through the stages that there is time for."""
+    stages = _stages(run, material, config)
     if not stages:
         raise TrainingError(
-            f"none of the {len(part.to_choose_by.corpus)} chunks is long enough to take a question from; give --train"
+            f"none of the {len(run.validation.corpus)} chunks is long enough to take a question from; give --train"
         )
-    base = copy_of_weights(model)
-    plan = make_plan(run, stages, automatic.minutes)
-    for line in plan.describe(automatic.minutes):
-        say(f"plan        {line}")
+    plan = make_plan(run, stages, minutes)
+    for line in plan.describe(minutes):
+        run.say(f"plan        {line}")
     for number, stage in enumerate(plan.stages):
         run.train(number, stage)
-    if automatic.guards:
-        _draw_back(run, base, guards_hold)
-    if automatic.keywords != "off" and not config.widths:  # a cut vector has no place for keywords
-        if not_asked:
-            add_keywords(run, whole.chunks, not_asked, guards_hold)
-        else:
-            weigh_keywords(run, whole.chunks, training, guards_hold, wide=automatic.keywords == "auto")
-    held_out = part.validation if validation is None else None
-    return replace(run.result(evidence_needed=True), held_out=held_out)
 
 
-def _stages(
-    run: TuningRun,
-    training: RetrievalDataset | None,
-    config: TrainConfig,
-    not_asked: frozenset[str],
-    *,
-    asks_chunks: bool,
-) -> list[Stage]:
+def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Stage]:
     """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others.
 
     Questions without bad chunks are learned from twice, each time from what the chunks left: with bad chunks that are
@@ -213,6 +218,7 @@ def _stages(
         device=config.device,
         report_to=config.report_to,
     )
+    training, not_asked = material.training, material.not_asked
     pieces = Pieces((training or run.validation).corpus)
     if run.windows is not None:
         pieces = cut_into_windows(pieces.corpus, run.windows)
@@ -230,7 +236,7 @@ def _stages(
         if piece_id not in answers and pieces.chunk(piece_id) not in not_asked
     }
     # Words that the model does not get to read teach it nothing about the chunk.
-    read = parts_read(run.model, unasked) if asks_chunks else {}
+    read = parts_read(run.model, unasked) if material.asks_chunks else {}
     spans = questions_from_corpus(read, config.seed, of_prose=bool(not_asked))
     asked_for = replace(spans, corpus=pieces.corpus)
     of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)

@@ -22,6 +22,7 @@ from docsgpt_embtune.training.config import Precision, TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
 from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
@@ -83,7 +84,7 @@ class TunedModel:
         precision: In which was trained.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
-        held_out: Of the questions to learn from, those that were held out to choose by in the course of the run.
+        material: What was given to learn from and to choose by, parted as the run parted it.
     """
 
     model: SentenceTransformer
@@ -97,7 +98,7 @@ class TunedModel:
     precision: Precision
     mined: int
     seconds: float
-    held_out: RetrievalDataset | None = None
+    material: Material
 
     @property
     def improved(self) -> bool:
@@ -320,8 +321,13 @@ class TuningRun:
             )
         return mined
 
-    def result(self, *, evidence_needed: bool) -> TunedModel:
-        """Leave the model at its best candidate and say what happened."""
+    def result(self, material: Material, *, evidence_needed: bool) -> TunedModel:
+        """Leave the model at its best candidate and say what happened.
+
+        Args:
+            material: What the run was given, to be told with its result.
+            evidence_needed: As of `TunedModel`.
+        """
         chosen, candidates = self.selection.restore_chosen(), self.selection.candidates
         tried = [candidate.scores for candidate in candidates]
         return TunedModel(
@@ -336,6 +342,7 @@ class TuningRun:
             precision=self.precision,
             mined=self.selection.mined,
             seconds=time.monotonic() - self.started,
+            material=material,
         )
 
 

@@ -14,7 +14,8 @@ from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.folds import FOLDS, folds_of
 from docsgpt_embtune.training.held_out import FEW_QUESTIONS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
-from docsgpt_embtune.training.large_corpora import Material, as_time_allows
+from docsgpt_embtune.training.large_corpora import as_time_allows
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stages import Stage, TuningRun
@@ -226,7 +227,7 @@ def test_few_questions_are_learned_from_in_more_than_one_step(tiny_base_folder):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=32))
             few = TRAINING.subset(list(TRAINING.queries)[:count])
-            chunks, questions, hardest = recipe._stages(run, few, CONFIG, frozenset(), asks_chunks=True)
+            chunks, questions, hardest = recipe._stages(run, Material(few, None), CONFIG)
         assert chunks.config.batch_size == 32
         rows[count] = (questions.config.batch_size, hardest.config.batch_size)
     assert rows == {10: (8, 8), 60: (15, 15)}

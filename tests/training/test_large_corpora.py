@@ -11,7 +11,8 @@ from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.training import large_corpora
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder
-from docsgpt_embtune.training.large_corpora import Material, as_time_allows
+from docsgpt_embtune.training.large_corpora import as_time_allows
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 

@@ -29,6 +29,7 @@ from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors
 from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
+from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
@@ -248,7 +249,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     dataset = with_answers_beyond(TRAINING)
     run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
     run.read_in_windows(WindowReader(tiny_base_folder, 64), [], always=True)
-    chunks, questions, _ = recipe._stages(run, dataset, CONFIG, frozenset(), asks_chunks=True)
+    chunks, questions, _ = recipe._stages(run, Material(dataset, VALIDATION), CONFIG)
     for stage in (chunks, questions):
         assert all(len(model.tokenizer(text)["input_ids"]) <= 64 for text in stage.questions.corpus.values())
     for query_id, doc_ids in dataset.relevant_docs.items():
@@ -259,7 +260,7 @@ def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
 def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
-    *_, hardest = recipe._stages(run, TRAINING, CONFIG, frozenset(), asks_chunks=True)
+    *_, hardest = recipe._stages(run, Material(TRAINING, VALIDATION), CONFIG)
     mined = run._mine(hardest)
 
     def similarity(query_id: str, doc_id: str) -> float:
@@ -276,14 +277,14 @@ def test_questions_that_come_with_bad_chunks_are_learned_from_once(tiny_base_fol
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
     given = replace(TRAINING, irrelevant_docs={f"q-{n}-{v}": (f"{n}-sold",) for n in NOUNS for v in VERBS[:6]})
-    stages = recipe._stages(run, given, CONFIG, frozenset(), asks_chunks=True)
+    stages = recipe._stages(run, Material(given, VALIDATION), CONFIG)
     assert [stage.name for stage in stages] == ["chunks", "questions"]
 
 
 def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     run = TuningRun(model, VALIDATION, CONFIG)
-    stages = recipe._stages(run, TRAINING, replace(CONFIG, widths=(8, 16)), frozenset(), asks_chunks=True)
+    stages = recipe._stages(run, Material(TRAINING, VALIDATION), replace(CONFIG, widths=(8, 16)))
     assert [stage.config.widths for stage in stages] == [(8, 16)] * 3
 
 
@@ -440,7 +441,7 @@ def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
     perfect = {metric: dict.fromkeys(of_queries, 1.0) for metric, of_queries in run.selection.baseline.items()}
     run.selection.enter("moved", perfect)
     recipe._draw_back(run, base, lambda: False)
-    result = run.result(evidence_needed=True)
+    result = run.result(Material(TRAINING, VALIDATION), evidence_needed=True)
     assert (result.chosen.name, result.preferred, result.improved) == ("the base itself", False, False)
     assert all(torch.equal(weights, base[name]) for name, weights in result.model.state_dict().items())
 
