@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison, Side, compare
@@ -17,6 +17,7 @@ from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
+from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.training.base_models import resolve_base
@@ -224,17 +225,15 @@ def _reads_in_windows(model: StockEmbeddings) -> bool:
 
 
 def _seen_digests(folder: Path) -> frozenset[str]:
-    if not is_tuned_folder(folder):
-        return frozenset()
-    return frozenset(read_manifest(folder).get("data", {}).get("seen_queries", ()))
+    return seen_digests(read_manifest(folder)) if is_tuned_folder(folder) else frozenset()
 
 
 def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[RetrievalDataset, int]:
-    unseen = [query_id for query_id, text in dataset.queries.items() if query_digest(text) not in seen]
-    left_out = len(dataset.queries) - len(unseen)
-    if not unseen:
+    unseen = without(dataset, seen)
+    left_out = len(dataset) - len(unseen)
+    if not len(unseen):
         raise EvaluationError(
             f"{', '.join(dataset.sources) or 'the dataset'}: the models learned from all {left_out} questions, "
             "so they prove nothing; give questions that were kept out of training"
         )
-    return (dataset.subset(unseen) if left_out else dataset), left_out
+    return (unseen if left_out else dataset), left_out

@@ -11,7 +11,7 @@ without the others about its answer, which is many times the evidence of the few
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
 from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     fingerprint,
@@ -48,7 +49,6 @@ from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
-from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import counted
@@ -130,9 +130,9 @@ def adapt(
     report = fit_adapter(questions, asked, chunks, seed=seed)
     if not (report.improved or keep_worse):
         return report
-    data = {**data_record(training, validation), "chosen_by": []}  # all are learned from, too
-    record = _record(report, data)
-    write_adapted_folder(serving, out, report.adapter, record, (list(questions.corpus.values()), chunks))
+    record = _record(report, adapter_data_record(training, validation))
+    corpus = list(questions.corpus.values()), chunks
+    write_adapted_folder(serving, out, report.adapter, record, corpus, learned=digests_of(questions))
     return replace(report, folder=out)
 
 
@@ -321,7 +321,13 @@ def _pool(
 
 
 def write_adapted_folder(
-    base: ServingModel, out: Path, adapter: QueryAdapter, record: dict[str, Any], corpus: tuple[Sequence[str], Vectors]
+    base: ServingModel,
+    out: Path,
+    adapter: QueryAdapter,
+    record: Mapping[str, Any],
+    corpus: tuple[Sequence[str], Vectors],
+    *,
+    learned: Collection[str],
 ) -> None:
     """Write a model folder that embeds chunks as its base does, and questions through the adapter.
 
@@ -329,8 +335,9 @@ def write_adapted_folder(
         base: The model that made the stored vectors, tuned or not.
         out: Destination; replaced in one step if it is a tuned folder already.
         adapter: What to apply to questions.
-        record: What the manifest says of it; `data.seen_queries`, all of them learned from, joins the base's own.
+        record: What the manifest says of it.
         corpus: Chunks and the base's vectors of them (N, D); some are embedded again, to prove that nothing moved.
+        learned: Digests of the questions that it learned from, which join the base's own.
 
     Raises:
         ModelFolderError: If the destination is something else, or the written folder moves the chunks' vectors.
@@ -343,21 +350,11 @@ def write_adapted_folder(
     ):
         source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
         shutil.copytree(source, new, dirs_exist_ok=True)
-        manifest = read_manifest(source)
-        manifest["data"] = _joined(manifest.get("data", {}), record["data"].pop("seen_queries"))
+        manifest = with_learned_too(read_manifest(source), learned)
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": base.fingerprint, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
         _prove_that_chunks_stay(new, *corpus)
-
-
-def _joined(data: Mapping[str, Any], learned: Sequence[str]) -> dict[str, Any]:
-    """Add the digests of what an adapter learned from to what its base says of its data: these only chose no longer."""
-    return {
-        **data,
-        "seen_queries": sorted({*data.get("seen_queries", ()), *learned}),
-        "chosen_by": sorted(set(data.get("chosen_by", ())).difference(learned)),
-    }
 
 
 def _portable(folder: Path, target: Path) -> Path:
@@ -387,7 +384,7 @@ def _embed(serving: ServingModel, questions: RetrievalDataset, cache: Path | Non
         )
 
 
-def _record(report: AdapterReport, data: dict[str, Any]) -> dict[str, Any]:
+def _record(report: AdapterReport, data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
         "cross_validation": {"folds": FOLDS, **report.choice.to_dict()},

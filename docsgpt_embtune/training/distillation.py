@@ -26,7 +26,7 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
-from docsgpt_embtune.learned import without_learned
+from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.onnx_engine import text_preparation
@@ -39,7 +39,6 @@ from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
-from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
@@ -271,8 +270,7 @@ def _details(
     training: RetrievalDataset,
     validation: RetrievalDataset,
 ) -> dict[str, Any]:
-    data = data_record(training, validation)
-    data["seen_queries"] = sorted({*data["seen_queries"], *manifest.get("data", {}).get("seen_queries", ())})
+    data = data_record(training, validation, made_of=manifest)
     distilled = {
         "from": manifest["fingerprint"],
         "needs": NEEDS,

@@ -11,10 +11,11 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, without_copies
+from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
+from docsgpt_embtune.learned import data_record
 from docsgpt_embtune.model_folder import take_destination, write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -251,23 +252,3 @@ def _asked_by(material: Material) -> str:
     if material.validation:
         return "the questions given"
     return "the training questions, of models that learned without them"
-
-
-def data_record(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:
-    """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels."""
-    both = {"training": training, "validation": validation}
-    given = {name: dataset for name, dataset in both.items() if dataset is not None}
-    digests = {name: {query_digest(text) for text in dataset.queries.values()} for name, dataset in given.items()}
-    return {
-        **{
-            name: {
-                "files": [Path(source).name for source in dataset.sources],
-                "sha256": dataset.fingerprint,
-                "queries": len(dataset),
-                "corpus": len(dataset.corpus),
-            }
-            for name, dataset in given.items()
-        },
-        "seen_queries": sorted(set().union(*digests.values())),
-        "chosen_by": sorted(digests.get("validation", ())),
-    }

@@ -53,7 +53,7 @@ def adapted_folder(tiny_tuned_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("adapted") / "handbook"
     model = load_serving_model(str(tiny_tuned_folder))
     matrix = np.roll(np.eye(32, dtype=np.float32), 1, axis=1)
-    write_adapted_folder(model, out, QueryAdapter(matrix), {"data": {"seen_queries": []}}, (TEXTS, model.embed(TEXTS)))
+    write_adapted_folder(model, out, QueryAdapter(matrix), {}, (TEXTS, model.embed(TEXTS)), learned=())
     return out
 
 

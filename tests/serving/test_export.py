@@ -327,7 +327,7 @@ def test_by_meaning_is_by_the_model_alone(copied):
 def test_questions_are_measured_through_the_query_adapter_that_serves(copied, tmp_path):
     base, adapted = load_serving_model(str(copied)), tmp_path / "adapted"
     turned = QueryAdapter(np.linalg.qr(np.random.default_rng(0).standard_normal((32, 32)))[0].astype(np.float32))
-    write_adapted_folder(base, adapted, turned, {"data": {"seen_queries": []}}, (TEXTS, base.embed(TEXTS)))
+    write_adapted_folder(base, adapted, turned, {}, (TEXTS, base.embed(TEXTS)), learned=())
     questions = questions_about(ENDINGS, tmp_path / "val.json")
     assert export(adapted, "--data", questions).exit_code == 0
     about_reading, about_engine = read_manifest(adapted)["serving"]["decisions"]

@@ -15,6 +15,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
+from docsgpt_embtune.learned import data_record
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest, write_model_folder
 from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
@@ -22,7 +23,6 @@ from docsgpt_embtune.serving.quality import asked_by_their_words
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.adapter import write_adapted_folder
 from docsgpt_embtune.training.distillation import distill
-from docsgpt_embtune.training.pipeline import data_record
 from docsgpt_embtune.training.shrinking import shrink
 
 from ..conftest import TEXTS
@@ -179,8 +179,7 @@ def test_query_adapter_maps_the_whole_vector(folder, tmp_path):
     serving = load_serving_model(str(folder))
     texts = list(CHUNKS.values())
     turned = QueryAdapter(np.eye(768, dtype=np.float32)[::-1].copy())
-    record = {"data": {"seen_queries": []}}
-    write_adapted_folder(serving, tmp_path / "adapted", turned, record, (texts, serving.embed(texts)))
+    write_adapted_folder(serving, tmp_path / "adapted", turned, {}, (texts, serving.embed(texts)), learned=())
     adapted = TunedEmbeddings(str(tmp_path / "adapted"))
     assert adapted.fingerprint == serving.fingerprint
     assert np.allclose(adapted.embed_query("Fehler 7"), serving.embeddings.embed_query("Fehler 7")[::-1], atol=1e-6)
