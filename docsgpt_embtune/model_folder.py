@@ -12,7 +12,7 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import file_written_whole, folder_written_whole, sha256_of, write_text_atomically
 from docsgpt_embtune.token_table import KIND as STATIC
 from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.wording import Say
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -241,7 +242,7 @@ def refuse_foreign_destination(out: Path) -> None:
         raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
 
 
-def take_destination(out: Path, say: Callable[[str], None]) -> None:
+def take_destination(out: Path, say: Say) -> None:
     """Refuse what `refuse_foreign_destination` does, and say so where a tuned folder is going to be replaced."""
     refuse_foreign_destination(out)
     if is_tuned_folder(out):

@@ -1,4 +1,12 @@
-"""How numbers and times are said."""
+"""How numbers and times are said, and to whom lines of plain text are."""
+
+from collections.abc import Callable
+
+Say = Callable[[str], None]  # takes one line of plain text
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
 
 
 def counted(number: int, noun: str) -> str:

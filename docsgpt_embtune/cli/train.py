@@ -20,6 +20,7 @@ from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.processes import is_main_process
+from docsgpt_embtune.wording import silent
 
 _DEFAULTS = TrainConfig()
 
@@ -144,7 +145,7 @@ def train(
         corpus=load_corpus(corpus) if corpus and not (training or validation) else None,
         keep_worse=keep_worse,
         resume=resume,
-        say=tqdm.write if is_main_process() else lambda line: None,
+        say=tqdm.write if is_main_process() else silent,
     )
     if not is_main_process():
         return

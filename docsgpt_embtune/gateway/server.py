@@ -2,7 +2,6 @@
 
 import signal
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import uvicorn
@@ -13,6 +12,7 @@ from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.serving.keywords import HOST_WIDTH
+from docsgpt_embtune.wording import Say, silent
 
 _BACKLOG = 2048  # connections that may wait to be taken
 _KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they close it and not we under their hands
@@ -44,7 +44,7 @@ class Served:
     answered: int
 
 
-def serve(serving: ServingModel, config: ServerConfig, say: Callable[[str], None] = lambda line: None) -> Served:
+def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Served:
     """Serve a model until SIGTERM or SIGINT; what was taken by then is answered.
 
     Args:

@@ -3,7 +3,6 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -22,6 +21,7 @@ from docsgpt_embtune.serving.onnx_engine import OnnxEngine, load_tokenizer
 from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
 from docsgpt_embtune.token_table import UNLIMITED, is_static, with_padded_tokens
+from docsgpt_embtune.wording import Say, silent
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -63,7 +63,7 @@ def export(
     *,
     windows: Windows | None = None,
     max_seq_length: int | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> ExportReport:
     """Write an fp32 and an int8 graph beside a tuned folder's weights, and record which of them serves.
 

@@ -11,7 +11,7 @@ without the others about its answer, which is many times the evidence of the few
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choo
 from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
@@ -97,7 +97,7 @@ def adapt(
     cache: Path | None = None,
     seed: int = 13,
     keep_worse: bool = False,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> AdapterReport:
     """Fit a query adapter to a model and write both as a model folder, if cross-validation prefers it.
 

@@ -9,7 +9,7 @@ the table's, too, at a weight of their own.
 import random
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 MAX_TEXTS = 6000  # taught with: memory grows with their square (600 MB), time with their cube
 _TIMED_QUESTIONS = 50
@@ -87,7 +87,7 @@ def distill(
     baseline: str = "bundled",
     keep_worse: bool = False,
     seed: int = 13,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> DistillationReport:
     """Make a static model of a tuned one and write it, unless it is worse than an untuned model.
 
@@ -151,7 +151,7 @@ def _apart(
     validation: RetrievalDataset | None,
     manifest: Mapping[str, Any],
     seed: int,
-    say: Callable[[str], None],
+    say: Say,
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Keep what chooses apart from what the table learns from, and from what the tuned model has by heart.
 
@@ -186,7 +186,7 @@ def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset
 
 def _as_many_as_usual(unlearned: RetrievalDataset, training: RetrievalDataset, seed: int) -> RetrievalDataset:
     """Hold out no more than from questions that no model learned from; what training itself held out is no more."""
-    _, usual = keep_apart(training, None, seed, lambda line: None)
+    _, usual = keep_apart(training, None, seed, silent)
     return unlearned if len(unlearned) <= len(usual) else hold_out(unlearned, len(usual) / len(unlearned), seed)[1]
 
 
@@ -215,7 +215,7 @@ def _candidates(
     vectors: Vectors,
     validation: RetrievalDataset,
     keywords: Keywords | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Iterator[_Candidate]:
     """Yield the table as it begins, then as it is taught, the least changed first, each with its best keywords."""
     weights = tokens.weights()

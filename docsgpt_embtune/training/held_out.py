@@ -1,11 +1,9 @@
 """Questions to choose by, apart from those to learn from."""
 
-from collections.abc import Callable
-
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted
 
 # Held out where no validation questions are given: this share of the questions, or of the chunks where there are
 # no questions. With fewer than a hundred, luck does the choosing.
@@ -30,7 +28,7 @@ def are_few(questions: RetrievalDataset) -> bool:
 
 
 def keep_apart(
-    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Callable[[str], None]
+    training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Say
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
     if validation is None:

@@ -15,9 +15,8 @@ from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
-from docsgpt_embtune.training.stages import Say
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 # Of a run's time, for what is read and not trained on: bad chunks are looked for among all chunks, and validation
 # ranks its own again and again.
@@ -89,7 +88,7 @@ def as_time_allows(
     *,
     whole_chunks: bool = False,
     folder: Path | None = None,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> Material:
     """Leave a corpus as it is that can be read in time, or else take the part of it that matters most.
 
@@ -153,7 +152,7 @@ def parted_alike(whole: Material, part: Material, seed: int) -> Material:
     """Return all that a run was given, but with those questions apart that it held out in its course, if it did."""
     if whole.validation is not None or part.validation is None:
         return whole
-    training, validation = keep_apart(whole.to_choose_by, part.validation, seed, lambda line: None)
+    training, validation = keep_apart(whole.to_choose_by, part.validation, seed, silent)
     return replace(whole, training=training, validation=validation)
 
 

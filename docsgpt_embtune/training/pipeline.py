@@ -33,9 +33,9 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
-from docsgpt_embtune.training.stages import Say, TunedModel
+from docsgpt_embtune.training.stages import TunedModel
 from docsgpt_embtune.training.trainer import load_base
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 MOST_VALIDATION_CHUNKS = 200  # of either kind
 OPENINGS = "opening words"
@@ -69,7 +69,7 @@ def train(
     corpus: Mapping[str, str] | None = None,
     keep_worse: bool = False,
     resume: bool = False,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> TrainingReport:
     """Tune a base model and write it, if validation prefers it.
 

@@ -25,9 +25,9 @@ from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
-from docsgpt_embtune.training.stages import Say, Stage, TunedModel, TuningRun
+from docsgpt_embtune.training.stages import Stage, TunedModel, TuningRun
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 KeywordChoice = Literal["auto", "narrow", "off"]
 # Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
@@ -90,7 +90,7 @@ def tune_as_told(
     validation: RetrievalDataset,
     config: TrainConfig,
     folder: Path | None = None,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> TunedModel:
     """Tune a model in place with one loss, and leave it at its best epoch by validation nDCG@10.
 
@@ -121,7 +121,7 @@ def tune_automatically(
     *,
     reader: WindowReader | None = None,
     folder: Path | None = None,
-    say: Say = lambda line: None,
+    say: Say = silent,
 ) -> TunedModel:
     """Tune a model in place on the corpus alone, then on the questions, as far as validation prefers it.
 

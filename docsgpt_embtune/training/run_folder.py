@@ -12,7 +12,7 @@ from typing import Any
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.training.processes import process_count
-from docsgpt_embtune.training.stages import Say
+from docsgpt_embtune.wording import Say
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import DECIDING
+from docsgpt_embtune.wording import Say
 
 Weights = dict[str, torch.Tensor]
 BEST_FILE = "best.safetensors"  # the best candidate's weights so far, and every candidate's scores
@@ -61,7 +62,7 @@ class Selection:
         baseline: QueryScores,
         model: SentenceTransformer,
         score: Callable[[], QueryScores],
-        say: Callable[[str], None],
+        say: Say,
         groups: Sequence[Sequence[str]],
         *,
         folder: Path | None = None,

@@ -7,7 +7,7 @@ need no training, and on a manual's questions lost less from half the width down
 beside the model's numbers stay as they are.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -32,7 +32,7 @@ from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about
 from docsgpt_embtune.training.validation import score_vectors
-from docsgpt_embtune.wording import counted
+from docsgpt_embtune.wording import Say, counted, silent
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -96,7 +96,7 @@ def shrink(
     *,
     width: int | None = None,
     cache: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = silent,
 ) -> ShrinkReport:
     """Write a tuned model whose vectors are narrower, and what that costs at each width.
 
@@ -181,7 +181,7 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside
 
 
 def _to_decide_by(
-    folder: Path, manifest: Mapping[str, Any], validation: RetrievalDataset, say: Callable[[str], None]
+    folder: Path, manifest: Mapping[str, Any], validation: RetrievalDataset, say: Say
 ) -> tuple[RetrievalDataset, bool]:
     """Leave out what the model has by heart; where that leaves too few, ask for the chunks by words of their own.
 

@@ -1,7 +1,7 @@
 """A training run: stages in a row, each entering what it made for validation to choose from."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,8 +28,7 @@ from docsgpt_embtune.training.selection import Candidate, Selection
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
 from docsgpt_embtune.training.windows import windows_against_beginnings
-
-Say = Callable[[str], None]
+from docsgpt_embtune.wording import Say, silent
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ class TuningRun:
         validation: RetrievalDataset,
         config: TrainConfig,
         folder: Path | None = None,
-        say: Say = lambda line: None,
+        say: Say = silent,
         *,
         leniency: float = 0.0,
         hardest: int = HARDEST_PER_QUERY,

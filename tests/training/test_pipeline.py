@@ -32,6 +32,7 @@ from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
+from docsgpt_embtune.wording import silent
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
 VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written"]
@@ -310,5 +311,5 @@ def test_of_many_questions_no_more_are_held_out_than_tell_something():
     corpus = {f"c{number}": f"page {number}" for number in range(8000)}
     queries = {f"q{doc_id}": f"about {text}" for doc_id, text in corpus.items()}
     many = RetrievalDataset(queries, corpus, {f"q{doc_id}": (doc_id,) for doc_id in corpus})
-    training, validation = keep_apart(many, None, 13, lambda line: None)
+    training, validation = keep_apart(many, None, 13, silent)
     assert (len(training), len(validation)) == (7000, 1000)
