@@ -38,8 +38,8 @@ def adapt(
 ) -> None:
     """Tune the question's vector alone, in seconds: stored chunks stay as they are, nothing is re-embedded."""
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
-    from docsgpt_embtune.training.adapter import adapt as fit_and_write
-    from docsgpt_embtune.training.adapter import summary
+    from docsgpt_embtune.training.adapting import adapt as fit_and_write
+    from docsgpt_embtune.training.adapting import summary
 
     hide_loading_bars()
     report = fit_and_write(

@@ -16,6 +16,7 @@ from typing import Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_bytes_atomically
 from docsgpt_embtune.progress import Bar
@@ -247,6 +248,23 @@ def embed_queries(model: EmbeddingModel, texts: Sequence[str], cache: VectorCach
 def embed_corpus(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> StoredVectors:
     """Embed chunks; a text that stands twice is embedded once, so its copies tie exactly."""
     return cache.embed(texts, "document", model.embed_documents, "chunks")
+
+
+def embed_both(
+    model: EmbeddingModel, fingerprint: str, dataset: RetrievalDataset, cache: Path | None
+) -> tuple[FloatArray, FloatArray]:
+    """Embed a dataset's questions (Q, D) and its whole corpus (N, D), each in its order.
+
+    Args:
+        model: Embeds the texts that the cache has no vectors of.
+        fingerprint: Hex sha256 over all that decides its vectors.
+        dataset: Its questions and chunks.
+        cache: Folder that keeps vectors for the next time; none if not given.
+    """
+    with cache_folder(cache) as folder:
+        kept = VectorCache(folder, fingerprint, model.dimension)
+        queries = embed_queries(model, list(dataset.queries.values()), kept)
+        return queries, embed_corpus(model, list(dataset.corpus.values()), kept).array()
 
 
 class RememberedDocuments:

@@ -21,7 +21,7 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
-from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, embed_corpus, embed_queries
+from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
@@ -125,7 +125,8 @@ def shrink(
     _refuse(folder, manifest, width, beside)
     asked, by_words = _to_decide_by(folder, manifest, validation, say)
     say("embedding the questions and their chunks")
-    queries, corpus = _embed(folder, asked, cache)
+    embeddings = TunedEmbeddings(str(folder))
+    queries, corpus = embed_both(embeddings, embeddings.fingerprint, asked, cache)
     full = manifest["dimension"] - beside
     if by_words:
         queries[:, full:] = 0  # keywords would find each of these chunks at any width
@@ -214,14 +215,6 @@ def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int
     """Return how many of the model's own numbers are left in each cut, the most first."""
     usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
     return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)
-
-
-def _embed(folder: Path, dataset: RetrievalDataset, cache: Path | None) -> tuple[Vectors, Vectors]:
-    embeddings = TunedEmbeddings(str(folder))
-    with cache_folder(cache) as kept_in:
-        kept = VectorCache(kept_in, embeddings.fingerprint, embeddings.dimension)
-        queries = embed_queries(embeddings, list(dataset.queries.values()), kept)
-        return queries, embed_corpus(embeddings, list(dataset.corpus.values()), kept).array()
 
 
 def _decide(

@@ -32,7 +32,7 @@ from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
 from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
-from docsgpt_embtune.training.adapter import write_adapted_folder
+from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
 

@@ -40,7 +40,7 @@ from docsgpt_embtune.serving.quality import (
 )
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.token_table import with_padded_tokens
-from docsgpt_embtune.training.adapter import write_adapted_folder
+from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
 

@@ -21,7 +21,7 @@ from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
 from docsgpt_embtune.serving.quality import asked_by_their_words
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.training.adapter import write_adapted_folder
+from docsgpt_embtune.training.adapting import write_adapted_folder
 from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.shrinking import shrink
 

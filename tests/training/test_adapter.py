@@ -22,8 +22,9 @@ from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
-from docsgpt_embtune.training import adapter as fitting
-from docsgpt_embtune.training.adapter import _Objective, adapt, fit_adapter, summary
+from docsgpt_embtune.training import adapter_fitting
+from docsgpt_embtune.training.adapter_fitting import _Objective, fit_adapter
+from docsgpt_embtune.training.adapting import adapt, summary
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
 
@@ -72,7 +73,7 @@ def test_questions_about_one_answer_are_in_one_fold(rotated):
     questions, asked, chunks = rotated
     answers = {query_id: (f"d{int(query_id[1:]) // 4}",) for query_id in questions.queries}
     questions = replace(questions, relevant_docs=answers)
-    folds = fitting._folds(questions, asked, chunks, _Objective.of(questions, asked, chunks, seed=0))
+    folds = adapter_fitting._folds(questions, asked, chunks, _Objective.of(questions, asked, chunks, seed=0))
     assert sorted(query_id for fold in folds for query_id in fold.held_out.queries) == sorted(questions.queries)
     for fold in folds:
         asked_for = {answers[query_id][0] for query_id in fold.held_out.queries}
@@ -103,7 +104,7 @@ def test_what_luck_can_do_is_not_an_improvement(rotated):
 
 
 def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
-    monkeypatch.setattr(fitting, "_ROWS", 4)  # three parts of ten questions
+    monkeypatch.setattr(adapter_fitting, "_ROWS", 4)  # three parts of ten questions
     questions, asked, chunks = rotated
     training = questions.subset(list(questions.queries)[:10])
     objective = _Objective.of(training, asked[:10].astype(np.float64), chunks, seed=0)
@@ -126,8 +127,8 @@ def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
 
 
 def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeypatch):
-    monkeypatch.setattr(fitting, "MAX_CHUNKS", 20)
-    monkeypatch.setattr(fitting, "HARDEST_PER_QUESTION", 2)
+    monkeypatch.setattr(adapter_fitting, "MAX_CHUNKS", 20)
+    monkeypatch.setattr(adapter_fitting, "HARDEST_PER_QUESTION", 2)
     questions, asked, chunks = rotated
     few = questions.subset(["q0", "q1", "q2"])
     objective = _Objective.of(few, asked[:3], chunks, seed=0)

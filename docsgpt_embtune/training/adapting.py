@@ -1,0 +1,194 @@
+"""A query adapter for a model: fitted to questions, and written as a model folder that leaves chunks as they are."""
+
+import shutil
+import tempfile
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from docsgpt_embtune import __version__
+from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import DatasetError, ModelFolderError
+from docsgpt_embtune.evaluation.vectors import embed_both
+from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
+from docsgpt_embtune.model_folder import (
+    ADAPTER_KEY,
+    fingerprint,
+    is_tuned_folder,
+    read_manifest,
+    refuse_foreign_destination,
+    take_destination,
+    write_manifest,
+    write_model_folder,
+)
+from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
+from docsgpt_embtune.training.base_models import BaseModel, resolve_base
+from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.training.folds import FOLDS
+from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
+from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.wording import Say, counted, silent
+
+_PROBES = 8  # chunks whose vectors prove that the written folder embeds as the base does
+
+
+def adapt(
+    training: RetrievalDataset,
+    validation: RetrievalDataset | None,
+    out: Path,
+    *,
+    model: str = "bundled",
+    cache: Path | None = None,
+    seed: int = 13,
+    keep_worse: bool = False,
+    say: Say = silent,
+) -> AdapterReport:
+    """Fit a query adapter to a model and write both as a model folder, if cross-validation prefers it.
+
+    Args:
+        training: Questions to learn from and to choose by, over the corpus that is searched.
+        validation: More of them.
+        out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
+        model: What made the stored vectors: "bundled", a model folder, tuned or not, or a hub name.
+        cache: Folder that keeps vectors for the next time; none if not given.
+        seed: Of the sample of a large corpus.
+        keep_worse: Write the folder even if cross-validation does not prefer it.
+        say: Takes one line of plain text before each stage.
+
+    Raises:
+        ModelFolderError: If the model or the destination cannot be used, or the model has an adapter already.
+        TrainingError: If the questions are too few to choose by.
+        DatasetError: If training and validation have different chunks of one id.
+        EvaluationError: If the model gives unusable vectors.
+    """
+    take_destination(out, say)
+    folder = resolve_base(model).folder
+    if (folder / ADAPTER_FILE).is_file():
+        raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
+    questions = training if validation is None else _together(*keep_apart(training, validation, seed, say))
+    refuse_too_few_to_choose_by(questions)
+    say(f"questions   {questions.describe()}")
+    serving = load_serving_model(model)
+    asked, chunks = embed_both(serving.embeddings, serving.fingerprint, questions, cache)
+    say(f"model       {folder}: {serving.dimension} wide; fitting a map on {counted(len(questions), 'question')}")
+    report = fit_adapter(questions, asked, chunks, seed=seed)
+    if not (report.improved or keep_worse):
+        return report
+    record = _record(report, adapter_data_record(training, validation))
+    corpus = list(questions.corpus.values()), chunks
+    write_adapted_folder(serving, out, report.adapter, record, corpus, learned=digests_of(questions))
+    return replace(report, folder=out)
+
+
+def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
+    """Join the questions of two files, which may number them alike, over the chunks of both."""
+    for doc_id, text in validation.corpus.items():
+        if training.corpus.get(doc_id, text) != text:
+            raise DatasetError(
+                f"{', '.join(validation.sources)}: chunk {doc_id!r} is another text than in "
+                f"{', '.join(training.sources)}; give both files the chunks of one corpus"
+            )
+    parts = {"training": training, "validation": validation}
+
+    def joined(field: str) -> dict[str, Any]:
+        return {f"{name} {key}": value for name, part in parts.items() for key, value in getattr(part, field).items()}
+
+    return RetrievalDataset(
+        queries=joined("queries"),
+        corpus={**training.corpus, **validation.corpus},
+        relevant_docs=joined("relevant_docs"),
+        irrelevant_docs=joined("irrelevant_docs"),
+        sources=(*training.sources, *validation.sources),
+    )
+
+
+def write_adapted_folder(
+    base: ServingModel,
+    out: Path,
+    adapter: QueryAdapter,
+    record: Mapping[str, Any],
+    corpus: tuple[Sequence[str], Vectors],
+    *,
+    learned: Collection[str],
+) -> None:
+    """Write a model folder that embeds chunks as its base does, and questions through the adapter.
+
+    Args:
+        base: The model that made the stored vectors, tuned or not.
+        out: Destination; replaced in one step if it is a tuned folder already.
+        adapter: What to apply to questions.
+        record: What the manifest says of it.
+        corpus: Chunks and the base's vectors of them (N, D); some are embedded again, to prove that nothing moved.
+        learned: Digests of the questions that it learned from, which join the base's own.
+
+    Raises:
+        ModelFolderError: If the destination is something else, or the written folder moves the chunks' vectors.
+    """
+    refuse_foreign_destination(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as beside,
+        folder_written_whole(out) as new,
+    ):
+        source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
+        shutil.copytree(source, new, dirs_exist_ok=True)
+        manifest = with_learned_too(read_manifest(source), learned)
+        manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": base.fingerprint, **record}
+        manifest["fingerprint"] = fingerprint(new)
+        write_manifest(new, manifest)
+        _prove_that_chunks_stay(new, *corpus)
+
+
+def _portable(folder: Path, target: Path) -> Path:
+    name = resolve_base(str(folder)).name
+    details = {"base": {"name": name, "fingerprint": fingerprint(folder)}}
+    write_model_folder(load_base(BaseModel(name, folder), "cpu"), folder, target, details)
+    return target
+
+
+def _prove_that_chunks_stay(folder: Path, texts: Sequence[str], vectors: Vectors) -> None:
+    written = np.array(TunedEmbeddings(str(folder)).embed_documents(texts[:_PROBES]), dtype=np.float32)
+    moved = float(cosines(written, vectors[:_PROBES]).min())
+    lengths = np.linalg.norm(vectors[:_PROBES], axis=1)
+    if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=1e-3):
+        raise ModelFolderError(
+            f"the written folder does not embed chunks as the model does (cosine {moved:.4f}, the model's lengths "
+            f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune train`"
+        )
+
+
+def _record(report: AdapterReport, data: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
+        "cross_validation": {"folds": FOLDS, **report.choice.to_dict()},
+        "data": data,
+        "versions": {"docsgpt-embtune": __version__},
+    }
+
+
+def summary(report: AdapterReport) -> str:
+    """Say what cross-validation thinks of the adapter, where it is, and what it asks of a deployment."""
+    judgment = report.choice.judgment
+    lines = [
+        f"adapter     strength {report.strength:g}: {report.choice.line()}, {report.seconds:.0f} s",
+        f"            each of {counted(judgment.queries, 'question')} asked of a map fitted without it: "
+        f"{judgment.verdict}",
+    ]
+    reason = "this could be luck" if report.choice.is_higher else "the model as it is answers better"
+    if report.folder is None:
+        return "\n".join([*lines, f"no model    {reason}, so nothing was written (--keep-worse writes it)"])
+    lines.append(f"model       {report.folder.resolve()}")
+    if not report.improved:
+        lines.append(f"            written all the same: {reason}")
+    lines.append(
+        "            stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune "
+        "install): without them the folder is the model it was made for"
+    )
+    return "\n".join(lines)
