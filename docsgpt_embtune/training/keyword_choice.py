@@ -12,7 +12,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
 from docsgpt_embtune.training.processes import is_main_process
-from docsgpt_embtune.training.stages import TuningRun
+from docsgpt_embtune.training.tuning_run import TuningRun
 
 Holds = Callable[[], bool]
 A_GUARD = "a guard got worse"

@@ -33,8 +33,8 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
-from docsgpt_embtune.training.stages import TunedModel
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
 
 MOST_VALIDATION_CHUNKS = 200  # of either kind

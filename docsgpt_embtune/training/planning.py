@@ -18,8 +18,9 @@ from docsgpt_embtune.training.encoding import arithmetic, characters_read
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
-from docsgpt_embtune.training.stages import Stage, TuningRun
+from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import set_up_for_training
+from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.wording import clock, counted
 
 PROBE_ROWS = 16

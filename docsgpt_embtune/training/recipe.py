@@ -25,7 +25,9 @@ from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
-from docsgpt_embtune.training.stages import Stage, TunedModel, TuningRun
+from docsgpt_embtune.training.stage import Stage
+from docsgpt_embtune.training.tuned_model import TunedModel
+from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
 from docsgpt_embtune.wording import Say, counted, silent
 

@@ -8,7 +8,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
-from docsgpt_embtune.training import pipeline, recipe, stages, trainer
+from docsgpt_embtune.training import pipeline, recipe, trainer, tuning_run
 from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.folds import FOLDS, folds_of
@@ -18,8 +18,9 @@ from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
-from docsgpt_embtune.training.stages import Stage, TuningRun
+from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.tuning_run import TuningRun
 from tests.training.test_recipe import (
     AUTOMATIC,
     CONFIG,
@@ -81,7 +82,7 @@ def test_every_question_chooses_and_every_question_teaches(tuned):
 
 def test_no_fold_learns_from_what_it_is_asked(tuned, monkeypatch):
     learned: list[set[str]] = []
-    real = stages.build_examples
+    real = tuning_run.build_examples
 
     def spy(questions, loss):
         learned.append({question.text for question in questions})
@@ -94,7 +95,7 @@ def test_no_fold_learns_from_what_it_is_asked(tuned, monkeypatch):
         words.append(set(training.queries.values()))
         return real_kinds(self, training)
 
-    monkeypatch.setattr(stages, "build_examples", spy)
+    monkeypatch.setattr(tuning_run, "build_examples", spy)
     monkeypatch.setattr(KeywordFitting, "kinds", spy_kinds)
     tuned()
     everything = set(FEW.queries.values())

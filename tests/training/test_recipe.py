@@ -33,8 +33,9 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
-from docsgpt_embtune.training.stages import Stage, TuningRun
+from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]

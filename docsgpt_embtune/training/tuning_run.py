@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -17,92 +17,20 @@ from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.serving.reading import WindowReader, Windows
-from docsgpt_embtune.training.config import Precision, TrainConfig
+from docsgpt_embtune.serving.reading import WindowReader
+from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, mine_negatives
-from docsgpt_embtune.training.selection import Candidate, Selection
+from docsgpt_embtune.training.negatives import mine_negatives
+from docsgpt_embtune.training.selection import Selection
+from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import fit
+from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
 from docsgpt_embtune.training.windows import windows_against_beginnings
 from docsgpt_embtune.wording import Say, silent
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One fit of the best weights so far.
-
-    Attributes:
-        name: What the candidates that come out of it are called.
-        questions: What is learned from.
-        config: Loss and settings.
-        mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
-        ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
-        averages: Whether the mean of the weights that it began and ended with is a candidate, too.
-        share: How much of the way from the weights that it begins with to those that it ends with is taken; below 1,
-            nothing else that comes out of it is a candidate.
-        may_be_given_up: Whether it ends early where validation has fallen beyond chance.
-        passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
-        if_time_allows: Whether it is left out where the time is too short for all.
-        asks_folds: Whether its candidates are judged by models that learned without the questions that they are asked,
-            as these are the run's validation questions, too.
-        chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
-    """
-
-    name: str
-    questions: RetrievalDataset
-    config: TrainConfig
-    mines: bool
-    ceiling: float = MAX_SHARE_OF_GOOD_SCORE
-    averages: bool = False
-    share: float = 1.0
-    may_be_given_up: bool = False
-    passes_on: bool = True
-    if_time_allows: bool = False
-    asks_folds: bool = False
-    chunk_of: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TunedModel:
-    """A model after training, and how each candidate did on the validation questions.
-
-    Attributes:
-        model: Carries the weights of the chosen candidate in fp32.
-        candidates: Every model that came up, in order.
-        chosen: The best of them, better than the base or not, unless a guard spoke against it.
-        choice: Their scores, and the base model's, on the validation questions.
-        preferred: Whether it is better than the base, and no guard speaks against it.
-        evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
-            candidates.
-        windows: How long chunks are read, by validation and from now on.
-        keywords: What stands beside the model's numbers in each vector, if anything does.
-        precision: In which was trained.
-        mined: Bad chunks that were mined for want of given ones.
-        seconds: Of mining, training and validation, without loading and writing.
-        material: What was given to learn from and to choose by, parted as the run parted it.
-    """
-
-    model: SentenceTransformer
-    candidates: list[Candidate]
-    chosen: Candidate
-    choice: Choice
-    preferred: bool
-    evidence_needed: bool
-    windows: Windows
-    keywords: Keywords | None
-    precision: Precision
-    mined: int
-    seconds: float
-    material: Material
-
-    @property
-    def improved(self) -> bool:
-        """Whether validation prefers the chosen candidate to the base model."""
-        return self.preferred and (not self.evidence_needed or self.choice.is_beyond_luck)
 
 
 class TuningRun:
@@ -253,12 +181,12 @@ class TuningRun:
             self._enter(f"{stage.name}, {stage.share:.0%} of the way", in_folds)
         if stage.averages:
             self.selection.go_back(0.5)
-            self._enter(_mean_name(stage), in_folds)
+            self._enter(stage.mean_name, in_folds)
         self.selection.finish_stage(mined=count, passes_on=stage.passes_on)
 
     def _enter_epoch(self, stage: Stage, in_folds: Mapping[str, QueryScores], epoch: int) -> None:
         if stage.share == 1:
-            self._enter(_candidate_name(stage, epoch), in_folds)
+            self._enter(stage.epoch_name(epoch), in_folds)
 
     def _enter(self, candidate: str, in_folds: Mapping[str, QueryScores]) -> None:
         if not in_folds or candidate in in_folds:  # the folds were asked after their last epoch alone
@@ -266,7 +194,7 @@ class TuningRun:
 
     def _cross_validate(self, stage: Stage) -> dict[str, QueryScores]:
         """Train on all folds but one, for each of them, and score what comes out on that one: candidate -> scores."""
-        candidates = [_candidate_name(stage, stage.config.epochs), *([_mean_name(stage)] if stage.averages else [])]
+        candidates = [stage.epoch_name(stage.config.epochs), *([stage.mean_name] if stage.averages else [])]
         for number in range(len(self.folds)):
             if not self._fold_vectors.has(number, candidates[-1]):
                 self._train_without(number, stage, candidates)
@@ -343,11 +271,3 @@ class TuningRun:
             seconds=time.monotonic() - self.started,
             material=material,
         )
-
-
-def _mean_name(stage: Stage) -> str:
-    return f"{stage.name}, mean"
-
-
-def _candidate_name(stage: Stage, epoch: int) -> str:
-    return stage.name if stage.config.epochs == 1 else f"{stage.name}, epoch {epoch}"
