@@ -143,3 +143,26 @@ def test_offender_without_an_id_is_named_by_its_text(tmp_path):
     both = write(tmp_path, "both.jsonl", [{"question": "Short?", "good": ["x"], "bad": ["x"]}])
     with pytest.raises(DatasetError, match=r"both good and bad for: '\w{16}' = 'Short\?'"):
         load_dataset(both)
+
+
+IDS = [f"git-blame.txt#{number}" for number in range(6)]
+
+
+@pytest.mark.parametrize("command", [["prepare"], ["convert", "--to", "explicit"]])
+def test_ids_are_not_taken_for_texts_where_no_corpus_is_given(tmp_path, command):
+    table = write(
+        tmp_path, "ids.csv", "\n".join(["question,good", *(f"Who wrote {own_id}?,{own_id}" for own_id in IDS)])
+    )
+    target = [str(tmp_path / "out.json")] if command[0] == "convert" else []
+    result = CliRunner().invoke(main, [command[0], str(table), *target, *command[1:]])
+    assert result.exit_code == 2
+    assert "ids.csv: its chunks are ids, such as 'git-blame.txt#0', and no texts; give the file that" in result.stderr
+    texts = {own_id: f"The text of {own_id}." for own_id in IDS}
+    corpus = write(tmp_path, "corpus.json", [])
+    corpus.write_text(json.dumps(texts))
+    assert load_dataset(table, corpus=corpus).corpus == texts
+
+
+def test_chunks_without_spaces_in_a_script_that_has_none_are_texts(tmp_path):
+    rows = [{"question": f"第{n}章?", "good": f"这是第{n}章的内容"} for n in range(6)]
+    assert len(load_dataset(write(tmp_path, "zh.jsonl", rows)).corpus) == 6

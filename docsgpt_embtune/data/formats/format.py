@@ -1,5 +1,6 @@
 """What a format is: how it is recognised, read and written."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import read_corpus
 from docsgpt_embtune.errors import DatasetError
+
+_FEWEST_IDS = 5
+_LIKE_AN_ID = re.compile(r"[!-~]{2,}")  # no blank, and ASCII alone: scripts without spaces have neither
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +75,40 @@ def row_format(
     has_chunks: Callable[[Source], bool] = lambda _source: True,
 ) -> RowFormat:
     """Make a format of its streams: to read whole is to collect the rows."""
+
+    def checked_rows(source: Source, options: ReadOptions) -> Iterator[Row]:
+        found = rows(source, options)
+        return found if options.corpus else _refusing_ids(source.path, found)
+
     return RowFormat(
         name=name,
         layout=layout,
         recognises=recognises,
-        read=lambda source, options: _read_rows(source, options, rows),
+        read=lambda source, options: _read_rows(source, options, checked_rows),
         write=lambda content, path: write_rows(rows_of(content), path),
-        rows=rows,
+        rows=checked_rows,
         write_rows=write_rows,
         takes_columns=takes_columns,
         has_chunks=has_chunks,
     )
+
+
+def _refusing_ids(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
+    """Pass rows on, and refuse them in the end if what should be chunks is ids: nobody's chunks are single words."""
+    like_ids: set[str] = set()
+    for row in rows:
+        yield row
+        texts = {chunk.text for chunk in (*row.good, *row.bad)}
+        if not all(map(_LIKE_AN_ID.fullmatch, texts)):
+            yield from rows
+            return
+        if len(like_ids) < _FEWEST_IDS:
+            like_ids |= texts
+    if len(like_ids) >= _FEWEST_IDS:
+        raise DatasetError(
+            f"{path}: its chunks are ids, such as {min(like_ids)!r}, and no texts; give the file that has the texts "
+            "with --corpus"
+        )
 
 
 def _read_rows(
