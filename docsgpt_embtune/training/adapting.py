@@ -20,6 +20,7 @@ from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
+    document_fingerprint,
     fingerprint,
     is_tuned_folder,
     read_manifest,
@@ -140,7 +141,8 @@ def write_adapted_folder(
         source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
         shutil.copytree(source, new, dirs_exist_ok=True)
         manifest = with_learned_too(read_manifest(source), learned)
-        manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": base.fingerprint, **record}
+        of_weights = document_fingerprint(base.folder)  # how chunks are read is told apart when the folder is opened
+        manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
         _prove_that_chunks_stay(new, *corpus)

@@ -22,6 +22,7 @@ from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
+from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.training import adapter_fitting
 from docsgpt_embtune.training.adapter_fitting import _Objective, fit_adapter
 from docsgpt_embtune.training.adapting import adapt, summary
@@ -204,6 +205,16 @@ def test_adapting_a_tuned_model_keeps_what_it_says_of_itself(tiny_tuned_folder, 
     assert written["data"]["training"] == {"queries": 1}
     assert {"00", "01", query_digest("when is the log kept")} <= set(written["data"]["seen_queries"])
     assert document_fingerprint(report.folder) == manifest["fingerprint"]
+
+
+def test_stored_chunks_are_told_apart_by_how_they_are_read_with_an_adapter_as_without(tiny_exported_folder, tmp_path):
+    base = shutil.copytree(tiny_exported_folder, tmp_path / "tuned")
+    export(base, windows="mean", max_seq_length=32)
+    adapted = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), keep_worse=True).folder
+    stored = load_serving_model(base).fingerprint
+    assert load_serving_model(adapted).fingerprint == stored
+    export(adapted, windows="off")
+    assert load_serving_model(adapted).fingerprint not in (stored, load_serving_model(tiny_exported_folder).fingerprint)
 
 
 def test_questions_that_chose_the_model_count_as_learned_once_an_adapter_learned_from_them(tiny_base_folder, tmp_path):
