@@ -1,5 +1,6 @@
 """The part of a large corpus that there is time to read: a hundred thousand chunks take an hour on two cores."""
 
+import math
 import random
 import time
 from collections.abc import Iterable
@@ -113,8 +114,8 @@ def as_time_allows(
     readings = noted_once(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
     )
-    if material.validation is None and _readings_in_folds(material) > readings:
-        material = _with_some_held_out(material, seed, say)
+    if material.validation is None and (needed := _readings_in_folds(material)) > readings:
+        material = _with_some_held_out(material, seed, math.ceil(minutes * needed / readings), say)
     sets = [material.to_choose_by, *material.guards.values()]
     ranked = sum(min(len(each.corpus), 2 * material.hardest * len(each)) for each in sets)
     # The base model reads the guards' chunks, too, to choose those that they are ranked over.
@@ -138,8 +139,9 @@ def _readings_in_folds(material: Material) -> int:
     return CHUNKS_AND_QUESTIONS.times_read * corpus + of_all + of_folds
 
 
-def _with_some_held_out(material: Material, seed: int, say: Say) -> Material:
-    said: list[str] = []
+def _with_some_held_out(material: Material, seed: int, enough_minutes: int, say: Say) -> Material:
+    asked = counted(len(material.to_choose_by), "question")
+    said = [f"no time to ask {asked} of models that learned without them; --time-budget {enough_minutes}m would do"]
     training, validation = keep_apart(material.to_choose_by, None, seed, said.append)
     if answers_asked_about(validation) < FEWEST_GROUPS:
         return material

@@ -93,25 +93,31 @@ class Plan:
 
     Attributes:
         stages: In order.
+        questions: Of each stage, were there time enough.
         seconds: Of each stage, mining and validation included.
+        spent: Seconds that the run has taken so far.
         memory: Of them all.
     """
 
     stages: tuple[Stage, ...]
+    questions: tuple[int, ...]
     seconds: tuple[float, ...]
+    spent: float
     memory: Memory
 
     def describe(self, minutes: float) -> list[str]:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
+        every = zip(self.stages, self.questions, self.seconds, strict=True)
         lines = [
-            f"{number}. {stage.name}: {counted(len(stage.questions), 'question')}, {stage.config.loss}, "
+            f"{number}. {stage.name}: {_part_of(len(stage.questions), questions)}, {stage.config.loss}, "
             f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {clock(seconds)}"
-            for number, (stage, seconds) in enumerate(zip(self.stages, self.seconds, strict=True), 1)
+            for number, (stage, questions, seconds) in enumerate(every, 1)
         ]
-        return [
-            *lines,
-            f"about {clock(sum(self.seconds))} in all, of {clock(minutes * 60)} allowed; {self.memory}",
-        ]
+        in_all = f"{clock(self.spent + sum(self.seconds))} in all with the {clock(self.spent)} so far"
+        lines.append(f"about {in_all}, of {clock(minutes * 60)} allowed; {self.memory}")
+        if sum(len(stage.questions) for stage in self.stages) < sum(self.questions):
+            lines.append("not all questions have their time; give a longer --time-budget")
+        return lines
 
 
 def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
@@ -141,7 +147,12 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     if kept["share"] < 1:
         fitting = [_with_share(stage, kept["share"]) for stage in fitting]
     seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
-    return Plan(tuple(fitting), seconds, memory)
+    questions = tuple(len(stage.questions) for stage in stages if stage.name in kept["stages"])
+    return Plan(tuple(fitting), questions, seconds, time.monotonic() - run.started, memory)
+
+
+def _part_of(count: int, questions: int) -> str:
+    return counted(questions, "question") if count == questions else f"{count:,} of {counted(questions, 'question')}"
 
 
 def _with_share(stage: Stage, share: float) -> Stage:

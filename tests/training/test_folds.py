@@ -1,5 +1,6 @@
 """Few questions that choose and teach, too: real trainer, real files, a real stop."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -142,6 +143,8 @@ def test_answers_too_few_to_choose_by_are_refused(tuned):
 def test_without_time_for_folds_some_are_held_out(tuned):
     said: list[str] = []
     report = tuned(automatic=Automatic(minutes=1e-4), say=said.append)
+    said_of_folds = r"no time to ask 60 questions of models that learned without them; --time-budget \d+m would do"
+    assert any(re.fullmatch(said_of_folds, line) for line in said)
     assert "no --val given: 24 of the questions are held out to choose by" in said
     data = report.manifest["data"]
     assert (data["training"]["queries"], data["validation"]["queries"]) == (36, 24)

@@ -292,9 +292,10 @@ def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
 def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     said: list[str] = []
     tuned(automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
-    first, second, _ = (line for line in said if line.startswith("plan"))
-    assert "1. chunks: 4 questions" in first
-    assert "2. questions: 4 questions" in second
+    first, second, _, last = (line for line in said if line.startswith("plan"))
+    assert "1. chunks: 4 of 40 questions" in first
+    assert f"2. questions: 4 of {len(TRAINING)} questions" in second
+    assert last.endswith("not all questions have their time; give a longer --time-budget")
 
 
 def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tuned, tmp_path):
