@@ -54,9 +54,11 @@ def default_k_in_words(comparison: Comparison) -> str:
     if metric not in comparison.scores["tuned"]:
         return ""
     baseline, tuned = (comparison.scores[name][metric] for name in ("baseline", "tuned"))
+    difference = comparison.judgment.differences[metric]
+    luck = ", which could be chance" if difference.low <= 0 <= difference.high else ""
     return (
         f"At DocsGPT's default of K = {HOST_K}, an answer is among the chunks for {tuned:.0%} of the questions, "
-        f"with the baseline for {baseline:.0%}."
+        f"with the baseline for {baseline:.0%}{luck}."
     )
 
 
@@ -107,8 +109,8 @@ def summary(report: CheckReport) -> str:
 
 def _lines(report: CheckReport) -> Iterator[str]:
     yield from _wrapped(verdict_in_words(report))
-    yield from _wrapped(f"{k_in_words(report.main)} {tokens_in_words(report)}")
     yield from _wrapped(default_k_in_words(report.main))
+    yield from _wrapped(f"{k_in_words(report.main)} {tokens_in_words(report)}")
     for warning in warnings(report):
         yield ""
         yield from _wrapped(f"WARNING: {warning}")

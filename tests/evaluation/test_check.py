@@ -20,7 +20,7 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
-from docsgpt_embtune.evaluation.summary import bm25_in_words, evidence_in_words, k_in_words
+from docsgpt_embtune.evaluation.summary import bm25_in_words, default_k_in_words, evidence_in_words, k_in_words
 from docsgpt_embtune.model_folder import read_manifest, write_manifest, write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
@@ -81,6 +81,9 @@ def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     assert comparison.scores["baseline"]["recall@1"] == pytest.approx(11 / 20)  # one of the unknown ten is first
     assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1}
     assert k_in_words(comparison).endswith("the baseline needs K = 6, the tuned model K = 1.")
+    assert default_k_in_words(comparison).endswith("for 100% of the questions, with the baseline for 60%.")
+    same = compare(WHOLE, WHOLE, word_dataset())
+    assert default_k_in_words(same).endswith("with the baseline for 100%, which could be chance.")
     swapped = compare(WHOLE, HALF, word_dataset())
     assert swapped.verdict == "worse"
 
