@@ -204,8 +204,8 @@ def _harvest(
     if not yes:
         click.echo(
             "This reads the questions that users asked, what was retrieved for them, and their thumbs; no user ids and "
-            "no answers. Addresses, phone numbers and keys are masked, names of people are not. It stays on this "
-            "machine, in files that only you can read."
+            "no answers. E-mail addresses, phone numbers and keys are masked, names of people are not. It stays on "
+            "this machine, in files that only you can read."
         )
         click.confirm("read them?", abort=True)
     answers = postgres_answers(postgres) if postgres else mongo_answers(mongo_exports)

@@ -1,8 +1,8 @@
 """Take e-mail addresses, phone numbers and keys out of what users typed.
 
-Phone numbers are found by Google's libphonenumber, keys by Yelp's detect-secrets. For addresses a wide pattern is
-safer than the libraries tried: those pass over letters beyond ASCII and over hosts that no registry knows.
-Names of people are not found.
+Phone numbers are found by Google's libphonenumber, keys by Yelp's detect-secrets and by their forms, which it lacks.
+For e-mail addresses a wide pattern is safer than the libraries tried: those pass over letters beyond ASCII and over
+hosts that no registry knows. Names of people, IP addresses and account numbers are not found.
 """
 
 import re
@@ -14,6 +14,29 @@ EMAIL, PHONE, KEY = "[email]", "[phone]", "[key]"
 # National numbers look different everywhere; international ones (+49 …) are found whatever is in here.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IN")
 _EMAIL = re.compile(r"[^\s@<>()\[\]{}\"',;:/\\]+@[^\s@<>()\[\]{}\"',;:/\\?!]*[^\W_]")
+# Keys that nothing but their form tells from words. DocsGPT's own keys of agents are UUIDs.
+_OF_A_FORM = re.compile(
+    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
+    r"|(?:(?:\s|\\[rn])*[A-Za-z0-9+/=]{24,})+(?:\s[A-Za-z0-9+/=]+\Z)?)"  # it may be cut off
+    r"|(?i:(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z]))"
+    r"|(?<![A-Za-z0-9])(?:(?:hf|gsk)_[A-Za-z0-9]{20,}|(?:AIza|sk-)[A-Za-z0-9_-]{20,})"
+    r"|(?<![A-Za-z0-9])gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+)*"
+    # AWS's secrets; paths are made of these characters, too, but seldom of 40 with so many capitals.
+    r"|(?<![A-Za-z0-9/+_-])(?=[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+_-]))(?=[A-Za-z/+]*\d)"
+    r"(?=(?:[a-z0-9/+]*[A-Z]){5})(?=(?:[A-Z0-9/+]*[a-z]){5})[A-Za-z0-9/+]{40}",
+    re.DOTALL,
+)
+_VALUE = r"[!#-&(-_a-~\u00a1-\u058f]"  # without the three quotes, and without scripts that do not part words
+_TOKEN = r"[A-Za-z0-9.~+/=_-]"
+# As a line of .env, a form or a header has them, where detect-secrets wants quotes. A name in small letters stands
+# before words, too, in prose and in code (password: the first; token=None): there the value must hold a digit.
+_ASSIGNED = re.compile(
+    rf"((?:PASSWORD|PASSWD|SECRET|APIKEY|(?<![A-Z])(?:KEY|TOKEN|PASS|PWD))=){_VALUE}+"
+    r"|((?i:password|passwd|pwd|secret|api[_-]?key|token)[ \t]*[=:][ \t]*)"
+    rf"(?={_VALUE}{{0,99}}\d)(?={_VALUE}{{0,99}}[a-zA-Z]){_VALUE}{{6,}}"
+    rf"|((?i:Bearer|Authorization:[ \t]*Basic)[ \t]+)(?:(?={_TOKEN}*\d){_TOKEN}{{8,}}|{_TOKEN}{{20,}})"
+)
 _WORD_LIKE = re.compile(r"[\w.+=-]{16,}")
 # What tokens look like and neither words nor file names do: letters of both cases and digits in one long run.
 _RANDOM_RUN = re.compile(
@@ -34,7 +57,6 @@ _DETECTORS = (
     "MailchimpDetector",
     "NpmDetector",
     "OpenAIDetector",
-    "PrivateKeyDetector",
     "PypiTokenDetector",
     "SendGridDetector",
     "SlackDetector",
@@ -46,7 +68,7 @@ _DETECTORS = (
 
 
 def mask(text: str, *, phone_regions: Sequence[str] = PHONE_REGIONS) -> str:
-    """Replace addresses, phone numbers and keys by `[email]`, `[phone]` and `[key]`.
+    """Replace e-mail addresses, phone numbers and keys by `[email]`, `[phone]` and `[key]`.
 
     It masks too much rather than too little: a long order number may be taken for a phone number.
 
@@ -87,6 +109,8 @@ def _mask_keys(text: str) -> str:
         from detect_secrets.settings import transient_settings
     except ImportError as error:
         raise _missing("detect-secrets") from error
+    text = _OF_A_FORM.sub(KEY, text)
+    text = _ASSIGNED.sub(lambda found: f"{found[found.lastindex or 0]}{KEY}", text)
     text = _WORD_LIKE.sub(lambda word: KEY if _RANDOM_RUN.search(word[0]) else word[0], text)
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
         secrets = {found.secret_value for line in text.splitlines() for found in scan_line(line)}

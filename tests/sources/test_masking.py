@@ -16,10 +16,30 @@ from docsgpt_embtune.sources.masking import mask
         ("is 9f86d081884c7d659a2feaa0c55ad015 right?", "is [key] right?"),
         ("postgres://bob:pa55word@db/x does not connect", "postgres://bob:[key]@db/x does not connect"),
         ("two lines\nAKIAIOSFODNN7EXAMPLE", "two lines\n[key]"),
+        ("agent 7c9e6679-7425-40de-944b-e07fc1f90ae7 gives 401", "agent [key] gives 401"),
+        ("hf_abcdefghijklmnopqrstuvwxyzabcdefgh is refused", "[key] is refused"),
+        ("is wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY wrong?", "is [key] wrong?"),
+        ("glpat-abcdefghij-234567890, then", "[key], then"),
+        ("AIzat1_QHlLj9kwZj-PTg27XTYXxTNX8x_6yNL6?", "[key]?"),
+        ("DB_PASSWORD=Sup3rS3cret! fails", "DB_PASSWORD=[key] fails"),
+        ("PGPASSWORD=changeme psql", "PGPASSWORD=[key] psql"),
+        ("OPENAI_API_KEY=sk-abc123 gives 401", "OPENAI_API_KEY=[key] gives 401"),
+        ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = [key]"),
+        ("password: hunter2 in config.yaml", "password: [key] in config.yaml"),
+        ('curl -H "Authorization: Bearer mytoken123"', 'curl -H "Authorization: Bearer [key]"'),
     ],
 )
 def test_what_identifies_or_opens_is_masked(typed, masked):
     assert mask(typed) == masked
+
+
+@pytest.mark.parametrize("kind", ["PRIVATE KEY", "RSA PRIVATE KEY", "PGP PRIVATE KEY BLOCK"])
+def test_nothing_of_a_private_key_is_left(kind):
+    body = "MIIEpAIBAAKCAQEA/bcdefgh/0wTR+zf\n" * 9 + "e0A9TDyN=="
+    whole = f"-----BEGIN {kind}-----\n{body}\n-----END {kind}-----"
+    assert mask(f"my key\n{whole}\nis refused") == "my key\n[key]\nis refused"
+    assert mask(whole.replace("\n", "\\n")) == "[key]"
+    assert mask(f"my key\n{whole[:200]}") == "my key\n[key]"
 
 
 @pytest.mark.parametrize(
@@ -30,6 +50,10 @@ def test_what_identifies_or_opens_is_masked(typed, masked):
         "why does LlamaIndexEmbeddingQAFinetuneDataset fail in 0.19.0?",
         "DocsGPT-0.19.0-docker-compose-Ollama.yaml cannot be read",
         "http://localhost:7091/api/search returns 500",
+        "https://github.com/arc53/DocsGPT/tree/main/application/parser",
+        "what does f(token=None, api_key=settings.API_KEY) do?",
+        "Authorization: Bearer authentication fails",
+        "why is -----BEGIN PRIVATE KEY----- no beginning?",
         "Wie lange werden Protokolle aufbewahrt?",
     ],
 )
