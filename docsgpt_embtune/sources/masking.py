@@ -13,7 +13,19 @@ from docsgpt_embtune.errors import DatasetError
 EMAIL, PHONE, KEY = "[email]", "[phone]", "[key]"
 # National numbers look different everywhere; international ones (+49 …) are found whatever is in here.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IN")
-_EMAIL = re.compile(r"[^\s@<>()\[\]{}\"',;:/\\]+@[^\s@<>()\[\]{}\"',;:/\\?!]*[^\W_]")
+# Of scripts that part words by spaces: in the others the sentence around an address would count as a part of it.
+_LETTER = r"A-Za-z0-9_\u00c0-\u058f"
+_LABEL = rf"[{_LETTER}](?:[{_LETTER}-]*[{_LETTER}])?"
+# What stands behind an @ where software is named: react@18.2.0, checkout@v4, redis@sha256:…; ann@163.com has a host.
+_RELEASE = (
+    rf"(?:v?\d+(?:\.\d+){{0,2}}|v?\d+\.\d+\.\d+-[{_LETTER}.-]+|latest|next|main|master|sha256)(?!\.?[{_LETTER}-])"
+)
+# One letter alone is no host: A@B multiplies matrices.
+_EMAIL = re.compile(
+    rf"[{_LETTER}][{_LETTER}.+%'~-]{{0,63}}@(?!{_RELEASE})(?=[{_LETTER}.-]{{2}}){_LABEL}(?:\.{_LABEL})*"
+)
+_OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
+_NO_PHONE = re.compile(rf"(?<![\d.])(?:{_OCTET}\.){{3}}{_OCTET}(?!\.?\d)|(?<!\d)214748364[78](?!\d)")  # IPv4, 2**31
 # Keys that nothing but their form tells from words. DocsGPT's own keys of agents are UUIDs.
 _OF_A_FORM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
@@ -37,11 +49,12 @@ _ASSIGNED = re.compile(
     rf"(?={_VALUE}{{0,99}}\d)(?={_VALUE}{{0,99}}[a-zA-Z]){_VALUE}{{6,}}"
     rf"|((?i:Bearer|Authorization:[ \t]*Basic)[ \t]+)(?:(?={_TOKEN}*\d){_TOKEN}{{8,}}|{_TOKEN}{{20,}})"
 )
-_WORD_LIKE = re.compile(r"[\w.+=-]{16,}")
+_WORD_LIKE = re.compile(r"[A-Za-z0-9_.+=-]{16,}")
 # What tokens look like and neither words nor file names do: letters of both cases and digits in one long run.
 _RANDOM_RUN = re.compile(
     r"(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
 )
+_LONG = 12  # characters: no word is found within a longer secret, or a longer secret within words
 _DETECTORS = (
     "ArtifactoryDetector",
     "AWSKeyDetector",
@@ -115,7 +128,9 @@ def _mask_keys(text: str) -> str:
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
         secrets = {found.secret_value for line in text.splitlines() for found in scan_line(line)}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, KEY)
+        # A short one only where it stands alone, or a password like "in" would take a part of every third word.
+        bounds = ("", "") if len(secret) >= _LONG else (r"(?<!\w)", r"(?!\w)")
+        text = re.sub(re.escape(secret).join(bounds), KEY, text)
     return text
 
 
@@ -123,7 +138,8 @@ def _mask_phones(text: str, regions: Sequence[str]) -> str:
     import phonenumbers
 
     for region in regions:
-        for match in reversed(list(phonenumbers.PhoneNumberMatcher(text, region))):
+        searched = _NO_PHONE.sub(lambda number: "x" * len(number[0]), text)
+        for match in reversed(list(phonenumbers.PhoneNumberMatcher(searched, region))):
             text = text[: match.start] + PHONE + text[match.end :]
     return text
 

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from docsgpt_embtune.errors import DatasetError
@@ -26,6 +28,12 @@ from docsgpt_embtune.sources.masking import mask
         ("OPENAI_API_KEY=sk-abc123 gives 401", "OPENAI_API_KEY=[key] gives 401"),
         ("aws_secret_access_key = wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "aws_secret_access_key = [key]"),
         ("password: hunter2 in config.yaml", "password: [key] in config.yaml"),
+        ("为什么发送到ann@example.com的邮件没有收到？", "为什么发送到[email]的邮件没有收到？"),
+        ("我的密钥AbCdEf1234567890GhIjKl不工作", "我的密钥[key]不工作"),
+        ("user=ann@163.com&next=1", "user=[email]&next=1"),
+        ("root@192.168.1.5 refuses", "[email] refuses"),
+        ("044.668.18.00 or 06.12.34.56.78", "[phone] or [phone]"),
+        ('secret="in" stands inside the main index', 'secret="[key]" stands inside the main index'),
         ('curl -H "Authorization: Bearer mytoken123"', 'curl -H "Authorization: Bearer [key]"'),
     ],
 )
@@ -51,6 +59,12 @@ def test_nothing_of_a_private_key_is_left(kind):
         "DocsGPT-0.19.0-docker-compose-Ollama.yaml cannot be read",
         "http://localhost:7091/api/search returns 500",
         "https://github.com/arc53/DocsGPT/tree/main/application/parser",
+        "请问@app.route装饰器怎么用？",
+        "安装react@19.0.0-rc.1后为什么页面空白",
+        "npm install react@18.2.0, uvx docsgpt@latest, actions/checkout@v4",
+        "what does A@B mean in numpy?",
+        "192.168.1.100:5432 refuses, 127.0.0.1 does not",
+        "why is INT_MAX 2147483647?",
         "what does f(token=None, api_key=settings.API_KEY) do?",
         "Authorization: Bearer authentication fails",
         "why is -----BEGIN PRIVATE KEY----- no beginning?",
@@ -59,6 +73,12 @@ def test_nothing_of_a_private_key_is_left(kind):
 )
 def test_questions_stay_what_they_are(typed):
     assert mask(typed) == typed
+
+
+def test_a_long_text_without_spaces_is_masked_at_once():
+    started = time.process_time()
+    assert mask("它解释了如何配置" * 5_000 + "ann@example.com").endswith("配置[email]")
+    assert time.process_time() - started < 3
 
 
 def test_countries_are_known_in_either_case_or_refused():
