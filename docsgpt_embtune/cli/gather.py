@@ -142,6 +142,7 @@ def harvest(
     --accept-unreviewed says so.
     """
     from docsgpt_embtune.sources.review import (
+        carry_over,
         dataset_from_candidates,
         read_review,
         refuse_other_suffix,
@@ -162,15 +163,20 @@ def harvest(
                 "what thumbs say about chunks is weak: write --review FILE, and read it --reviewed; or take them as "
                 "they are with --out FILE --accept-unreviewed"
             )
+        earlier = read_review(review) if review is not None and review.exists() else []
         harvested = _harvest(postgres, mongo_exports, chunk_texts, suggest, phone_regions, yes)
-        found = list(harvested.candidates)
+        found = carry_over(earlier, harvested.candidates)
         click.echo(
             f"{counted(harvested.answers, 'rated answer')} to {counted(harvested.questions, 'question')}; retrieved "
             f"texts that are no chunk of {corpus}: {harvested.unknown_sources:,} of {harvested.sources:,}"
         )
     if review is not None:
         write_review(found, review)
-        click.echo(f"{review}: {counted(len(found), 'row')} to judge; write good or bad in the column 'verdict', then")
+        judged = sum(bool(row.verdict) for row in found)
+        kept = f" (judged before, and kept: {judged:,})" if judged else ""
+        click.echo(
+            f"{review}: {counted(len(found), 'row')} to judge{kept}; write good or bad in the column 'verdict', then"
+        )
         click.echo(f"embtune harvest --reviewed {review} --corpus {corpus} --out train.json")
     if out is not None:
         made = dataset_from_candidates(

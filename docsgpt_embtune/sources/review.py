@@ -9,7 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +54,27 @@ def read_review(path: Path) -> list[Candidate]:
         text = path.read_text(encoding=UTF8)
     rows = _csv_rows(path, text) if _is_csv(path) else _jsonl_rows(path, text)
     return [_candidate(path, number, row) for number, row in rows]
+
+
+def carry_over(earlier: Iterable[Candidate], harvested: Iterable[Candidate]) -> list[Candidate]:
+    """Put what a person wrote into an earlier review into a new harvest.
+
+    Args:
+        earlier: Rows of the review, of which those with a verdict or a mended question count.
+        harvested: Rows of the new harvest, without either.
+
+    Returns:
+        The new rows with what was written into their like, then the written ones that were not harvested again.
+    """
+    written: dict[tuple[str, str], list[Candidate]] = {}
+    for row in earlier:
+        if row.verdict or _is_mended(row):
+            written.setdefault((row.query_id, row.doc_id), []).append(row)
+    rows = []
+    for row in harvested:
+        before = written.pop((row.query_id, row.doc_id), [])
+        rows += [replace(row, verdict=old.verdict, question=old.question or row.question) for old in before] or [row]
+    return rows + [row for left in written.values() for row in left]
 
 
 @dataclass(frozen=True)
@@ -131,15 +152,19 @@ def dataset_from_candidates(
 
 def _question(query_id: str, rows: Iterable[Candidate]) -> str:
     """Take the question as it was mended, in whichever row, or else as it was asked."""
-    texts = list(dict.fromkeys(row.question for row in rows if row.question.strip()))
-    mended = [text for text in texts if asked_id(text) != query_id]
+    rows = [row for row in rows if row.question.strip()]
+    mended = list(dict.fromkeys(row.question for row in rows if _is_mended(row)))
     wordings = {query_digest(text) for text in mended}
     if len(wordings) > 1:
         raise DatasetError(
             f"query_id {query_id!r} has rows with different questions, {mended[0]!r} and {mended[1]!r}; write the "
             "same into each of its rows, or leave it as it was in all but one"
         )
-    return next(iter(mended or texts), "")
+    return next(iter(mended or [row.question for row in rows]), "")
+
+
+def _is_mended(row: Candidate) -> bool:
+    return bool(row.question.strip()) and asked_id(row.question) != row.query_id
 
 
 def _with_verdict(rows: Iterable[Candidate], verdict: str) -> tuple[str, ...]:

@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import json
 import stat
+from collections import Counter
 
 import pytest
 from click.testing import CliRunner
@@ -13,10 +15,10 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.sources.candidates import Candidate, ChunksByText, find_candidates
 from docsgpt_embtune.sources.chunks import Chunk, save_chunks
 from docsgpt_embtune.sources.conversations import RatedAnswer
-from docsgpt_embtune.sources.review import dataset_from_candidates, read_review, write_review
+from docsgpt_embtune.sources.review import carry_over, dataset_from_candidates, read_review, write_review
 
 from ..conftest import TEXTS
-from .conftest import Turn, add_conversation
+from .conftest import Turn, add_conversation, stored_sources
 
 CORPUS = {f"c{number}": text for number, text in enumerate(TEXTS)}
 QUESTION = "How long are logs kept?"
@@ -111,6 +113,42 @@ def test_review_files_that_cannot_be_used_are_named(tmp_path, content, message):
 def judged(**verdicts):
     rows = candidates(answer(), answer("Who restarts a worker?", TEXTS[1:2]))
     return [dataclasses.replace(row, verdict=verdicts.get(row.doc_id, "")) for row in rows if row.question == QUESTION]
+
+
+def test_what_a_person_wrote_outlives_another_harvest():
+    first, second = candidates(answer())
+    added = dataclasses.replace(first, doc_id="c3", verdict="good")
+    earlier = [dataclasses.replace(first, verdict="good", weight=0.1), dataclasses.replace(second, question="Mended?")]
+    kept = carry_over([*earlier, added, *candidates(answer("Not judged?"))], [second, first])
+    assert kept == [earlier[1], dataclasses.replace(first, verdict="good"), added]
+    both = [dataclasses.replace(first, verdict=verdict) for verdict in ("good", "bad")]
+    assert carry_over(both, [first]) == both
+
+
+def test_command_keeps_the_verdicts_of_a_review_that_is_there(tmp_path):
+    corpus, review, export = (tmp_path / name for name in ("corpus.json", "review.csv", "export.json"))
+    corpus.write_text(json.dumps(CORPUS))
+    arguments = ["harvest", "--corpus", str(corpus), "--mongo-export", str(export), "--review", str(review), "--yes"]
+
+    def harvest(*questions):
+        asked = [{"prompt": text, "feedback": "LIKE", "sources": stored_sources(TEXTS[:1])} for text in questions]
+        export.write_text(json.dumps([{"queries": asked}]))
+        return CliRunner().invoke(main, arguments)
+
+    harvest(QUESTION, "Who restarts a worker?")
+    write_review([dataclasses.replace(row, verdict="bad") for row in read_review(review)], review)
+    result = harvest(QUESTION, "What is new?")
+    assert result.exit_code == 0, result.output
+    judged = Counter((row.question, row.verdict) for row in read_review(review))
+    assert set(judged) == {(QUESTION, "bad"), ("Who restarts a worker?", "bad"), ("What is new?", "")}
+    assert (
+        f"judged before, and kept: {judged[QUESTION, 'bad'] + judged['Who restarts a worker?', 'bad']})"
+        in result.output
+    )
+
+    review.write_text("notes of something else\n")
+    assert harvest(QUESTION).exit_code == 2
+    assert review.read_text() == "notes of something else\n"
 
 
 def test_nothing_that_nobody_judged_becomes_a_dataset():
