@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.sources.conversations import RatedAnswer
 
 FIRST_SOURCE = 0.5  # of one liked answer to a first question
@@ -184,4 +185,4 @@ class ChunksByText:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.replace("\0", "").split())
+    return " ".join(encodable(text).replace("\0", "").split())

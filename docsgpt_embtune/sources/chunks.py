@@ -9,6 +9,7 @@ from typing import Any
 
 from docsgpt_embtune.data.chunking import chunk_text
 from docsgpt_embtune.deployment.faiss_folder import find_index_folders, read_sidecar
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.sources.documents import find_documents, read_document
@@ -174,8 +175,8 @@ def save_chunks(chunks: Iterable[Chunk], out: Path, *, document_of: Path | None 
             continue
         if chunk.doc_id in corpus:
             raise DatasetError(f"chunk id {chunk.doc_id!r} stands twice; read one source at a time")
-        corpus[chunk.doc_id] = chunk.text
-        documents[chunk.doc_id] = chunk.document
+        corpus[chunk.doc_id] = encodable(chunk.text)  # as the model is given it: a file cannot hold half characters
+        documents[chunk.doc_id] = encodable(chunk.document)
     if not corpus:
         raise DatasetError(f"no chunk with text in it ({blank} blank ones); nothing was written")
     write_text_atomically(out, json.dumps(corpus, ensure_ascii=False, indent=1) + "\n")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.text_file import UTF8, reading
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.sources.postgres import ReadOnlyDatabase, read_only_database
 
@@ -116,7 +117,9 @@ def _turns(conversation: Mapping[str, Any]) -> Iterator[tuple[RatedAnswer, bool]
             continue
         day = _day(query.get("timestamp") or conversation.get("date"))
         liked = _liked(query.get("feedback"))
-        turn = RatedAnswer(str(query["prompt"]), _texts(query.get("sources")), bool(liked), position == 0, day)
+        turn = RatedAnswer(
+            encodable(str(query["prompt"])), _texts(query.get("sources")), bool(liked), position == 0, day
+        )
         yield turn, liked is not None
 
 
@@ -124,7 +127,7 @@ def _loose_thumbs(record: Mapping[str, Any]) -> Iterator[RatedAnswer]:
     liked = _liked(record.get("feedback"))
     question = record.get("question")
     if liked is not None and isinstance(question, str) and question.strip():
-        yield RatedAnswer(question, (), liked, True, _day(record.get("timestamp")))
+        yield RatedAnswer(encodable(question), (), liked, True, _day(record.get("timestamp")))
 
 
 def _liked(feedback: Any) -> bool | None:

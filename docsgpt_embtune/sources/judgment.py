@@ -7,6 +7,7 @@ from functools import partial
 from string import Template
 from typing import Any
 
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.sources.language_model import WrongFormError, json_in
 
 RIVALS = 2  # chunks found by search that each question is judged against
@@ -96,7 +97,11 @@ def parse_questions(text: str) -> list[dict[str, str]]:
     ):
         raise WrongFormError("no list of questions in the answer")
     return [
-        {"kind": str(row.get("kind") or "other"), "question": " ".join(row["question"].split())} for row in questions
+        {
+            "kind": encodable(str(row.get("kind") or "other")),
+            "question": " ".join(encodable(row["question"]).split()),
+        }
+        for row in questions
     ]
 
 

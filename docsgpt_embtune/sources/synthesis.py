@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
@@ -198,7 +199,8 @@ class Synthesizer:
         known: set[frozenset[str]] = set()
         for doc_id, prompt in self._question_prompts.items():
             for answer in self._journal[prompt] if prompt in self._journal else []:
-                question = MadeQuestion(answer["question"], answer["kind"], doc_id)
+                # Older journals hold half characters, which cannot be asked or written.
+                question = MadeQuestion(encodable(answer["question"]), encodable(answer["kind"]), doc_id)
                 words = frozenset(english_tokens(question.text) or plain_tokens(question.text))
                 fault = fault_of(question.text, self._corpus[doc_id])
                 if fault or words in known:

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.sources.candidates import Candidate, ChunksByText, find_candidates
 from docsgpt_embtune.sources.chunks import Chunk, save_chunks
@@ -123,6 +123,21 @@ def test_what_a_person_wrote_outlives_another_harvest():
     assert kept == [earlier[1], dataclasses.replace(first, verdict="good"), added]
     both = [dataclasses.replace(first, verdict=verdict) for verdict in ("good", "bad")]
     assert carry_over(both, [first]) == both
+
+
+def test_half_a_character_is_harvested_as_it_is_embedded(tmp_path):
+    half = "Logs are kept \ud83d for a week."
+    save_chunks([Chunk("c0", half, "\ud83d.md")], tmp_path / "corpus.json", document_of=tmp_path / "documents.json")
+    assert load_corpus(tmp_path / "corpus.json") == {"c0": "Logs are kept ? for a week."}
+    export = [{"queries": [{"prompt": "How \ud83d long?", "feedback": "LIKE", "sources": stored_sources([half])}]}]
+    (tmp_path / "export.json").write_text(json.dumps([*export, {"question": "And \ud83d?", "feedback": "LIKE"}]))
+    arguments = ["--corpus", tmp_path / "corpus.json", "--mongo-export", tmp_path / "export.json"]
+    arguments += ["--review", tmp_path / "review.csv", "--yes", "--suggest", "0"]
+    result = CliRunner().invoke(main, ["harvest", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert "2 rated answers" in result.output
+    (found,) = read_review(tmp_path / "review.csv")
+    assert (found.question, found.doc_id) == ("How ? long?", "c0")
 
 
 def test_command_keeps_the_verdicts_of_a_review_that_is_there(tmp_path):

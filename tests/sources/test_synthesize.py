@@ -14,6 +14,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
+from docsgpt_embtune.sources.judgment import parse_questions
 from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
 from docsgpt_embtune.sources.prompts import load_prompts
 from docsgpt_embtune.sources.synthesis import Synthesizer
@@ -114,6 +115,18 @@ def test_one_text_under_two_ids_is_asked_once_and_both_answer(tmp_path):
         made, _ = ask_for({"c0": CORPUS["c0"], "copy": CORPUS["c0"], "c1": CORPUS["c1"]}, tmp_path / "j", server)
     assert list(made.dataset.relevant_docs.values()) == [("c0", "copy")] * 2 + [("c1",)] * 2
     assert server.answered.total() == 4
+
+
+def test_half_a_character_in_an_answer_costs_no_run(tmp_path):
+    assert parse_questions('{"questions": [{"kind": "a\\ud83d", "question": "Where \\ud83d?"}]}') == [
+        {"kind": "a?", "question": "Where ??"}
+    ]
+    prompt = load_prompts().questions.substitute(count=3, passage=CORPUS["c0"])
+    with AnswerJournal(tmp_path / "journal", "tiny") as journal:  # as earlier releases wrote it
+        journal.add(prompt, [{"kind": "fact", "question": "Is the Anchor \ud83d in the boathouse?"}])
+    with running() as server:
+        made, _ = ask_for({"c0": CORPUS["c0"]}, tmp_path / "journal", server)
+    assert list(made.dataset.queries.values()) == ["Is the Anchor ? in the boathouse?"]
 
 
 def test_the_rate_is_kept(tmp_path):
