@@ -277,6 +277,8 @@ def synthesize(
     if offline or generator:
         _synthesize_offline(chunk_texts, out, generator, questions_per_chunk)
         return
+    if (settings["price_input"] is None) != (settings["price_output"] is None):
+        raise click.UsageError("give both --price-input and --price-output, or neither: what is paid is their sum")
     if not llm_base_url or not llm_model:
         raise click.UsageError("give --llm-base-url and --llm-model; without a server --offline or --generator")
     _synthesize_online(chunk_texts, out, llm_base_url, llm_model, questions_per_chunk, prompts, **settings)

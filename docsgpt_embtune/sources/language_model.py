@@ -5,10 +5,11 @@ server names or a growing one; what will not is an error at once.
 """
 
 import json
+import operator
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeVar
@@ -43,11 +44,19 @@ class Spent:
         requests: Sent, the failed ones included.
         input_tokens: Of the answered ones.
         output_tokens: Of the answered ones.
+        answers: To requests; not each has the form that was asked for.
+        input_characters: Of the answered ones.
     """
 
     requests: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    answers: int = 0
+    input_characters: int = 0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        """Add field by field."""
+        return Spent(*map(operator.add, astuple(self), astuple(other)))
 
 
 class LanguageModel:
@@ -82,7 +91,6 @@ class LanguageModel:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._spent = Spent()
-        self._answered = 0
         try:
             self._url = httpx.URL(base_url.rstrip("/") + "/chat/completions")
             self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=timeout)
@@ -147,7 +155,7 @@ class LanguageModel:
             error = state.outcome and state.outcome.exception()
             return max(growing(state), error.wait if isinstance(error, _TryAgainError) else 0.0)
 
-        answered_before = self._answered
+        answered_before = self._spent.answers
         try:
             for attempt in tenacity.Retrying(
                 stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(self._stopped),
@@ -159,7 +167,7 @@ class LanguageModel:
                 with attempt:
                     return self._request_once(prompt)
         except _TryAgainError as error:
-            if self._answered > answered_before:
+            if self._spent.answers > answered_before:
                 raise UnanswerableError(f"{ATTEMPTS} attempts, the last: {error}") from error
             raise GenerationError(
                 f"{self.label}: {ATTEMPTS} attempts, the last: {error}; what was answered is kept: see to the server "
@@ -171,7 +179,7 @@ class LanguageModel:
         import httpx
 
         self._pace.wait()
-        self._count(requests=1)
+        self._count(Spent(requests=1))
         try:
             response = self._client.post(
                 self._url, json={"model": self.name, "messages": [{"role": "user", "content": prompt}]}
@@ -186,7 +194,7 @@ class LanguageModel:
             tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise _TryAgainError(f"an answer that is not the protocol's ({type(error).__name__})") from error
-        self._count(answered=1, input_tokens=tokens[0], output_tokens=tokens[1])
+        self._count(Spent(0, *tokens, answers=1, input_characters=len(prompt)))
         return str(text)
 
     def _refuse_status(self, response: Any) -> None:
@@ -204,13 +212,9 @@ class LanguageModel:
         if status != 200:
             raise UnanswerableError(f"HTTP {status}")
 
-    def _count(self, *, requests: int = 0, answered: int = 0, input_tokens: int = 0, output_tokens: int = 0) -> None:
+    def _count(self, more: Spent) -> None:
         with self._lock:
-            before = self._spent
-            self._answered += answered
-            self._spent = Spent(
-                before.requests + requests, before.input_tokens + input_tokens, before.output_tokens + output_tokens
-            )
+            self._spent += more
 
 
 def json_in(text: str) -> Any:

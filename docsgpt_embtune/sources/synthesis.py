@@ -25,7 +25,8 @@ from docsgpt_embtune.sources.question_filter import fault_of
 from docsgpt_embtune.words import plain_tokens
 
 TIMED_CHUNKS = 3  # asked before the estimate, which is of their median
-CHARACTERS_PER_TOKEN = 4  # of English; a rough figure, for the estimate alone
+# Rough figures, for the estimate alone, where the server does not count tokens itself.
+CHARACTERS_PER_TOKEN = 4.0  # of English
 _TOKENS_PER_QUESTION = 30  # with the JSON around it
 
 Parser = Callable[[str], Any]
@@ -125,9 +126,22 @@ class Synthesizer:
         return Estimate(
             chunks=len(missing),
             requests=requests,
-            input_tokens=(sum(map(len, missing)) + sum(judgments)) // CHARACTERS_PER_TOKEN,
-            output_tokens=requests * self._questions_per_chunk * _TOKENS_PER_QUESTION,
+            input_tokens=round((sum(map(len, missing)) + sum(judgments)) / self._characters_per_token()),
+            output_tokens=round(requests * self._tokens_per_answer()),
             seconds=requests * pace,
+        )
+
+    def _characters_per_token(self) -> float:
+        spent = self._model.spent
+        return spent.input_characters / spent.input_tokens if spent.input_tokens else CHARACTERS_PER_TOKEN
+
+    def _tokens_per_answer(self) -> float:
+        """Return what an answer took so far: thoughts are paid for, too."""
+        spent = self._model.spent
+        return (
+            spent.output_tokens / spent.answers
+            if spent.output_tokens
+            else (self._questions_per_chunk * _TOKENS_PER_QUESTION)
         )
 
     def _expected_judgments(self, missing: Sequence[str]) -> list[int]:

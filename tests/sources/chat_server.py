@@ -23,6 +23,7 @@ class ChatServer(ThreadingHTTPServer):
         status: HTTP status instead of an answer, for all prompts.
 
     Attributes:
+        usage: What each answer says that it took, in tokens.
         never: A word; prompts with it are refused for ever.
         tries: Prompt -> requests.
         answered: Prompt -> answers.
@@ -36,6 +37,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults = tuple(faults)
         self.status = status
+        self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
         self.never = "\0"
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
@@ -70,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             with self.server.lock:
                 self.server.answered[prompt] += 1
-            self.reply(completion(json.dumps(answer_to(prompt))))
+            self.reply(completion(json.dumps(answer_to(prompt)), self.server.usage))
 
     def misbehave(self, fault: str) -> None:
         if fault == "slow":
@@ -103,11 +105,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def completion(content: str | None) -> str:
+def completion(content: str | None, usage: Mapping[str, int] | None = None) -> str:
     return json.dumps(
         {
             "choices": [{"message": {"role": "assistant", "content": content}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 100, "completion_tokens": 10},
+            "usage": usage,
         }
     )
 

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import time
@@ -263,6 +264,32 @@ def test_command_estimates_asks_and_says_what_was_spent(tmp_path):
     assert "spent       9 requests, 900 input and 90 output tokens, 0.00 in money" in result.output
     assert json.loads(out.read_text())["made_by"] == "the language model tiny"
     assert len(load_dataset(out)) == 12
+
+
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 2000, "completion_tokens": 1500}], ids=["none", "thinks"])
+def test_the_estimate_goes_by_what_the_server_counted(tmp_path, usage):
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny") as model,
+        AnswerJournal(tmp_path / "journal", "tiny") as journal,
+    ):
+        server.usage = usage
+        estimate = Synthesizer(CORPUS, model, journal, load_prompts()).estimate()
+        asked = statistics.mean(map(len, server.answered))
+        sent = estimate.input_tokens * (asked / 2000 if usage else 4)  # characters
+    assert estimate.output_tokens == estimate.requests * (1500 if usage else 3 * 30)
+    judge_prompts = 6 * (len(load_prompts().judge.template) + 6 * statistics.mean(map(len, CORPUS.values())))
+    assert sent == pytest.approx(3 * asked + judge_prompts, rel=0.01)
+
+
+@pytest.mark.parametrize("price", ["--price-input", "--price-output"])
+def test_one_price_without_the_other_is_refused(tmp_path, price):
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
+    arguments = ["--corpus", tmp_path / "corpus.json", "--out", tmp_path / "train.json", "--llm-model", "tiny"]
+    arguments += ["--llm-base-url", "http://localhost:1/v1", price, 1]
+    result = CliRunner().invoke(main, ["synthesize", *map(str, arguments)])
+    assert result.exit_code == 2
+    assert "give both --price-input and --price-output" in result.output
 
 
 def test_prompts_can_be_changed_and_are_checked(tmp_path):
