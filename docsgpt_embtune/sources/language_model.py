@@ -178,7 +178,9 @@ class LanguageModel:
     def _request_once(self, prompt: str) -> str:
         import httpx
 
-        self._pace.wait()
+        self._pace.wait(self._stopped)
+        if self._stopped.is_set():
+            raise _TryAgainError("stopped before it was sent")
         self._count(Spent(requests=1))
         try:
             response = self._client.post(
@@ -250,12 +252,12 @@ class _Pace:
         self._lock = threading.Lock()
         self._next = 0.0
 
-    def wait(self) -> None:
+    def wait(self, stopped: threading.Event) -> None:
         with self._lock:
             now = time.monotonic()
             mine = max(now, self._next)
             self._next = mine + self._interval
-        time.sleep(mine - now)
+        stopped.wait(mine - now)
 
     def hold(self, seconds: float) -> None:
         with self._lock:

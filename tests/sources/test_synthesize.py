@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from click.testing import CliRunner
@@ -139,6 +140,22 @@ def test_the_rate_is_kept(tmp_path):
         started = time.monotonic()
         Synthesizer(CORPUS, model, journal, load_prompts(), concurrency=8).run()
     assert time.monotonic() - started >= 11 * 60 / 1200
+
+
+def test_who_waits_for_a_turn_stops_at_once_and_sends_nothing():
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny", requests_per_minute=0.1) as model,
+        ThreadPoolExecutor() as pool,
+    ):
+        model.ask("Passage:\nAnchor", str)
+        started = time.monotonic()
+        waiting = pool.submit(model.ask, "Passage:\nBicycle", str)
+        time.sleep(0.1)
+        model.stop()
+        assert "stopped" in str(waiting.exception())
+        assert time.monotonic() - started < 60
+    assert set(server.tries) == {"Passage:\nAnchor"}
 
 
 def test_a_journal_that_was_cut_drops_its_tail_and_one_in_use_is_refused(tmp_path):
