@@ -3,7 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -22,6 +22,7 @@ RETRY_AFTER = 1  # seconds: by then some of what waits is answered
 # A client that is cut off while it sends never reads why: what is too large is heard to its end, up to this many
 # times the limit, and thrown away.
 HEARD_OUT = 8
+CLIENT_LEFT = 499  # nginx's status, for the metrics: nobody reads it
 BODY_TIMEOUT = 30.0  # seconds that a client may take to send what it announced
 
 
@@ -117,18 +118,20 @@ class Gateway:
         self.metrics.in_flight.inc()
         try:
             asked = parse_request(await self._body(request), self.offer)
-            return await self._embed(asked)
+            return await self._embed(asked, request.is_disconnected)
+        except ClientDisconnect as error:
+            raise RequestError(CLIENT_LEFT, "the client left before its answer was there") from error
         finally:
             self.answered += 1
             self.metrics.in_flight.dec()
 
-    async def _embed(self, asked: EmbeddingsRequest) -> Response:
+    async def _embed(self, asked: EmbeddingsRequest, has_left: Callable[[], Awaitable[bool]]) -> Response:
         kind = "question" if asked.is_question else "document"
         started = time.perf_counter()
         if asked.is_question:
             vectors = await self.model.embed_question(asked.texts[0])
         else:
-            vectors = await self.model.embed_documents(asked.texts)
+            vectors = await self.model.embed_documents(asked.texts, has_left)
         content = await asyncio.to_thread(self._written, asked, vectors)
         self.metrics.seconds.labels(kind).observe(time.perf_counter() - started)
         self.metrics.texts.labels(kind).inc(len(vectors))

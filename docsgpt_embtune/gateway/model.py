@@ -1,11 +1,13 @@
 """The model behind the server: two bounded pools of threads, so that a question never waits behind an upload."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+
+from starlette.requests import ClientDisconnect
 
 from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.embeddings import encodable
@@ -46,10 +48,16 @@ class GatewayModel:
         """Embed one question: a list of one vector."""
         return self._padded([await self._in(self._questions, partial(self._embeddings.embed_query, text))])
 
-    async def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Embed chunks, in order."""
+    async def embed_documents(self, texts: Sequence[str], has_left: Callable[[], Awaitable[bool]]) -> list[list[float]]:
+        """Embed chunks, in order, as long as there is a client to read the answer.
+
+        Raises:
+            ClientDisconnect: If it has left before the last of them.
+        """
         vectors: list[list[float]] = []
         for start in range(0, len(texts), DOCUMENTS_PER_CALL):
+            if start and await has_left():
+                raise ClientDisconnect
             part = list(texts[start : start + DOCUMENTS_PER_CALL])
             vectors += await self._in(self._documents, partial(self._embeddings.embed_documents, part))
         return self._padded(vectors)

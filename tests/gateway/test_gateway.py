@@ -19,6 +19,7 @@ import numpy as np
 import openai
 import pytest
 from click.testing import CliRunner
+from starlette.requests import Request
 
 from application.core.settings import settings
 from application.vectorstore import base
@@ -29,7 +30,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.gateway.app import Gateway, Limits
-from docsgpt_embtune.gateway.model import GatewayModel
+from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
 from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
 from docsgpt_embtune.training.adapting import write_adapted_folder
@@ -327,10 +328,36 @@ def _refuses(address):
     return False
 
 
+async def stays():
+    return False
+
+
+def test_an_upload_whose_client_has_left_is_given_up(adapted_folder, monkeypatch):
+    body = json.dumps({"input": ["a"] * 10 * DOCUMENTS_PER_CALL}).encode()
+    sent = [{"type": "http.request", "body": body}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return sent.pop(0) if len(sent) > 1 else sent[0]
+
+    async def upload_and_leave():
+        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1)
+        embedded = []
+        monkeypatch.setattr(model._embeddings, "embed_documents", lambda part: embedded.append(part) or [[0.0]] * 32)
+        gateway = Gateway(model, "handbook", "fingerprint", Limits())
+        with pytest.raises(RequestError, match="the client left") as error:
+            await gateway._embeddings(Request({"type": "http", "headers": []}, receive))
+        return error.value.status, len(embedded), gateway.metrics.exposition().decode()
+
+    status, calls, metrics = asyncio.run(upload_and_leave())
+    assert (status, calls) == (499, 1)
+    assert 'embtune_requests_total{status="499"} 1.0' in metrics
+    assert "embtune_requests_in_flight 0.0" in metrics
+
+
 def test_padding_keeps_every_distance(adapted_folder, in_process):
     async def embed():
         model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1, width=768)
-        return await model.embed_question("Where is the backup?"), await model.embed_documents(list(TEXTS))
+        return await model.embed_question("Where is the backup?"), await model.embed_documents(list(TEXTS), stays)
 
     (question,), chunks = asyncio.run(embed())
     plain = np.array(in_process.embed_documents(list(TEXTS))) - in_process.embed_query("Where is the backup?")
