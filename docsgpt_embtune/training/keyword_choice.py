@@ -14,7 +14,7 @@ from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weigh
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.tuning_run import TuningRun
 
-Holds = Callable[[], bool]
+GuardsHold = Callable[[str], bool]  # asked of the run as it is, by what to call it
 A_GUARD = "a guard got worse"
 
 
@@ -22,7 +22,7 @@ def weigh_keywords(
     run: TuningRun,
     corpus: Iterable[str],
     training: RetrievalDataset | None = None,
-    holds: Holds = lambda: True,
+    guards_hold: GuardsHold = lambda name: True,
     *,
     wide: bool = True,
 ) -> None:
@@ -35,7 +35,7 @@ def weigh_keywords(
         run: With its stages behind it.
         corpus: Every chunk there is, once.
         training: Questions that tell what their words count.
-        holds: Tells whether what must not get worse has not.
+        guards_hold: Tells whether what must not get worse has not.
         wide: Whether wide ones are tried, too.
     """
     run.selection.restore()
@@ -47,7 +47,7 @@ def weigh_keywords(
     better = worth_their_width(scores, alone, run.groups)
     for best in better:
         run.keywords = replace(kinds[best.kind], weight=best.weight)
-        if holds():
+        if guards_hold(str(best)):
             named = {str(weighed): each for weighed, each in scores.items()}
             if not run.selection.enter_last(named, str(best)):
                 run.keywords = None  # the base model is better still
@@ -56,7 +56,7 @@ def weigh_keywords(
     _leave_out(run, A_GUARD if better else _too_little(run, highest, alone))
 
 
-def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection[str], holds: Holds) -> None:
+def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection[str], guards_hold: GuardsHold) -> None:
     """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
 
     Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
@@ -69,7 +69,7 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
         corpus: Every chunk there is, once.
         found_anyway: doc_ids of chunks that validation asks for by words which they have. Keywords find these whatever
             they are worth: what their questions gain by it is not counted.
-        holds: Tells whether what must not get worse has not.
+        guards_hold: Tells whether what must not get worse has not.
     """
     run.selection.restore()
     alone = run.score(*run.pools)
@@ -80,7 +80,7 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
             for metric, of_queries in scores.items():
                 of_queries[query_id] = alone[metric][query_id]
     name = str(Weighed(NARROW, USUAL_WEIGHT))
-    if not holds():
+    if not guards_hold(name):
         _leave_out(run, A_GUARD)
     elif judge(alone, scores, groups=run.groups).verdict == "worse":
         _leave_out(run, _too_little(run, scores, alone))

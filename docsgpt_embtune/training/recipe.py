@@ -20,7 +20,7 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 from docsgpt_embtune.training.encoding import Encoder, resolve_precision
 from docsgpt_embtune.training.folds import folds_of
-from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
+from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, weigh_keywords
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan
@@ -265,33 +265,34 @@ def _of_people(
     return stages
 
 
-def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> Callable[[], bool]:
+def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> GuardsHold:
     """Return what tells whether every guard set is as good as with the base model, chance aside."""
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
     baselines = {name: run.score(pool) for name, pool in pools.items()}
 
-    def guards_hold() -> bool:
+    def guards_hold(tried: str) -> bool:
         verdicts = {
             name: judge(baselines[name], run.score(pool), groups=groups_by_answer(guards[name].relevant_docs)).verdict
             for name, pool in pools.items()
         }
         for name, verdict in verdicts.items():
-            run.say(f"guard       {name}: {verdict}")
+            run.say(f"guard       {name}, {tried}: {verdict}")
         return "worse" not in verdicts.values()
 
     return guards_hold
 
 
-def _draw_back(run: TuningRun, base: Weights, guards_hold: Callable[[], bool]) -> None:
+def _draw_back(run: TuningRun, base: Weights, guards_hold: GuardsHold) -> None:
     """Draw the best weights towards the base until the guards hold; what does not hold is not kept."""
     run.selection.restore_chosen()  # even if it is no better than the base, as it may be written all the same
     tuned = copy_of_weights(run.model)
     for share in SHARES_OF_THE_WAY:
         run.model.load_state_dict(drawn_towards(base, tuned, share))
-        if guards_hold():
+        name = f"drawn back to {share:.0%}" if share < 1 else "not drawn back"
+        if guards_hold(name):
             if share < 1:
                 run.selection.reject_kept(base)
-                _enter_last(run, f"drawn back to {share:.0%}")
+                _enter_last(run, name)
             return
     run.windows = None  # not even the base's weights hold as chunks were read
     run.selection.reject_kept(base)

@@ -320,7 +320,10 @@ def test_what_no_person_chose_is_drawn_back_until_opening_words_find_their_chunk
     automatic = Automatic(keywords="off")
     report = tuned(None, None, corpus=CORPUS, automatic=automatic, keep_worse=True, say=said.append)
     guards = [line for line in said if line.startswith("guard")]
-    assert guards == ["guard       opening words: worse", "guard       opening words: not enough evidence"]
+    assert guards == [
+        "guard       opening words, not drawn back: worse",
+        "guard       opening words, drawn back to 80%: not enough evidence",
+    ]
     assert report.tuned.candidates[-1].name == "drawn back to 80%"
     assert not any(line.startswith("guard") for line in _said_with_questions(tuned))
 
@@ -394,8 +397,8 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
     guarded = Automatic(guards={"other source": guard}, keywords="off")
     report = tuned(automatic=guarded, keep_worse=True, say=said.append)
     verdicts = [line for line in said if line.startswith("guard")]
-    assert verdicts[0] == "guard       other source: worse"
-    assert verdicts[-1] != "guard       other source: worse"
+    assert verdicts[0] == "guard       other source, not drawn back: worse"
+    assert not verdicts[-1].endswith(": worse")
     assert report.tuned.chosen.name.startswith("drawn back to ")
     assert len(report.tuned.candidates) > 1  # what was tried before counts where luck is told from gain
     written = SentenceTransformer(str(report.folder), device="cpu")
@@ -428,7 +431,7 @@ def test_guards_are_asked_of_what_is_written_though_it_is_worse(tuned, monkeypat
     said: list[str] = []
     guarded = Automatic(guards={"other source": asked}, keywords="off")
     report = tuned(validation=asked, automatic=guarded, keep_worse=True, say=said.append)
-    assert "guard       other source: worse" in said
+    assert any(line.startswith("guard       other source, ") and line.endswith(": worse") for line in said)
     written = SentenceTransformer(str(report.folder), device="cpu")
     scores = score_vectors(asked, *(written.encode(list(texts.values())) for texts in (asked.queries, asked.corpus)))
     assert mean_ndcg(scores) == pytest.approx(1.0, abs=0.1)
@@ -442,7 +445,7 @@ def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
             weights.add_(torch.rand_like(weights))
     perfect = {metric: dict.fromkeys(of_queries, 1.0) for metric, of_queries in run.selection.baseline.items()}
     run.selection.enter("moved", perfect)
-    recipe._draw_back(run, base, lambda: False)
+    recipe._draw_back(run, base, lambda name: False)
     result = run.result(Material(TRAINING, VALIDATION), evidence_needed=True)
     assert (result.chosen.name, result.preferred, result.improved) == ("the base itself", False, False)
     assert all(torch.equal(weights, base[name]) for name, weights in result.model.state_dict().items())
@@ -522,13 +525,13 @@ def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_
     asked = what_the_base_finds_first(tiny_base_folder)
     said: list[str] = []
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG, say=said.append)
-    add_keywords(run, CORPUS.values(), (), lambda: True)
+    add_keywords(run, CORPUS.values(), (), lambda name: True)
     assert run.keywords is None
     assert said[-1].startswith("keywords    left out: validation ndcg@10 -0.")
-    add_keywords(run, CORPUS.values(), set(CORPUS), lambda: False)
+    add_keywords(run, CORPUS.values(), set(CORPUS), lambda name: False)
     assert run.keywords is None
     assert said[-1] == "keywords    left out: a guard got worse"
-    add_keywords(run, CORPUS.values(), set(CORPUS), lambda: True)  # none of the questions counts
+    add_keywords(run, CORPUS.values(), set(CORPUS), lambda name: True)  # none of the questions counts
     assert run.keywords.weight == USUAL_WEIGHT
 
 
@@ -552,12 +555,14 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
 def test_keywords_are_left_out_where_they_make_a_guard_worse(tiny_base_folder):
     said: list[str] = []
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG, say=said.append)
-    weigh_keywords(run, CORPUS.values(), holds=lambda: False)
+    weigh_keywords(run, CORPUS.values(), guards_hold=lambda name: False)
     assert run.keywords is None
     assert run.selection.kept is None
     assert said[-1] == "keywords    left out: a guard got worse"
     tried = []
-    weigh_keywords(run, CORPUS.values(), holds=lambda: bool(tried.append(run.keywords.weight)) or len(tried) == 2)
+    weigh_keywords(
+        run, CORPUS.values(), guards_hold=lambda name: bool(tried.append(run.keywords.weight)) or len(tried) == 2
+    )
     assert run.keywords.weight == tried[1] != tried[0]
     assert run.selection.kept.name == f"keywords, {tried[1]:.0%}"
 
