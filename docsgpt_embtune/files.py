@@ -27,7 +27,7 @@ def write_bytes_atomically(path: Path, content: bytes, *, mode: int = PUBLIC) ->
 def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
     """Yield an empty file beside `path` that takes its place when the block ends well.
 
-    A link stays a link: what it names is replaced. The new file is the old one's owner's, where that is allowed.
+    A link stays a link: what it names is replaced. The new file keeps the old one's owner, where that is allowed.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ def plain_tokens(text: str) -> list[str]:
 
 
 def words_and_pairs(text: str) -> tuple[list[str], list[str]]:
-    """Return the same apart: the words, and the pairs of characters."""
+    """Cut into lower-case words, and apart from them the pairs of characters of text without spaces."""
     text = text.casefold()
     pairs = [run[i : i + 2] for run in _UNSPACED_RUN.findall(text) for i in range(max(1, len(run) - 1))]
     return WORD.findall(_UNSPACED_RUN.sub(" ", text)), pairs

@@ -129,7 +129,7 @@ def groups_by_answer(relevant_docs: Mapping[str, Sequence[str]]) -> list[list[st
 
 
 def number_by_answer(good: Collection[Sequence[Hashable]]) -> Numbers:
-    """Number the same groups: (Q,), given the documents that answer each query; one that has none is alone."""
+    """Number the groups of queries that share a good document: (Q,), from the documents that answer each."""
     doc_number: dict[Hashable, int] = {}
     judged = [
         (query, len(good) + doc_number.setdefault(doc_id, len(doc_number)))

@@ -92,7 +92,7 @@ class PairedGains:
     def standard_error(self) -> float:
         """Of the mean, as of a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6).
 
-        One group says nothing of others: without end.
+        Infinite where there is one group, which says nothing about others.
         """
         groups = len(self.sums)
         if groups == 1:

@@ -272,7 +272,7 @@ def is_harmless(judgment: Judgment) -> tuple[bool, str]:
 
 
 def _loses_little(judgment: Judgment) -> tuple[bool, str]:
-    """Tell it where a loss that can be seen may still be too small to matter.
+    """Tell whether a loss that can be seen is too small to matter, and say it in a clause.
 
     Not to have found a loss is not enough, as with few questions none can be found: a large one must be ruled out.
     """

@@ -33,12 +33,12 @@ class Room:
 
     @property
     def tokens_per_pass(self) -> int:
-        """That are computed together where the whole has no room."""
+        """Tokens that are computed together where a batch has no room as a whole."""
         return min(tokens_per_pass(), self.tokens)
 
     @property
     def bytes_per_pass(self) -> float:
-        """That are kept then."""
+        """Bytes that are kept for the way back then."""
         return self.bytes_per_token * self.tokens_per_pass
 
     @classmethod

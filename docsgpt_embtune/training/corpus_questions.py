@@ -148,7 +148,7 @@ def _is_prose(text: str) -> bool:
 
 
 def _are_prose(plain: int, of_letters: int, count: int) -> bool:
-    """Tell it of so many words, given how many of them are words or numbers, and how many are of letters."""
+    """Tell whether `count` words are prose: of them `plain` are words or numbers, and `of_letters` of letters alone."""
     return plain >= PLAIN * count and of_letters >= OF_LETTERS * count
 
 

@@ -153,9 +153,9 @@ def _apart(
     seed: int,
     say: Say,
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
-    """Keep what chooses apart from what the table learns from, and from what the tuned model has by heart.
+    """Take the questions that choose from those that the tuned model did not learn from.
 
-    The table may learn from that, too.
+    They are not taught to the table; what the tuned model has learned from is.
     """
     given = training if validation is None else validation
     unlearned = without_learned(given, manifest)
@@ -185,7 +185,7 @@ def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset
 
 
 def _as_many_as_usual(unlearned: RetrievalDataset, training: RetrievalDataset, seed: int) -> RetrievalDataset:
-    """Hold out no more than from questions that no model learned from; what training itself held out is no more."""
+    """Hold out as many as `keep_apart` would of questions that no model learned from; all, where there are fewer."""
     _, usual = keep_apart(training, None, seed, silent)
     return unlearned if len(unlearned) <= len(usual) else hold_out(unlearned, len(usual) / len(unlearned), seed)[1]
 

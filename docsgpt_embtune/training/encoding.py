@@ -53,7 +53,7 @@ def arithmetic(precision: Precision, device: torch.device) -> AbstractContextMan
 class Encoder:
     """Encode texts with a model as it is now, as DocsGPT does: no prompts, both sides alike.
 
-    In one thread at a time for each model, which attends in another way until it is done.
+    Not for two threads at once: while it runs, the model's attention is exchanged for that of packed texts.
 
     Args:
         model: Ends in Normalize, so that vectors are unit-norm.

@@ -163,7 +163,7 @@ class GroupedBatchSampler(DefaultBatchSampler):
     """Shuffled batches of whole groups: the good and the bad chunk of a question are always judged together.
 
     With `in_batch_negatives`, every text of a batch serves as a negative of its other questions; a group is
-    then put off to a later batch if one of its texts is good for a question that is in, or the other way round.
+    then put off to a later batch if one of its texts is good for a question of the batch, or one of the batch for its.
     Where many questions share an answer this leaves a tail of batches with a few rows each, whose negatives teach
     little and whose steps are as large as any: what does not fill half a batch is left out of the epoch, unless it is
     the ordinary remainder and more than a tenth of all.

@@ -50,17 +50,17 @@ class Cost:
     """Seconds that a stage takes.
 
     Attributes:
-        of_questions: That are fewer with fewer questions.
-        of_any: Of mining and of validation, for however few.
+        of_questions: In proportion to the number of questions.
+        fixed: Of mining and of validation, however few the questions are.
     """
 
     of_questions: float
-    of_any: float
+    fixed: float
 
     @property
     def seconds(self) -> float:
-        """In all."""
-        return self.of_questions + self.of_any
+        """Both together."""
+        return self.of_questions + self.fixed
 
 
 @dataclass(frozen=True)
@@ -135,11 +135,11 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
 
     def cost(some: Sequence[Stage]) -> Cost:
         costs = _costs(some, run, pace)
-        return Cost(sum(each.of_questions for each in costs), sum(each.of_any for each in costs))
+        return Cost(sum(each.of_questions for each in costs), sum(each.fixed for each in costs))
 
     fitting = stages if cost(stages).seconds <= left else [stage for stage in stages if not stage.if_time_allows]
     needed = cost(fitting)
-    share = min(1.0, max(left - needed.of_any, 0.0) / needed.of_questions)
+    share = min(1.0, max(left - needed.fixed, 0.0) / needed.of_questions)
     found: dict[str, Any] = {"stages": [stage.name for stage in fitting], "share": share}
     # A run that goes on after a kill does what it had begun with.
     kept = found if process_count() > 1 else noted_once(run.folder, "plan.json", lambda: found)

@@ -156,7 +156,7 @@ class Selection:
     def reject_kept(self, base: Weights) -> None:
         """Do without what was entered so far, for another reason than its score.
 
-        Every candidate stays one: that it was tried is luck that the best of all may have had. It is not written down,
+        The candidates stay: how far the best is luck depends on how many were tried. It is not written down,
         as with `enter_last`.
 
         Args:

@@ -22,7 +22,7 @@ class Stage:
         share: How much of the way from the weights that it begins with to those that it ends with is taken; below 1,
             nothing else that comes out of it is a candidate.
         may_be_given_up: Whether it ends early where validation has fallen beyond chance.
-        passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
+        passes_on: Whether the next stage begins with the best weights so far; if not, with those this one began with.
         if_time_allows: Whether it is left out where the time is too short for all.
         asks_folds: Whether its candidates are judged by models that learned without the questions that they are asked,
             as these are the run's validation questions, too.
