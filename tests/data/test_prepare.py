@@ -209,6 +209,17 @@ def test_question_that_leaks_from_a_held_out_file_is_dropped(tmp_path, name, que
     assert "q3" not in load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json").queries
 
 
+def test_near_copy_of_a_held_out_question_is_dropped_where_an_exact_copy_stands_beside_it(tmp_path):
+    data, held_out = made_up(40), made_up(1)
+    data["queries"]["q3"] = held_out["queries"]["q0"] = "How do I reset the password of my account in the portal?"
+    data["queries"]["q4"] = "How do I reset the passwords of my account in the portal?"
+    held_out["corpus"]["c0"] = "Nothing of that kind is known here."
+    unseen = write(tmp_path, held_out, "test.json")
+    prepare(write(tmp_path, data), "--held-out", unseen, "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
+    dropped = {(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")}
+    assert dropped == {("seen-question", "q3"), ("nearly-seen-question", "q4")}
+
+
 @pytest.mark.parametrize(("name", "change"), [("seen-answer", str.upper), ("nearly-seen-answer", edited)])
 def test_change_of_several_leaking_answers_is_logged_with_the_text_of_the_one_it_names(tmp_path, name, change):
     data = made_up(40)
