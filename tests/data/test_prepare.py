@@ -325,6 +325,23 @@ def test_by_date_without_dates_is_refused(tmp_path):
     assert "no date (ISO 8601) for 'q0' (first of 40, of 40)" in result.stderr
 
 
+@pytest.mark.parametrize("date", ["05-01-23", "05.01.2023", "1-5-2023", "epoch", "infinity", "2023-01-05 (BC)", "2023"])
+def test_by_date_takes_no_other_way_to_write_a_date(tmp_path, date):
+    data = made_up(40)
+    data["dates"] = {f"q{n}": "2026-01-01" for n in range(40)} | {"q7": date}
+    result = prepare(write(tmp_path, data), "--by-date", "--out", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no date (ISO 8601) for 'q7' (first of 1, of 40)" in result.stderr
+
+
+def test_by_date_goes_by_the_moment_and_not_by_the_clock_on_the_wall(tmp_path):
+    data = made_up(4)
+    written = ["2026-01-01T20:00:00+09:00", " 2026-01-01 12:00 ", "2026-01-01T05:00:00-08:00", "2026-01-01T14:00Z"]
+    data["dates"] = {f"q{n}": date for n, date in enumerate(written)}  # 11, 12, 13 and 14 o'clock in UTC
+    prepare(write(tmp_path, data), "--by-date", "--out", tmp_path / "out", "--split", "50,25,25")
+    assert splits_of(tmp_path / "out") == {"train": {"q0", "q1"}, "validation": {"q2"}, "test": {"q3"}}
+
+
 def test_by_date_in_vain_leaves_no_folder(tmp_path):
     assert prepare(write(tmp_path, made_up(40)), "--by-date", "--out", tmp_path / "new" / "out").exit_code == 2
     assert [path.name for path in tmp_path.iterdir()] == ["data.json"]

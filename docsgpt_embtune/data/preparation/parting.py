@@ -160,15 +160,14 @@ def _edges(store: Store, sql: str) -> tuple[Numbers, Numbers]:
 def _newest_last(
     store: Store, group_of: Numbers, shares: Sequence[float]
 ) -> "np.ndarray[tuple[int], np.dtype[np.int8]]":
-    undated = store.query("SELECT min(query_id), count(*) FROM questions WHERE try_cast(date AS TIMESTAMP) IS NULL")[0]
+    undated = store.query("SELECT min(query_id), count(*) FROM questions WHERE moment(date) IS NULL")[0]
     if undated[1]:
         raise DatasetError(
             f"{store.source}: no date (ISO 8601) for '{undated[0]}' (first of {undated[1]}, of {len(group_of)}); "
             "a split by date needs one for each question"
         )
     ordered = store.connection.sql(
-        "SELECT number FROM numbered_questions JOIN questions USING (query_id) "
-        "ORDER BY try_cast(date AS TIMESTAMP), number"
+        "SELECT number FROM numbered_questions JOIN questions USING (query_id) ORDER BY moment(date), number"
     )
     oldest_first = ordered.to_arrow_table().column("number").to_numpy()
     ends = np.round(np.cumsum(shares)[:-1] * len(group_of)).astype(int)

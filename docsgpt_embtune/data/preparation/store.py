@@ -29,10 +29,13 @@ _BLOCK = 20_000  # rows handed over at a time
 # `plain` is a text as a copy of it would be recognised: its letters and digits, in lower case, one space between.
 # `wordless` tells of a key, which is the hash of that, whether nothing was left.
 # `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
+# `moment` takes ISO 8601 alone: a cast would read 05-01-23 as a day of the year 5, and "epoch" and "infinity", too.
 _TABLES = r"""
 CREATE MACRO plain(text) AS trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
 CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lower(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
 CREATE MACRO wordless(key) AS key = hash('');
+CREATE MACRO moment(date) AS CASE
+    WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
 """
@@ -95,6 +98,7 @@ class Store:
             config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
         )
         _count_progress(self.connection)
+        self.connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of dates without an offset, the same on any machine
         for statement in filter(str.strip, _TABLES.split(";\n")):
             self.connection.execute(statement)
         # Parquet, as a table that grows would be logged before it is written.
