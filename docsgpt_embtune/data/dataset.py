@@ -6,6 +6,7 @@ DocsGPT's chunks are the field's documents: a chunk id is a `doc_id` here.
 import hashlib
 import json
 import random
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -175,9 +176,11 @@ def _first_ids(corpus: Mapping[str, str]) -> dict[str, str]:
 def query_digest(text: str) -> str:
     """Name a question without telling it: 16 hex digits, the same for all spacings and cases of the text.
 
-    A model's manifest lists the questions that it learned from in this form (`data.seen_queries`).
+    So is it for both ways to write a letter with its accent. A model's manifest lists the questions that it learned
+    from in this form (`data.seen_queries`).
     """
-    return hashlib.sha256(" ".join(text.split()).casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    spaced = " ".join(unicodedata.normalize("NFC", text).split())
+    return hashlib.sha256(spaced.casefold().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def save_dataset(

@@ -4,7 +4,7 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
 from docsgpt_embtune.errors import DatasetError
 
 ARTICLE = {
@@ -178,3 +178,8 @@ def test_first_chunk_of_a_text_is_judged_for_all_of_it(tmp_path):
     assert dataset.relevant_docs == {"q1": ("a",), "q2": ("a",), "q3": ("b",)}
     assert dataset.irrelevant_docs == {"q1": ("b",)}
     assert dataset.corpus.keys() == content["corpus"].keys()  # what is searched
+
+
+def test_digest_is_the_same_for_all_ways_to_write_a_question():
+    assert query_digest("Wie läuft die Prüfung?") == "7c45ae5ab31a596e"  # as folders hold it
+    assert query_digest("  wie la\u0308uft\tdie PRU\u0308FUNG? ") == "7c45ae5ab31a596e"

@@ -1,5 +1,6 @@
 import json
 import re
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -596,6 +597,49 @@ def test_questions_and_chunks_that_differ_in_a_sign_are_not_joined(tmp_path):
     assert list(mended.queries.values()) == questions
     assert list(mended.corpus.values()) == chunks
     assert mended.irrelevant_docs == {"q0": ("c1",), "q1": ("c0",)}
+
+
+def test_accented_letters_are_the_same_in_one_character_and_in_two(tmp_path):
+    data = made_up(40)
+    data["queries"]["q3"] = "Wie läuft die Prüfung der Gebühr?"
+    data["queries"]["q4"] = unicodedata.normalize("NFD", data["queries"]["q3"])
+    data["corpus"]["c3"] = f"Über {sentence(3)}"
+    data["corpus"]["c4"] = unicodedata.normalize("NFD", data["corpus"]["c3"])
+    copied = unicodedata.normalize("NFD", f"Größe über {sentence(60)} für Bücher")
+    data["queries"]["q5"] = unicodedata.normalize("NFC", copied)
+    data["corpus"]["c5"] = f"Die {copied} hier."
+    unseen = write(
+        tmp_path, made_up(1) | {"queries": {"q0": unicodedata.normalize("NFD", "Wie heißt Ü?")}}, "test.json"
+    )
+    data["queries"]["q6"] = "wie heißt ü"
+    prepare(write(tmp_path, data), "--held-out", unseen, "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    found = {(change["fault"], change.get("query_id") or change["doc_id"]) for change in changes(tmp_path / "out")}
+    assert {
+        ("duplicate-question", "q4"),
+        ("duplicate-chunk", "c4"),
+        ("copied-question", "q5"),
+        ("seen-question", "q6"),
+    } <= found
+
+
+def test_words_that_differ_in_a_vowel_sign_are_not_the_same(tmp_path):
+    data = made_up(40)
+    day, gift = "दिन क्या है", "दान क्या है"
+    data["queries"] |= {"q3": f"{day}?", "q4": f"{gift}?"}
+    data["corpus"] |= {"c3": f"{day}.", "c4": f"{gift}."}
+    data["irrelevant_docs"] = {"q3": ["c4"], "q4": ["c3"]}
+    held_out = {"queries": {"t": f"{day} !"}, "corpus": {"a": "Nothing of that kind."}, "relevant_docs": {"t": ["a"]}}
+    unseen = write(tmp_path, held_out | {"irrelevant_docs": {}}, "test.json")
+    result = prepare(write(tmp_path, data), "--held-out", unseen)
+    assert "a held-out file asks, too: 1 (seen-question)" in result.output, result.output
+    assert "(good-and-bad)" not in result.output
+    assert "duplicate-" not in result.output
+
+
+def test_sign_and_what_chooses_its_picture_are_no_word(tmp_path):
+    data = made_up(40)
+    data["queries"]["q3"] = "\u2764\ufe0f"
+    assert "questions without a word: 1 (" in prepare(write(tmp_path, data)).output
 
 
 def test_held_out_file_has_its_own_chunks_and_the_columns_that_it_shares(tmp_path):

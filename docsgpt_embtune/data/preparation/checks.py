@@ -283,7 +283,7 @@ CHECKS = (
             SELECT query_id, min(doc_id) AS doc_id, '' AS other_id, any_value(q.text) AS text
             FROM judgments JOIN asked q USING (query_id) JOIN chunks c USING (doc_id)
             WHERE good AND len(words) >= {COPIED_WORDS} AND CASE
-                WHEN contains(lower(c.text), words[1]) AND contains(lower(c.text), words[-1])
+                WHEN contains(lowered(c.text), words[1]) AND contains(lowered(c.text), words[-1])
                 THEN contains(plain(c.text), plain(q.text)) END
             GROUP BY query_id""",
     ),

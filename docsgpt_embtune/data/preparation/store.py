@@ -26,13 +26,17 @@ from docsgpt_embtune.wording import counted
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
 
-# `plain` is a text as a copy of it would be recognised: its letters and digits, in lower case, one space between.
+# `lowered` is in small letters, and of the two ways to write ü or é (one character, or a letter and a mark) in one.
+# `plain` is a text as a copy of it would be recognised: its letters and digits, so lowered, one space between. Marks
+# count, as they are the vowels of Hindi and Thai, but those that choose between two pictures of a sign do not.
 # `wordless` tells of a key, which is the hash of that, whether nothing was left.
 # `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 # `moment` takes ISO 8601 alone: a cast would read 05-01-23 as a day of the year 5, and "epoch" and "infinity", too.
 _TABLES = r"""
-CREATE MACRO plain(text) AS trim(regexp_replace(lower(text), '[^\p{L}\p{N}]+', ' ', 'g'));
-CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lower(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
+CREATE MACRO lowered(text) AS lower(nfc_normalize(text));
+CREATE MACRO plain(text) AS
+    trim(regexp_replace(lowered(text), '([^\p{L}\p{M}\p{N}]|[\x{FE00}-\x{FE0F}])+', ' ', 'g'));
+CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lowered(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
 CREATE MACRO wordless(key) AS key = hash('');
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
