@@ -8,6 +8,8 @@ WORD = re.compile(r"\w\w+")  # single characters are mostly what an apostrophe c
 UNSPACED = r"\u0e00-\u0eff\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
 # Words as they stand in a text, signs included; where no spaces are written, two characters stand for one.
 AS_WRITTEN = re.compile(rf"[{UNSPACED}]{{1,2}}|[^\s{UNSPACED}]+")
+# The same with each such character for itself, for texts that are compared from any place on.
+ONE_BY_ONE = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？])|\n")
 _UNSPACED_RUN = re.compile(rf"[{UNSPACED}]+")
 

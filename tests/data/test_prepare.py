@@ -1,4 +1,5 @@
 import json
+import random
 import re
 import unicodedata
 from pathlib import Path
@@ -634,6 +635,24 @@ def test_words_that_differ_in_a_vowel_sign_are_not_the_same(tmp_path):
     assert "a held-out file asks, too: 1 (seen-question)" in result.output, result.output
     assert "(good-and-bad)" not in result.output
     assert "duplicate-" not in result.output
+
+
+@pytest.mark.parametrize("first", [0x4E00, 0x0E01, 0x30A1], ids=["Chinese", "Thai", "Japanese"])
+def test_copies_are_found_where_no_spaces_are_written(tmp_path, first):
+    def clause(number: int, length: int = 12) -> str:
+        letters = random.Random(number)
+        return "".join(chr(first + letters.randrange(40)) for _ in range(length))
+
+    data = made_up(40)
+    chunk = "，".join(map(clause, range(6))) + "。"
+    data["corpus"]["c3"], data["corpus"]["c4"] = chunk, chunk[:30] + "k" + chunk[31:]
+    data["queries"]["q5"] = clause(7) + "？"
+    data["corpus"]["c5"] = clause(8) + clause(7) + clause(9) + "。"
+    data["queries"]["q6"] = data["corpus"]["c6"] = clause(10, 6)  # may be a heading by chance
+    result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    assert result.exit_code == 0, result.output
+    found = {(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")}
+    assert found == {("two-chunks-answer", "q3"), ("two-chunks-answer", "q4"), ("copied-question", "q5")}
 
 
 def test_sign_and_what_chooses_its_picture_are_no_word(tmp_path):

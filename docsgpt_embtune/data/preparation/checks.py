@@ -1,5 +1,6 @@
 """What can be wrong with training data, each fault with what finds it and what mends it."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -8,6 +9,7 @@ from docsgpt_embtune.data.preparation.cut_texts import cut_texts
 from docsgpt_embtune.data.preparation.languages import in_other_languages
 from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
 from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.words import AS_WRITTEN
 
 Subject = Literal["question", "chunk", "judgment"]
 Remedy = Literal["drop question", "drop chunk", "drop judgment", "drop bad mark", "mark as good", "join", "none"]
@@ -19,6 +21,7 @@ NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
 FIRST_AFTER_DUPLICATES = "good-and-bad"  # the check before which near-duplicates are looked for, exact ones joined
 _SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
 COPIED_WORDS = 5  # a question of fewer may stand in its chunk by chance
+_WORDS = re.sub(r"\\u(....)", r"\\x{\1}", AS_WRITTEN.pattern)  # as DuckDB writes characters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,12 +280,17 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
-        # The two words are asked for first, as to make a chunk plain takes far longer.
+        # The two words are asked for first, as to make a chunk plain takes far longer; so does to count in the scripts
+        # that are written without spaces.
         find=f"""
-            WITH asked AS (SELECT query_id, text, string_split(plain(text), ' ') AS words FROM questions)
+            WITH asked AS (
+                SELECT query_id, text, string_split(plain(text), ' ') AS words FROM questions
+                WHERE CASE WHEN len(string_split(plain(text), ' ')) >= {COPIED_WORDS} THEN true
+                ELSE len(regexp_extract_all(plain(text), '{_WORDS}')) >= {COPIED_WORDS} END
+            )
             SELECT query_id, min(doc_id) AS doc_id, '' AS other_id, any_value(q.text) AS text
             FROM judgments JOIN asked q USING (query_id) JOIN chunks c USING (doc_id)
-            WHERE good AND len(words) >= {COPIED_WORDS} AND CASE
+            WHERE good AND CASE
                 WHEN contains(lowered(c.text), words[1]) AND contains(lowered(c.text), words[-1])
                 THEN contains(plain(c.text), plain(q.text)) END
             GROUP BY query_id""",

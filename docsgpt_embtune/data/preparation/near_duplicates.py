@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from datasketch import MinHash, MinHashLSH
 
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.words import ONE_BY_ONE
 
 Shingles = frozenset[str]
 PERMUTATIONS = 64
@@ -14,8 +15,8 @@ _MARGIN = 0.2  # MinHash finds half of the pairs at its own threshold, and nearl
 
 
 def word_pairs(plain: str) -> Shingles:
-    """Take neighbouring words: what a chunk is recognised by."""
-    words = plain.split()
+    """Take neighbouring words, or characters where no spaces are written: what a chunk is recognised by."""
+    words = ONE_BY_ONE.findall(plain)
     return frozenset(f"{first} {second}" for first, second in itertools.pairwise(words)) or frozenset(words)
 
 
