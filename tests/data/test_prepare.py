@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
-from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
+from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.preparation import parting, progress
 from docsgpt_embtune.data.preparation import store as store_module
@@ -290,6 +290,37 @@ def test_copies_under_two_ids_keep_their_questions_together(tmp_path, copied):
     for queries in splits_of(tmp_path / "out").values():
         assert {f"q{int(query[1:]) ^ 1}" for query in queries} == queries
         assert len(queries) == 20
+
+
+@pytest.mark.parametrize("way", ["rows", "rows and corpus", "joined"])
+def test_documents_that_hold_the_same_chunk_are_on_one_side(tmp_path, way):
+    chunks = [sentence(n) for n in range(40)]
+    chunks[20] = chunks[0] + ("." if way == "joined" else "")
+    questions = list(made_up(40)["queries"].values())
+    pages = [f"page {n // 4}" for n in range(40)]
+    if way == "joined":
+        source = write(
+            tmp_path,
+            made_up(40)
+            | {
+                "corpus": {f"c{n:02}": chunk for n, chunk in enumerate(chunks)},
+                "relevant_docs": {f"q{n}": [f"c{n:02}"] for n in range(40)},
+                "documents": {f"c{n:02}": page for n, page in enumerate(pages)},
+            },
+        )
+    else:
+        lines = map(",".join, zip(questions, chunks, pages, strict=True))
+        source = tmp_path / "rows.csv"
+        source.write_text("\n".join(["question,good,document", *lines]), encoding="utf-8")
+    corpus = ("--corpus", write(tmp_path, {text_id(chunk): chunk for chunk in chunks}, "all.json"))
+    options = ("--fix", *(corpus if way == "rows and corpus" else ()))
+    for seed in range(4):
+        out = tmp_path / f"out{seed}"
+        result = prepare(source, *options, "--out", out, "--split", "50,0,50", "--seed", seed)
+        assert result.exit_code == 0, result.output
+        test = set(load_dataset(out / "test.json", corpus=out / "corpus.json").queries.values())
+        sides = [questions[n] in test for n in (0, 1, 2, 3, 20, 21, 22, 23)]
+        assert len(set(sides)) == 1, sides
 
 
 def test_documents_may_come_from_a_file_of_their_own(tmp_path):

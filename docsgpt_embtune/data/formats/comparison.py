@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from docsgpt_embtune.data.formats.content import DatasetContent, cut
+from docsgpt_embtune.data.formats.content import DatasetContent, cut, documents_of
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.wording import counted
 
@@ -50,7 +50,7 @@ def _facts(content: DatasetContent) -> dict[str, _Facts]:
         "bad judgment": judged(content.irrelevant_docs),
         "chunk": {(text,) for text in corpus.values()},
         "date": {(queries[query_id], date) for query_id, date in content.dates.items() if query_id in queries},
-        "chunk's document": {(corpus[d], document) for d, document in content.documents.items() if d in corpus},
+        "chunk's document": {(corpus[d], document) for d, document in documents_of(content) if d in corpus},
     }
 
 

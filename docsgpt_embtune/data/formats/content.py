@@ -25,6 +25,7 @@ class DatasetContent:
         sources: The files it was read from, for messages and for the manifest.
         dates: query_id -> when it was asked, ISO 8601; absent where not known.
         documents: doc_id -> the document that the chunk was cut from; absent where not known.
+        more_documents: doc_id -> the others that hold the same text; absent where there is none.
     """
 
     queries: Mapping[str, str]
@@ -34,6 +35,7 @@ class DatasetContent:
     sources: tuple[str, ...] = ()
     dates: Mapping[str, str] = field(default_factory=dict)
     documents: Mapping[str, str] = field(default_factory=dict)
+    more_documents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Chunk(NamedTuple):
@@ -97,7 +99,7 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
     good: dict[str, dict[str, None]] = {}  # ordered sets
     bad: dict[str, dict[str, None]] = {}
     dates: dict[str, str] = {}
-    documents: dict[str, str] = {}
+    documents: list[tuple[str, str]] = []
     two_texts: dict[str, list[str]] = {"question": [], "chunk": []}
     for row in rows:
         if queries.setdefault(row.query_id, row.query) != row.query:
@@ -110,7 +112,7 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
         if row.date:
             dates[row.query_id] = row.date
         if row.document:
-            documents.update((chunk.doc_id, row.document) for chunk in row.good)
+            documents.extend((chunk.doc_id, row.document) for chunk in row.good)
     for what, offenders in two_texts.items():
         refuse(path, f"one {what} id stands for two texts", offenders, len(queries))
     return DatasetContent(
@@ -120,7 +122,19 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
         {query_id: tuple(ids) for query_id, ids in bad.items() if ids},
         (str(path),),
         dates,
-        documents,
+        *_first_and_others(documents),
+    )
+
+
+def _first_and_others(documents: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
+    """Return the first document of each chunk, and the others of those that several hold."""
+    of_chunk: dict[str, dict[str, None]] = {}  # ordered sets
+    for doc_id, document in documents:
+        of_chunk.setdefault(doc_id, {})[document] = None
+    each = {doc_id: tuple(found) for doc_id, found in of_chunk.items()}
+    return (
+        {doc_id: found[0] for doc_id, found in each.items()},
+        {doc_id: found[1:] for doc_id, found in each.items() if len(found) > 1},
     )
 
 
@@ -142,14 +156,22 @@ def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) ->
     def renamed(judgments: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {q: tuple(dict.fromkeys(own[doc_id] for doc_id in ids)) for q, ids in judgments.items()}
 
+    documents, more_documents = _first_and_others((own[d], document) for d, document in documents_of(content))
     return replace(
         content,
         corpus=corpus,
         relevant_docs=renamed(content.relevant_docs),
         irrelevant_docs=renamed(content.irrelevant_docs),
-        documents={own[doc_id]: document for doc_id, document in content.documents.items()},
+        documents=documents,
+        more_documents=more_documents,
         sources=(*content.sources, str(path)),
     )
+
+
+def documents_of(content: DatasetContent) -> Iterator[tuple[str, str]]:
+    """Yield each chunk beside each document that holds it."""
+    yield from content.documents.items()
+    yield from ((doc_id, document) for doc_id, others in content.more_documents.items() for document in others)
 
 
 def rows_of(content: DatasetContent) -> Iterator[Row]:

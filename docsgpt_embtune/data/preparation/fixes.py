@@ -7,15 +7,16 @@ from docsgpt_embtune.data.preparation.checks import Check, Remedy, Subject
 from docsgpt_embtune.data.preparation.store import Store
 
 
-def _joined(table: str, id_name: str) -> tuple[str, ...]:
-    # Written anew, as DuckDB holds what it updates in memory.
+def _joined(table: str, id_name: str, *inherited: str) -> tuple[str, ...]:
     return (
+        # Written anew, as DuckDB holds what it updates in memory.
         f"""
         CREATE OR REPLACE TABLE judgments AS
         SELECT query_id, doc_id, good, min(position) AS position FROM (
             SELECT j.* REPLACE (coalesce(other_id, j.{id_name}) AS {id_name})
             FROM judgments j LEFT JOIN offenders o ON j.{id_name} = o.{id_name}
         ) GROUP BY query_id, doc_id, good""",
+        *inherited,
         f"DELETE FROM {table} USING offenders WHERE {table}.{id_name} = offenders.{id_name}",
     )
 
@@ -25,6 +26,19 @@ def _dropped(table: str, id_name: str) -> tuple[str, ...]:
         f"DELETE FROM judgments USING offenders WHERE judgments.{id_name} = offenders.{id_name}",
         f"DELETE FROM {table} USING offenders WHERE {table}.{id_name} = offenders.{id_name}",
     )
+
+
+# What the first chunk takes over, so that questions about any document that holds it stay together.
+_DOCUMENTS = (
+    "UPDATE more_documents SET doc_id = other_id FROM offenders WHERE more_documents.doc_id = offenders.doc_id",
+    """
+    INSERT INTO more_documents
+    SELECT other_id, document FROM chunks JOIN offenders USING (doc_id) WHERE document <> ''""",
+    """
+    UPDATE chunks SET document = one.document
+    FROM (SELECT doc_id, min(document) AS document FROM more_documents GROUP BY doc_id) AS one
+    WHERE chunks.doc_id = one.doc_id AND chunks.document = ''""",
+)
 
 
 _SAME_PAIR = "judgments.query_id = offenders.query_id AND judgments.doc_id = offenders.doc_id"
@@ -37,7 +51,7 @@ _STATEMENTS: dict[tuple[Remedy, Subject], tuple[str, ...]] = {
         "INSERT INTO judgments SELECT DISTINCT query_id, doc_id, true, "
         "(SELECT max(position) + 1 FROM judgments) FROM offenders",
     ),
-    ("join", "chunk"): _joined("chunks", "doc_id"),
+    ("join", "chunk"): _joined("chunks", "doc_id", *_DOCUMENTS),
     ("join", "question"): _joined("questions", "query_id"),
 }
 

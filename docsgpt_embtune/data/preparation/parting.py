@@ -114,15 +114,15 @@ def _groups(store: Store, near: bool) -> Numbers:
         )
     questions, chunks, documents = (
         store.number(f"SELECT count({what}) FROM {table}")
-        for what, table in (("*", "numbered_questions"), ("*", "numbered_chunks"), ("DISTINCT document", "chunks"))
+        for what, table in (("*", "numbered_questions"), ("*", "numbered_chunks"), ("DISTINCT document", _DOCUMENTS))
     )
     edges = [
         _edges(store, f"q.number, c.number + {questions} FROM judgments j {_QUESTION} {_CHUNK} WHERE good"),
         _edges(
             store,
-            f"c.number + {questions}, d.number + {questions + chunks} FROM chunks {_CHUNK} JOIN (SELECT document, "
-            "(row_number() OVER (ORDER BY document) - 1)::INTEGER AS number FROM (SELECT DISTINCT document FROM chunks)"
-            ") d USING (document) WHERE document <> ''",
+            f"c.number + {questions}, d.number + {questions + chunks} FROM {_DOCUMENTS} {_CHUNK} JOIN ("
+            "SELECT document, (row_number() OVER (ORDER BY document) - 1)::INTEGER AS number "
+            f"FROM (SELECT DISTINCT document FROM {_DOCUMENTS})) d USING (document)",
         ),
     ]
     for table, id_name, start in (("questions", "query_id", 0), ("chunks", "doc_id", questions)):
@@ -146,6 +146,8 @@ def _copies(table: str, id_name: str, start: int) -> str:
         ) WHERE number <> first"""
 
 
+_DOCUMENTS = """(
+    SELECT doc_id, document FROM chunks WHERE document <> '' UNION ALL SELECT doc_id, document FROM more_documents)"""
 _QUESTION = "JOIN numbered_questions q USING (query_id)"
 _CHUNK = "JOIN numbered_chunks c USING (doc_id)"
 

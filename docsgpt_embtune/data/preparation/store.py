@@ -40,6 +40,7 @@ CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lowered(text), 
 CREATE MACRO wordless(key) AS key = hash('');
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
+CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
 """
@@ -53,12 +54,12 @@ _TAKEN_IN = {
 }
 
 
-def _each_once(table: str, id_name: str, last: str) -> str:
+def _each_once(table: str, id_name: str, last: str, order: str) -> str:
     # What is aggregated is of fixed size, and what is grouped by is not: the one stays in memory, the other spills.
     return f"""
         CREATE TABLE {table} AS
         WITH ranked AS (
-            SELECT {last}, row_number() OVER (ORDER BY {last}) AS rank FROM (SELECT DISTINCT {last} FROM read_{table})
+            SELECT {last}, row_number() OVER (ORDER BY {order}) AS rank FROM (SELECT DISTINCT {last} FROM read_{table})
         ), repeated AS (
             SELECT {id_name}, min(position) AS first, max(rank) AS rank, min(hash(text)) <> max(hash(text)) AS differs
             FROM read_{table} JOIN ranked USING ({last}) GROUP BY {id_name} HAVING count(*) > 1
@@ -71,8 +72,12 @@ def _each_once(table: str, id_name: str, last: str) -> str:
 
 
 _JOIN = {
-    "questions": _each_once("questions", "query_id", "date"),
-    "chunks": _each_once("chunks", "doc_id", "document"),
+    "questions": _each_once("questions", "query_id", "date", "date"),
+    "chunks": _each_once("chunks", "doc_id", "document", "document")
+    + """;
+        INSERT INTO more_documents
+        SELECT DISTINCT doc_id, one.document FROM read_chunks AS one JOIN chunks USING (doc_id)
+        WHERE one.document <> '' AND one.document <> chunks.document""",
     "judgments": """
         CREATE TABLE judgments AS
         SELECT query_id, doc_id, good, min(position) AS position FROM read_judgments GROUP BY query_id, doc_id, good""",
@@ -85,8 +90,8 @@ class Store:
     `questions` (query_id, position, text, key, spelling, date), `chunks` (doc_id, position, text, key, spelling,
     document) and `judgments` (query_id, doc_id, good, position), where `position` is the order of the source, `key` is
     equal for texts that differ only in case, spacing and punctuation, and `spelling` for those that differ only in
-    case, spacing and the punctuation at their end; and, of the files that must stay unseen, `held_out_questions` and
-    `held_out_chunks` (the good ones).
+    case, spacing and the punctuation at their end; `more_documents` (doc_id, document), of chunks that several
+    documents hold; and, of the files that must stay unseen, `held_out_questions` and `held_out_chunks` (the good ones).
 
     Args:
         folder: Where the file lies, with room for a few times the data.
@@ -164,6 +169,10 @@ class Store:
                 "document": [content.documents.get(doc_id, "") for doc_id in corpus],
             },
         )
+        if content.more_documents:
+            more = [(doc_id, each) for doc_id, others in content.more_documents.items() for each in others]
+            doc_ids, documents = map(list, zip(*more, strict=True))
+            self.put("more_documents", {"doc_id": doc_ids, "document": documents})
         marks = ((content.relevant_docs, True), (content.irrelevant_docs, False))
         judged = [(q, d, good) for marked, good in marks for q, ids in marked.items() for d in ids]
         self._put_judgments(judged)
@@ -255,6 +264,7 @@ class Store:
         if named < chunks:
             self.notes.append(f"{path} names the documents of {named:,} of {counted(chunks, 'chunk')}")
         self.query("UPDATE chunks SET document = d.document FROM documents d WHERE chunks.doc_id = d.doc_id")
+        self.query("DELETE FROM more_documents USING documents d WHERE more_documents.doc_id = d.doc_id")
 
     def add_held_out(self, content: DatasetContent, file: Path) -> None:
         """Take in a file whose questions must stay unseen."""
