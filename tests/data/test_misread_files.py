@@ -82,6 +82,11 @@ def test_column_that_begins_late_is_read(tmp_path, name):
     assert dataset.documents == {text_id("Yes."): "page"}
 
 
+def test_question_of_several_rows_was_asked_when_it_was_asked_last(tmp_path):
+    rows = [{"question": "Late?", "good": [f"Yes {date}."], "date": date} for date in ("2026-03-01", "2026-02-01")]
+    assert load_dataset(write(tmp_path, "d.jsonl", rows)).dates == {text_id("Late?"): "2026-03-01"}
+
+
 @pytest.mark.parametrize(
     ("late", "message"),
     [({"score": 0}, "first rows have no column 'score'"), ({"query": "?"}, "which column is the question one")],

@@ -323,6 +323,19 @@ def test_documents_that_hold_the_same_chunk_are_on_one_side(tmp_path, way):
         assert len(set(sides)) == 1, sides
 
 
+def test_joined_question_was_asked_when_it_was_asked_last(tmp_path):
+    data = made_up(40)
+    data["dates"] = {f"q{n}": "2026-01-01" for n in range(40) if n != 1}
+    for number, date in (("0", "2026-03-01T01:00:00+09:00"), ("00", "2026-02-28T20:00Z"), ("1", "2026-03-02")):
+        data["queries"][f"again{number}"] = data["queries"][f"q{number[0]}"].upper()
+        data["relevant_docs"][f"again{number}"] = [f"c{number[0]}"]
+        data["dates"][f"again{number}"] = date
+    result = prepare(write(tmp_path, data), "--fix", "--by-date", "--out", tmp_path / "out", "--split", "70,25,5")
+    assert result.exit_code == 0, result.output
+    dates = load_dataset(tmp_path / "out" / "test.json", corpus=tmp_path / "out" / "corpus.json").dates
+    assert dates == {"q0": "2026-02-28T20:00Z", "q1": "2026-03-02"}
+
+
 def test_documents_may_come_from_a_file_of_their_own(tmp_path):
     pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(40)}, "pages.json")
     prepare(write(tmp_path, made_up(40)), "--documents", pages, "--out", tmp_path / "out", "--split", "50,0,50")

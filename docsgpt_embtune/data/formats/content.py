@@ -110,7 +110,7 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
         good.setdefault(row.query_id, {}).update(dict.fromkeys(chunk.doc_id for chunk in row.good))
         bad.setdefault(row.query_id, {}).update(dict.fromkeys(chunk.doc_id for chunk in row.bad))
         if row.date:
-            dates[row.query_id] = row.date
+            dates[row.query_id] = max(dates.get(row.query_id, ""), row.date)
         if row.document:
             documents.extend((chunk.doc_id, row.document) for chunk in row.good)
     for what, offenders in two_texts.items():

@@ -39,6 +39,14 @@ _DOCUMENTS = (
     FROM (SELECT doc_id, min(document) AS document FROM more_documents GROUP BY doc_id) AS one
     WHERE chunks.doc_id = one.doc_id AND chunks.document = ''""",
 )
+# What the first question takes over: when it was asked last.
+_DATE = """
+    UPDATE questions SET date = latest.date FROM (
+        SELECT other_id, unnest(max({moment: coalesce(moment(date), '-infinity'::TIMESTAMPTZ), date: date}))
+        FROM questions JOIN offenders USING (query_id) WHERE date <> '' GROUP BY other_id
+    ) AS latest
+    WHERE query_id = other_id AND (
+        questions.date = '' OR latest.moment > coalesce(moment(questions.date), '-infinity'::TIMESTAMPTZ))"""
 
 
 _SAME_PAIR = "judgments.query_id = offenders.query_id AND judgments.doc_id = offenders.doc_id"
@@ -52,7 +60,7 @@ _STATEMENTS: dict[tuple[Remedy, Subject], tuple[str, ...]] = {
         "(SELECT max(position) + 1 FROM judgments) FROM offenders",
     ),
     ("join", "chunk"): _joined("chunks", "doc_id", *_DOCUMENTS),
-    ("join", "question"): _joined("questions", "query_id"),
+    ("join", "question"): _joined("questions", "query_id", _DATE),
 }
 
 

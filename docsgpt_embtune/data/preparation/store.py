@@ -72,7 +72,7 @@ def _each_once(table: str, id_name: str, last: str, order: str) -> str:
 
 
 _JOIN = {
-    "questions": _each_once("questions", "query_id", "date", "date"),
+    "questions": _each_once("questions", "query_id", "date", "moment(date) NULLS FIRST, date"),
     "chunks": _each_once("chunks", "doc_id", "document", "document")
     + """;
         INSERT INTO more_documents
