@@ -134,6 +134,14 @@ def test_sheets_are_read_if_one_has_rows_and_refused_if_several_have(tmp_path):
         load_dataset(both)
 
 
+def test_column_that_stands_twice_in_a_sheet_is_refused(tmp_path):
+    twice = workbook(tmp_path / "twice.xlsx", sheet=[["question", "good", "good"], ["a", "b", "c"]])
+    with pytest.raises(DatasetError, match=r"column stands twice: 'good' \(first of 1, of 3\)"):
+        load_dataset(twice)
+    nameless = workbook(tmp_path / "nameless.xlsx", sheet=[["question", None, "good", None], ["a", "x", "b", "y"]])
+    assert set(load_dataset(nameless).corpus.values()) == {"b"}
+
+
 def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path):
     with pytest.raises(DatasetError, match="score: not a number: row 3"):
         load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))

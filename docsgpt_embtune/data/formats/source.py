@@ -253,21 +253,29 @@ class Source:
 
         try:
             sheets = pandas.read_excel(
-                self.path, sheet_name=None, dtype=object, keep_default_na=False, engine="openpyxl"
+                # Without a header, as pandas would call the second of two columns "good" "good.1".
+                self.path,
+                sheet_name=None,
+                header=None,
+                dtype=object,
+                keep_default_na=False,
+                engine="openpyxl",
             )
         except ImportError as error:
             raise DatasetError(f"{self.path}: Excel needs openpyxl; run: pip install openpyxl") from error
         except Exception as error:  # a damaged workbook raises whatever its zip, its XML or openpyxl stumbles over
             raise DatasetError(f"{self.path}: not an Excel workbook that can be read ({error})") from error
-        with_rows = [name for name, sheet in sheets.items() if len(sheet)] or list(sheets)[:1]
+        with_rows = [name for name, sheet in sheets.items() if len(sheet) > 1] or list(sheets)[:1]
         if len(with_rows) != 1:
             raise DatasetError(
                 f"{self.path}: has rows in {len(with_rows)} sheets ({', '.join(map(repr, with_rows))}), where one is "
                 "wanted; save that one as a workbook of its own"
             )
-        sheet = sheets[with_rows[0]]
-        names = [str(name) for name in sheet.columns]
-        return (dict(zip(names, values, strict=True)) for values in sheet.itertuples(index=False, name=None))
+        rows = sheets[with_rows[0]].itertuples(index=False, name=None)
+        header = [str(name) for name in next(rows, ())]
+        self._refuse_columns_twice([name for name in header if name])
+        names = [name or f"column {number}" for number, name in enumerate(header, 1)]
+        return (dict(zip(names, values, strict=True)) for values in rows)
 
     def _refuse_columns_twice(self, names: list[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
