@@ -427,9 +427,34 @@ def test_what_does_not_fit_into_memory_streams_as_rows(tmp_path, monkeypatch):
     for split in ("train", "test"):
         small = load_dataset(tmp_path / "small" / f"{split}.json", corpus=tmp_path / "small" / "corpus.json")
         large = load_dataset(tmp_path / "large" / f"{split}.jsonl")
+        assert not (tmp_path / "large" / "corpus.jsonl").exists()
         assert large.queries == small.queries
         assert large.relevant_docs == small.relevant_docs
         assert large.irrelevant_docs == small.irrelevant_docs
+
+
+@pytest.mark.parametrize("why", ["never judged", "left out"])
+def test_chunks_that_no_row_names_stream_into_a_corpus(tmp_path, monkeypatch, why):
+    data = made_up(40)
+    if why == "never judged":
+        data["corpus"] |= {f"d{n}": sentence(n) for n in range(50, 60)}
+    else:
+        data["dates"] = {f"q{n}": f"2026-{1 + n // 28:02}-{1 + n % 28:02}" for n in range(40)}
+        data["relevant_docs"]["q2"].append("c39")
+    monkeypatch.setattr(parting, "_IN_MEMORY", 10)
+    by_date = ["--by-date"] * (why == "left out")
+    out = tmp_path / "out"
+    result = prepare(write(tmp_path, data), *by_date, "--out", out, "--split", "50,0,50")
+    assert result.exit_code == 0, result.output
+    assert f"note: not all chunks are in the splits' rows: give --corpus {out}/corpus.jsonl with each" in result.output
+    for split in ("train", "test"):
+        dataset = load_dataset(out / f"{split}.jsonl", corpus=out / "corpus.jsonl")
+        assert dataset.corpus == data["corpus"]
+        assert list(dataset.relevant_docs.values()) == [
+            tuple(data["relevant_docs"][f"q{n}"])
+            for n in range(40)
+            if data["queries"][f"q{n}"] in dataset.queries.values()
+        ]
 
 
 def test_model_tells_a_bad_chunk_that_says_the_same_in_other_letters(tmp_path, tiny_base_folder):

@@ -11,6 +11,7 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
 from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
+from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.table import write_lines
 from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.data.preparation.store import Store
@@ -82,7 +83,8 @@ def write_splits(store: Store, folder: Path) -> list[Path]:
     """Write each split that has questions, into a folder that exists.
 
     Returns:
-        The files: explicit JSON with a `corpus.json` beside, or JSONL of rows where that would not fit into memory.
+        The files: explicit JSON with a `corpus.json` beside, or JSONL of rows where that would not fit into memory,
+        with a `corpus.jsonl` beside if there are chunks that no row names.
     """
     held = store.number("SELECT (SELECT count(*) FROM questions) + (SELECT count(*) FROM chunks)")
     sizes = dict(store.query("SELECT split, count(*) FROM splits GROUP BY split"))
@@ -91,11 +93,25 @@ def write_splits(store: Store, folder: Path) -> list[Path]:
         paths = [folder / f"{split}.jsonl" for split in written]
         for split, path in zip(written, paths, strict=True):
             write_lines(Bar(_rows(store, split), f"writing {split}", sizes[split], unit_scale=True), path)
-        return paths
+        return [*paths, _write_corpus(store, folder)] if LEFT_OUT in sizes or _has_unjudged(store) else paths
     paths = [folder / f"{split}.json" for split in written]
     for split, path in zip(written, paths, strict=True):
         save_dataset(_dataset(store, split), path, corpus=folder / "corpus.json")
     return [*paths, folder / "corpus.json"]
+
+
+def _has_unjudged(store: Store) -> bool:
+    found = "SELECT EXISTS (SELECT doc_id FROM chunks ANTI JOIN judgments USING (doc_id))"
+    return bool(store.query(found, label="looking for chunks that nobody judged")[0][0])
+
+
+def _write_corpus(store: Store, folder: Path) -> Path:
+    path = folder / "corpus.jsonl"
+    chunks = store.stream("SELECT doc_id, text FROM chunks ORDER BY position, doc_id", label="sorting chunks")
+    records = ({"id": doc_id, "text": text} for doc_id, text in chunks)
+    total = store.number("SELECT count(*) FROM chunks")
+    write_json_lines(path, Bar(records, "writing the corpus", total, unit_scale=True))
+    return path
 
 
 def _groups(store: Store, near: bool) -> Numbers:

@@ -132,6 +132,8 @@ def prepare(
         if fix:
             files.append(Path(shutil.copy(log, folder)))
     report.files = [out / path.name for path in files]
+    if "corpus.jsonl" in {path.name for path in files}:
+        report.notes.append(f"not all chunks are in the splits' rows: give --corpus {out / 'corpus.jsonl'} with each")
     if split.shares[-1]:
         _note_too_few(report, report.parting.sizes["test"], "test question")
     return report
