@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import re
 import unicodedata
@@ -11,7 +12,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation import parting, progress
+from docsgpt_embtune.data.preparation import parting, pipeline, progress
 from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_near_duplicates, find_offenders
 from docsgpt_embtune.data.preparation.store import Store, opened
@@ -508,6 +509,29 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "exists already" in result.stderr
+
+
+def test_what_comes_to_stand_at_the_output_meanwhile_is_left_alone(tmp_path, monkeypatch):
+    def part_slowly(*arguments, **options):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("precious", encoding="utf-8")
+        return parting.part(*arguments, **options)
+
+    monkeypatch.setattr(pipeline, "part", part_slowly)
+    result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert "out: exists already" in result.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "out"]
+
+
+def test_new_folder_is_open_to_other_users(tmp_path):
+    before = os.umask(0o077)
+    try:
+        prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.new_output import moved_when_good, refuse_existing_output
 from docsgpt_embtune.data.preparation.checks import (
     CHECKS,
     FIRST_AFTER_DUPLICATES,
@@ -20,8 +21,6 @@ from docsgpt_embtune.data.preparation.checks import (
 from docsgpt_embtune.data.preparation.fixes import mend
 from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store
-from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 
@@ -113,10 +112,10 @@ def prepare(
         split: How to part the questions.
 
     Raises:
-        DatasetError: If the questions cannot be parted so, or `out` exists.
+        DatasetError: If the questions cannot be parted so, or `out` exists, from the start or since.
     """
-    if out is not None and out.exists():
-        raise DatasetError(f"{out}: exists already; name a folder that does not")
+    if out is not None:
+        refuse_existing_output(out)
     settings, split = settings or CheckSettings(), split or SplitSettings()
     report = PreparationReport(_sizes(store), notes=list(store.notes))
     for content in held_out:
@@ -127,7 +126,9 @@ def prepare(
         _note_too_few(report, report.sizes["questions"], "question")
         return report
     report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
-    with folder_written_whole(out) as folder:
+    with moved_when_good(out) as folder:
+        folder.mkdir()
+        folder.chmod(0o755)  # whatever the umask, as a container may run as another user
         files = write_splits(store, folder)
         if fix:
             files.append(Path(shutil.copy(log, folder)))
