@@ -210,6 +210,23 @@ def _refuse_blank(path: Path, key: str, texts: Mapping[str, str]) -> None:
     refuse(path, f"{key}: text is empty", blank, len(texts))
 
 
+def refuse_unknown_ids(path: Path, content: DatasetContent) -> None:
+    """Refuse judgments of a question or chunk that is not there.
+
+    Raises:
+        DatasetError: If there is one; names the first and how many there are.
+    """
+    for key, judgments in (("relevant_docs", content.relevant_docs), ("irrelevant_docs", content.irrelevant_docs)):
+        unknown = (query_id for query_id in judgments if query_id not in content.queries)
+        refuse(path, f"{key}: unknown question", unknown, len(judgments))
+        refuse(
+            path,
+            f"{key}: chunk is missing from the corpus",
+            (f"{q}' -> '{d}" for q, ids in judgments.items() for d in ids if d not in content.corpus),
+            sum(map(len, judgments.values())),
+        )
+
+
 def _refuse_contradictions(path: Path, dataset: RetrievalDataset) -> None:
     good, bad = dataset.relevant_docs, dataset.irrelevant_docs
     total = len(dataset.queries)
@@ -218,14 +235,7 @@ def _refuse_contradictions(path: Path, dataset: RetrievalDataset) -> None:
         return (named_with_text(query_id, dataset.queries[query_id]) for query_id in query_ids)
 
     refuse(path, "question has no good chunk", named(q for q in dataset.queries if not good.get(q)), total)
-    for key, judgments in (("relevant_docs", good), ("irrelevant_docs", bad)):
-        refuse(path, f"{key}: unknown question", (q for q in judgments if q not in dataset.queries), len(judgments))
-        refuse(
-            path,
-            f"{key}: chunk is missing from the corpus",
-            (f"{q}' -> '{d}" for q, ids in judgments.items() for d in ids if d not in dataset.corpus),
-            sum(map(len, judgments.values())),
-        )
+    refuse_unknown_ids(path, dataset)
     refuse(path, "chunk is both good and bad for", named(q for q in bad if set(good[q]) & set(bad[q])), total)
     refuse(
         path,

@@ -223,6 +223,18 @@ def test_near_copy_of_a_held_out_question_is_dropped_where_an_exact_copy_stands_
     assert dropped == {("seen-question", "q3"), ("nearly-seen-question", "q4")}
 
 
+@pytest.mark.parametrize(
+    ("relevant_docs", "message"),
+    [({"t": ["1"]}, "chunk is missing from the corpus: 't' -> '1'"), ({"T": ["a"]}, "unknown question: 'T'")],
+)
+def test_held_out_file_whose_judgments_point_nowhere_is_refused(tmp_path, relevant_docs, message):
+    held_out = {"queries": {"t": "What else?"}, "corpus": {"a": sentence(3)}, "irrelevant_docs": {}}
+    unseen = write(tmp_path, held_out | {"relevant_docs": relevant_docs}, "test.json")
+    result = prepare(write(tmp_path, made_up(10)), "--held-out", unseen)
+    assert result.exit_code == 2, result.output
+    assert f"{unseen}: relevant_docs: {message} (first of 1, of 1)" in result.stderr
+
+
 @pytest.mark.parametrize(("name", "change"), [("seen-answer", str.upper), ("nearly-seen-answer", edited)])
 def test_change_of_several_leaking_answers_is_logged_with_the_text_of_the_one_it_names(tmp_path, name, change):
     data = made_up(40)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow
 import pyarrow.parquet
 
+from docsgpt_embtune.data.dataset import refuse_unknown_ids
 from docsgpt_embtune.data.formats.content import DatasetContent, Row
 from docsgpt_embtune.data.formats.format import RowFormat
 from docsgpt_embtune.data.formats.options import ReadOptions
@@ -267,8 +268,13 @@ class Store:
         self.query("DELETE FROM more_documents USING documents d WHERE more_documents.doc_id = d.doc_id")
 
     def add_held_out(self, content: DatasetContent, file: Path) -> None:
-        """Take in a file whose questions must stay unseen."""
-        good = dict.fromkeys(d for ids in content.relevant_docs.values() for d in ids if d in content.corpus)
+        """Take in a file whose questions must stay unseen.
+
+        Raises:
+            DatasetError: If its judgments point nowhere, as its answers could not be looked for.
+        """
+        refuse_unknown_ids(file, content)
+        good = dict.fromkeys(d for ids in content.relevant_docs.values() for d in ids)
         for kind, id_name, texts in (
             ("questions", "query_id", content.queries),
             ("chunks", "doc_id", {doc_id: content.corpus[doc_id] for doc_id in good}),
