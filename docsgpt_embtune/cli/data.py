@@ -119,7 +119,11 @@ def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tu
     "--split", "shares", default="70,15,15", show_default=True, callback=_shares, help="Train, validation, test."
 )
 @click.option("--by-date", is_flag=True, help="The newest questions are the test's, the oldest the training's.")
-@click.option("--documents", type=click.Path(path_type=Path), help="JSON {chunk id: document}: kept on one side.")
+@click.option(
+    "--document-of",
+    type=click.Path(path_type=Path),
+    help="The file that `embtune chunks --document-of` wrote: no document is on two sides then.",
+)
 @click.option(
     "--model", default="bundled", show_default=True, help="Tells whether a bad chunk answers; 'none' for none."
 )
@@ -133,7 +137,7 @@ def prepare(
     held_out: tuple[Path, ...],
     shares: tuple[float, float, float],
     by_date: bool,
-    documents: Path | None,
+    document_of: Path | None,
     model: str,
     cross_encoder: str | None,
     seed: int,
@@ -163,8 +167,8 @@ def prepare(
     reading = ReadOptions(**options)
     unseen = [read_held_out(path, reading) for path in held_out]
     with opened(source, reading, name=format_name, near=existing_folder_above(out) if out else None) as store:
-        if documents is not None:
-            store.add_documents(documents)
+        if document_of is not None:
+            store.add_documents(document_of)
         report = check_and_split(
             store,
             held_out=unseen,

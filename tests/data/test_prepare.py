@@ -351,7 +351,7 @@ def test_joined_question_was_asked_when_it_was_asked_last(tmp_path):
 
 def test_documents_may_come_from_a_file_of_their_own(tmp_path):
     pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(40)}, "pages.json")
-    prepare(write(tmp_path, made_up(40)), "--documents", pages, "--out", tmp_path / "out", "--split", "50,0,50")
+    prepare(write(tmp_path, made_up(40)), "--document-of", pages, "--out", tmp_path / "out", "--split", "50,0,50")
     assert splits_of(tmp_path / "out")["test"] in ({f"q{n}" for n in range(s, 40, 2)} for s in (0, 1))
 
 
@@ -359,10 +359,10 @@ def test_documents_of_other_chunks_are_refused_and_those_of_some_are_noted(tmp_p
     rows = "".join(f"Where is {WORDS[-n - 1]}?,{sentence(n)}\n" for n in range(40))
     (tmp_path / "rows.csv").write_text(f"question,good\n{rows}", encoding="utf-8")
     pages = write(tmp_path, {f"c{n}": f"page {n % 2}" for n in range(20)}, "pages.json")
-    refused = prepare(tmp_path / "rows.csv", "--documents", pages)
+    refused = prepare(tmp_path / "rows.csv", "--document-of", pages)
     assert refused.exit_code == 2
     assert "none of its 20 ids ('c0' …) is a chunk of" in refused.stderr
-    some = prepare(write(tmp_path, made_up(40)), "--documents", pages)
+    some = prepare(write(tmp_path, made_up(40)), "--document-of", pages)
     assert f"note: {pages} names the documents of 20 of 40 chunks\n" in some.output
 
 
