@@ -1,52 +1,24 @@
-"""The tuned model's folder: written so that every DocsGPT since 0.11 loads it, and so that it knows what it is.
+"""The tuned model's folder: what it says of itself, and whether it is whole.
 
-DocsGPT pins a sentence-transformers that cannot read what today's version saves: module paths moved in 6.0,
-and the keys of the pooling and transformer configs in 5.4. The folder therefore keeps the base model's own
-config and tokenizer files, states the modules under the names that all versions know, and carries the tuned
-weights as fp32 safetensors. `embtune.json` beside them says where the model comes from and what it proved.
+`embtune.json` beside a model's files says where it comes from, what it proved and by which fingerprint it is known.
 """
 
 import hashlib
 import json
-import math
-import shutil
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import file_written_whole, folder_written_whole, sha256_of, write_text_atomically
-from docsgpt_embtune.token_table import KIND as STATIC
-from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.files import sha256_of, write_text_atomically
 from docsgpt_embtune.wording import Say
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
-
-    from docsgpt_embtune.serving.keywords import Keywords
 
 MANIFEST = "embtune.json"
 SCHEMA = 1
-ZIP_NAME = "model-embeddings.zip"
 ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
 KEYWORDS_KEY = "keywords"  # of the manifest, where they stand beside the model's numbers
 
-# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code; the static one
-# from 3.2 on.
-_LEGACY_TYPE = {
-    name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize", STATIC)
-}
-_POOLING_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
-    "max": "pooling_mode_max_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
 # What decides a vector, and nothing else: a changed README or version note is the same model.
 _FINGERPRINTED = (
     "*.safetensors",
@@ -59,7 +31,7 @@ _FINGERPRINTED = (
     "*_*/config.json",
     "*_*/tokenizer.json",
 )
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -72,8 +44,6 @@ _TOKENIZER_FILES = (
     "tokenizer.model",
 )
 _PROMPT_KEYS = ("prompts", "default_prompt_name", "similarity_fn_name")
-# zip's own epoch, so that equal folders make equal bytes.
-_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
 def is_tuned_folder(path: str | Path) -> bool:
@@ -94,13 +64,13 @@ def fingerprint(folder: str | Path) -> str:
         ModelFolderError: If the folder holds no weights.
     """
     folder = Path(folder)
-    paths = {path for pattern in (*_FINGERPRINTED, *_TOKENIZER_FILES) for path in folder.glob(pattern)}
+    paths = {path for pattern in (*_FINGERPRINTED, *TOKENIZER_FILES) for path in folder.glob(pattern)}
     if not any(path.suffix in (".safetensors", ".bin") for path in paths):
         raise ModelFolderError(f"{folder}: holds no weights (no .safetensors)")
     digest = hashlib.sha256()
     for path in sorted(paths):
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
-    digest.update(json.dumps(_prompts(folder), sort_keys=True).encode())
+    digest.update(json.dumps(prompts_of(folder), sort_keys=True).encode())
     return digest.hexdigest()
 
 
@@ -162,51 +132,6 @@ def verify(folder: str | Path) -> dict[str, Any]:
     return manifest
 
 
-def write_model_folder(
-    model: "SentenceTransformer",
-    base_folder: Path,
-    out: Path,
-    manifest: Mapping[str, Any],
-    keywords: "Keywords | None" = None,
-) -> dict[str, Any]:
-    """Write a tuned model beside its destination, prove that it loads, then move it there.
-
-    Args:
-        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last; or a token table
-            in place of the first two.
-        base_folder: The base model's files; config and tokenizer are taken from there, untouched, and of a token
-            table the prompts alone.
-        out: Destination; replaced in one step if it is a tuned folder already.
-        manifest: What to record beside the identity that is added here.
-        keywords: What `TunedEmbeddings` puts beside the model's vectors.
-
-    Returns:
-        The manifest as written, with schema, fingerprint, dimension and sequence length.
-
-    Raises:
-        ModelFolderError: If the destination is something else, or the written folder does not give the
-            model's own vectors.
-    """
-    refuse_foreign_destination(out)
-    with folder_written_whole(out) as partial:
-        _write_weights_and_modules(model, base_folder, partial)
-        if keywords:
-            keywords.write(partial)
-        written = {
-            "schema": SCHEMA,
-            "fingerprint": fingerprint(partial),
-            "dimension": (model.get_embedding_dimension() or 0) + (keywords.width if keywords else 0),
-            "max_seq_length": tokens_read(model),
-            **({KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
-            **manifest,
-        }
-        write_manifest(partial, written)
-        _prove_that_it_loads(model, partial)
-        for path in partial.rglob("*"):  # safetensors come out 0600, and a container may run as another user
-            path.chmod(0o755 if path.is_dir() else 0o644)
-    return written
-
-
 def refuse_code_of_its_own(folder: Path) -> None:
     """Raise ModelFolderError if a folder names modules that are not sentence-transformers'.
 
@@ -249,122 +174,15 @@ def take_destination(out: Path, say: Say) -> None:
         say(f"replaces    {out}, if a model is written")
 
 
-def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
-    """Pack a tuned folder for upload: its files at the root, the same bytes for the same folder.
+def prompts_of(folder: Path) -> dict[str, Any]:
+    """Return what a sentence-transformers folder says of prompts, as far as it says anything.
 
-    Args:
-        folder: A tuned folder; checked first.
-        path: The zip; `model-embeddings.zip` beside the folder if not given.
-
-    Returns:
-        Where it was written.
+    Raises:
+        ModelFolderError: If the file is broken.
     """
-    verify(folder)
-    path = path or folder.parent / ZIP_NAME
-    files = sorted(file for file in folder.rglob("*") if file.is_file())
-    with (
-        file_written_whole(path) as partial,
-        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
-    ):
-        for file in files:
-            member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_TIME)
-            member.compress_type = zipfile.ZIP_DEFLATED
-            member.external_attr = 0o100644 << 16
-            with file.open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-    return path
-
-
-def _prompts(folder: Path) -> dict[str, Any]:
     path = folder / "config_sentence_transformers.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {key: config[key] for key in _PROMPT_KEYS if config.get(key)}
     except (OSError, ValueError, AttributeError) as error:
         raise ModelFolderError(f"{path}: broken ({error}); download or copy the model again") from error
-
-
-def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
-    if is_static(model):
-        model.tokenizer.save(str(folder / "tokenizer.json"))  # for those who count tokens; the table has its own
-    else:
-        _copy_transformer_files(model, base_folder, folder)
-    modules = []
-    for index, module in enumerate(model):
-        kind = type(module).__name__
-        if kind not in _LEGACY_TYPE:
-            raise ModelFolderError(
-                f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
-                f"use a base model made of {', '.join(_LEGACY_TYPE)}"
-            )
-        # sentence-transformers before 5 takes whatever lies at the root for a transformer.
-        path = "" if kind == "Transformer" else f"{index}_{kind}"
-        (folder / path).mkdir(exist_ok=True)
-        _write_module(kind, module, folder / path)
-        modules.append({"idx": index, "name": str(index), "path": path, "type": _LEGACY_TYPE[kind]})
-    _write_json(folder / "modules.json", modules)
-    _write_json(folder / "config_sentence_transformers.json", {"__version__": {}, **_prompts(base_folder)})
-
-
-def _copy_transformer_files(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
-    for name in ("config.json", *_TOKENIZER_FILES):
-        if (base_folder / name).is_file():
-            shutil.copyfile(base_folder / name, folder / name)
-    _write_json(
-        folder / "sentence_bert_config.json",
-        {"max_seq_length": model.max_seq_length, "do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
-    )
-
-
-def _write_module(kind: str, module: Any, folder: Path) -> None:
-    if kind == "Transformer":
-        with tempfile.TemporaryDirectory(dir=folder) as saved:
-            module.auto_model.float().save_pretrained(saved, max_shard_size="1TB")
-            Path(saved, "model.safetensors").rename(folder / "model.safetensors")
-            if not (folder / "config.json").is_file():
-                Path(saved, "config.json").rename(folder / "config.json")
-    elif kind == "Pooling":
-        modes = {module.pooling_mode} if isinstance(module.pooling_mode, str) else set(module.pooling_mode)
-        config = {"word_embedding_dimension": module.embedding_dimension}
-        config |= {key: mode in modes for mode, key in _POOLING_KEYS.items()}
-        _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
-    elif kind == STATIC:
-        module.save(str(folder))
-    elif kind == "Dense":
-        module.save(str(folder))
-        _write_json(folder / "config.json", _portable_dense_config(folder))
-
-
-def _portable_dense_config(folder: Path) -> dict[str, Any]:
-    """Leave out what sentence-transformers before 5 does not know, and would refuse; those keys say nothing new."""
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
-    if features or config.get("use_residual"):
-        raise ModelFolderError(
-            f"{folder.name}: a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
-            "which not every DocsGPT can load; use another base model"
-        )
-    return {key: config[key] for key in ("in_features", "out_features", "bias", "activation_function")}
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _prove_that_it_loads(model: "SentenceTransformer", folder: Path) -> None:
-    import numpy as np
-    from sentence_transformers import SentenceTransformer
-
-    probes = ["How do I rotate the log files?", "word " * 600, "ünïcödé, 数据, 🙂"]
-    served = SentenceTransformer(str(folder), device="cpu").encode(probes)  # (3, D)
-    tuned = model.encode(probes)
-    if not np.isfinite(served).all():
-        raise ModelFolderError("the tuned model gives vectors that are not finite; lower --learning-rate")
-    norms = np.linalg.norm(served, axis=1)
-    if not all(math.isclose(norm, 1.0, abs_tol=1e-3) for norm in norms):
-        raise ModelFolderError(f"the written model's vectors are not unit-norm ({norms.tolist()})")
-    if not np.allclose(served, tuned, atol=1e-3):
-        raise ModelFolderError(
-            f"the written model differs from the tuned one by {np.abs(served - tuned).max():.1e}; "
-            "please report this base model"
-        )

@@ -24,7 +24,8 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.model_folder import read_manifest, write_model_folder
+from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.onnx_engine import load_tokenizer

@@ -26,7 +26,7 @@ def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
     """A folder as `embtune train` writes it, of the tiny base with other weights."""
     from sentence_transformers import SentenceTransformer
 
-    from docsgpt_embtune.model_folder import write_model_folder
+    from docsgpt_embtune.model_writing import write_model_folder
 
     other = SentenceTransformer(str(build_tiny_folder(tmp_path_factory.mktemp("other"), seed=1)), device="cpu")
     out = tmp_path_factory.mktemp("models") / "tuned"

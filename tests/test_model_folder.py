@@ -17,9 +17,8 @@ from docsgpt_embtune.model_folder import (
     refuse_foreign_destination,
     take_destination,
     verify,
-    write_model_folder,
-    zip_model_folder,
 )
+from docsgpt_embtune.model_writing import write_model_folder, zip_model_folder
 from docsgpt_embtune.training.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.training.trainer import load_base
 

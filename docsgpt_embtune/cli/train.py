@@ -111,7 +111,7 @@ def train(
     """Tune an embedding model on questions and chunks, and write it if validation prefers it."""
     import datasets
 
-    from docsgpt_embtune.model_folder import zip_model_folder
+    from docsgpt_embtune.model_writing import zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary

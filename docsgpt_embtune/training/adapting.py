@@ -27,8 +27,8 @@ from docsgpt_embtune.model_folder import (
     refuse_foreign_destination,
     take_destination,
     write_manifest,
-    write_model_folder,
 )
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.encoding import Vectors

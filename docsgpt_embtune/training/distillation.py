@@ -27,7 +27,8 @@ from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
 from docsgpt_embtune.learned import data_record, without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.onnx_engine import text_preparation
 from docsgpt_embtune.serving.quality import Decision, Trial

@@ -16,7 +16,8 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.learned import data_record
-from docsgpt_embtune.model_folder import take_destination, write_model_folder
+from docsgpt_embtune.model_folder import take_destination
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.base_models import BaseModel, resolve_base

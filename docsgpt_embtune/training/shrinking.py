@@ -24,7 +24,8 @@ from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.learned import without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify, write_model_folder
+from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.quality import Decision, Trial, asked_by_their_words, is_harmless
 from docsgpt_embtune.serving.reading import Reading

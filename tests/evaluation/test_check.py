@@ -21,7 +21,8 @@ from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.summary import bm25_in_words, default_k_in_words, evidence_in_words, k_in_words
-from docsgpt_embtune.model_folder import read_manifest, write_manifest, write_model_folder
+from docsgpt_embtune.model_folder import read_manifest, write_manifest
+from docsgpt_embtune.model_writing import write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import KeywordEmbeddings
 

@@ -25,7 +25,8 @@ from docsgpt_embtune.evaluation import verdict
 from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify, write_model_folder
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving import export as export_module
 from docsgpt_embtune.serving import onnx_engine, quality
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of

@@ -16,7 +16,8 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.learned import data_record
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest, write_model_folder
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
 from docsgpt_embtune.serving.quality import asked_by_their_words

@@ -1,0 +1,210 @@
+"""Writing a tuned model so that every DocsGPT since 0.11 loads it.
+
+DocsGPT pins a sentence-transformers that cannot read what today's version saves: module paths moved in 6.0,
+and the keys of the pooling and transformer configs in 5.4. The folder therefore keeps the base model's own
+config and tokenizer files, states the modules under the names that all versions know, and carries the tuned
+weights as fp32 safetensors.
+"""
+
+import json
+import math
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.files import file_written_whole, folder_written_whole
+from docsgpt_embtune.model_folder import (
+    KEYWORDS_KEY,
+    SCHEMA,
+    TOKENIZER_FILES,
+    fingerprint,
+    prompts_of,
+    refuse_foreign_destination,
+    verify,
+    write_manifest,
+)
+from docsgpt_embtune.token_table import KIND as STATIC
+from docsgpt_embtune.token_table import is_static, tokens_read
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from docsgpt_embtune.serving.keywords import Keywords
+
+ZIP_NAME = "model-embeddings.zip"
+# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code; the static one
+# from 3.2 on.
+_LEGACY_TYPE = {
+    name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize", STATIC)
+}
+_POOLING_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+# zip's own epoch, so that equal folders make equal bytes.
+_ZIP_TIME = (1980, 1, 1, 0, 0, 0)
+
+
+def write_model_folder(
+    model: "SentenceTransformer",
+    base_folder: Path,
+    out: Path,
+    manifest: Mapping[str, Any],
+    keywords: "Keywords | None" = None,
+) -> dict[str, Any]:
+    """Write a tuned model beside its destination, prove that it loads, then move it there.
+
+    Args:
+        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last; or a token table
+            in place of the first two.
+        base_folder: The base model's files; config and tokenizer are taken from there, untouched, and of a token
+            table the prompts alone.
+        out: Destination; replaced in one step if it is a tuned folder already.
+        manifest: What to record beside the identity that is added here.
+        keywords: What `TunedEmbeddings` puts beside the model's vectors.
+
+    Returns:
+        The manifest as written, with schema, fingerprint, dimension and sequence length.
+
+    Raises:
+        ModelFolderError: If the destination is something else, or the written folder does not give the
+            model's own vectors.
+    """
+    refuse_foreign_destination(out)
+    with folder_written_whole(out) as partial:
+        _write_weights_and_modules(model, base_folder, partial)
+        if keywords:
+            keywords.write(partial)
+        written = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint(partial),
+            "dimension": (model.get_embedding_dimension() or 0) + (keywords.width if keywords else 0),
+            "max_seq_length": tokens_read(model),
+            **({KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
+            **manifest,
+        }
+        write_manifest(partial, written)
+        _prove_that_it_loads(model, partial)
+        for path in partial.rglob("*"):  # safetensors come out 0600, and a container may run as another user
+            path.chmod(0o755 if path.is_dir() else 0o644)
+    return written
+
+
+def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
+    """Pack a tuned folder for upload: its files at the root, the same bytes for the same folder.
+
+    Args:
+        folder: A tuned folder; checked first.
+        path: The zip; `model-embeddings.zip` beside the folder if not given.
+
+    Returns:
+        Where it was written.
+    """
+    verify(folder)
+    path = path or folder.parent / ZIP_NAME
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    with (
+        file_written_whole(path) as partial,
+        zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+    ):
+        for file in files:
+            member = zipfile.ZipInfo(file.relative_to(folder).as_posix(), _ZIP_TIME)
+            member.compress_type = zipfile.ZIP_DEFLATED
+            member.external_attr = 0o100644 << 16
+            with file.open("rb") as source, archive.open(member, "w", force_zip64=True) as target:
+                shutil.copyfileobj(source, target, 1 << 20)
+    return path
+
+
+def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
+    if is_static(model):
+        model.tokenizer.save(str(folder / "tokenizer.json"))  # for those who count tokens; the table has its own
+    else:
+        _copy_transformer_files(model, base_folder, folder)
+    modules = []
+    for index, module in enumerate(model):
+        kind = type(module).__name__
+        if kind not in _LEGACY_TYPE:
+            raise ModelFolderError(
+                f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
+                f"use a base model made of {', '.join(_LEGACY_TYPE)}"
+            )
+        # sentence-transformers before 5 takes whatever lies at the root for a transformer.
+        path = "" if kind == "Transformer" else f"{index}_{kind}"
+        (folder / path).mkdir(exist_ok=True)
+        _write_module(kind, module, folder / path)
+        modules.append({"idx": index, "name": str(index), "path": path, "type": _LEGACY_TYPE[kind]})
+    _write_json(folder / "modules.json", modules)
+    _write_json(folder / "config_sentence_transformers.json", {"__version__": {}, **prompts_of(base_folder)})
+
+
+def _copy_transformer_files(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
+    for name in ("config.json", *TOKENIZER_FILES):
+        if (base_folder / name).is_file():
+            shutil.copyfile(base_folder / name, folder / name)
+    _write_json(
+        folder / "sentence_bert_config.json",
+        {"max_seq_length": model.max_seq_length, "do_lower_case": bool(getattr(model[0], "do_lower_case", False))},
+    )
+
+
+def _write_module(kind: str, module: Any, folder: Path) -> None:
+    if kind == "Transformer":
+        with tempfile.TemporaryDirectory(dir=folder) as saved:
+            module.auto_model.float().save_pretrained(saved, max_shard_size="1TB")
+            Path(saved, "model.safetensors").rename(folder / "model.safetensors")
+            if not (folder / "config.json").is_file():
+                Path(saved, "config.json").rename(folder / "config.json")
+    elif kind == "Pooling":
+        modes = {module.pooling_mode} if isinstance(module.pooling_mode, str) else set(module.pooling_mode)
+        config = {"word_embedding_dimension": module.embedding_dimension}
+        config |= {key: mode in modes for mode, key in _POOLING_KEYS.items()}
+        _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
+    elif kind == STATIC:
+        module.save(str(folder))
+    elif kind == "Dense":
+        module.save(str(folder))
+        _write_json(folder / "config.json", _portable_dense_config(folder))
+
+
+def _portable_dense_config(folder: Path) -> dict[str, Any]:
+    """Leave out what sentence-transformers before 5 does not know, and would refuse; those keys say nothing new."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
+    if features or config.get("use_residual"):
+        raise ModelFolderError(
+            f"{folder.name}: a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
+            "which not every DocsGPT can load; use another base model"
+        )
+    return {key: config[key] for key in ("in_features", "out_features", "bias", "activation_function")}
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _prove_that_it_loads(model: "SentenceTransformer", folder: Path) -> None:
+    import numpy as np
+    from sentence_transformers import SentenceTransformer
+
+    probes = ["How do I rotate the log files?", "word " * 600, "ünïcödé, 数据, 🙂"]
+    served = SentenceTransformer(str(folder), device="cpu").encode(probes)  # (3, D)
+    tuned = model.encode(probes)
+    if not np.isfinite(served).all():
+        raise ModelFolderError("the tuned model gives vectors that are not finite; lower --learning-rate")
+    norms = np.linalg.norm(served, axis=1)
+    if not all(math.isclose(norm, 1.0, abs_tol=1e-3) for norm in norms):
+        raise ModelFolderError(f"the written model's vectors are not unit-norm ({norms.tolist()})")
+    if not np.allclose(served, tuned, atol=1e-3):
+        raise ModelFolderError(
+            f"the written model differs from the tuned one by {np.abs(served - tuned).max():.1e}; "
+            "please report this base model"
+        )
