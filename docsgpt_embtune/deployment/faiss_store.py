@@ -95,8 +95,10 @@ class FaissStore:
             journal.embed_missing(sidecar.row_texts, label=self.folder.name)
             self._write_index(sidecar, journal, model)
         run = {"model": model.fingerprint, "sources": before, "built": _sha256(self._built)}
-        # The run before stays on record: it may be in force, and then it can still be taken back.
-        write_text_atomically(self._runs_path, json.dumps([*self._runs()[-1:], run], indent=1) + "\n")
+        # What was swapped stays on record, however many runs were begun since: it can still be taken back.
+        in_force = [earlier for earlier in self._runs() if earlier["built"] == before[INDEX]]
+        reversible = [earlier for earlier in self._reversible(before) if earlier not in in_force]
+        write_text_atomically(self._runs_path, json.dumps([*reversible, *in_force, run], indent=1) + "\n")
 
     def settings(self, model: ServingModel) -> Mapping[str, str]:
         """Return none: the swap itself puts the new vectors in force."""
@@ -120,11 +122,11 @@ class FaissStore:
 
     def can_roll_back(self) -> bool:
         """Tell whether the replaced index.faiss is there, and the one in force is still as it was built."""
-        previous, now = _sha256(self._previous), self._sources()
-        taken = [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
-        if previous is None or not taken:
+        now = self._sources()
+        reversible = self._reversible(now)
+        if not reversible:
             return False
-        if now != {**taken[-1]["sources"], INDEX: taken[-1]["built"]}:
+        if now != {**reversible[-1]["sources"], INDEX: reversible[-1]["built"]}:
             raise DeploymentError(
                 f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
                 "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
@@ -136,6 +138,13 @@ class FaissStore:
         os.replace(self._previous, self.folder / INDEX)
         _sync(self.folder)
         shutil.rmtree(self._work)
+
+    def _reversible(self, now: Mapping[str, str | None]) -> list[dict[str, Any]]:
+        """List the runs that were swapped in and can be taken back: what they were built from is the replaced index."""
+        previous = _sha256(self._previous)
+        if previous is None:
+            return []
+        return [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
 
     def _require_unchanged(self) -> None:
         if self._runs()[-1]["sources"] != self._sources():

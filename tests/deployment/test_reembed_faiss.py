@@ -29,6 +29,12 @@ from .conftest import CHUNKS, same_vectors, search, write_index_folder
 LATE = "A chunk that came in between."
 
 
+@pytest.fixture
+def third(tmp_path):
+    (tmp_path / "third").mkdir()
+    return load_serving_model(str(build_tiny_folder(tmp_path / "third", seed=5)))
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
@@ -229,6 +235,17 @@ def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tune
         steps.roll_back([store])
     steps.reembed([store], stock)
     assert search(index_folder, stock, "A chunk that came later.") == ["A chunk that came later."]
+
+
+def test_runs_that_are_not_finished_leave_the_way_back(index_folder, tuned, third):
+    before = contents(index_folder)
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    for _ in range(3):
+        store.build(third)
+        assert store.is_on(tuned)
+    steps.roll_back([store])
+    assert contents(index_folder) == before
 
 
 def test_failure_in_one_source_swaps_none(index_folder, stock, tuned):
