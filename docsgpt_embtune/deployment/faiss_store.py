@@ -108,14 +108,16 @@ class FaissStore:
         """Verify the new index, and copy the old one."""
         self._require_unchanged()
         self._verify(model)
-        shutil.copyfile(self.folder / INDEX, self._to_be_previous)
-        _sync(self._to_be_previous)
+        if not self._is_mended_by(model):
+            shutil.copyfile(self.folder / INDEX, self._to_be_previous)
+            _sync(self._to_be_previous)
         self._built.chmod((self.folder / INDEX).stat().st_mode & 0o777)
 
     def swap(self, model: ServingModel) -> None:
         """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
         self._require_unchanged()
-        os.replace(self._to_be_previous, self._previous)
+        if not self._is_mended_by(model):
+            os.replace(self._to_be_previous, self._previous)
         os.replace(self._built, self.folder / INDEX)
         _sync(self.folder)
         VectorJournal(self._work, model).remove()
@@ -145,6 +147,10 @@ class FaissStore:
         if previous is None:
             return []
         return [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
+
+    def _is_mended_by(self, model: ServingModel) -> bool:
+        """Tell whether the swap in force was to this model: what it replaced is to go back to, not what it mends."""
+        return any(run["model"] == model.fingerprint for run in self._reversible(self._sources())[-1:])
 
     def _require_unchanged(self) -> None:
         if self._runs()[-1]["sources"] != self._sources():

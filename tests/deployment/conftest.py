@@ -49,6 +49,15 @@ def write_index_folder(folder, model, texts=CHUNKS, *, sidecars=("json", "pkl"))
     return folder
 
 
+def rewrite_vectors(folder, change):
+    """Replace the vectors of index.faiss, and nothing beside it."""
+    index = faiss.read_index(str(folder / "index.faiss"))
+    vectors = change(index.reconstruct_n(0, index.ntotal))
+    changed = faiss.IndexFlatL2(vectors.shape[1])
+    changed.add(np.ascontiguousarray(vectors))
+    faiss.write_index(changed, str(folder / "index.faiss"))
+
+
 def same_vectors(stored, expected):
     """Tell whether they are the same model's: re-embedding may round to bf16."""
     stored = np.asarray(stored, dtype=np.float32)

@@ -2,7 +2,6 @@
 
 import json
 
-import faiss
 import numpy as np
 import pytest
 
@@ -11,15 +10,7 @@ from docsgpt_embtune.deployment.doctor import examine, examine_settings
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 
-from .conftest import CHUNKS, write_index_folder
-
-
-def rewrite_vectors(folder, change):
-    index = faiss.read_index(str(folder / "index.faiss"))
-    vectors = change(index.reconstruct_n(0, index.ntotal))
-    changed = faiss.IndexFlatL2(vectors.shape[1])
-    changed.add(np.ascontiguousarray(vectors))
-    faiss.write_index(changed, str(folder / "index.faiss"))
+from .conftest import CHUNKS, rewrite_vectors, write_index_folder
 
 
 def no_index(folder, tuned):

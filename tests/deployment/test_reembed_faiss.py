@@ -9,11 +9,13 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import find_index_folders, index_vectors, read_index, read_sidecar
 from docsgpt_embtune.deployment.faiss_store import FaissStore
@@ -24,7 +26,7 @@ from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manif
 from docsgpt_embtune.serving.keywords import Keywords
 
 from ..conftest import build_tiny_folder
-from .conftest import CHUNKS, same_vectors, search, write_index_folder
+from .conftest import CHUNKS, rewrite_vectors, same_vectors, search, write_index_folder
 
 LATE = "A chunk that came in between."
 
@@ -235,6 +237,25 @@ def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tune
         steps.roll_back([store])
     steps.reembed([store], stock)
     assert search(index_folder, stock, "A chunk that came later.") == ["A chunk that came later."]
+
+
+def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_the_old_index(
+    index_folder, stock, tuned, third
+):
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    stored = index_vectors(read_index(index_folder))
+    write_index_folder(index_folder, stock, [*CHUNKS, LATE])
+    rewrite_vectors(index_folder, lambda vectors: np.vstack([stored, vectors[-1:]]))
+    assert [finding.problem for finding in examine(store, tuned)] == ["mixed"]
+    assert steps.reembed([store], tuned) == [store]
+    assert examine(store, tuned) == []
+    with pytest.raises(DeploymentError, match="--model OLD_MODEL"):
+        steps.roll_back([store])
+    before = contents(index_folder)
+    steps.reembed([store], third)
+    steps.roll_back([store])
+    assert contents(index_folder) == before
 
 
 def test_runs_that_are_not_finished_leave_the_way_back(index_folder, tuned, third):
