@@ -139,7 +139,7 @@ def _roll_back(stores: list[Any], environment: Any) -> None:
 
     rolled_back = roll_back(stores, environment)
     for store in stores:
-        untouched = "no re-embedding to take back; if it was uploaded since, embed it with the old model"
+        untouched = "nothing to take back; if it was uploaded since, embed it with the old model"
         click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
     if environment is None:
         click.echo("\nset EMBEDDINGS_NAME in DocsGPT's .env back to the old model, as it was before")

@@ -103,7 +103,8 @@ class CollectionStore:
         self._collections = collections
         self._environment = environment
         self._name = environment.get(collections.setting) or DEFAULT_NAME
-        self._previous = environment.get_replaced(collections.setting, DEFAULT_NAME)
+        previous = environment.get_replaced(collections.setting, DEFAULT_NAME)
+        self._previous = previous if previous != self._name else None  # the same: a rollback was interrupted
         with self._as_deployment_error():
             if not collections.exists(self._name):
                 raise DeploymentError(
@@ -128,10 +129,13 @@ class CollectionStore:
 
     def sample(self, size: int) -> StoredSample:
         """Return entries spread over the ids."""
+        return self._sample(self._name, size)
+
+    def _sample(self, name: str, size: int) -> StoredSample:
         with self._as_deployment_error():
-            doc_ids = self._some_ids(self._name, size)
-            entries = self._collections.fetch(self._name, doc_ids)
-            vectors = self._collections.vectors(self._name, [entry.doc_id for entry in entries])
+            doc_ids = self._some_ids(name, size)
+            entries = self._collections.fetch(name, doc_ids)
+            vectors = self._collections.vectors(name, [entry.doc_id for entry in entries])
         return StoredSample([str(entry.doc_id) for entry in entries], [entry.text for entry in entries], vectors)
 
     def is_on(self, model: ServingModel) -> bool:
@@ -198,6 +202,18 @@ class CollectionStore:
                     "embtune reembed --model OLD_MODEL"
                 )
         return True
+
+    def sample_before(self, size: int) -> StoredSample | None:
+        """Return entries of the collection that `.env` named before."""
+        with self._as_deployment_error():
+            if self._previous is None or not self._collections.exists(self._previous):
+                return None
+        return self._sample(self._previous, size)
+
+    def fingerprint_before(self) -> str | None:
+        """Return what is in that collection's name."""
+        _, mark, fingerprint = (self._previous or "").partition(_MARK)
+        return fingerprint if mark else None
 
     def roll_back(self) -> None:
         """Delete the second collection, which `.env` no longer names; the first was never touched."""

@@ -94,11 +94,17 @@ class FaissStore:
         with VectorJournal(self._work, model) as journal:
             journal.embed_missing(sidecar.row_texts, label=self.folder.name)
             self._write_index(sidecar, journal, model)
-        run = {"model": model.fingerprint, "sources": before, "built": _sha256(self._built)}
         # What was swapped stays on record, however many runs were begun since: it can still be taken back.
         in_force = [earlier for earlier in self._runs() if earlier["built"] == before[INDEX]]
         reversible = [earlier for earlier in self._reversible(before) if earlier not in in_force]
-        write_text_atomically(self._runs_path, json.dumps([*reversible, *in_force, run], indent=1) + "\n")
+        swapped = [*reversible, *in_force]
+        run = {
+            "model": model.fingerprint,
+            "sources": before,
+            "built": _sha256(self._built),
+            "model_before": swapped[-1]["model"] if swapped else None,
+        }
+        write_text_atomically(self._runs_path, json.dumps([*swapped, run], indent=1) + "\n")
 
     def settings(self, model: ServingModel) -> Mapping[str, str]:
         """Return none: the swap itself puts the new vectors in force."""
@@ -134,6 +140,19 @@ class FaissStore:
                 "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
             )
         return True
+
+    def sample_before(self, size: int) -> StoredSample | None:
+        """Return rows of the replaced index; the sidecars are the same."""
+        if not self._previous.is_file():
+            return None
+        index, sidecar = faiss.read_index(str(self._previous)), read_sidecar(self.folder)
+        rows = spread(min(index.ntotal, len(sidecar.rows)), size)
+        doc_ids = [sidecar.rows[row] for row in rows]
+        return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
+
+    def fingerprint_before(self) -> str | None:
+        """Return what the record of the run says."""
+        return next((run.get("model_before") for run in self._reversible(self._sources())[-1:]), None)
 
     def roll_back(self) -> None:
         """Put the replaced index.faiss back; the sidecars were never touched."""

@@ -31,6 +31,7 @@ from docsgpt_embtune.progress import Bar
 
 # table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
+_COMMENT = "embtune:"  # on a column that was built here, before the model's fingerprint
 
 
 @contextmanager
@@ -130,21 +131,27 @@ class PgvectorStore:
 
     def width(self) -> int:
         """Return the declared width of the vector column."""
-        declared = self._type_of(self._column) or ""
+        return self._width(self._column)
+
+    def _width(self, column: str) -> int:
+        declared = self._type_of(column) or ""
         return int(declared.removeprefix("vector(").removesuffix(")") or 0)
 
     def sample(self, size: int) -> StoredSample:
         """Return rows in the order of a hash of their ids."""
+        return self._sample(self._column, size)
+
+    def _sample(self, column: str, size: int) -> StoredSample:
         found = self._rows(
-            "SELECT id::text, {text}, {column}::text FROM {table} WHERE {column} IS NOT NULL ORDER BY md5(id::text) "
-            "LIMIT %s",
+            "SELECT id::text, {text}, {of}::text FROM {table} WHERE {of} IS NOT NULL ORDER BY md5(id::text) LIMIT %s",
             [size],
+            of=column,
         )
         vectors = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
         return StoredSample(
             [doc_id for doc_id, _, _ in found],
             [text for _, text, _ in found],
-            vectors.reshape(len(found), self.width()),
+            vectors.reshape(len(found), self._width(column)),
         )
 
     def is_on(self, model: ServingModel) -> bool:
@@ -205,6 +212,17 @@ class PgvectorStore:
                 return False
             self._require_old_vectors()
         return True
+
+    def sample_before(self, size: int) -> StoredSample | None:
+        """Return rows with what is in the old column."""
+        with _as_deployment_error(self.label):
+            return None if self._type_of(self._previous) is None else self._sample(self._previous, size)
+
+    def fingerprint_before(self) -> str | None:
+        """Return what the old column's comment says."""
+        with _as_deployment_error(self.label):
+            comment = self._comment_on(self._previous) or ""
+        return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else None
 
     def roll_back(self) -> None:
         """Rename the columns back; the old values were never touched."""
@@ -370,7 +388,7 @@ class PgvectorStore:
 
 
 def _comment(model: ServingModel) -> str:
-    return f"embtune:{model.fingerprint}"
+    return f"{_COMMENT}{model.fingerprint}"
 
 
 def _as_deployment_error(label: str) -> AbstractContextManager[None]:

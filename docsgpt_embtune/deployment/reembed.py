@@ -16,6 +16,7 @@ from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
+_DEFAULT = "DocsGPT's default"  # model, where EMBEDDINGS_NAME is not set
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -142,38 +143,104 @@ def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str,
 def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
     """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
 
+    Afterwards `.env` and the stores are on one model. So of a switch that did not come as far as `.env`, only the
+    stores that it came to go back, to the model that `.env` names still.
+
     Returns:
         The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
-        DeploymentError: If there is nothing to take back, chunks were added since, or a store would keep the vectors
-            of the model that `.env` names now; nothing is changed then.
+        DeploymentError: If there is nothing to take back, chunks were added since, or `.env` and the stores would not
+            be on one model; nothing is changed then.
     """
+    if environment is not None and (unfinished := _swapped_beyond(stores, environment)):
+        return _all_rolled_back(unfinished)
     swapped = [store for store in stores if store.can_roll_back()]
-    if environment is not None:
+    if environment is None:
+        _require_one_model_before(swapped)
+    else:
         _require_none_left_behind([store for store in stores if store not in swapped], environment)
+        _require_model_of_then(swapped, environment)
     taken_back = environment is not None and environment.take_back()
     if not swapped and not taken_back:
         raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
-    for store in swapped:  # after `.env`: what it named goes when it names it no more
+    return _all_rolled_back(swapped)  # after `.env`: what it named goes when it names it no more
+
+
+def _all_rolled_back(stores: list[ChunkStore]) -> list[ChunkStore]:
+    for store in stores:
         store.roll_back()
-    return swapped
+    return stores
+
+
+def _swapped_beyond(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> list[ChunkStore]:
+    """List the stores of a second switch that did not come as far as `.env`: the first is still in force there."""
+    model = _model_in(environment.get_switched("EMBEDDINGS_NAME"))
+    if model is None:
+        return []
+    return [
+        store
+        for store in stores
+        if not store.settings(model)  # those that `.env` puts in force come as far as it does
+        and not store.is_on(model)
+        and not _has_vectors_of(model, store)
+        and _had_vectors_of(model, store)
+        and store.can_roll_back()
+    ]
+
+
+def _require_one_model_before(stores: Sequence[ChunkStore]) -> None:
+    if len({store.fingerprint_before() for store in stores}) > 1:
+        raise DeploymentError(
+            f"{', '.join(store.label for store in stores)}: would go back to vectors of different models, so nothing "
+            "is rolled back; give --env, which tells how far to go back, or name those that belong together alone"
+        )
+
+
+def _require_model_of_then(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> None:
+    """Check that the vectors which would come back are of the model that `.env` would name."""
+    name = environment.get_replaced("EMBEDDINGS_NAME", _DEFAULT) or environment.get("EMBEDDINGS_NAME") or _DEFAULT
+    model = _model_in(name)
+    others = [
+        store.label
+        for store in stores
+        if (store.fingerprint_before() is not None if model is None else not _had_vectors_of(model, store))
+    ]
+    if others:
+        raise DeploymentError(
+            f"{', '.join(others)}: the vectors that would come back are not of {name}, which {environment.path} would "
+            "name (they were re-embedded more than once since, or another model is in that folder now), so nothing is "
+            "rolled back; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
+        )
+
+
+def _model_in(folder: str | None) -> ServingModel | None:
+    if folder is None or not Path(folder).is_dir():
+        return None
+    try:
+        return load_serving_model(folder)
+    except EmbtuneError:  # a damaged model is a reason to go back, and cannot be compared with
+        return None
+
+
+def _had_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
+    before = store.sample_before(VERIFIED_CHUNKS)
+    if before is None or not before.texts:
+        return before is not None
+    if before.vectors.shape[1] != model.dimension:
+        return False
+    own = cosines(before.vectors, model.embed(before.texts)) >= model.same_vector
+    return bool(own.mean() > 0.5)  # a few may always have been another model's
 
 
 def _require_none_left_behind(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> None:
-    folder = environment.get_switched("EMBEDDINGS_NAME")
-    if not stores or folder is None or not Path(folder).is_dir():
-        return
-    try:
-        model = load_serving_model(folder)
-    except EmbtuneError:  # a damaged model is a reason to go back, and cannot be compared with
-        return
-    left_behind = [store.label for store in stores if _has_vectors_of(model, store)]
-    if left_behind:
+    model = _model_in(environment.get_switched("EMBEDDINGS_NAME")) if stores else None
+    left_behind = [store.label for store in stores if model and _has_vectors_of(model, store)]
+    if model and left_behind:
         raise DeploymentError(
-            f"{', '.join(left_behind)}: has vectors of {folder} and no old ones to go back to (uploaded since, or its "
-            "old index was deleted), so nothing is rolled back; embed them all with the old model instead (embtune "
-            "reembed --model OLD_MODEL), or name those that can go back alone"
+            f"{', '.join(left_behind)}: has vectors of {model.folder} and no old ones to go back to (uploaded since, "
+            "or its old index was deleted), so nothing is rolled back; embed them all with the old model instead "
+            "(embtune reembed --model OLD_MODEL), or name those that can go back alone"
         )
 
 

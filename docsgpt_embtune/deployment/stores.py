@@ -85,6 +85,12 @@ class ChunkStore(Protocol):
     def can_roll_back(self) -> bool:
         """Tell whether there is a swap to take back; raise DeploymentError if chunks would be lost by it."""
 
+    def sample_before(self, size: int) -> StoredSample | None:
+        """Return chunks with the vectors that a rollback would bring back; None if there are no such vectors."""
+
+    def fingerprint_before(self) -> str | None:
+        """Return the fingerprint, or its beginning, of the re-embedding that made these; None if the host made them."""
+
     def roll_back(self) -> None:
         """Put the vectors before the last swap in force again, to the byte."""
 

@@ -9,7 +9,7 @@ import pytest
 
 from docsgpt_embtune.deployment.serving import cosines, load_serving_model
 
-from ..conftest import TEXTS
+from ..conftest import TEXTS, build_tiny_folder
 
 CHUNKS = [f"{text} Part {letter}." for letter in "abcdefghijkl" for text in TEXTS] + [TEXTS[0], TEXTS[0]]
 
@@ -22,6 +22,11 @@ def stock(tiny_base_folder):
 @pytest.fixture(scope="session")
 def tuned(tiny_tuned_folder):
     return load_serving_model(str(tiny_tuned_folder))
+
+
+@pytest.fixture(scope="session")
+def third(tmp_path_factory):
+    return load_serving_model(str(build_tiny_folder(tmp_path_factory.mktemp("third"), seed=5)))
 
 
 @pytest.fixture

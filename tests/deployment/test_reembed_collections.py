@@ -2,6 +2,7 @@
 
 import contextlib
 import random
+import shutil
 import subprocess
 import sys
 import uuid
@@ -222,6 +223,35 @@ def test_new_width_and_a_second_model_after_the_first(database, opened, environm
         steps.roll_back([store], environment)
     assert in_force(environment) == first
     assert database.names() == ["docsgpt", first]
+
+
+def test_model_that_was_written_again_into_the_same_folder_is_no_way_back(
+    database, opened, environment, stock, tuned, third, tmp_path
+):
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    folder = shutil.copytree(tuned.folder, tmp_path / "models" / "tuned")
+    reembed(opened, load_serving_model(str(folder)), environment)
+    shutil.rmtree(folder)
+    shutil.copytree(third.folder, folder)
+    reembed(opened, load_serving_model(str(folder)), environment)
+    before = environment.path.read_bytes()
+    with opened() as store, pytest.raises(DeploymentError, match=r"would come back are not of .*OLD_MODEL"):
+        steps.roll_back([store], environment)
+    assert environment.path.read_bytes() == before
+    require_whole(database.dump(in_force(environment)), third)
+
+
+def test_rollback_that_was_killed_after_env_can_be_repeated(database, opened, environment, tuned, third):
+    reembed(opened, tuned, environment)
+    first, kept = environment.path.read_bytes(), environment.path.with_name(".env.embtune.json")
+    reembed(opened, third, environment)
+    record = kept.read_bytes()
+    environment.take_back()
+    kept.write_bytes(record)
+    with opened() as store:
+        assert steps.roll_back([store], environment) == []
+    assert environment.path.read_bytes() == first
+    require_whole(database.dump(in_force(environment)), tuned)
 
 
 def test_chunks_that_come_and_go_before_the_swap(database, opened, environment, stock, tuned):

@@ -1,6 +1,8 @@
 """Re-embedding of index folders: nothing lost, nothing half, and back to the byte."""
 
 import contextlib
+import errno
+import os
 import random
 import resource
 import shutil
@@ -29,12 +31,6 @@ from ..conftest import build_tiny_folder
 from .conftest import CHUNKS, rewrite_vectors, same_vectors, search, write_index_folder
 
 LATE = "A chunk that came in between."
-
-
-@pytest.fixture
-def third(tmp_path):
-    (tmp_path / "third").mkdir()
-    return load_serving_model(str(build_tiny_folder(tmp_path / "third", seed=5)))
 
 
 def contents(folder):
@@ -150,6 +146,13 @@ class FailsToSwap(FaissStore):
         super().swap(model)
 
 
+class BreaksAtSwap(FaissStore):
+    """A source whose disk fails when it is to be swapped."""
+
+    def swap(self, model):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_failure_after_the_first_swap_names_it_and_both_ways_out(index_folder, stock, tuned, tmp_path):
     other = write_index_folder(index_folder.parent / "other", stock)
     environment = EnvironmentFile(tmp_path / ".env")
@@ -213,6 +216,76 @@ def test_rollback_by_half_is_refused(index_folder, stock, tuned, tmp_path):
     assert (contents(index_folder), environment.path.read_bytes()) == before
     steps.roll_back(stores[:1], environment)
     assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+
+
+def test_second_switch_that_failed_goes_back_to_the_model_that_env_names(index_folder, stock, tuned, third, tmp_path):
+    other = write_index_folder(index_folder.parent / "other", stock)
+    stores = [FaissStore(index_folder), FaissStore(other)]
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    steps.reembed(stores, tuned, environment)
+    write_index_folder(other, tuned, [*CHUNKS, LATE])  # could not go back to the stock model, and need not
+    before = contents(index_folder), environment.path.read_bytes()
+    with pytest.raises(DeploymentError, match=r"handbook: on the new model already, while .*rollback"):
+        steps.reembed([stores[0], BreaksAtSwap(other)], third, environment)
+    assert steps.roll_back(stores, environment) == stores[:1]
+    assert (contents(index_folder), environment.path.read_bytes()) == before
+    assert search(other, tuned, LATE) == [LATE]
+
+
+@pytest.mark.parametrize("name", ["a folder", "a hub name"])
+def test_second_switch_that_failed_goes_back_no_farther(index_folder, stock, tuned, third, tmp_path, name):
+    folder = shutil.copytree(tuned.folder, tmp_path / "models" / "tuned")
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder if name == 'a folder' else 'all-mpnet-base-v2'}\n")
+    stores = [FaissStore(index_folder), FaissStore(write_index_folder(index_folder.parent / "other", stock))]
+    steps.reembed(stores, load_serving_model(str(folder)), environment)
+    with pytest.raises(DeploymentError, match="on the new model already"):
+        steps.reembed([stores[0], BreaksAtSwap(stores[1].folder)], third, environment)
+    shutil.rmtree(folder)  # so that nothing can be compared with it
+    before = contents(index_folder), environment.path.read_bytes()
+    with pytest.raises(DeploymentError, match=r"handbook: the vectors that would come back are not of .*OLD_MODEL"):
+        steps.roll_back(stores, environment)
+    assert (contents(index_folder), environment.path.read_bytes()) == before
+
+
+def test_model_that_was_written_again_into_the_same_folder_is_no_way_back(index_folder, stock, tuned, third, tmp_path):
+    folder = shutil.copytree(tuned.folder, tmp_path / "models" / "tuned")
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    store = FaissStore(index_folder)
+    steps.reembed([store], load_serving_model(str(folder)), environment)
+    shutil.rmtree(folder)
+    shutil.copytree(third.folder, folder)
+    steps.reembed([store], load_serving_model(str(folder)), environment)
+    before = contents(index_folder), environment.path.read_bytes()
+    with pytest.raises(DeploymentError, match=r"the vectors that would come back are not of .*OLD_MODEL"):
+        steps.roll_back([store], environment)
+    assert (contents(index_folder), environment.path.read_bytes()) == before
+    steps.reembed([store], stock, environment)
+    assert search(index_folder, stock, CHUNKS[7]) == [CHUNKS[7]]
+    assert environment.get("EMBEDDINGS_NAME") == str(stock.folder)
+
+
+def test_env_that_was_set_by_hand_is_not_left_behind(index_folder, tuned, tmp_path):
+    store = FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={tuned.folder}\n")
+    with pytest.raises(DeploymentError, match="the vectors that would come back are not of"):
+        steps.roll_back([store], environment)
+    assert store.is_on(tuned)
+
+
+def test_rollback_without_env_goes_back_to_one_model(index_folder, stock, tuned, third):
+    stores = [FaissStore(index_folder), FaissStore(write_index_folder(index_folder.parent / "other", stock))]
+    steps.reembed(stores, tuned)
+    steps.reembed(stores[:1], third)
+    with pytest.raises(DeploymentError, match=r"would go back to vectors of different models.* give --env"):
+        steps.roll_back(stores)
+    assert stores[0].is_on(third)
+    steps.roll_back(stores[:1])
+    assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
 
 
 def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):

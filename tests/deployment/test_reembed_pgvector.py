@@ -11,6 +11,7 @@ import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.errors import DeploymentError
@@ -113,6 +114,32 @@ def test_rollback_brings_everything_back(uri, stores, tuned):
     assert dump(uri) == before
     with pytest.raises(DeploymentError, match="no re-embedding to take back"):
         steps.roll_back(stores)
+
+
+def test_second_switch_that_failed_goes_back_to_the_model_that_env_names(uri, stores, stock, tuned, third, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DELETE FROM graph_nodes")  # an empty table is of no model
+    before = dump(uri)
+    steps.reembed(stores, tuned, environment)
+    in_between = dump(uri)[:2]
+    store = stores[0]
+    store.build(third)
+    store.swap(third)
+    with pytest.raises(DeploymentError, match=r"would go back to vectors of different models"):
+        steps.roll_back(stores)
+    assert steps.roll_back(stores, environment) == [store]
+    assert dump(uri)[:2] == in_between
+    assert environment.get("EMBEDDINGS_NAME") == str(tuned.folder)
+    with pytest.raises(DeploymentError, match="no old ones to go back to"):
+        steps.roll_back(stores, environment)
+    steps.reembed(stores, stock, environment)
+    steps.reembed(stores, tuned, environment)
+    steps.roll_back(stores, environment)
+    assert [row[:2] for row in dump(uri)[0]] == [row[:2] for row in before[0]]
+    assert same_vectors(vectors(uri), stock.embed(CHUNKS))
+    assert environment.get("EMBEDDINGS_NAME") == str(stock.folder)
 
 
 def test_new_width(uri, stores, tmp_path):
