@@ -36,7 +36,7 @@ def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
     partial = Path(name)
     try:
         yield partial
-        _keep_owner(partial, path)
+        keep_owner(partial, path)
         partial.chmod(mode)
         os.replace(partial, path)
     except BaseException:
@@ -63,7 +63,8 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
         raise
 
 
-def _keep_owner(partial: Path, path: Path) -> None:
+def keep_owner(partial: Path, path: Path) -> None:
+    """Give a file that is to take another's place that one's owner, where that is allowed."""
     if path.exists():
         before = path.stat()
         with suppress(PermissionError):  # only root may give a file away

@@ -1,5 +1,6 @@
 """The host's `.env`: one line switches the model, and can be taken back."""
 
+import hashlib
 import json
 import os
 import re
@@ -70,7 +71,7 @@ class EnvironmentFile:
         """
         lines = self._lines()
         replaced = {name: [line for line in lines if _sets(line, name)] for name in settings}
-        written = {name: f"{name}={value}\n" for name, value in settings.items()}
+        written = {name: _line(name, value) for name, value in settings.items()}
         if all(replaced[name] == [written[name]] for name in settings):
             yield
             return
@@ -81,7 +82,7 @@ class EnvironmentFile:
         open_end = bool(lines) and not lines[-1].endswith("\n")
         for name in settings:
             lines = _replace(lines, name, [written[name]])
-        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": lines[-1]}
+        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": _digest(lines[-1])}
         mode = self._mode()
         # The inner one is renamed first: what was replaced is on record before it is gone.
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
@@ -103,7 +104,7 @@ class EnvironmentFile:
             return False
         lines = switched = self._lines()
         # What was appended since keeps its end.
-        open_end = kept["open_end"] and switched[-1:] == [kept.get("last")]
+        open_end = kept["open_end"] and bool(switched) and _digest(switched[-1]) == kept.get("last")
         for name, line in kept["written"].items():
             found = [other for other in lines if _sets(other, name)]
             if found == kept["replaced"][name]:
@@ -162,6 +163,24 @@ def _is_mount_point(path: Path) -> bool:
         return False
     escaped = re.sub(r"[ \t\n\\]", lambda character: f"\\{ord(character[0]):03o}", str(path))
     return any(mount.split(" ")[4] == escaped for mount in mounts)
+
+
+def _line(name: str, value: str) -> str:
+    """Set a name so that the host, by python-dotenv, reads this value: quoted where a sign would mean something.
+
+    Raises:
+        DeploymentError: If no quotes can hold the value; python-dotenv replaces ${NAME} within any.
+    """
+    if re.fullmatch(r"[\w./:@%+,=~-]*", value):
+        return f"{name}={value}\n"
+    if re.search(r"['\\\n]|\$\{", value):
+        raise DeploymentError(f"{value!r}: ', \\ and ${{ cannot stand in {name}; put the model elsewhere")
+    return f"{name}='{value}'\n"
+
+
+def _digest(line: str) -> str:
+    """Name a line without telling it: the last one of `.env` may hold a key, and the record lies beside it."""
+    return hashlib.sha256(line.encode()).hexdigest()
 
 
 def _sets(line: str, name: str) -> bool:

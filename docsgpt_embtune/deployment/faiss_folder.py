@@ -6,11 +6,12 @@ holds a vector, only ids, texts, metadata and which row is whose.
 
 import io
 import json
+import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import faiss
 import numpy as np
@@ -44,20 +45,33 @@ class Sidecar:
 
 
 def find_index_folders(path: Path) -> list[Path]:
-    """Find an index folder, or all of them below one, such as DocsGPT's `indexes`.
+    """Find an index folder, or all of them below one, such as DocsGPT's `indexes`; links are followed.
 
     Raises:
-        DeploymentError: If there is none.
+        DeploymentError: If there is none, or a folder cannot be read.
     """
-    names = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
-    folders = {file.parent for name in names for file in path.rglob(name) if not _is_ours(file.relative_to(path))}
+    names = {INDEX, JSON_SIDECAR, PICKLE_SIDECAR}
+    folders = [folder for folder, files in _folders_below(path) if not names.isdisjoint(files)]
     if not folders:
         raise DeploymentError(f"{path}: no index in it (no {INDEX}); give DocsGPT's indexes folder, or one source's")
     return sorted(folders)
 
 
-def _is_ours(relative: Path) -> bool:
-    return any(part.startswith(".embtune") for part in relative.parts)
+def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Yield every folder but ours, each once whatever links lead to it, with the names of its files."""
+
+    def unreadable(error: OSError) -> NoReturn:
+        raise DeploymentError(f"{error.filename}: cannot be read ({error.strerror})") from error
+
+    seen: set[Path] = set()
+    for name, folders, files in os.walk(path, onerror=unreadable, followlinks=True):
+        folder = Path(name)
+        if folder.resolve() in seen:
+            folders.clear()
+            continue
+        seen.add(folder.resolve())
+        folders[:] = sorted(below for below in folders if not below.startswith(".embtune"))
+        yield folder, files
 
 
 def read_index(folder: Path) -> Any:

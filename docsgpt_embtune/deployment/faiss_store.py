@@ -26,7 +26,7 @@ from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosine
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import sha256_of, write_text_atomically
+from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
 
 WORK = ".embtune"
 _SHARD = 8192  # rows added to an index at a time
@@ -116,8 +116,9 @@ class FaissStore:
         self._verify(model)
         if not self._is_mended_by(model):
             shutil.copyfile(self.folder / INDEX, self._to_be_previous)
+            self._make_as_readable(self._to_be_previous)
             _sync(self._to_be_previous)
-        self._built.chmod((self.folder / INDEX).stat().st_mode & 0o777)
+        self._make_as_readable(self._built)
 
     def swap(self, model: ServingModel) -> None:
         """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
@@ -170,6 +171,11 @@ class FaissStore:
     def _is_mended_by(self, model: ServingModel) -> bool:
         """Tell whether the swap in force was to this model: what it replaced is to go back to, not what it mends."""
         return any(run["model"] == model.fingerprint for run in self._reversible(self._sources())[-1:])
+
+    def _make_as_readable(self, path: Path) -> None:
+        """Let those read a file, and no others, who read index.faiss, in whose place it will be."""
+        keep_owner(path, self.folder / INDEX)
+        path.chmod((self.folder / INDEX).stat().st_mode & 0o777)
 
     def _require_unchanged(self) -> None:
         if self._runs()[-1]["sources"] != self._sources():

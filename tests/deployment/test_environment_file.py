@@ -3,6 +3,7 @@
 import subprocess
 
 import pytest
+from dotenv import dotenv_values
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.errors import DeploymentError
@@ -85,3 +86,27 @@ def test_link_stays_a_link(environment, tmp_path):
     assert secrets.read_text() == "EMBEDDINGS_NAME=/models/tuned\n"
     environment.take_back()
     assert secrets.read_text() == "EMBEDDINGS_NAME=old\n"
+
+
+def test_a_key_on_the_last_line_is_not_copied_into_the_record(environment, tmp_path):
+    switch(environment, "EMBEDDINGS_NAME=old\nAPI_KEY=sk-very-secret")
+    assert "sk-very-secret" not in (tmp_path / ".env.embtune.json").read_text()
+    environment.take_back()
+    assert environment.path.read_bytes() == b"EMBEDDINGS_NAME=old\nAPI_KEY=sk-very-secret"
+
+
+@pytest.mark.parametrize("folder", ["/srv/our models/tuned", "/srv/tuned #2", "/srv/$HOME/tuned", '/srv/"a"'])
+def test_host_reads_a_path_as_it_is(environment, folder):
+    environment.path.write_bytes(b"HOME=/root\n")
+    with environment.switched({"EMBEDDINGS_NAME": folder}):
+        pass
+    assert dotenv_values(environment.path)["EMBEDDINGS_NAME"] == environment.get("EMBEDDINGS_NAME") == folder
+    assert environment.take_back()
+    assert environment.path.read_bytes() == b"HOME=/root\n"
+
+
+@pytest.mark.parametrize("folder", ["/srv/it's", "/srv/${HOME}/tuned", "C:\\tuned"])
+def test_path_that_no_quotes_can_hold_is_refused(environment, folder):
+    with pytest.raises(DeploymentError, match="cannot stand in EMBEDDINGS_NAME; put the model elsewhere"):
+        environment.switched({"EMBEDDINGS_NAME": folder}).__enter__()
+    assert not environment.path.exists()

@@ -47,6 +47,36 @@ def test_every_chunk_is_embedded_anew_and_nothing_else_changes(index_folder, tun
     assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")
+def test_who_may_read_an_index_may_read_the_next_and_the_restored_one(index_folder, tuned):
+    index = index_folder / "index.faiss"
+    os.chown(index, 1234, 1235)
+    index.chmod(0o640)
+    umask = os.umask(0o077)
+    try:
+        store = FaissStore(index_folder)
+        steps.reembed([store], tuned)
+        new = index.stat()
+        kept = (index_folder / ".embtune" / "previous-index.faiss").stat()
+        steps.roll_back([store])
+        restored = index.stat()
+    finally:
+        os.umask(umask)
+    for found in (new, kept, restored):
+        assert (found.st_mode & 0o777, found.st_uid, found.st_gid) == (0o640, 1234, 1235)
+
+
+def test_sources_behind_links_are_found_once(tmp_path, stock):
+    elsewhere = tmp_path / "disk2" / "s2"
+    elsewhere.mkdir(parents=True)
+    write_index_folder(elsewhere, stock)
+    indexes = tmp_path / "indexes"
+    indexes.mkdir()
+    (indexes / "s2").symlink_to(elsewhere)
+    (indexes / "again").symlink_to(indexes)
+    assert [folder.resolve() for folder in find_index_folders(indexes)] == [elsewhere]
+
+
 def test_rollback_brings_every_byte_back(index_folder, tuned, tmp_path):
     before = contents(index_folder)
     environment = EnvironmentFile(tmp_path / ".env")
