@@ -1,5 +1,6 @@
 """How numbers and times are said, and to whom lines of plain text are."""
 
+import math
 from collections.abc import Callable
 
 Say = Callable[[str], None]  # takes one line of plain text
@@ -12,6 +13,11 @@ def silent(line: str) -> None:
 def counted(number: int, noun: str) -> str:
     """Say how many there are, of a noun that takes an s: 1 question, 2,000 questions."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def megabytes(count: int) -> str:
+    """Say how much room bytes need, rounded up: 5 MB."""
+    return f"{math.ceil(count / 1e6):,} MB"
 
 
 def clock(seconds: float) -> str:

@@ -1,6 +1,5 @@
 """`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
 
-import math
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -11,7 +10,7 @@ import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.wording import clock, counted
+from docsgpt_embtune.wording import clock, counted, megabytes
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -99,7 +98,9 @@ def reembed(
     With --env, DocsGPT's .env is switched with the vectors.
     """
     from docsgpt_embtune.deployment import reembed as steps
+    from docsgpt_embtune.deployment.coverage import require_all_sources
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+    from docsgpt_embtune.deployment.faiss_store import FaissStore
     from docsgpt_embtune.deployment.serving import load_serving_model
     from docsgpt_embtune.serving.keywords import load_keywords
 
@@ -109,6 +110,8 @@ def reembed(
             f"{env_file}: EMBEDDINGS_BASE_URL={url}, so that DocsGPT asks that server and goes by no folder; leave out "
             "--env, and have the server serve the new model (embtune serve) under the name in EMBEDDINGS_NAME"
         )
+    if environment is not None and indexes is not None:
+        require_all_sources(environment, indexes)
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment)
         return
@@ -123,7 +126,7 @@ def reembed(
         _print_changes(environment, steps.settings_for(stores, serving))
         return
     if indexes is not None:
-        steps.require_disk(stores, serving, indexes)
+        steps.require_disk([store for store in stores if isinstance(store, FaissStore)], serving, indexes)
     swapped = steps.reembed(stores, serving, environment)
     for store in stores:
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
@@ -210,10 +213,6 @@ def _setting(environment: Any, name: str) -> str:
     return environment.get(name) or "(not set)"
 
 
-def _megabytes(count: int) -> str:
-    return f"{math.ceil(count / 1e6):,} MB"
-
-
 def _print_plans(plans: list[Any]) -> None:
     for plan in plans:
         if plan.done:
@@ -226,11 +225,11 @@ def _print_plans(plans: list[Any]) -> None:
         )
         click.echo(
             f"{plan.label}: {counted(plan.chunks, 'chunk')}, {counted(plan.remaining, 'different text')} to embed, "
-            f"width {width}, about {clock(plan.seconds)}, {_megabytes(plan.disk_bytes)} of disk"
+            f"width {width}, about {clock(plan.seconds)}, {megabytes(plan.disk_bytes)} of disk"
         )
     if len(plans) > 1:
         seconds, disk_bytes = sum(plan.seconds for plan in plans), sum(plan.disk_bytes for plan in plans)
-        click.echo(f"in all about {clock(seconds)}, {_megabytes(disk_bytes)} of disk")
+        click.echo(f"in all about {clock(seconds)}, {megabytes(disk_bytes)} of disk")
 
 
 @click.command(cls=EmbtuneCommand)

@@ -1,8 +1,10 @@
-"""Whether a command was given the store that DocsGPT searches: the one that VECTOR_STORE names in its `.env`."""
+"""Whether a command was given all that DocsGPT searches by the model that its `.env` names."""
 
 from collections.abc import Collection
+from pathlib import Path
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_folder import INDEX
 from docsgpt_embtune.errors import DeploymentError
 
 _OPTIONS = {"faiss": "--indexes", "pgvector": "--pgvector", "qdrant": "--qdrant", "milvus": "--milvus"}
@@ -37,4 +39,24 @@ def require_searched_store(environment: EnvironmentFile, given: Collection[str])
         raise DeploymentError(
             f"{environment.path}: DocsGPT searches VECTOR_STORE={name}, which was not given, so that its vectors "
             f"would stay the old model's; give {_OPTIONS[name]}"
+        )
+
+
+def require_all_sources(environment: EnvironmentFile, indexes: Path) -> None:
+    """Check that a source's folder is not given without the others beside it, whose model `.env` switches as well.
+
+    Args:
+        environment: The host's `.env`.
+        indexes: What was given: the folder of all sources, or one source's.
+
+    Raises:
+        DeploymentError: If it is one source's, and there are others.
+    """
+    if not (indexes / INDEX).is_file():
+        return
+    others = sorted(index.parent.name for index in indexes.resolve().parent.glob(f"*/{INDEX}"))
+    if len(others) > 1:
+        raise DeploymentError(
+            f"{indexes}: is one of {len(others)} sources ({', '.join(others[:3])} …), and {environment.path} switches "
+            f"the model of all of them; give --indexes {indexes.parent}"
         )

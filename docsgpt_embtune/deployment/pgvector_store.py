@@ -130,12 +130,15 @@ class PgvectorStore:
         return [text for (text,) in self._rows("SELECT {text} FROM {table} WHERE {column} IS NOT NULL")]
 
     def width(self) -> int:
-        """Return the declared width of the vector column."""
+        """Return the declared width of the vector column, or that of a vector in it where none is declared."""
         return self._width(self._column)
 
     def _width(self, column: str) -> int:
-        declared = self._type_of(column) or ""
-        return int(declared.removeprefix("vector(").removesuffix(")") or 0)
+        declared = re.search(r"\((\d+)\)", self._type_of(column) or "")
+        if declared:
+            return int(declared[1])
+        stored = self._rows("SELECT vector_dims({of}) FROM {table} WHERE {of} IS NOT NULL LIMIT 1", of=column)
+        return int(stored[0][0]) if stored else 0
 
     def sample(self, size: int) -> StoredSample:
         """Return rows in the order of a hash of their ids."""

@@ -13,6 +13,7 @@ from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import ServingModel, cosines, load_serving_model
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
+from docsgpt_embtune.wording import megabytes
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
@@ -257,8 +258,8 @@ def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DeploymentError(
-            f"{folder}: {needed / 1e6:,.0f} MB are needed beside the old vectors and {free / 1e6:,.0f} MB are free; "
-            f"make room for {(needed - free) / 1e6:,.0f} MB more"
+            f"{folder}: {megabytes(needed)} are needed beside the old vectors and {free / 1e6:,.0f} MB are free; "
+            f"make room for {megabytes(needed - free)} more"
         )
 
 

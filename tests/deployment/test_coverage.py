@@ -1,10 +1,13 @@
 """A model must not be put in force while DocsGPT searches vectors of another one."""
 
+import shutil
+
 import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 
+from .conftest import write_index_folder
 from .test_reembed_faiss import contents
 
 
@@ -36,3 +39,16 @@ def test_store_that_is_given_raises_no_alarm(index_folder, stock, tmp_path, line
     environment.write_text(f"EMBEDDINGS_NAME={stock.folder}\n{line}\n")
     words = ("doctor", "--model", str(stock.folder), "--indexes", str(index_folder), "--env", str(environment))
     assert CliRunner().invoke(main, words).exit_code == 0
+
+
+@pytest.mark.parametrize("how", [["--dry-run"], ["--rollback"]])
+def test_one_source_of_several_is_not_enough_to_switch_all(index_folder, stock, tuned, tmp_path, how):
+    other = write_index_folder(index_folder.parent / "other", stock)
+    environment = tmp_path / ".env"
+    environment.write_text("EMBEDDINGS_NAME=/models/stock\n")
+    words = ["reembed", "--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment), *how]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2
+    assert f"is one of 2 sources ({index_folder.name}, other …), and {environment} switches" in refused.stderr
+    shutil.rmtree(other)
+    assert "is one of" not in CliRunner().invoke(main, words).output

@@ -152,6 +152,15 @@ def test_new_width(uri, stores, tmp_path):
     assert dump(uri) == before
 
 
+def test_width_of_a_column_that_declares_none_is_that_of_its_vectors(uri, stores):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP INDEX documents_by_vector; ALTER TABLE documents ALTER COLUMN embedding TYPE vector")
+    assert [store.width() for store in stores] == [32, 32]
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DELETE FROM documents")
+    assert stores[0].width() == 0
+
+
 def test_rows_that_come_in_before_the_swap_are_embedded_too(uri, stores, stock, tuned):
     store = stores[0]
     store.build(tuned)
