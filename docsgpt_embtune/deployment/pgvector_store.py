@@ -32,6 +32,7 @@ from docsgpt_embtune.progress import Bar
 # table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
 _COMMENT = "embtune:"  # on a column that was built here, before the model's fingerprint
+_LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
 
 
 @contextmanager
@@ -229,11 +230,13 @@ class PgvectorStore:
 
     def roll_back(self) -> None:
         """Rename the columns back; the old values were never touched."""
-        with _as_deployment_error(self.label), self._alone(), self._connection.transaction():
-            self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        with _as_deployment_error(self.label), self._alone(), self._locked():
             self._require_old_vectors()
+            required = self._is_required(self._column)
             self._execute("ALTER TABLE {table} DROP COLUMN {column}")
             self._execute("ALTER TABLE {table} RENAME COLUMN {previous} TO {column}")
+            if required:
+                self._execute("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL")
 
     def _require_old_vectors(self) -> None:
         later = "SELECT count(*) FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL"
@@ -272,7 +275,7 @@ class PgvectorStore:
         if self._comment_on(self._pending) == _comment(model):
             return
         width, comment = str(model.dimension), _comment(model)
-        with self._connection.transaction():
+        with self._locked():
             self._execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {pending}")
             self._execute("ALTER TABLE {table} ADD COLUMN {pending} vector({width})", width=width)
             self._execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
@@ -342,15 +345,56 @@ class PgvectorStore:
             raise DeploymentError(f"{self.label}: a search for row {found[0][0]} finds another row")
 
     def _rename_if_complete(self) -> bool:
-        with self._connection.transaction():
-            self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+        with self._locked():
             ((late,),) = self._rows("SELECT count(*) FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL")
             if late:
                 return False
+            if self._is_required(self._column):  # the host fills the new one, and cannot fill the one that is kept
+                self._execute("ALTER TABLE {table} ALTER COLUMN {pending} SET NOT NULL")
+                self._execute("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
             self._execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
             self._execute("ALTER TABLE {table} RENAME COLUMN {column} TO {previous}")
             self._execute("ALTER TABLE {table} RENAME COLUMN {pending} TO {column}")
         return True
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the table in one transaction, and give up soon: every search waits behind what waits for that.
+
+        Raises:
+            DeploymentError: If others have it all the time; names them.
+        """
+        from psycopg.errors import LockNotAvailable
+
+        with self._connection.transaction():
+            self._execute("SET LOCAL lock_timeout = {milliseconds}", milliseconds=str(_LOCK_TIMEOUT_MS))
+            for tries_left in reversed(range(_LOCK_TRIES)):
+                try:
+                    with self._connection.transaction():  # a savepoint
+                        self._execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                    break
+                except LockNotAvailable as error:
+                    if not tries_left:
+                        raise DeploymentError(
+                            f"{self.label}: in use without end by {self._holders()}; end that and run the command again"
+                        ) from error
+            yield
+
+    def _holders(self) -> str:
+        found = self._rows(
+            "SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename), state FROM pg_locks "
+            "JOIN pg_stat_activity USING (pid) WHERE relation = %s::regclass AND granted AND pid <> pg_backend_pid()",
+            [self._table],
+        )
+        return ", ".join(f"process {pid} ({name}, {state})" for pid, name, state in found) or "other processes"
+
+    def _is_required(self, column: str) -> bool:
+        return bool(
+            self._rows(
+                "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND attnotnull",
+                [self._table, column],
+            )
+        )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

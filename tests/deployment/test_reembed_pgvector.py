@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 
+from docsgpt_embtune.deployment import pgvector_store
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
@@ -150,6 +151,29 @@ def test_new_width(uri, stores, tmp_path):
     assert nearest(uri, wide, CHUNKS[3]) == CHUNKS[3]
     steps.roll_back(stores)
     assert dump(uri) == before
+
+
+def test_table_that_another_transaction_holds_is_left_to_it_and_named(uri, stores, tuned, monkeypatch):
+    monkeypatch.setattr(pgvector_store, "_LOCK_TIMEOUT_MS", 50)
+    with psycopg.connect(uri, application_name="nightly dump") as holder:
+        holder.execute("SELECT count(*) FROM documents")
+        with pytest.raises(DeploymentError, match=r"in use without end by process \d+ \(nightly dump, idle in trans"):
+            steps.reembed(stores, tuned)
+        holder.rollback()
+    assert steps.reembed(stores, tuned)
+
+
+def test_column_that_must_be_filled_stays_so_and_the_kept_one_need_not_be(uri, stores, stock, tuned):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("ALTER TABLE documents ALTER COLUMN embedding SET NOT NULL")
+        steps.reembed(stores, tuned)
+        add(connection, ["A chunk that came later."], tuned)
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            connection.execute("INSERT INTO documents (text, source_id) VALUES ('no vector', 'handbook')")
+        connection.execute("DELETE FROM documents WHERE text = 'A chunk that came later.'")
+        steps.roll_back(stores)
+        with pytest.raises(psycopg.errors.NotNullViolation):
+            connection.execute("INSERT INTO documents (text, source_id) VALUES ('no vector', 'handbook')")
 
 
 def test_width_of_a_column_that_declares_none_is_that_of_its_vectors(uri, stores):
