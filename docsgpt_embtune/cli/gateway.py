@@ -87,7 +87,8 @@ def serve(
     """Serve MODEL to all of DocsGPT's processes through OpenAI's /v1/embeddings (EMBEDDINGS_BASE_URL).
 
     MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
-    environment, clients must send it. SIGTERM ends the server after it has answered what it took.
+    environment, clients must send it. SIGTERM ends the server after it has answered what it took, or
+    after a minute.
     """
     key = os.environ.get("EMBTUNE_API_KEY")
     if key == "":

@@ -29,6 +29,7 @@ class ServerConfig:
     width: int | None = None  # zeros are appended up to it
     api_key: str | None = None
     limits: Limits = field(default_factory=Limits)
+    finish: int = 60  # seconds to answer what was taken, once told to stop: a client who never reads must not decide
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Served:
 
 
 def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Served:
-    """Serve a model until SIGTERM or SIGINT; what was taken by then is answered.
+    """Serve a model until SIGTERM or SIGINT; what was taken by then is answered, if it can be within `finish`.
 
     Args:
         serving: The model; loaded once, for all the processes that ask.
@@ -64,7 +65,12 @@ def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Ser
     for line in instructions(serving, config, name, listening.getsockname()[1]):
         say(line)
     uvicorn_config = uvicorn.Config(
-        gateway.app(), log_level="warning", access_log=False, timeout_keep_alive=_KEEP_ALIVE, lifespan="on"
+        gateway.app(),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=_KEEP_ALIVE,
+        timeout_graceful_shutdown=config.finish,
+        lifespan="on",
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _done)  # uvicorn raises the signal again once it has finished

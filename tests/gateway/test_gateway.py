@@ -60,8 +60,14 @@ def adapted_folder(tiny_tuned_folder, tmp_path_factory):
 
 @contextmanager
 def server(folder, *options, key=KEY):
+    with serving("-m", "docsgpt_embtune", "serve", str(folder), "--port", "0", *options, key=key) as process:
+        yield process
+
+
+@contextmanager
+def serving(*command, key=KEY):
     process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "docsgpt_embtune", "serve", str(folder), "--port", "0", *options],
+        [sys.executable, "-W", "ignore", *command],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -326,6 +332,25 @@ def _refuses(address):
     except (ConnectionRefusedError, ConnectionResetError):  # reset where the server closes as it connects
         return True
     return False
+
+
+SERVE_AND_FINISH = """
+import sys
+from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.gateway.server import ServerConfig, serve
+
+print(serve(load_serving_model(sys.argv[1]), ServerConfig(port=0, width=1536, finish=int(sys.argv[2])), say=print))
+"""
+
+
+def test_a_client_who_does_not_read_cannot_keep_a_stopped_server(adapted_folder):
+    body = json.dumps({"input": ["a"] * 2048}).encode()
+    with serving("-c", SERVE_AND_FINISH, str(adapted_folder), "1") as process:
+        with begin(process.address, body, len(body)) as connection:
+            assert connection.recv(1) == b"H"  # of an answer that is larger than all buffers on its way
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+        assert "taken=1, answered=1" in process.stdout.read()
 
 
 async def stays():
