@@ -8,6 +8,7 @@ other chunks of the corpus, with `query_id`, `doc_id` and `verdict`.
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate, asked_id
 COLUMNS = ("verdict", "question", "chunk", "weight", "why", "asked_on", "query_id", "doc_id")
 VERDICTS = ("good", "bad", "")
 MIN_WEIGHT = FIRST_SOURCE  # what one liked answer to a first question gives the first chunk behind it
+_DECLARED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?\r?\n', re.IGNORECASE)  # a first line for Excel
 _RUNS_IN_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")  # a user's text must not become a formula
 
 
@@ -198,18 +200,22 @@ def _inert(value: Any) -> Any:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    header = text.partition("\n")[0]
-    delimiter = max(",;\t", key=header.count)  # spreadsheets save with the comma of their country
+    declared = _DECLARED_DELIMITER.match(text)
+    table = text[declared.end() :] if declared else text
+    header = table.partition("\n")[0]
+    # Spreadsheets save with the comma of their country.
+    delimiter = declared[1] if declared else max(",;\t", key=header.count)
     csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter)
     _require_columns(path, reader.fieldnames or ())
+    above = 1 if declared else 0  # lines that the reader does not count
     try:
         return [
-            (reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})
+            (above + reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})
             for row in reader
         ]
     except csv.Error as error:
-        raise DatasetError(f"{path}: line {reader.line_num}: not CSV ({error})") from error
+        raise DatasetError(f"{path}: line {above + reader.line_num}: not CSV ({error})") from error
 
 
 def _jsonl_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -238,8 +244,10 @@ def _candidate(path: Path, number: int, row: Mapping[str, Any]) -> Candidate:
     if verdict not in VERDICTS:
         raise DatasetError(f"{path}: line {number}: verdict {values['verdict']!r} is neither good, bad nor empty")
     try:
-        weight = float(values["weight"] or 0)
+        weight = float(values["weight"].replace(",", ".") or 0)  # as spreadsheets of many countries write it
     except ValueError as error:
-        raise DatasetError(f"{path}: line {number}: weight {values['weight']!r} is not a number") from error
+        if not verdict:  # where a person has judged, the weight is not used
+            raise DatasetError(f"{path}: line {number}: weight {values['weight']!r} is not a number") from error
+        weight = 0.0
     texts = {name: value for name, value in values.items() if name not in ("verdict", "weight")}
     return Candidate(**texts, weight=weight, verdict=verdict)

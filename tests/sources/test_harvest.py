@@ -93,13 +93,36 @@ def test_a_table_saved_with_semicolons_is_read(tmp_path):
     assert (found.verdict, found.question, found.weight) == ("good", "Long, is it?", 0.0)
 
 
+@pytest.mark.parametrize(("written", "weight"), [("0,25", 0.25), ("0.25", 0.25), ("", 0.0)])
+def test_a_weight_may_have_the_comma_of_a_country(tmp_path, written, weight):
+    path = tmp_path / "review.csv"
+    path.write_text(f"verdict;question;query_id;doc_id;weight\n;Long?;q;c0;{written}\n")
+    assert [row.weight for row in read_review(path)] == [weight]
+
+
+def test_a_weight_that_is_not_used_is_not_refused(tmp_path):
+    path = tmp_path / "review.csv"
+    path.write_text("verdict,question,query_id,doc_id,weight\ngood,Long?,q,c0,much\n")
+    assert [(row.verdict, row.weight) for row in read_review(path)] == [("good", 0.0)]
+
+
+@pytest.mark.parametrize("declared", ["sep=|\n", '"sep=|"\r\n'])
+def test_a_delimiter_that_the_first_line_declares_is_used(tmp_path, declared):
+    path = tmp_path / "review.csv"
+    path.write_text(f"{declared}verdict|question|query_id|doc_id\ngood|Long, is it; or not?|q|c0\n", newline="")
+    assert [(row.verdict, row.question) for row in read_review(path)] == [("good", "Long, is it; or not?")]
+    path.write_text(f"{declared}verdict|question|query_id|doc_id\nperhaps|a|q|c0\n", newline="")
+    with pytest.raises(DatasetError, match="line 3: verdict 'perhaps'"):
+        read_review(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ("verdict,question,query_id,doc_id\nperhaps,a,q,c0\n", "line 2: verdict 'perhaps' is neither"),
         ("question,query_id,doc_id\na,q,c0\n", "no column 'verdict'"),
         ("", "no column"),
-        ("verdict,question,query_id,doc_id,weight\ngood,a,q,c0,x\n", "line 2: weight 'x'"),
+        ("verdict,question,query_id,doc_id,weight\n,a,q,c0,x\n", "line 2: weight 'x'"),
     ],
     ids=["verdict", "column", "empty", "weight"],
 )
