@@ -54,7 +54,7 @@ class Harvest:
 
     Attributes:
         candidates: A question's together, in the order of its first asking, the likeliest first.
-        answers: Rated answers that were read.
+        answers: Rated answers that were read, to questions with text in them.
         questions: Distinct questions among them.
         sources: Retrieved texts that were read.
         unknown_sources: Those that no chunk of the corpus has; many mean that the corpus is another one's.
@@ -99,8 +99,10 @@ def find_candidates(
     asked: dict[str, _Asked] = {}
     read = sources = unknown = 0
     for answer in answers:
-        read += 1
         question = mask(answer.question).strip()
+        if not question:
+            continue
+        read += 1
         entry = asked.setdefault(asked_id(question), _Asked(question, answer.asked_on))
         entry.liked += answer.liked
         entry.disliked += not answer.liked

@@ -60,6 +60,13 @@ def test_questions_are_masked_before_anything_else_sees_them():
     assert {candidate.question for candidate in harvest.candidates} == {"mail x@example.com"}
 
 
+@pytest.mark.parametrize("blank", ["", "  ", "\n\t"])
+def test_a_question_without_text_is_none(blank):
+    harvest = find_candidates([answer(blank), answer()], CORPUS, mask=str, suggested=1)
+    assert (harvest.answers, harvest.questions, harvest.sources) == (1, 1, 2)
+    assert {candidate.question for candidate in harvest.candidates} == {QUESTION}
+
+
 def test_stored_sources_find_their_chunks():
     long = "word " * 300
     chunks = ChunksByText({"long": long, "short": "word word", "twin": "word  word", "other": "x"})
