@@ -23,7 +23,8 @@ ANSWER_ATTEMPTS = 3  # at an answer of the right form
 LONGEST_WAIT = 600.0  # seconds that a Retry-After can ask for
 LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
-_WRONG_SETTINGS = frozenset({401, 403, 404, 405})
+_WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
+_LONGEST_REASON = 200  # characters of what a server says about its refusal
 
 Parsed = TypeVar("Parsed")
 
@@ -86,6 +87,7 @@ class LanguageModel:
         except ImportError as error:
             raise GenerationError("httpx is needed; run: pip install 'docsgpt-embtune[gather]'") from error
         self.name = name
+        self._key = key
         self._first_wait = first_wait
         self._pace = _Pace(requests_per_minute)
         self._stopped = threading.Event()
@@ -201,18 +203,34 @@ class LanguageModel:
 
     def _refuse_status(self, response: Any) -> None:
         status = response.status_code
+        if status == 200:
+            return
+        reason = self._reason(response)
         if status in _MAY_PASS or status >= 500:
             wait = _retry_after(response.headers.get("Retry-After"))
             if wait:
                 self._pace.hold(wait)  # the others would be told the same
-            raise _TryAgainError(f"HTTP {status}", wait)
+            raise _TryAgainError(f"HTTP {status}{reason}", wait)
         if status in _WRONG_SETTINGS:
             raise GenerationError(
-                f"{self.label}: HTTP {status} for model {self.name!r}; check --llm-base-url (it ends in /v1 mostly), "
-                f"--llm-model and the key in {KEY_VARIABLE}"
+                f"{self.label}: HTTP {status} for model {self.name!r}{reason}; check --llm-base-url (it ends in /v1 "
+                f"mostly), --llm-model and the key in {KEY_VARIABLE}"
             )
-        if status != 200:
-            raise UnanswerableError(f"HTTP {status}")
+        raise UnanswerableError(f"HTTP {status}{reason}")
+
+    def _reason(self, response: Any) -> str:
+        """Return what the server says of its refusal, without the key, which some servers repeat."""
+        try:
+            content = response.json()
+        except (ValueError, RecursionError):
+            return ""
+        content = content if isinstance(content, dict) else {}
+        error = content.get("error")
+        said = error.get("message") if isinstance(error, dict) else error or content.get("detail")
+        if not said:
+            return ""
+        text = str(said).replace(self._key, "[key]") if self._key else str(said)
+        return f": {' '.join(text.split())[:_LONGEST_REASON]!r}"
 
     def _count(self, more: Spent) -> None:
         with self._lock:

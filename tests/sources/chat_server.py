@@ -23,6 +23,7 @@ class ChatServer(ThreadingHTTPServer):
         status: HTTP status instead of an answer, for all prompts.
 
     Attributes:
+        refusal: The body that goes with another status than 200.
         usage: What each answer says that it took, in tokens.
         never: A word; prompts with it are refused for ever.
         tries: Prompt -> requests.
@@ -37,6 +38,7 @@ class ChatServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.faults = tuple(faults)
         self.status = status
+        self.refusal = "{}"
         self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
         self.never = "\0"
         self.tries: Counter[str] = Counter()
@@ -64,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.tries[prompt] += 1
             self.server.keys.add(self.headers.get("Authorization", ""))
         if self.server.status != 200:
-            self.reply("{}", status=self.server.status)
+            self.reply(self.server.refusal, status=self.server.status)
         elif self.server.never in prompt:
             self.misbehave("prose")
         elif number < len(self.server.faults):

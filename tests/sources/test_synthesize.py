@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import statistics
 import subprocess
@@ -17,7 +18,7 @@ from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.judgment import parse_questions
-from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
+from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel, UnanswerableError
 from docsgpt_embtune.sources.prompts import load_prompts
 from docsgpt_embtune.sources.synthesis import Synthesizer
 
@@ -105,11 +106,33 @@ def test_a_server_that_is_down_is_named_and_what_was_answered_is_kept(tmp_path):
     assert path.read_bytes() == kept
 
 
-@pytest.mark.parametrize("status", [401, 404])
+@pytest.mark.parametrize("status", [308, 401, 402, 404])
 def test_wrong_settings_are_not_tried_again(tmp_path, status):
     with running(status=status) as server, pytest.raises(GenerationError, match=f"HTTP {status} for model 'tiny'"):
         ask_for({"c0": CORPUS["c0"]}, tmp_path / "journal", server)
     assert server.tries.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ({"error": {"message": "sk-1 is not a \n valid key"}}, ": '[key] is not a valid key'"),
+        ({"error": "model is not found"}, ": 'model is not found'"),
+        ({"detail": "x" * 199 + "sk-1"}, ": '" + "x" * 199 + "['"),
+        ({"error": {"code": 7}}, ""),
+        ({"error": None}, ""),
+        (["no"], ""),
+    ],
+    ids=["openai", "ollama", "long", "no-message", "null", "list"],
+)
+@pytest.mark.parametrize("status", [400, 402, 429])
+def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status, refusal, said):
+    with running(status=status) as server, LanguageModel(server.url, "tiny", key="sk-1", first_wait=0.001) as model:
+        server.refusal = json.dumps(refusal)
+        with pytest.raises((GenerationError, UnanswerableError)) as refused:
+            model.ask("Passage:\nAnchor", str)
+    name = " for model 'tiny'" if status == 402 else ""
+    assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
 
 
 def test_one_text_under_two_ids_is_asked_once_and_both_answer(tmp_path):
