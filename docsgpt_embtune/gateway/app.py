@@ -165,7 +165,9 @@ class Gateway:
     def _refuse_stranger(self, request: Request) -> None:
         if self._api_key is None:
             return
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        header = request.headers.get("authorization", "")
+        scheme, _, rest = header.partition(" ")
+        given = rest.strip() if scheme.lower() == "bearer" else header
         # Compared in constant time: how long a comparison takes must not tell how much of a key is right.
         if not hmac.compare_digest(given.encode(), self._api_key.encode()):
             raise RequestError(

@@ -190,6 +190,11 @@ def test_a_wrong_key_opens_nothing(gateway, key):
     assert HTTP.get(f"{gateway.address}/health", headers=headers).status_code == 200
 
 
+@pytest.mark.parametrize("header", [f"bearer {KEY}", f"BEARER  {KEY}", KEY])
+def test_the_scheme_before_a_key_is_written_in_any_way(gateway, header):
+    assert HTTP.get(f"{gateway.address}/v1/models", headers={"Authorization": header}).status_code == 200
+
+
 def test_metrics_count_what_was_embedded(gateway):
     def count(name):
         return float(re.search(rf"^{re.escape(name)} (\S+)$", HTTP.get(f"{gateway.address}/metrics").text, re.M)[1])
