@@ -238,7 +238,13 @@ def _save_private(dataset: RetrievalDataset, out: Path) -> None:
 @click.option("--write-prompts", type=click.Path(path_type=Path), help="Only copy the prompts there, to be changed.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at a time.")
 @click.option("--requests-per-minute", type=click.FloatRange(min=0, min_open=True), help="At most.")
-@click.option("--timeout", type=click.FloatRange(min=0, min_open=True), default=120.0, show_default=True, help="In s.")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=120.0,
+    show_default=True,
+    help="Seconds of silence from the server after which a request is sent again; one that writes may take longer.",
+)
 @click.option(
     "--first-wait",
     type=click.FloatRange(min=0),

@@ -68,7 +68,7 @@ class LanguageModel:
         name: The model, as the server calls it.
         key: Sent as a bearer token; never shown.
         requests_per_minute: At most; no limit if None.
-        timeout: Seconds that one request may take.
+        timeout: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
     """
 

@@ -135,6 +135,11 @@ def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status
     assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
 
 
+def test_help_says_that_the_timeout_is_of_silence():
+    result = CliRunner().invoke(main, ["synthesize", "--help"])
+    assert "Seconds of silence from the server" in " ".join(result.output.split())
+
+
 def test_one_text_under_two_ids_is_asked_once_and_both_answer(tmp_path):
     with running() as server:
         made, _ = ask_for({"c0": CORPUS["c0"], "copy": CORPUS["c0"], "c1": CORPUS["c1"]}, tmp_path / "j", server)
