@@ -191,6 +191,11 @@ def harvest(
             f"questions judged by a person: {made.reviewed:,}, by thumbs alone: {made.unreviewed:,}, left out without "
             f"a good chunk: {made.left_out:,}"
         )
+        if made.odd_dates:
+            click.echo(
+                f"dates left out of {counted(made.odd_dates, 'question')}: 'asked_on' is not as 2024-01-31 there, as "
+                "harvest wrote it; spreadsheets keep it in a column that is set to text"
+            )
 
 
 def _harvest(

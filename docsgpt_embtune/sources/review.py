@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -88,12 +89,14 @@ class ReviewedDataset:
         reviewed: How many of them a person has judged.
         unreviewed: How many rest on ratings alone.
         left_out: Questions without a good chunk.
+        odd_dates: Questions whose date is not an ISO one, and is left out.
     """
 
     dataset: RetrievalDataset
     reviewed: int
     unreviewed: int
     left_out: int
+    odd_dates: int
 
 
 def dataset_from_candidates(
@@ -141,15 +144,31 @@ def dataset_from_candidates(
             f"none of {len(by_question)} questions has a good chunk; mark chunks as good in the column 'verdict'"
             + ("" if accept_unreviewed else ", or let ratings count as they are: --accept-unreviewed")
         )
+    asked_on = {query_id: day for query_id in answered if (day := by_question[query_id][0].asked_on.strip())}
+    dates = {query_id: iso for query_id, day in asked_on.items() if (iso := _iso_date(day))}
     dataset = RetrievalDataset(
         queries={query_id: _question(query_id, by_question[query_id]) for query_id in answered},
         corpus=corpus,
         relevant_docs={query_id: good[query_id] for query_id in answered},
         irrelevant_docs={query_id: bad[query_id] for query_id in answered if bad.get(query_id)},
         sources=sources,
-        dates={query_id: day for query_id in answered if (day := by_question[query_id][0].asked_on)},
+        dates=dates,
     )
-    return ReviewedDataset(dataset, reviewed, len(answered) - reviewed, len(by_question) - len(answered))
+    return ReviewedDataset(
+        dataset,
+        reviewed,
+        unreviewed=len(answered) - reviewed,
+        left_out=len(by_question) - len(answered),
+        odd_dates=len(asked_on) - len(dates),
+    )
+
+
+def _iso_date(day: str) -> str:
+    """Return an ISO date, and nothing for what a spreadsheet made of one: 3/4/2024 has two meanings."""
+    try:
+        return date.fromisoformat(day[:10]).isoformat()
+    except ValueError:
+        return ""
 
 
 def _question(query_id: str, rows: Iterable[Candidate]) -> str:

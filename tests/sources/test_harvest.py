@@ -207,6 +207,27 @@ def test_nothing_that_nobody_judged_becomes_a_dataset():
     assert made.dataset.irrelevant_docs == {}
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("2024-01-15", "2024-01-15"),
+        ("2024-01-15T10:00:00+00:00", "2024-01-15"),
+        ("1/15/2024", None),
+        ("15.01.2024", None),
+        ("2024-13-01", None),
+    ],
+)
+def test_dates_that_a_spreadsheet_rewrote_are_left_out_and_counted(tmp_path, written, kept):
+    corpus, review, out = tmp_path / "corpus.json", tmp_path / "review.csv", tmp_path / "train.json"
+    corpus.write_text(json.dumps(CORPUS))
+    write_review([dataclasses.replace(row, asked_on=written) for row in judged(c0="good")], review)
+    arguments = ["--reviewed", review, "--corpus", corpus, "--out", out]
+    result = CliRunner().invoke(main, ["harvest", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    assert list(load_dataset(out).dates.values()) == ([kept] if kept else [])
+    assert ("dates left out of 1 question:" in result.output) == (kept is None)
+
+
 def test_a_verdict_outweighs_every_thumb():
     made = dataset_from_candidates(judged(c0="bad", c1="good"), CORPUS, accept_unreviewed=True)
     (query_id,) = made.dataset.queries
