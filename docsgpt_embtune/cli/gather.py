@@ -19,6 +19,7 @@ from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE
 from docsgpt_embtune.sources.masking import PHONE_REGIONS
 from docsgpt_embtune.sources.review import MIN_WEIGHT
+from docsgpt_embtune.sources.urls import without_credentials
 from docsgpt_embtune.wording import clock, counted
 
 
@@ -62,22 +63,29 @@ def chunks(
     refuse_unwritable(out, document_of)
     found: Iterable[Chunk]
     if indexes is not None:
-        found = stores.faiss_chunks(indexes)
+        found, source = stores.faiss_chunks(indexes), str(indexes)
     elif pgvector is not None:
-        found = stores.pgvector_chunks(pgvector)
+        found, source = stores.pgvector_chunks(pgvector), f"PostgreSQL {_shown(pgvector)}".strip()
     elif qdrant is not None:
         found = stores.qdrant_chunks(qdrant, collection=collection, api_key=os.environ.get("QDRANT_API_KEY"))
+        source = f"Qdrant {without_credentials(qdrant)}, {collection!r}"
     else:
         assert documents is not None
         counter = token_counter(tokenizer)
         found = stores.document_chunks(documents, count_tokens=counter, max_tokens=max_tokens, min_tokens=min_tokens)
-    saved = stores.save_chunks(found, out, document_of=document_of)
+        source = str(documents)
+    saved = stores.save_chunks(found, out, document_of=document_of, source=source)
     click.echo(
-        f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; with the text of an "
-        f"earlier one: {saved.repeated:,}, left out as blank: {saved.blank:,}"
+        f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; kept with the text of an "
+        f"earlier one: {saved.repeated:,}; left out as blank: {saved.blank:,}"
     )
     if documents is not None:
         _say_what_was_not_read(documents)
+
+
+def _shown(postgres: str) -> str:
+    # Nothing in libpq's other spelling, host=… password=…, tells where a password ends.
+    return without_credentials(postgres) if postgres.startswith("postgres") else ""
 
 
 def _say_what_was_not_read(documents: Path) -> None:

@@ -155,13 +155,16 @@ class SavedChunks:
     repeated: int
 
 
-def save_chunks(chunks: Iterable[Chunk], out: Path, *, document_of: Path | None = None) -> SavedChunks:
+def save_chunks(
+    chunks: Iterable[Chunk], out: Path, *, document_of: Path | None = None, source: str = "the source"
+) -> SavedChunks:
     """Write the corpus file {doc_id: text} and, beside it, which document each chunk is of.
 
     Args:
         chunks: With distinct ids.
         out: The corpus file.
         document_of: Where {doc_id: document} goes, if anywhere; a split by documents needs it.
+        source: What was read, for messages.
 
     Raises:
         DatasetError: If there is no chunk with text, or two share an id.
@@ -178,7 +181,7 @@ def save_chunks(chunks: Iterable[Chunk], out: Path, *, document_of: Path | None 
         corpus[chunk.doc_id] = encodable(chunk.text)  # as the model is given it: a file cannot hold half characters
         documents[chunk.doc_id] = encodable(chunk.document)
     if not corpus:
-        raise DatasetError(f"no chunk with text in it ({blank} blank ones); nothing was written")
+        raise DatasetError(f"{source}: no chunk with text in it ({blank} blank ones); nothing was written")
     write_text_atomically(out, json.dumps(corpus, ensure_ascii=False, indent=1) + "\n")
     if document_of is not None:
         write_text_atomically(document_of, json.dumps(documents, ensure_ascii=False, indent=1) + "\n")

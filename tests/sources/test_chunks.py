@@ -176,6 +176,37 @@ def test_saved_chunks_are_a_corpus_without_blanks(tmp_path):
         save_chunks([chunks[0], chunks[0]], tmp_path / "corpus.json")
 
 
+def test_command_names_what_holds_no_text(tmp_path, tiny_base_folder):
+    (tmp_path / "a.txt").write_text(" \n", encoding="utf-8")
+    arguments = ["--documents", str(tmp_path), "--tokenizer", str(tiny_base_folder)]
+    result = CliRunner().invoke(main, ["chunks", *arguments, "--out", str(tmp_path / "corpus.json")])
+    assert result.exit_code == 2
+    assert f"{tmp_path}: no chunk with text in it (0 blank ones)" in result.output
+
+
+@pytest.mark.parametrize("spelling", ["uri", "keywords"])
+def test_command_names_an_empty_database_without_its_password(tmp_path, server, spelling):
+    psycopg = pytest.importorskip("psycopg")
+    with psycopg.connect(server.get_uri(), autocommit=True) as connection:
+        connection.execute(DOCUMENTS_TABLE)
+        place = connection.info.get_parameters() | {"password": "hunter2"}
+    given = psycopg.conninfo.make_conninfo(**place)
+    if spelling == "uri":
+        given = f"postgresql://{place['user']}:hunter2@/{place['dbname']}?host={place['host']}"
+    result = CliRunner().invoke(main, ["chunks", "--pgvector", given, "--out", str(tmp_path / "corpus.json")])
+    shown = f" postgresql:///{place['dbname']}" if spelling == "uri" else ""
+    assert f"PostgreSQL{shown}: no chunk with text in it (0 blank ones)" in result.output
+    assert "hunter2" not in result.output
+
+
+def test_command_says_that_repeated_chunks_are_kept(tmp_path, tiny_base_folder):
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_text("Logs are rotated every night.", encoding="utf-8")
+    arguments = ["--documents", str(tmp_path), "--tokenizer", str(tiny_base_folder)]
+    result = CliRunner().invoke(main, ["chunks", *arguments, "--out", str(tmp_path / "corpus.json")])
+    assert "2 chunks of 2 documents; kept with the text of an earlier one: 1; left out as blank: 0" in result.output
+
+
 def test_command_counts_with_a_models_tokenizer(tmp_path, tiny_base_folder):
     (tmp_path / "a.txt").write_text("Logs are rotated every night.\n\nPasswords are reset.", encoding="utf-8")
     arguments = ["--documents", str(tmp_path), "--tokenizer", str(tiny_base_folder), "--max-tokens", "8"]
