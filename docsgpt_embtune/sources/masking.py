@@ -6,7 +6,7 @@ hosts that no registry knows. Names of people, IP addresses and account numbers 
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from docsgpt_embtune.errors import DatasetError
 
@@ -54,6 +54,9 @@ _WORD_LIKE = re.compile(r"[A-Za-z0-9_.+=-]{16,}")
 _RANDOM_RUN = re.compile(
     r"(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
 )
+# Patterns of detect-secrets take time that grows with the square of a line's length, so that a long line is scanned in
+# pieces. They overlap by more than an assignment has, the longest of what only those patterns find.
+_PIECE, _OVERLAP = 500, 200  # characters
 _LONG = 12  # characters: no word is found within a longer secret, or a longer secret within words
 _DETECTORS = (
     "ArtifactoryDetector",
@@ -126,12 +129,18 @@ def _mask_keys(text: str) -> str:
     text = _ASSIGNED.sub(lambda found: f"{found[found.lastindex or 0]}{KEY}", text)
     text = _WORD_LIKE.sub(lambda word: KEY if _RANDOM_RUN.search(word[0]) else word[0], text)
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
-        secrets = {found.secret_value for line in text.splitlines() for found in scan_line(line)}
+        secrets = {found.secret_value for piece in _pieces(text) for found in scan_line(piece)}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         # A short one only where it stands alone, or a password like "in" would take a part of every third word.
         bounds = ("", "") if len(secret) >= _LONG else (r"(?<!\w)", r"(?!\w)")
         text = re.sub(re.escape(secret).join(bounds), KEY, text)
     return text
+
+
+def _pieces(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        for start in range(0, max(len(line) - _OVERLAP, 1), _PIECE - _OVERLAP):
+            yield line[start : start + _PIECE]
 
 
 def _mask_phones(text: str, regions: Sequence[str]) -> str:

@@ -81,6 +81,24 @@ def test_a_long_text_without_spaces_is_masked_at_once():
     assert time.process_time() - started < 3
 
 
+def test_a_long_line_is_scanned_in_pieces(monkeypatch):
+    scan = pytest.importorskip("detect_secrets.core.scan")
+    scanned = []
+    monkeypatch.setattr(scan, "scan_line", lambda line: scanned.append(len(line)) or ())
+    mask("PASSWORD" * 5_000)
+    assert max(scanned) <= 500
+    assert sum(scanned) < 2 * 40_000
+    scanned.clear()
+    mask(f"{'log ' * 125}\n\n{'log ' * 126}")
+    assert scanned == [500, 0, 500, 204]
+
+
+@pytest.mark.parametrize("before", [*range(280, 310, 3), *range(480, 510, 3), 5_000])
+def test_a_key_is_found_wherever_a_long_line_is_parted(before):
+    words = "word " * (before // 5) + "x" * (before % 5)
+    assert mask(f'{words} secret="zw" {words}') == f'{words} secret="[key]" {words}'
+
+
 def test_countries_are_known_in_either_case_or_refused():
     assert mask("call 030 901820", phone_regions=["de"]) == "call [phone]"
     for region in ("UK", "XX", ""):
