@@ -1,7 +1,11 @@
 """What the commands share: how an error is shown, and the options that several of them take."""
 
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -14,6 +18,7 @@ from docsgpt_embtune.errors import DatasetError, EmbtuneError
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+_EXIT_SIGTERM = 128 + signal.SIGTERM  # as shells have it
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -23,7 +28,8 @@ class EmbtuneCommand(click.Command):
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, turning what the library raises, a missing package and a file's trouble into one line."""
         try:
-            return super().invoke(ctx)
+            with _tidied_up_on_sigterm():
+                return super().invoke(ctx)
         except EmbtuneError as error:
             _exit_with(str(error))
         except ImportError as error:
@@ -36,6 +42,28 @@ class EmbtuneCommand(click.Command):
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
+
+
+@contextmanager
+def _tidied_up_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as Ctrl-C does, so that it removes what it has begun; a second one ends it at once."""
+    is_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    own_process = os.getpid()
+
+    def end(number: int, _frame: object) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        if os.getpid() != own_process:  # a fork, which has begun nothing of its own
+            os.kill(os.getpid(), number)
+        sys.exit(_EXIT_SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _is_our_own(error: ImportError) -> bool:

@@ -44,7 +44,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
         try:
             yield folder
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
             say(f"stopped     the same with --resume goes on from here ({folder})")
             raise
         shutil.rmtree(folder, ignore_errors=True)

@@ -2,6 +2,9 @@ import json
 import os
 import random
 import re
+import signal
+import subprocess
+import sys
 import unicodedata
 from pathlib import Path
 
@@ -535,6 +538,31 @@ def test_what_comes_to_stand_at_the_output_meanwhile_is_left_alone(tmp_path, mon
     assert "out: exists already" in result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.json", "out"]
+
+
+def test_sigterm_in_a_long_statement_leaves_no_text_behind(tmp_path):
+    code = """
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.preparation import pipeline
+
+def part(store, *arguments, **options):
+    print("parting", flush=True)
+    store.query("SELECT count(*) FROM range(1_000_000_000_000) AS t(number) WHERE hash(number) = 1")
+
+pipeline.part = part
+main()
+"""
+    arguments = ["prepare", write(tmp_path, made_up(40)), "--out", tmp_path / "out", "--model", "none"]
+    process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
+    assert process.stdout
+    assert process.stdout.readline() == b"parting\n"
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert [path.name for path in tmp_path.iterdir()] == ["data.json"]
 
 
 def test_new_folder_is_open_to_other_users(tmp_path):

@@ -285,7 +285,8 @@ def test_setting_out_of_range_is_one_line(option, tmp_path):
     assert option[1] in result.stderr
 
 
-def test_ctrl_c_leaves_nothing_half_written(tiny_base_folder, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_folder, tmp_path, number):
     out = tmp_path / "models" / "tuned"
     arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(out)]
     process = subprocess.Popen(
@@ -301,10 +302,12 @@ def test_ctrl_c_leaves_nothing_half_written(tiny_base_folder, tmp_path):
     for line in process.stdout:
         if line.startswith("questions, epoch 2 "):
             break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.send_signal(number)
+    said, _ = process.communicate(timeout=60)
     assert process.returncode != 0
+    assert "the same with --resume goes on from here" in said
     assert [path.name for path in out.parent.iterdir()] == [".tuned.run"]
+    assert (out.parent / ".tuned.run" / "run.json").is_file()
 
 
 def test_of_many_questions_no_more_are_held_out_than_tell_something():

@@ -169,8 +169,8 @@ _CHUNK = "JOIN numbered_chunks c USING (doc_id)"
 
 
 def _edges(store: Store, sql: str) -> tuple[Numbers, Numbers]:
-    with shown(store.connection, "grouping questions"):
-        found = store.connection.sql(f"SELECT {sql}").to_arrow_table()
+    connection = store.connection
+    found = shown(connection, "grouping questions", lambda: connection.sql(f"SELECT {sql}").to_arrow_table())
     start, end = (found.column(place).to_numpy().astype(np.int32) for place in (0, 1))
     return start, end
 

@@ -1,40 +1,65 @@
 """How far a statement is that DuckDB runs."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TypeVar
 
 import duckdb
 
 from docsgpt_embtune.progress import Bar
 
+T = TypeVar("T")
+
 _PATIENCE = 1.0  # seconds that a statement may take before it gets a bar
 _TICK = 0.5  # seconds between two looks
+_TRIES = 20  # to interrupt a statement
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
-@contextmanager
-def shown(connection: duckdb.DuckDBPyConnection, label: str) -> Iterator[None]:
-    """Show a bar while the block runs a statement on this connection, if that takes longer than a moment.
+def shown(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[[], T]) -> T:
+    """Run a statement on this connection, with a bar if that takes longer than a moment.
+
+    It runs in a thread, as Python hears of Ctrl-C and SIGTERM only between its own steps; they interrupt it.
 
     Args:
         connection: One that computes its progress: `enable_progress_bar` is on, `enable_progress_bar_print` off.
         label: What the bar says.
+        run: Runs the statement.
+
+    Returns:
+        What `run` does.
     """
-    ended = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(connection, label, ended), daemon=True)
-    watcher.start()
+    running: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            running.set_result(run())
+        except BaseException as error:
+            running.set_exception(error)
+
     try:
-        yield
-    finally:
-        ended.set()
-        watcher.join()
+        # No pool, which forgets a thread that a signal comes upon as it starts.
+        threading.Thread(target=work, daemon=True).start()
+        _watch(connection, label, running)
+    except BaseException:
+        _interrupt(connection, running)
+        raise
+    return running.result()
 
 
-def _watch(connection: duckdb.DuckDBPyConnection, label: str, ended: threading.Event) -> None:
-    if ended.wait(_PATIENCE):
+def _interrupt(connection: duckdb.DuckDBPyConnection, running: Future[T]) -> None:
+    """End the statement; again and again, as one that is about to begin does not hear of it."""
+    for _ in range(_TRIES):
+        connection.interrupt()
+        if wait([running], _TICK).done:
+            return
+
+
+def _watch(connection: duckdb.DuckDBPyConnection, label: str, running: Future[T]) -> None:
+    if wait([running], _PATIENCE).done:
         return
     with Bar(total=100, desc=label, bar_format=_FORMAT) as bar:
-        while not ended.wait(_TICK):
+        while not wait([running], _TICK).done:
             bar.n = max(bar.n, connection.query_progress())  # -1 where it is not known
             bar.refresh()

@@ -117,8 +117,7 @@ class Store:
 
     def query(self, sql: str, parameters: Sequence[Any] = (), *, label: str = "working") -> list[tuple[Any, ...]]:
         """Run SQL and return all rows, with a bar of this label if it takes long."""
-        with shown(self.connection, label):
-            return self.connection.execute(sql, list(parameters)).fetchall()
+        return shown(self.connection, label, lambda: self.connection.execute(sql, list(parameters)).fetchall())
 
     def number(self, sql: str) -> int:
         """Run SQL that gives one number."""
@@ -128,8 +127,7 @@ class Store:
         """Run SQL, with a bar of this label if it takes long, and iterate over its rows, holding a block of them."""
         cursor = self.connection.cursor()
         _count_progress(cursor)
-        with shown(cursor, label):
-            cursor.execute(sql)
+        shown(cursor, label, lambda: cursor.execute(sql))
         return chain.from_iterable(iter(lambda: cursor.fetchmany(block), []))
 
     def put(
