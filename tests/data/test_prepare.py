@@ -179,6 +179,16 @@ def test_what_a_fix_does(tmp_path):
     )
 
 
+def test_chunk_that_nearly_repeats_two_good_ones_is_counted_once(tmp_path):
+    data = made_up(40)
+    plant_two_chunks_answer(data)
+    data["corpus"]["other"] = data["corpus"]["c3"] + " More."
+    data["relevant_docs"]["q3"].append("other")
+    result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    assert "and are not marked: 1 (two-chunks-answer)" in result.output, result.output
+    assert [(change["query_id"], change["doc_id"]) for change in changes(tmp_path / "out")] == [("q3", "edit")]
+
+
 def test_something_serious_keeps_the_files_from_being_written(tmp_path):
     data = made_up(40)
     plant_good_and_bad(data)

@@ -267,11 +267,11 @@ CHECKS = (
         subject="judgment",
         remedy="mark as good",
         find=f"""
-            SELECT DISTINCT g.query_id, n.two AS doc_id, n.one AS other_id, q.text || ' → ' || c.text AS text
+            SELECT g.query_id, n.two AS doc_id, min(n.one) AS other_id, any_value(q.text || ' → ' || c.text) AS text
             FROM judgments g JOIN {_NEAR} n ON n.one = g.doc_id JOIN questions q USING (query_id)
             JOIN chunks c ON c.doc_id = n.two
             LEFT JOIN judgments j ON j.query_id = g.query_id AND j.doc_id = n.two
-            WHERE g.good AND j.doc_id IS NULL""",
+            WHERE g.good AND j.doc_id IS NULL GROUP BY g.query_id, n.two""",
         slow=True,
     ),
     Check(
