@@ -48,6 +48,10 @@ def test_dots_and_a_common_greatest_length():
     assert cut_texts(texts) == {"0": "length", "1": "length", "2": "length", "3": "dots"}
 
 
+def test_short_texts_of_one_length_were_not_cut():
+    assert not cut_texts(numbered(f"{'天地玄黄宇宙洪荒日月盈昃' * 2}"[number:][:12] for number in range(12)))
+
+
 @pytest.mark.parametrize("texts", [{}, {"1": ""}, {"1": " \n"}, {"1": "word"}, {"1": "…"}, {"1": "12"}])
 def test_texts_that_hold_next_to_nothing(texts):
     assert set(cut_texts(texts).values()) <= {"dots"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 _SAME_LENGTH = 3  # so many texts of exactly the greatest length were cut there
+_LEAST_LIMIT = 50  # characters; of shorter texts several have the greatest length by chance, and no export cuts there
 _MARKS = "\"'“”‘’()[]{}*_.,:;!?-<>|`~#"
 _STOPS = ".!?:;"
 # What a word that was seen seldom is taken to do: so many times, end as often as all words do.
@@ -21,8 +22,8 @@ def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
     """Find texts that were cut.
 
     A text was cut if it ends in dots of omission; if several end without a full stop at exactly the greatest
-    length; or if it ends, without a full stop, in what these texts hardly end in by themselves: half a word, or one
-    such as "the". A cut after a word that ends sentences, too, is not seen.
+    length, and that is not short; or if it ends, without a full stop, in what these texts hardly end in by
+    themselves: half a word, or one such as "the". A cut after a word that ends sentences, too, is not seen.
 
     Args:
         texts: id -> text.
@@ -32,9 +33,10 @@ def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
     """
     longest = max(map(len, texts.values()), default=0)
     at_limit = [text_id for text_id, text in texts.items() if len(text) == longest and text[-1:].isalnum()]
+    were_limited = longest >= _LEAST_LIMIT and len(at_limit) >= _SAME_LENGTH
     found = {text_id: "dots" for text_id, text in texts.items() if text.rstrip().endswith(("...", "…"))}
     found |= dict.fromkeys(_ending_in_odd_words(texts), "word")
-    return found | (dict.fromkeys(at_limit, "length") if len(at_limit) >= _SAME_LENGTH else {})
+    return found | (dict.fromkeys(at_limit, "length") if were_limited else {})
 
 
 @dataclass(frozen=True)
