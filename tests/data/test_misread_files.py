@@ -1,7 +1,9 @@
 """Files that could be read as something that they do not say: refused, or read whole."""
 
+import gzip
 import json
 import re
+import zipfile
 from pathlib import Path
 
 import openpyxl
@@ -59,6 +61,32 @@ def test_csv_as_spreadsheets_write_it_is_read(tmp_path):
     dataset = load_dataset(write(tmp_path, "d.csv", content))
     assert dataset.queries.keys() == {text_id("two\r\nlines"), text_id('plain "x"')}
     assert set(dataset.corpus.values()) == {'say "yes"', long}
+
+
+@pytest.mark.parametrize("line", ["sep=;", '"sep=;"', "SEP=;"])
+def test_delimiter_that_the_first_line_tells_excel_is_taken(tmp_path, line):
+    path = write(tmp_path, "d.csv", f"\ufeff{line}\r\nquestion;good\r\none, two?;a, b, c\r\nd;e;f\r\n")
+    with pytest.raises(DatasetError, match=r"not 2 columns, as in the first line, but 3: line 4 \(first of 1, of 2\)"):
+        load_dataset(path)
+    path.write_text(path.read_text(encoding="utf-8").replace("d;e;f", "d;e"), encoding="utf-8")
+    assert list(load_dataset(path).queries.values()) == ["one, two?", "d"]
+    with pytest.raises(DatasetError, match="do not say which column is the question one"):
+        load_dataset(write(tmp_path, "alone.csv", f"{line}\n"))
+
+
+def test_file_that_another_program_packed_is_told_what_to_do(tmp_path):
+    lines = "\n".join(map(json.dumps, BEFORE)).encode()
+    (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines))
+    (tmp_path / "d.xls").write_bytes(bytes.fromhex("d0cf11e0a1b11ae1") + bytes(600))
+    with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
+        archive.writestr("d.jsonl", lines)
+    for name, message in (
+        ("d.jsonl.gz", "is packed with gzip; unpack it with gunzip"),
+        ("d.xls", r"of before 2007, or one with a password; save it as \.xlsx"),
+        ("d.zip", r"is a zip archive and no Excel workbook \(d\.jsonl\); unpack it"),
+    ):
+        with pytest.raises(DatasetError, match=message):
+            load_dataset(tmp_path / name)
 
 
 def test_line_of_another_length_is_named(tmp_path):

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +26,12 @@ HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it
 _LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
+_TOLD_DELIMITER = re.compile(r'"?sep=([^"\w\s]|\t)"?\s*', re.IGNORECASE)  # the first line of a CSV, for Excel to read
+# What files begin with that are made by other programs than their names may say, and what to do with them.
+_OTHER_PACKINGS = {
+    b"\x1f\x8b": "is packed with gzip; unpack it with gunzip",
+    b"\xd0\xcf\x11\xe0": "is an Excel workbook of before 2007, or one with a password; save it as .xlsx, without one",
+}
 
 
 class Source:
@@ -51,7 +59,11 @@ class Source:
         if start.startswith(b"PAR1"):
             return "Parquet"
         if start.startswith(b"PK\x03\x04"):
+            self._refuse_archive_without_workbook()
             return "Excel"
+        for magic, what in _OTHER_PACKINGS.items():
+            if start.startswith(magic):
+                raise DatasetError(f"{self.path}: {what}")
         opening = start.decode("utf-8", "replace").lstrip("\ufeff \t\r\n")[:1]
         if opening == "[" or (self.path.suffix == ".json" and opening != "{"):
             return "JSON list" if opening == "[" and isinstance(self._json, list) else "JSON object"
@@ -106,6 +118,16 @@ class Source:
         for number, record in enumerate(self.records(), 1):
             if not (blank_rows and all(map(_is_blank, record.values()))):
                 yield number, record
+
+    def _refuse_archive_without_workbook(self) -> None:
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                names = archive.namelist()
+        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+            return  # a damaged one, which its reader says
+        if not any(name.startswith("xl/") for name in names):
+            inside = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
+            raise DatasetError(f"{self.path}: is a zip archive and no Excel workbook ({inside}); unpack it")
 
     def _open(self, mode: str, newline: str | None = None) -> IO[Any]:
         try:
@@ -183,13 +205,14 @@ class Source:
         with self._open("r", newline="") as file:
             try:
                 line = file.readline(_LARGEST)
-                delimiter = max(_DELIMITERS, key=line.count)
+                told = _TOLD_DELIMITER.fullmatch(line)
+                delimiter = told[1] if told else max(_DELIMITERS, key=line.count)
                 if delimiter not in line:
                     raise DatasetError(
                         f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
                     )
                 file.seek(0)
-                return delimiter, next(self._rows(file, delimiter))[1]
+                return delimiter, next(self._rows(file, delimiter), (1, []))[1]
             except UnicodeDecodeError as error:
                 raise not_utf8(self.path, error) from error
 
@@ -220,7 +243,7 @@ class Source:
         line = 1
         try:
             for values in reader:
-                if values:
+                if values and not (line == 1 and _TOLD_DELIMITER.fullmatch(delimiter.join(values))):
                     yield line, values
                 line = reader.line_num + 1
         except csv.Error as error:
