@@ -175,6 +175,12 @@ def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path)
         load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))
 
 
+def test_row_without_a_question_is_named(tmp_path):
+    rows = [["question", "good"], ["a", "b"], [None, "c"], [" ", "d"]]
+    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 2' \(first of 2, of 3\)"):
+        load_dataset(workbook(tmp_path / "d.xlsx", sheet=rows))
+
+
 def test_offender_without_an_id_is_named_by_its_text(tmp_path):
     question = "Which of all the things that were ever asked here has no answer at all?"
     path = write(tmp_path, "d.csv", f"question,good\n{question},\n")

@@ -24,10 +24,12 @@ class Fields:
 
     Args:
         record: Column -> value.
+        place: Where it stands, for a message.
     """
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, place: str = "") -> None:
         self._record = record
+        self.place = place
 
     @property
     def names(self) -> Iterable[str]:
@@ -100,7 +102,7 @@ def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
     number = 0
     for number, record in source.numbered_records():
         try:
-            yield parse(Fields(record))
+            yield parse(Fields(record, f"row {number}"))
         except RecordFault as fault:
             offences.add(str(fault), f"row {number}")
     offences.refuse(number)

@@ -195,7 +195,9 @@ def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
         good, bad = (), (*good, *bad)
     date = fields.optional_text(columns.date) if columns.date else ""
     document = fields.optional_text(columns.document) if columns.document else ""
-    return Row(text_id(query), query, good, bad, date, document)
+    # A blank one is found by its row, and is not one with the other blank ones.
+    query_id = text_id(query) if query.strip() else fields.place
+    return Row(query_id, query, good, bad, date, document)
 
 
 def _is_good(value: Any, column: str, good_score: float | None) -> bool:
