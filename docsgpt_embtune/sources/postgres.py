@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
 
-from docsgpt_embtune.deployment.pgvector_store import libpq_uri
+from docsgpt_embtune.deployment.postgres import connect
 from docsgpt_embtune.errors import DeploymentError
 
 FETCHED_AT_ONCE = 1000  # rows: what is held of a table of any size
@@ -54,14 +54,7 @@ def read_only_database(uri: str) -> Iterator[ReadOnlyDatabase]:
     Raises:
         DeploymentError: If the URI is malformed, or the database cannot be reached.
     """
-    try:
-        import psycopg
-    except ImportError as error:
-        raise DeploymentError("PostgreSQL needs psycopg; run: pip install 'psycopg[binary]'") from error
-    uri = libpq_uri(uri)
-    with _as_deployment_error():
-        connection = psycopg.connect(uri)
-    with connection:
+    with connect(uri, autocommit=False) as connection:
         connection.read_only = True
         yield ReadOnlyDatabase(connection)
 

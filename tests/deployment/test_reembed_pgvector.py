@@ -9,8 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from docsgpt_embtune.deployment import pgvector_store
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment import vector_table
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
@@ -154,7 +154,7 @@ def test_new_width(uri, stores, tmp_path):
 
 
 def test_table_that_another_transaction_holds_is_left_to_it_and_named(uri, stores, tuned, monkeypatch):
-    monkeypatch.setattr(pgvector_store, "_LOCK_TIMEOUT_MS", 50)
+    monkeypatch.setattr(vector_table, "_LOCK_TIMEOUT_MS", 50)
     with psycopg.connect(uri, application_name="nightly dump") as holder:
         holder.execute("SELECT count(*) FROM documents")
         with pytest.raises(DeploymentError, match=r"in use without end by process \d+ \(nightly dump, idle in trans"):
@@ -252,7 +252,7 @@ def test_doctor_names_stock_vectors(stores, tuned):
 
 def test_two_runs_at_once_are_refused(uri, stores, tuned):
     with (
-        stores[0]._alone(),
+        stores[0]._table.alone(),
         pgvector_stores(uri) as others,
         pytest.raises(DeploymentError, match="another re-embedding is at work"),
     ):

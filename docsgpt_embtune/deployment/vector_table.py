@@ -1,0 +1,170 @@
+"""A table of PostgreSQL with a vector column, and two more that are filled or kept beside it."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, LiteralString
+
+from docsgpt_embtune.errors import DeploymentError
+
+_LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
+
+
+class VectorTable:
+    """What is asked of one table, and the locks on it; queries name its parts in braces: {table}, {column}, {text}.
+
+    Args:
+        connection: A psycopg connection in autocommit.
+        name: Of the table.
+        column: Its vector column.
+        text_column: The text that the vectors are of.
+
+    Attributes:
+        pending: The column that is being filled.
+        previous: The column that is kept to go back to.
+    """
+
+    def __init__(self, connection: Any, name: str, column: str, text_column: str) -> None:
+        from psycopg import sql
+
+        self._connection = connection
+        self.name = name
+        self.column = column
+        self.pending = f"{column}_embtune_pending"
+        self.previous = f"{column}_embtune_previous"
+        self._names = {
+            "table": sql.Identifier(name),
+            "column": sql.Identifier(column),
+            "text": sql.Identifier(text_column),
+            "pending": sql.Identifier(self.pending),
+            "previous": sql.Identifier(self.previous),
+        }
+
+    @property
+    def label(self) -> str:
+        """What to call it in messages."""
+        return f"PostgreSQL {self._connection.info.dbname}.{self.name}"
+
+    def exists(self) -> bool:
+        """Tell whether the table is there and has the column."""
+        return self.type_of(self.column) is not None
+
+    def type_of(self, column: str) -> str | None:
+        """Return a column's type as PostgreSQL writes it; None if there is no such column."""
+        found = self.rows(
+            "SELECT format_type(atttypid, atttypmod) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [self.name, column],
+        )
+        return str(found[0][0]) if found else None
+
+    def width_of(self, column: str) -> int:
+        """Return the declared width of a vector column, or that of a vector in it where none is declared."""
+        declared = re.search(r"\((\d+)\)", self.type_of(column) or "")
+        if declared:
+            return int(declared[1])
+        stored = self.rows("SELECT vector_dims({of}) FROM {table} WHERE {of} IS NOT NULL LIMIT 1", of=column)
+        return int(stored[0][0]) if stored else 0
+
+    def comment_on(self, column: str) -> str | None:
+        """Return the comment on a column, if there is one."""
+        found = self.rows(
+            "SELECT col_description(attrelid, attnum) FROM pg_attribute "
+            "WHERE attrelid = to_regclass(%s) AND attname = %s AND NOT attisdropped",
+            [self.name, column],
+        )
+        return found[0][0] if found else None
+
+    def is_required(self, column: str) -> bool:
+        """Tell whether a column must be filled (NOT NULL)."""
+        return bool(
+            self.rows(
+                "SELECT 1 FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s AND attnotnull",
+                [self.name, column],
+            )
+        )
+
+    def copy_indexes(self) -> None:
+        """Give the second column the vector indexes that an operator made on the first."""
+        for name, definition in self._vector_indexes():
+            copy = f"{name}_embtune"[-63:]
+            if not self.rows("SELECT 1 FROM pg_class WHERE relname = %s", [copy]):
+                _, using = definition.split(" USING ", 1)
+                using = using.replace(self.column, self.pending, 1)
+                self.execute('CREATE INDEX "{index}" ON {table} USING {using}', index=copy, using=using)
+
+    def _vector_indexes(self) -> Any:
+        return self.rows(
+            "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i "
+            "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid "
+            "AND a.attnum = ANY(i.indkey) WHERE i.indrelid = %s::regclass AND a.attname = %s",
+            [self.name, self.column],
+        )
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other re-embeddings away from the table; the host goes on with it.
+
+        Raises:
+            DeploymentError: If there is one.
+        """
+        lock = f"docsgpt-embtune:{self.name}"
+        ((free,),) = self.rows("SELECT pg_try_advisory_lock(hashtext(%s))", [lock])
+        if not free:
+            raise DeploymentError(f"{self.label}: another re-embedding is at work here; wait for it, or end it")
+        try:
+            yield
+        finally:
+            if not self._connection.closed:
+                self.rows("SELECT pg_advisory_unlock(hashtext(%s))", [lock])
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the table in one transaction, and give up soon: every search waits behind what waits for that.
+
+        Raises:
+            DeploymentError: If others have it all the time; names them.
+        """
+        from psycopg.errors import LockNotAvailable
+
+        with self._connection.transaction():
+            self.execute("SET LOCAL lock_timeout = {milliseconds}", milliseconds=str(_LOCK_TIMEOUT_MS))
+            for tries_left in reversed(range(_LOCK_TRIES)):
+                try:
+                    with self._connection.transaction():  # a savepoint
+                        self.execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                    break
+                except LockNotAvailable as error:
+                    if not tries_left:
+                        raise DeploymentError(
+                            f"{self.label}: in use without end by {self._holders()}; end that and run the command again"
+                        ) from error
+            yield
+
+    def _holders(self) -> str:
+        found = self.rows(
+            "SELECT DISTINCT pid, coalesce(nullif(application_name, ''), usename), state FROM pg_locks "
+            "JOIN pg_stat_activity USING (pid) WHERE relation = %s::regclass AND granted AND pid <> pg_backend_pid()",
+            [self.name],
+        )
+        return ", ".join(f"process {pid} ({name}, {state})" for pid, name, state in found) or "other processes"
+
+    def rows(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
+        """Run a query, and return every row that it finds; as of `execute`."""
+        return self.execute(query, values, **parts).fetchall()
+
+    def execute(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
+        """Run one statement.
+
+        Args:
+            query: With {table} and the like for this table's names, %s for values, and {other} for `parts`.
+            values: What %s stand for.
+            parts: Pieces of SQL, which nobody else wrote.
+
+        Returns:
+            psycopg's cursor.
+        """
+        from psycopg import sql
+
+        raw: dict[str, Any] = {name: sql.SQL(part) for name, part in parts.items()}
+        return self._connection.execute(sql.SQL(query).format(**self._names, **raw), values or None)
