@@ -45,8 +45,12 @@ _TOKEN = r"[A-Za-z0-9.~+/=_-]"
 # before words, too, in prose and in code (password: the first; token=None): there the value must hold a digit.
 _ASSIGNED = re.compile(
     rf"((?:PASSWORD|PASSWD|SECRET|APIKEY|(?<![A-Z])(?:KEY|TOKEN|PASS|PWD))=){_VALUE}+"
-    r"|((?i:password|passwd|pwd|secret|api[_-]?key|token)[ \t]*[=:][ \t]*)"
+    r"|((?i:password|passwd|pwd|secret|api[ _-]?key|token)(?:[ \t]*[=:][ \t]*|[ \t]+is[ \t]+['\"`]?"
+    r"(?!(?i:base|sha|md|utf|v)-?\d)))"  # what a password is said to be: base64-encoded, sha256
     rf"(?={_VALUE}{{0,99}}\d)(?={_VALUE}{{0,99}}[a-zA-Z]){_VALUE}{{6,}}"
+    # curl -u NAME:PASSWORD; docker's -u takes two numbers.
+    r"|(curl[ \t][^\n]{0,200}?(?<!\S)(?:-u|--user)[ \t=]*(?P<quote>['\"])?[^\s:'\"]{1,64}:)"
+    rf"(?![$<{{])(?(quote)[^'\"\n]|{_VALUE})+"
     rf"|((?i:Bearer|Authorization:[ \t]*Basic)[ \t]+)(?:(?={_TOKEN}*\d){_TOKEN}{{8,}}|{_TOKEN}{{20,}})"
 )
 _WORD_LIKE = re.compile(r"[A-Za-z0-9_.+=-]{16,}")

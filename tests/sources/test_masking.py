@@ -34,6 +34,10 @@ from docsgpt_embtune.sources.masking import mask
         ("root@192.168.1.5 refuses", "[email] refuses"),
         ("044.668.18.00 or 06.12.34.56.78", "[phone] or [phone]"),
         ('secret="in" stands inside the main index', 'secret="[key]" stands inside the main index'),
+        ("curl -u admin:hunter2 http://host/", "curl -u admin:[key] http://host/"),
+        ("curl -s --user 'admin:pass word' http://host/", "curl -s --user 'admin:[key]' http://host/"),
+        ("my password is hunter2, why?", "my password is [key] why?"),
+        ("the API key is 'abc123x' there", "the API key is '[key]' there"),
         ('curl -H "Authorization: Bearer mytoken123"', 'curl -H "Authorization: Bearer [key]"'),
     ],
 )
@@ -68,6 +72,10 @@ def test_nothing_of_a_private_key_is_left(kind):
         "what does f(token=None, api_key=settings.API_KEY) do?",
         "Authorization: Bearer authentication fails",
         "why is -----BEGIN PRIVATE KEY----- no beginning?",
+        "is the password is base64-encoded, or the token is sha256 of it?",
+        "what does it mean that the password is wrong and the secret is None?",
+        "curl -u $NAME:$PASSWORD http://host/",
+        "docker run -u 1000:1000 python:3.12 curl --user-agent me http://host:80/",
         "Wie lange werden Protokolle aufbewahrt?",
     ],
 )
