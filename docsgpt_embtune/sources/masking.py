@@ -54,9 +54,10 @@ _ASSIGNED = re.compile(
     rf"|((?i:Bearer|Authorization:[ \t]*Basic)[ \t]+)(?:(?={_TOKEN}*\d){_TOKEN}{{8,}}|{_TOKEN}{{20,}})"
 )
 _WORD_LIKE = re.compile(r"[A-Za-z0-9_.+=-]{16,}")
-# What tokens look like and neither words nor file names do: letters of both cases and digits in one long run.
+# What tokens look like and neither words nor file names do: letters of both cases and digits in one long run. It is
+# looked for from the run's beginning alone, which finds the same and does not read a long run once for each character.
 _RANDOM_RUN = re.compile(
-    r"(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
+    r"(?<![a-zA-Z0-9])(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
 )
 # Patterns of detect-secrets take time that grows with the square of a line's length, so that a long line is scanned in
 # pieces. They overlap by more than an assignment has, the longest of what only those patterns find.
