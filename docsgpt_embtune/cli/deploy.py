@@ -4,13 +4,16 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.wording import clock, counted, megabytes
+
+if TYPE_CHECKING:
+    from docsgpt_embtune.deployment.serving import ServingModel
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -102,7 +105,6 @@ def reembed(
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.faiss_store import FaissStore
     from docsgpt_embtune.deployment.serving import load_serving_model
-    from docsgpt_embtune.serving.keywords import load_keywords
 
     environment = EnvironmentFile(env_file) if env_file else None
     if environment is not None and (url := environment.get("EMBEDDINGS_BASE_URL")) and not rollback:
@@ -124,6 +126,7 @@ def reembed(
     if dry_run:
         _print_plans(steps.plan(stores, serving))
         _print_changes(environment, steps.settings_for(stores, serving))
+        _print_what_it_needs(serving)
         return
     if indexes is not None:
         steps.require_disk([store for store in stores if isinstance(store, FaissStore)], serving, indexes)
@@ -132,8 +135,7 @@ def reembed(
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
-    if load_keywords(serving.folder):
-        click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
+    _print_what_it_needs(serving)
     _print_what_is_in_force(environment)
 
 
@@ -147,6 +149,13 @@ def _roll_back(stores: list[Any], environment: Any) -> None:
     if environment is None:
         click.echo("\nset EMBEDDINGS_NAME in DocsGPT's .env back to the old model, as it was before")
     _print_what_is_in_force(environment)
+
+
+def _print_what_it_needs(serving: "ServingModel") -> None:
+    from docsgpt_embtune.serving.keywords import load_keywords
+
+    if load_keywords(serving.folder):
+        click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
 
 
 def _print_what_is_in_force(environment: Any) -> None:

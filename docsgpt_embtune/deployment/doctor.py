@@ -125,18 +125,13 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[
         )
         return [Finding(where, "settings", message)]
     if name is None:
-        message = f"EMBEDDINGS_NAME is not set, so DocsGPT loads its default; add EMBEDDINGS_NAME={model.folder}"
-        return [Finding(where, "settings", message)]
-    if not Path(name).is_absolute():
-        message = (
-            f"EMBEDDINGS_NAME={name} is no absolute path: where DocsGPT does not find it, it downloads a model of "
-            f"that name; set EMBEDDINGS_NAME={model.folder}"
-        )
-        return [Finding(where, "settings", message)]
-    if Path(name).resolve() != model.folder.resolve():
-        message = (
-            f"EMBEDDINGS_NAME={name} is not the model examined here; once the vectors are {model.folder}'s, set that "
-            "(embtune reembed --env does both)"
-        )
-        return [Finding(where, "settings", message)]
-    return []
+        found = "EMBEDDINGS_NAME is not set, so that DocsGPT loads its default"
+    elif not Path(name).is_absolute():
+        found = f"EMBEDDINGS_NAME={name} is no absolute path: DocsGPT loads, or downloads, a model of that name"
+    elif Path(name).resolve() != model.folder.resolve():
+        found = f"EMBEDDINGS_NAME={name} is not the model examined here"
+    else:
+        return []
+    # Never the name alone: while the vectors are another model's, that makes every search fail or rank wrongly.
+    remedy = f"once the vectors are this model's, set EMBEDDINGS_NAME={model.folder} (embtune reembed --env does both)"
+    return [Finding(where, "settings", f"{found}; {remedy}")]

@@ -510,6 +510,7 @@ def test_keywords_ask_for_the_plugin(index_folder, tuned, tmp_path):
     manifest["dimension"] += keywords.width
     manifest["fingerprint"] = fingerprint(folder)
     write_manifest(folder, manifest)
-    result = reembed_command("--model", folder, "--indexes", index_folder)
-    assert result.exit_code == 0, result.output
-    assert "needs the plugin (embtune install)" in result.output
+    for how in (["--dry-run"], []):
+        result = reembed_command("--model", folder, "--indexes", index_folder, *how)
+        assert result.exit_code == 0, result.output
+        assert "needs the plugin (embtune install)" in result.output
