@@ -7,10 +7,11 @@ TUNED := models/python-reference
 
 .PHONY: train test lint clean
 
+# All 300 questions choose, in folds: 78 of them in a file of their own could hardly tell the gain from luck.
 train: $(VENV)/.installed
 	$(BIN)/python scripts/sample.py --out $(SAMPLE)
-	$(BIN)/python scripts/train.py --train $(SAMPLE)/train.json --val $(SAMPLE)/validation.json \
-		--corpus $(SAMPLE)/corpus.json --base bundled --out $(TUNED) --zip
+	$(BIN)/python scripts/train.py --train $(SAMPLE)/train.json --corpus $(SAMPLE)/corpus.json \
+		--base bundled --time-budget 40m --out $(TUNED) --zip
 	$(BIN)/python scripts/check_retrieval.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
 		--corpus $(SAMPLE)/corpus.json --json runs/check.json --report runs/check.html
 	$(BIN)/python scripts/show_search.py --baseline bundled --tuned $(TUNED) --data $(SAMPLE)/test.json \
