@@ -1,6 +1,6 @@
 """Kill a re-embedding, or its rollback, with SIGKILL: after each kill the old vectors or the new are in force, whole.
 
-    python scripts/kill_reembed.py --store faiss --tuned models/tuned --kills 100
+    python scripts/kill_reembed.py --store faiss --tuned models/tuned --third models/third --kills 100
     python scripts/kill_reembed.py --store pgvector --uri postgresql://… --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store qdrant --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store milvus --tuned models/tuned --kills 100 --disk /mnt/small
@@ -10,6 +10,8 @@ shared out among the stages of a run, since a swap takes a hundredth of the time
 moments of each. After each kill every stored vector is compared with the model's, and every text must be there once;
 new vectors are rolled back, and of old ones the next run finds what was begun. After the last, one run finishes, and a
 rollback must bring the first state back.
+With --third, the switch from the tuned model to a third one is killed as often: the rollback after each kill must end
+with all chunks on the model that .env names.
 With --disk, a small file system of its own (for PostgreSQL: the one its data are on), the disk is filled up at the end.
 """
 
@@ -25,8 +27,9 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from pydoc_data.topics import topics
@@ -69,6 +72,7 @@ def main() -> None:
     parser.add_argument("--uri", help="of the PostgreSQL")
     parser.add_argument("--stock", default="bundled")
     parser.add_argument("--tuned", required=True)
+    parser.add_argument("--third", help="a model for a second switch, which is killed, too")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--disk", type=Path, help="a small file system of its own, to be filled up")
     parser.add_argument("--seed", type=int, default=0)
@@ -77,25 +81,21 @@ def main() -> None:
     tqdm.set_lock(threading.RLock())  # its own is shared by forked processes: one killed with it stops all the others
     if arguments.store in CLIENTS:
         importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
-    models = load_serving_model(arguments.stock), load_serving_model(arguments.tuned)
+    models = [load_serving_model(name) for name in (arguments.stock, arguments.tuned, arguments.third) if name]
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]
     with tempfile.TemporaryDirectory(dir=arguments.disk) as name:
         environment = EnvironmentFile(Path(name) / ".env")
         environment.path.write_text(f"EMBEDDINGS_NAME={models[0].folder}\n", encoding="utf-8")
         with deployment(arguments.store, arguments.uri, Path(name), texts, models[0].embed(texts)) as opened:
-            trial = Trial(opened, environment, *models, texts)
-            kills = trial.kill(arguments.kills, random.Random(arguments.seed))
-            print(f"{'killed while':>14}   old in force   new in force")
-            for stage in STAGES:
-                print(f"{stage:>14}   {kills[stage, OLD]:12}   {kills[stage, NEW]:12}")
-            print(
-                f"{kills.total()} kills: all {CHUNKS} chunks whole after each; the run after them finished, and was "
-                "taken back"
-            )
+            trial = Trial(opened, environment, models[:2], texts)
+            trial.report(arguments.kills, random.Random(arguments.seed))
             if arguments.disk:
                 trial.fill_up(arguments.disk)
                 print("full disk: said so, all chunks whole; with room again the next run finished and was rolled back")
+            if arguments.third:
+                print("a second switch:")
+                Trial(opened, environment, models, texts).report(arguments.kills, random.Random(arguments.seed))
 
 
 class Trial:
@@ -104,21 +104,30 @@ class Trial:
     Args:
         opened: Opens the store; each process opens it for itself, and this one never does.
         environment: The deployment's `.env`.
-        stock: What the chunks are embedded with.
-        tuned: What they are re-embedded with.
+        models: What the chunks are embedded with, and what they are re-embedded with one after another; the runs to the
+            last one are killed.
         texts: The chunks.
     """
 
     def __init__(
-        self, opened: Opener, environment: EnvironmentFile, stock: ServingModel, tuned: ServingModel, texts: list[str]
+        self, opened: Opener, environment: EnvironmentFile, models: Sequence[ServingModel], texts: list[str]
     ) -> None:
         self.opened = opened
         self.environment = environment
-        self.stock = stock
-        self.tuned = tuned
-        self.expected = {
-            model.fingerprint: dict(zip(texts, model.embed(texts), strict=True)) for model in (stock, tuned)
-        }
+        self.models = models
+        self.before, self.after = models[-2:]
+        self.expected = {model.fingerprint: dict(zip(texts, model.embed(texts), strict=True)) for model in models}
+
+    def report(self, kills: int, draw: random.Random) -> None:
+        """Kill as often, and print what was found in force."""
+        found = self.kill(kills, draw)
+        print(f"{'killed while':>14}   old in force   new in force")
+        for stage in STAGES:
+            print(f"{stage:>14}   {found[stage, OLD]:12}   {found[stage, NEW]:12}")
+        print(
+            f"{found.total()} kills: all {CHUNKS} chunks whole after each; the run after them finished, and was taken "
+            "back"
+        )
 
     def kill(self, kills: int, draw: random.Random) -> Counter[tuple[str, int]]:
         """Kill as often, at random moments of each stage in turns; count stages, and what was found in force."""
@@ -127,6 +136,7 @@ class Trial:
         for _ in range(MOST_RUNS * kills):
             if found.total() == kills:
                 break
+            self.set_up()
             stage = min(STAGES, key=lambda stage: found[stage, OLD] + found[stage, NEW])
             status, stages = in_process(self.there_and_back, kill=(stage, draw.uniform(0, seconds[stage])))
             require(status != FAILED, "the re-embedding")
@@ -141,8 +151,14 @@ class Trial:
         require(in_process(self.look)[0] == OLD, "the old vectors after the last rollback")
         return found
 
+    def set_up(self) -> None:
+        """Make the switches before the one that is killed, so that `.env` has a step to take back that is not its."""
+        for model in self.models[:-1] if len(self.models) > 2 else ():
+            require(in_process(partial(self.switch, model))[0] == OLD, "a switch before")
+
     def time_stages(self) -> Mapping[str, float]:
         """Run there and back without a kill; return how long each stage takes, in seconds."""
+        self.set_up()
         announced: list[tuple[str, float]] = []
         status, stages = in_process(
             self.there_and_back, on_stage=lambda stage: announced.append((stage, time.monotonic()))
@@ -153,7 +169,7 @@ class Trial:
     def fill_up(self, disk: Path) -> None:
         """Re-embed on a disk that gets full, then with room again."""
         ballast = disk / "ballast"
-        room = 4 * self.tuned.dimension * CHUNKS // 2  # for half of the vectors
+        room = 4 * self.after.dimension * CHUNKS // 2  # for half of the vectors
         try:
             with ballast.open("wb") as file:
                 os.posix_fallocate(file.fileno(), 0, max(1, free_bytes(disk) - room))
@@ -165,10 +181,14 @@ class Trial:
         require(in_process(self.look)[0] == NEW, "the new vectors with room again")
 
     def there(self, announce: Announce) -> int:
+        """Re-embed the store with the last model."""
+        return self.switch(self.after, announce)
+
+    def switch(self, model: ServingModel, announce: Announce) -> int:
         """Re-embed the store."""
         environment = AnnouncedEnvironment(self.environment.path, announce)
         with self.opened() as stores:
-            reembed.reembed([AnnouncedStore(store, announce) for store in stores], self.tuned, environment)
+            reembed.reembed([AnnouncedStore(store, announce) for store in stores], model, environment)
         return OLD
 
     def there_and_back(self, announce: Announce) -> int:
@@ -190,15 +210,19 @@ class Trial:
         return FAILED
 
     def look(self, _: Announce) -> int:
-        """Check every chunk; roll new vectors back, and check again."""
+        """Check every chunk; roll new vectors back, and check that these are of the model that `.env` names."""
         with self.opened() as stores:
-            if not stores[0].is_on(self.tuned):
-                self.check(stores[0], self.stock)
+            swapped = [store for store in stores if store.is_on(self.after)]
+            for store in stores:
+                self.check(store, self.after if store in swapped else self.before)
+            if not swapped:
                 return OLD
-            self.check(stores[0], self.tuned)
             reembed.roll_back(stores, self.environment)
+        named = self.environment.get("EMBEDDINGS_NAME")
+        require(named == str(self.before.folder), f".env after a rollback: {named}")
         with self.opened() as stores:
-            self.check(stores[0], self.stock)
+            for store in stores:
+                self.check(store, self.before)
         return NEW
 
     def check(self, store: ChunkStore, model: ServingModel) -> None:
@@ -271,6 +295,8 @@ def in_process(
     stages: list[str] = []
     with open(reading, encoding="utf-8") as announced:
         for line in announced:
+            if line.strip() in stages[-1:]:  # a second store's
+                continue
             stages.append(line.strip())
             on_stage(stages[-1])
             if kill is not None and stages[-1] == kill[0]:
@@ -312,8 +338,10 @@ def deployment(store: str, uri: str | None, folder: Path, texts: list[str], vect
         with pgvector_deployment(uri, texts, vectors) as opened:
             yield opened
     elif store == "faiss":
-        write_index_folder(folder / "source", texts, vectors)
-        yield lambda: nullcontext([FaissStore(folder / "source")])
+        sources = [folder / "source", folder / "other"]  # between whose swaps a kill may fall
+        for source in sources:
+            write_index_folder(source, texts, vectors)
+        yield lambda: nullcontext([FaissStore(source) for source in sources])
     else:
         filled, _ = in_process(lambda _: fill_collection(store, folder, texts, vectors))
         require(filled == OLD, f"a {store} to begin with")
