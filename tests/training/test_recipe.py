@@ -417,7 +417,7 @@ def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder,
     perfect = {metric: dict.fromkeys(of_queries, 1.0) for metric, of_queries in run.selection.baseline.items()}
     run.selection.enter("moved", perfect)
     asked = iter([False, True])
-    recipe._draw_back(run, base, lambda: next(asked))
+    recipe._draw_back(run, base, lambda name: next(asked))
     assert run.selection.candidates[-1].name == "drawn back to 80%"
 
     resumed = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG, tmp_path)
