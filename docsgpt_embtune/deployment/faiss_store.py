@@ -63,10 +63,7 @@ class FaissStore:
 
     def sample(self, size: int) -> StoredSample:
         """Return rows spread over the index."""
-        index, sidecar = self._read_consistent()
-        rows = spread(index.ntotal, size)
-        doc_ids = [sidecar.rows[row] for row in rows]
-        return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
+        return _sample(*self._read_consistent(), size)
 
     def is_on(self, model: ServingModel) -> bool:
         """Tell whether index.faiss is the one that was built with this model, to the byte."""
@@ -114,6 +111,7 @@ class FaissStore:
         """Verify the new index, and copy the old one."""
         self._require_unchanged()
         self._verify(model)
+        self._to_be_previous.unlink(missing_ok=True)  # of a run that was interrupted
         if not self._is_mended_by(model):
             shutil.copyfile(self.folder / INDEX, self._to_be_previous)
             self._make_as_readable(self._to_be_previous)
@@ -123,7 +121,7 @@ class FaissStore:
     def swap(self, model: ServingModel) -> None:
         """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
         self._require_unchanged()
-        if not self._is_mended_by(model):
+        if self._to_be_previous.exists():
             os.replace(self._to_be_previous, self._previous)
         os.replace(self._built, self.folder / INDEX)
         _sync(self.folder)
@@ -146,10 +144,7 @@ class FaissStore:
         """Return rows of the replaced index; the sidecars are the same."""
         if not self._previous.is_file():
             return None
-        index, sidecar = faiss.read_index(str(self._previous)), read_sidecar(self.folder)
-        rows = spread(min(index.ntotal, len(sidecar.rows)), size)
-        doc_ids = [sidecar.rows[row] for row in rows]
-        return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
+        return _sample(faiss.read_index(str(self._previous)), read_sidecar(self.folder), size)
 
     def fingerprint_before(self) -> str | None:
         """Return what the record of the run says."""
@@ -236,6 +231,12 @@ class FaissStore:
                 f"{self._runs_path}: damaged ({error}); delete it, with which the way back is gone, and run again"
             ) from error
         return runs
+
+
+def _sample(index: Any, sidecar: Sidecar, size: int) -> StoredSample:
+    rows = spread(min(index.ntotal, len(sidecar.rows)), size)  # of a replaced index, chunks may be gone since
+    doc_ids = [sidecar.rows[row] for row in rows]
+    return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
 
 
 def _sha256(path: Path) -> str | None:
