@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 
 import click
 import pytest
@@ -120,3 +123,19 @@ def test_a_model_that_is_nowhere_gets_advice_that_fits_the_command(places, monke
     said = one_line("chunks", "--documents", places, "--tokenizer", "nope", "--out", places / "c.json")
     assert "--base" not in said
     assert "give 'bundled', or a folder that holds the model" in said
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP of Linux builds of torch")
+@pytest.mark.parametrize(("told", "spins"), [({}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")])
+def test_threads_of_a_command_do_not_spin_unless_told(told, spins):
+    # What the library itself says that it goes by, as it is loaded in the command.
+    program = "EmbtuneCommand('any', callback=lambda: __import__('torch'))([])"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    done = subprocess.run(
+        [sys.executable, "-c", f"from docsgpt_embtune.cli.common import EmbtuneCommand; {program}"],
+        env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **told},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
