@@ -114,6 +114,7 @@ def reembed(
         )
     if environment is not None and indexes is not None:
         require_all_sources(environment, indexes)
+    hide_loading_bars()
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment)
         return
@@ -121,7 +122,6 @@ def reembed(
         raise click.UsageError("--model is needed, unless it is a --rollback")
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
-    hide_loading_bars()
     serving = load_serving_model(model)
     if dry_run:
         _print_plans(steps.plan(stores, serving))

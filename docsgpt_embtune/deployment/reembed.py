@@ -154,13 +154,15 @@ def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None 
         DeploymentError: If there is nothing to take back, chunks were added since, or `.env` and the stores would not
             be on one model; nothing is changed then.
     """
-    if environment is not None and (unfinished := _swapped_beyond(stores, environment)):
+    switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME"))
+    if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
         return _all_rolled_back(unfinished)
     swapped = [store for store in stores if store.can_roll_back()]
     if environment is None:
         _require_one_model_before(swapped)
     else:
-        _require_none_left_behind([store for store in stores if store not in swapped], environment)
+        if switched_to is not None:
+            _require_none_left_behind([store for store in stores if store not in swapped], switched_to)
         _require_model_of_then(swapped, environment)
     taken_back = environment is not None and environment.take_back()
     if not swapped and not taken_back:
@@ -174,11 +176,8 @@ def _all_rolled_back(stores: list[ChunkStore]) -> list[ChunkStore]:
     return stores
 
 
-def _swapped_beyond(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> list[ChunkStore]:
-    """List the stores of a second switch that did not come as far as `.env`: the first is still in force there."""
-    model = _model_in(environment.get_switched("EMBEDDINGS_NAME"))
-    if model is None:
-        return []
+def _swapped_beyond(stores: Sequence[ChunkStore], model: ServingModel) -> list[ChunkStore]:
+    """List the stores of a second switch that did not come as far as `.env`, where the first one's model stands."""
     return [
         store
         for store in stores
@@ -234,10 +233,9 @@ def _had_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
     return bool(own.mean() > 0.5)  # a few may always have been another model's
 
 
-def _require_none_left_behind(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> None:
-    model = _model_in(environment.get_switched("EMBEDDINGS_NAME")) if stores else None
-    left_behind = [store.label for store in stores if model and _has_vectors_of(model, store)]
-    if model and left_behind:
+def _require_none_left_behind(stores: Sequence[ChunkStore], model: ServingModel) -> None:
+    left_behind = [store.label for store in stores if _has_vectors_of(model, store)]
+    if left_behind:
         raise DeploymentError(
             f"{', '.join(left_behind)}: has vectors of {model.folder} and no old ones to go back to (uploaded since, "
             "or its old index was deleted), so nothing is rolled back; embed them all with the old model instead "
