@@ -5,7 +5,7 @@ python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env D
 python scripts/reembed.py --indexes DocsGPT/indexes --env DocsGPT/.env --rollback
 """
 
-from docsgpt_embtune.cli.deploy import reembed
+from docsgpt_embtune.cli.reembed import reembed
 
 if __name__ == "__main__":
     reembed()

@@ -3,7 +3,20 @@
 import click
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.cli import check, data, deploy, gateway, gather, serve, small, train
+from docsgpt_embtune.cli import (
+    adapt,
+    check,
+    chunks,
+    data,
+    export,
+    harvest,
+    install,
+    reembed,
+    serve,
+    small,
+    synthesize,
+    train,
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,19 +30,19 @@ for command in (
     data.prepare,
     train.sample,
     train.train,
-    gather.chunks,
-    gather.harvest,
-    gather.synthesize,
+    chunks.chunks,
+    harvest.harvest,
+    synthesize.synthesize,
     check.check,
     small.shrink,
     small.distill,
-    serve.export,
-    deploy.install,
-    deploy.uninstall,
-    deploy.status,
-    deploy.reembed,
-    deploy.doctor,
-    gateway.adapt,
-    gateway.serve,
+    export.export,
+    install.install,
+    install.uninstall,
+    install.status,
+    reembed.reembed,
+    reembed.doctor,
+    adapt.adapt,
+    serve.serve,
 ):
     main.add_command(command)

@@ -1,45 +1,72 @@
-"""`embtune export`."""
+"""`embtune serve`."""
 
+import os
 from pathlib import Path
-from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars, relevant_docs_option
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.errors import DeploymentError
 
 
 @click.command(cls=EmbtuneCommand)
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--data", help="Validation questions, to decide by: never the test questions.")
-@click.option("--corpus", help="The chunks, where --data does not hold them.")
+@click.argument("model")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for containers.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+@click.option("--name", help="What clients call the model; MODEL's last part if not given.")
+@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Questions computed at once.")
 @click.option(
-    "--windows",
-    type=click.Choice(["auto", "off", "mean"]),
-    default="auto",
-    show_default=True,
-    help="Long chunks: only their beginning, or windows over all of it; auto does what --data gains by.",
+    "--pad-to", type=click.IntRange(min=1), help="Append zeros up to this width, for a host that has it fixed."
 )
-@click.option("--max-seq-length", type=int, help="Tokens to read at a time; what --data gains by, if not given.")
-@relevant_docs_option
-def export(
-    folder: Path,
-    data: str | None,
-    corpus: str | None,
-    windows: Any,
-    max_seq_length: int | None,
-    relevant_docs: Any,
+@click.option(
+    "--max-requests", type=click.IntRange(min=1), default=256, show_default=True, help="Waiting at once; more get 429."
+)
+@click.option("--max-texts", type=click.IntRange(min=1), default=2048, show_default=True, help="In one request.")
+@click.option(
+    "--max-megabytes", type=click.IntRange(min=1), default=8, show_default=True, help="Of one request; more get 413."
+)
+def serve(
+    model: str,
+    host: str,
+    port: int,
+    name: str | None,
+    threads: int,
+    pad_to: int | None,
+    max_requests: int,
+    max_texts: int,
+    max_megabytes: int,
 ) -> None:
-    """Write graphs for onnxruntime into a tuned folder, and decide how it serves."""
-    from docsgpt_embtune.serving.export import export as export_graphs
-    from docsgpt_embtune.serving.summary import summary
+    """Serve MODEL to all of DocsGPT's processes through OpenAI's /v1/embeddings (EMBEDDINGS_BASE_URL).
+
+    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
+    environment, clients must send it. SIGTERM ends the server after it has answered what it took, or
+    after a minute.
+    """
+    key = os.environ.get("EMBTUNE_API_KEY")
+    if key == "":
+        raise DeploymentError("EMBTUNE_API_KEY is set and empty, which would leave the door open; give it a value")
+    try:
+        from docsgpt_embtune.gateway.app import Limits
+        from docsgpt_embtune.gateway.server import ServerConfig
+        from docsgpt_embtune.gateway.server import serve as serve_until_stopped
+    except ModuleNotFoundError as error:
+        raise DeploymentError(f"{error.name} is needed to serve; run: pip install 'docsgpt-embtune[serve]'") from error
+    from docsgpt_embtune.deployment.serving import load_serving_model
 
     hide_loading_bars()
-    report = export_graphs(
-        folder,
-        load_dataset(data, corpus=corpus, relevant_docs=relevant_docs) if data else None,
-        windows=None if windows == "auto" else windows,
-        max_seq_length=max_seq_length,
-        say=lambda line: click.echo(line, err=True),
+    config = ServerConfig(
+        host=host,
+        port=port,
+        name=name or _name_of(model),
+        threads=threads,
+        width=pad_to,
+        api_key=key,
+        limits=Limits(max_body=max_megabytes * 1_000_000, max_texts=max_texts, max_requests=max_requests),
     )
-    click.echo(summary(report))
+    served = serve_until_stopped(load_serving_model(model), config, say=click.echo)
+    click.echo(f"stopped: {served.taken:,} requests taken, {served.answered:,} answered")
+
+
+def _name_of(model: str) -> str | None:
+    """Return a hub name's last part; None for a folder, which has a name: the hub's are called by a commit's hash."""
+    return None if Path(model).expanduser().is_dir() else model.rpartition("/")[2]

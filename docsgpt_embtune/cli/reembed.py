@@ -1,4 +1,4 @@
-"""`embtune install`, `uninstall`, `status`, `reembed` and `doctor`: what is done beside a DocsGPT."""
+"""`embtune reembed` and `doctor`: the vectors in DocsGPT's stores."""
 
 import os
 import sys
@@ -14,63 +14,6 @@ from docsgpt_embtune.wording import clock, counted, megabytes
 
 if TYPE_CHECKING:
     from docsgpt_embtune.deployment.serving import ServingModel
-
-PYTHON_OPTION = click.option(
-    "--python",
-    type=click.Path(path_type=Path),
-    default=Path(sys.executable),
-    show_default="this one",
-    help="The interpreter that runs DocsGPT, e.g. /venv/bin/python.",
-)
-
-
-@click.command(cls=EmbtuneCommand)
-@PYTHON_OPTION
-@click.option("--yes", is_flag=True, help="Write without asking.")
-def install(python: Path, yes: bool) -> None:
-    """Let an unmodified DocsGPT load tuned folders through the plugin, web process and worker alike."""
-    from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook
-
-    status = hook_status(python)
-    if status.current:
-        click.echo(f"already installed: {status.pth}")
-        return
-    click.echo(f"to be written to {status.pth}:\n\n{PTH_LINE}")
-    if not yes:
-        click.confirm("write it?", abort=True)
-    install_hook(python)
-    click.echo("installed; restart DocsGPT's web process and its Celery worker (EMBTUNE_HOOK=off turns the hook off)")
-
-
-@click.command(cls=EmbtuneCommand)
-@PYTHON_OPTION
-def uninstall(python: Path) -> None:
-    """Remove what `install` wrote."""
-    from docsgpt_embtune.deployment.install import hook_status, uninstall_hook
-
-    if not hook_status(python).installed:
-        click.echo("not installed")
-        return
-    click.echo(f"removed {uninstall_hook(python).pth}; restart DocsGPT's web process and its Celery worker")
-
-
-@click.command(cls=EmbtuneCommand)
-@PYTHON_OPTION
-def status(python: Path) -> None:
-    """Say whether the hook is in force; exit code 1 if it is not."""
-    from docsgpt_embtune.deployment.install import hook_status
-
-    found = hook_status(python)
-    click.echo(f"environment   {python}")
-    click.echo(f"hook          {'installed' if found.installed else 'not installed'}: {found.pth}")
-    if found.installed and not found.current:
-        click.echo("              of another version; run: embtune install")
-    click.echo(f"package       {'importable' if found.importable else f'cannot be imported: {found.problem}'}")
-    if not (found.current and found.importable):
-        sys.exit(EXIT_NO)
-
-
-MODEL_OPTION = click.option("--model", help="Tuned folder, any other model folder, a hub name, or `bundled`.")
 
 
 def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,7 +32,7 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(cls=EmbtuneCommand)
-@MODEL_OPTION
+@click.option("--model", help="Tuned folder, any other model folder, a hub name, or `bundled`.")
 @store_options
 @click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
 @click.option("--rollback", is_flag=True, help="Put back the vectors and the .env lines of before.")

@@ -1,0 +1,89 @@
+"""`embtune chunks`: the corpus, from the store that holds it or from documents."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
+from docsgpt_embtune.sources.urls import without_credentials
+from docsgpt_embtune.wording import counted
+
+
+@click.command(cls=EmbtuneCommand)
+@click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's (FAISS).")
+@click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors; opened read-only.")
+@click.option("--qdrant", metavar="URL", help="Qdrant's URL, or an embedded one's folder; QDRANT_API_KEY is its key.")
+@click.option("--collection", default=QDRANT_COLLECTION, show_default=True, help="Qdrant's collection.")
+@click.option("--documents", type=click.Path(path_type=Path, exists=True), help="Markdown, text, rst and HTML to cut.")
+@click.option(
+    "--tokenizer",
+    default="bundled",
+    show_default=True,
+    help="Counts the sizes of --documents: cl100k as DocsGPT does (needs tiktoken), or a model's: hub name, folder.",
+)
+@click.option("--max-tokens", type=click.IntRange(min=1), default=1250, show_default=True, help="Of a cut chunk.")
+@click.option("--min-tokens", type=click.IntRange(min=0), default=150, show_default=True, help="Smaller are merged.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The corpus file to write.")
+@click.option("--document-of", type=click.Path(path_type=Path), help="Also write which document each chunk is of.")
+def chunks(
+    indexes: Path | None,
+    pgvector: str | None,
+    qdrant: str | None,
+    collection: str,
+    documents: Path | None,
+    tokenizer: str,
+    max_tokens: int,
+    min_tokens: int,
+    out: Path,
+    document_of: Path | None,
+) -> None:
+    """Write the corpus: the chunks of a deployment's store, or of documents cut as its `recursive` strategy cuts."""
+    from docsgpt_embtune.data.tokens import token_counter
+    from docsgpt_embtune.sources import chunks as stores
+
+    if min_tokens > max_tokens:
+        raise click.UsageError(f"--min-tokens {min_tokens} is more than --max-tokens {max_tokens}")
+    places = [place for place in (indexes, pgvector, qdrant, documents) if place is not None]
+    if len(places) != 1:
+        raise click.UsageError("say where the chunks are: one of --indexes, --pgvector, --qdrant or --documents")
+    refuse_unwritable(out, document_of)
+    found: Iterable[Chunk]
+    if indexes is not None:
+        found, source = stores.faiss_chunks(indexes), str(indexes)
+    elif pgvector is not None:
+        found, source = stores.pgvector_chunks(pgvector), f"PostgreSQL {_shown(pgvector)}".strip()
+    elif qdrant is not None:
+        found = stores.qdrant_chunks(qdrant, collection=collection, api_key=os.environ.get("QDRANT_API_KEY"))
+        source = f"Qdrant {without_credentials(qdrant)}, {collection!r}"
+    else:
+        assert documents is not None
+        counter = token_counter(tokenizer)
+        found = stores.document_chunks(documents, count_tokens=counter, max_tokens=max_tokens, min_tokens=min_tokens)
+        source = str(documents)
+    saved = stores.save_chunks(found, out, document_of=document_of, source=source)
+    click.echo(
+        f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; kept with the text of an "
+        f"earlier one: {saved.repeated:,}; left out as blank: {saved.blank:,}"
+    )
+    if documents is not None:
+        _say_what_was_not_read(documents)
+
+
+def _shown(postgres: str) -> str:
+    # Nothing in libpq's other spelling, host=… password=…, tells where a password ends.
+    return without_credentials(postgres) if postgres.startswith("postgres") else ""
+
+
+def _say_what_was_not_read(documents: Path) -> None:
+    from docsgpt_embtune.sources.documents import unread_suffixes
+
+    unread = unread_suffixes(documents)
+    if unread:
+        kinds = ", ".join(f"{count:,} {suffix or 'without a suffix'}" for suffix, count in unread.items())
+        click.echo(
+            f"{counted(sum(unread.values()), 'file')} of {documents} not read here: {kinds}; for documents among them, "
+            "upload them to DocsGPT and take the chunks from its store"
+        )

@@ -1,0 +1,45 @@
+"""`embtune export`."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.data.dataset import load_dataset
+
+
+@click.command(cls=EmbtuneCommand)
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--data", help="Validation questions, to decide by: never the test questions.")
+@click.option("--corpus", help="The chunks, where --data does not hold them.")
+@click.option(
+    "--windows",
+    type=click.Choice(["auto", "off", "mean"]),
+    default="auto",
+    show_default=True,
+    help="Long chunks: only their beginning, or windows over all of it; auto does what --data gains by.",
+)
+@click.option("--max-seq-length", type=int, help="Tokens to read at a time; what --data gains by, if not given.")
+@relevant_docs_option
+def export(
+    folder: Path,
+    data: str | None,
+    corpus: str | None,
+    windows: Any,
+    max_seq_length: int | None,
+    relevant_docs: Any,
+) -> None:
+    """Write graphs for onnxruntime into a tuned folder, and decide how it serves."""
+    from docsgpt_embtune.serving.export import export as export_graphs
+    from docsgpt_embtune.serving.summary import summary
+
+    hide_loading_bars()
+    report = export_graphs(
+        folder,
+        load_dataset(data, corpus=corpus, relevant_docs=relevant_docs) if data else None,
+        windows=None if windows == "auto" else windows,
+        max_seq_length=max_seq_length,
+        say=lambda line: click.echo(line, err=True),
+    )
+    click.echo(summary(report))

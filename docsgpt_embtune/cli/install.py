@@ -1,0 +1,62 @@
+"""`embtune install`, `uninstall` and `status`: the hook in DocsGPT's Python."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+
+PYTHON_OPTION = click.option(
+    "--python",
+    type=click.Path(path_type=Path),
+    default=Path(sys.executable),
+    show_default="this one",
+    help="The interpreter that runs DocsGPT, e.g. /venv/bin/python.",
+)
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+@click.option("--yes", is_flag=True, help="Write without asking.")
+def install(python: Path, yes: bool) -> None:
+    """Let an unmodified DocsGPT load tuned folders through the plugin, web process and worker alike."""
+    from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook
+
+    status = hook_status(python)
+    if status.current:
+        click.echo(f"already installed: {status.pth}")
+        return
+    click.echo(f"to be written to {status.pth}:\n\n{PTH_LINE}")
+    if not yes:
+        click.confirm("write it?", abort=True)
+    install_hook(python)
+    click.echo("installed; restart DocsGPT's web process and its Celery worker (EMBTUNE_HOOK=off turns the hook off)")
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+def uninstall(python: Path) -> None:
+    """Remove what `install` wrote."""
+    from docsgpt_embtune.deployment.install import hook_status, uninstall_hook
+
+    if not hook_status(python).installed:
+        click.echo("not installed")
+        return
+    click.echo(f"removed {uninstall_hook(python).pth}; restart DocsGPT's web process and its Celery worker")
+
+
+@click.command(cls=EmbtuneCommand)
+@PYTHON_OPTION
+def status(python: Path) -> None:
+    """Say whether the hook is in force; exit code 1 if it is not."""
+    from docsgpt_embtune.deployment.install import hook_status
+
+    found = hook_status(python)
+    click.echo(f"environment   {python}")
+    click.echo(f"hook          {'installed' if found.installed else 'not installed'}: {found.pth}")
+    if found.installed and not found.current:
+        click.echo("              of another version; run: embtune install")
+    click.echo(f"package       {'importable' if found.importable else f'cannot be imported: {found.problem}'}")
+    if not (found.current and found.importable):
+        sys.exit(EXIT_NO)
