@@ -139,3 +139,10 @@ def test_threads_of_a_command_do_not_spin_unless_told(told, spins):
         timeout=120,
     )
     assert f"GOMP_SPINCOUNT = '{spins}'" in done.stderr
+
+
+def test_commands_are_listed_in_the_order_in_which_they_are_needed():
+    listed = CliRunner().invoke(main, ["--help"]).output
+    places = [listed.index(f"\n  {name} ") for name in ("chunks", "prepare", "train", "check", "export", "reembed")]
+    assert places == sorted(places)
+    assert "..." not in listed.partition("Commands:")[2]  # each says what it does in a line

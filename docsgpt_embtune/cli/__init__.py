@@ -19,30 +19,37 @@ from docsgpt_embtune.cli import (
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _InOrder(click.Group):
+    """A group that lists its commands as they were added and not by the alphabet."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__)
 def main() -> None:
     """Tune DocsGPT's embeddings on your own questions, prove the gain, deploy it safely."""
 
 
-for command in (
+for command in (  # in the order in which they are needed
+    chunks.chunks,
+    harvest.harvest,
+    synthesize.synthesize,
     data.convert,
     data.prepare,
     train.sample,
     train.train,
-    chunks.chunks,
-    harvest.harvest,
-    synthesize.synthesize,
+    adapt.adapt,
     check.check,
+    export.export,
     small.shrink,
     small.distill,
-    export.export,
     install.install,
-    install.uninstall,
     install.status,
+    install.uninstall,
     reembed.reembed,
     reembed.doctor,
-    adapt.adapt,
     serve.serve,
 ):
     main.add_command(command)

@@ -34,7 +34,10 @@ def adapt(
     cache: Path | None,
     relevant_docs: Any,
 ) -> None:
-    """Tune the question's vector alone, in seconds: stored chunks stay as they are, nothing is re-embedded."""
+    """Tune the question's vector alone: nothing is re-embedded.
+
+    It takes seconds, and stored chunks stay as they are.
+    """
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
     from docsgpt_embtune.training.adapting import adapt as fit_and_write
     from docsgpt_embtune.training.adapting import summary

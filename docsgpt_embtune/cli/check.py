@@ -65,7 +65,10 @@ def check(
     json_path: Path | None,
     report_path: Path | None,
 ) -> None:
-    """Prove that a tuned model finds more than its baseline, searched as DocsGPT searches."""
+    """Prove, or refuse to claim, that a tuned model finds more.
+
+    Chunks are searched as DocsGPT searches them; the baseline is the model that is in use.
+    """
     from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
     from docsgpt_embtune.evaluation.summary import summary

@@ -40,7 +40,10 @@ def chunks(
     out: Path,
     document_of: Path | None,
 ) -> None:
-    """Write the corpus: the chunks of a deployment's store, or of documents cut as its `recursive` strategy cuts."""
+    """Write the corpus, from a deployment's store or from documents.
+
+    Documents are cut as DocsGPT's `recursive` strategy cuts them.
+    """
     from docsgpt_embtune.data.tokens import token_counter
     from docsgpt_embtune.sources import chunks as stores
 

@@ -68,9 +68,9 @@ def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--to", "to_name", type=click.Choice(FORMATS), required=True, help="Format to write.")
 @reading_options
 def convert(source: Path, out: Path, to_name: str, format_name: str | None, **options: Any) -> None:
-    """Read a dataset in one format and write it in another, OUT, which must not exist.
+    """Write a dataset in another format.
 
-    What was written is read again, and its texts and judgments compared, before it is put there.
+    OUT must not exist. What was written is read again, and its texts and judgments compared, before it is put there.
     """
     import datasets
 
@@ -144,8 +144,9 @@ def prepare(
     format_name: str | None,
     **options: Any,
 ) -> None:
-    """Check a dataset for what ruins a model, mend it, and split it so that no answer leaks.
+    """Check a dataset for what ruins a model, mend it, split it.
 
+    No answer is on two sides of the split.
     Exit code 1 if something serious is found and not fixed.
     """
     import datasets

@@ -30,7 +30,10 @@ def export(
     max_seq_length: int | None,
     relevant_docs: Any,
 ) -> None:
-    """Write graphs for onnxruntime into a tuned folder, and decide how it serves."""
+    """Write graphs for fast serving into a tuned folder.
+
+    onnxruntime computes them. --data decides which of them serves, and how long chunks are read.
+    """
     from docsgpt_embtune.serving.export import export as export_graphs
     from docsgpt_embtune.serving.summary import summary
 

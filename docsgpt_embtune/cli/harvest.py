@@ -58,8 +58,9 @@ def harvest(
     phone_regions: tuple[str, ...],
     yes: bool,
 ) -> None:
-    """Make training candidates of rated answers: to a review file, from it to a dataset.
+    """Make training candidates of what users asked and rated.
 
+    They go to a review file, and from it, judged, to a dataset.
     A thumb rates an answer and not a chunk, so nothing becomes a dataset that no person has looked at, unless
     --accept-unreviewed says so.
     """

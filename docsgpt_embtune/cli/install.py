@@ -20,7 +20,10 @@ PYTHON_OPTION = click.option(
 @PYTHON_OPTION
 @click.option("--yes", is_flag=True, help="Write without asking.")
 def install(python: Path, yes: bool) -> None:
-    """Let an unmodified DocsGPT load tuned folders through the plugin, web process and worker alike."""
+    """Let an unmodified DocsGPT load tuned folders.
+
+    It does so through the plugin, the web process and the worker alike.
+    """
     from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook
 
     status = hook_status(python)

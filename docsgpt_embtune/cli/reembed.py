@@ -39,8 +39,9 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def reembed(
     model: str | None, env_file: Path | None, dry_run: bool, rollback: bool, indexes: Path | None, **databases: Any
 ) -> None:
-    """Embed stored chunks anew with the tuned model: built beside the old, verified, swapped, reversible.
+    """Embed stored chunks anew with the tuned model, reversibly.
 
+    The new vectors are built beside the old, verified, and swapped.
     With --env, DocsGPT's .env is switched with the vectors.
     """
     from docsgpt_embtune.deployment import reembed as steps
@@ -199,8 +200,9 @@ def doctor(
     indexes: Path | None,
     **databases: Any,
 ) -> None:
-    """Say what is wrong with stored vectors, by embedding a sample again; exit code 1 if anything is.
+    """Say what is wrong with stored vectors.
 
+    A sample is embedded again. Exit code 1 if anything is wrong.
     With --env, DocsGPT's .env is examined, too. With --docsgpt, any store is examined from inside DocsGPT.
     """
     from docsgpt_embtune.deployment.doctor import examine, examine_in_host, examine_settings

@@ -36,8 +36,9 @@ def serve(
     max_texts: int,
     max_megabytes: int,
 ) -> None:
-    """Serve MODEL to all of DocsGPT's processes through OpenAI's /v1/embeddings (EMBEDDINGS_BASE_URL).
+    """Serve MODEL to DocsGPT through OpenAI's /v1/embeddings.
 
+    EMBEDDINGS_BASE_URL lets all of its processes use it.
     MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
     environment, clients must send it. SIGTERM ends the server after it has answered what it took, or
     after a minute.

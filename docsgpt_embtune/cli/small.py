@@ -34,7 +34,7 @@ def shrink(
     cache: Path | None,
     relevant_docs: Any,
 ) -> None:
-    """Cut a tuned folder's vectors to fewer numbers, and say what each width costs."""
+    """Cut vectors to fewer numbers, and say what each width costs."""
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
     from docsgpt_embtune.training.shrinking import shrink as cut_and_write
     from docsgpt_embtune.training.shrinking import summary
@@ -78,7 +78,10 @@ def distill(
     keep_worse: bool,
     relevant_docs: Any,
 ) -> None:
-    """Make a static model of a tuned one: a table of tokens, for the smallest machines."""
+    """Make a static model of a tuned one, for small machines.
+
+    It is a table of tokens; a text is their mean.
+    """
     from docsgpt_embtune.training.distillation import distill as teach_and_write
     from docsgpt_embtune.training.distillation import summary
 

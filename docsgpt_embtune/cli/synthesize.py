@@ -57,7 +57,10 @@ def synthesize(
     generator: Path | None,
     **settings: Any,
 ) -> None:
-    """Make questions for every chunk with a language model, judged by it; resumes where it was stopped."""
+    """Make questions for every chunk with a language model.
+
+    The model judges them, too. Stopped anywhere, the same command goes on from there.
+    """
     if write_prompts is not None:
         from docsgpt_embtune.sources.prompts import write_prompts as copy_prompts
 

@@ -108,7 +108,10 @@ def train(
     relevant_docs: Any,
     **settings: Any,
 ) -> None:
-    """Tune an embedding model on questions and chunks, and write it if validation prefers it."""
+    """Tune an embedding model on questions and chunks.
+
+    It is written if validation prefers it to the base.
+    """
     import datasets
 
     from docsgpt_embtune.model_writing import zip_model_folder
@@ -204,7 +207,10 @@ def _explicit_settings(
 @click.command(cls=EmbtuneCommand)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write the files into.")
 def sample(out: Path) -> None:
-    """Write the bundled sample: people's questions over Python's language reference, in three splits."""
+    """Write the bundled sample, to try things with.
+
+    It is people's questions over Python's language reference, in three splits.
+    """
     from docsgpt_embtune.data.sample import write_sample
 
     for split, dataset in write_sample(out).items():
