@@ -1,5 +1,6 @@
 """What can go wrong when a file of text is read, said in one way."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from docsgpt_embtune.errors import DatasetError
 
 UTF8 = "utf-8-sig"  # spreadsheets write a byte order mark
+_TOLD_DELIMITER = re.compile(r'"?sep=([^"\w\s]|\t)"?\s*', re.IGNORECASE)
 
 
 @contextmanager
@@ -31,3 +33,9 @@ def reading(path: Path, *, save_as: str = "UTF-8") -> Iterator[None]:
 def not_utf8(path: Path, error: UnicodeDecodeError, *, save_as: str = "UTF-8") -> DatasetError:
     """Say where a file stops being UTF-8."""
     return DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as {save_as}")
+
+
+def told_delimiter(line: str) -> str | None:
+    """Return what separates the columns, if this is the line that tells it, which Excel takes before the header."""
+    told = _TOLD_DELIMITER.fullmatch(line)
+    return told[1] if told else None

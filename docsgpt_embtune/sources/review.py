@@ -8,7 +8,6 @@ other chunks of the corpus, with `query_id`, `doc_id` and `verdict`.
 import csv
 import io
 import json
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import date
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
-from docsgpt_embtune.data.text_file import UTF8, reading
+from docsgpt_embtune.data.text_file import UTF8, reading, told_delimiter
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import PRIVATE, write_text_atomically
 from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate, asked_id
@@ -24,7 +23,6 @@ from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate, asked_id
 COLUMNS = ("verdict", "question", "chunk", "weight", "why", "asked_on", "query_id", "doc_id")
 VERDICTS = ("good", "bad", "")
 MIN_WEIGHT = FIRST_SOURCE  # what one liked answer to a first question gives the first chunk behind it
-_DECLARED_DELIMITER = re.compile(r'"?sep=([^\r\n])"?\r?\n', re.IGNORECASE)  # a first line for Excel
 _RUNS_IN_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")  # a user's text must not become a formula
 
 
@@ -219,15 +217,14 @@ def _inert(value: Any) -> Any:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    declared = _DECLARED_DELIMITER.match(text)
-    table = text[declared.end() :] if declared else text
-    header = table.partition("\n")[0]
-    # Spreadsheets save with the comma of their country.
-    delimiter = declared[1] if declared else max(",;\t", key=header.count)
+    first, _, rest = text.partition("\n")
+    told = told_delimiter(first)
+    table = rest if told else text
+    delimiter = told or max(",;\t", key=first.count)  # spreadsheets save with the comma of their country
     csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
     reader = csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter)
     _require_columns(path, reader.fieldnames or ())
-    above = 1 if declared else 0  # lines that the reader does not count
+    above = 1 if told else 0  # lines that the reader does not count
     try:
         return [
             (above + reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from docsgpt_embtune.data.offences import Offences, offence
-from docsgpt_embtune.data.text_file import UTF8, not_utf8
+from docsgpt_embtune.data.text_file import UTF8, not_utf8, told_delimiter
 from docsgpt_embtune.errors import DatasetError
 
 Container = Literal["hub", "folder", "JSON object", "JSON list", "JSONL", "delimited text", "Excel", "Parquet"]
@@ -26,7 +25,6 @@ HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it
 _LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
-_TOLD_DELIMITER = re.compile(r'"?sep=([^"\w\s]|\t)"?\s*', re.IGNORECASE)  # the first line of a CSV, for Excel to read
 # What files begin with that are made by other programs than their names may say, and what to do with them.
 _OTHER_PACKINGS = {
     b"\x1f\x8b": "is packed with gzip; unpack it with gunzip",
@@ -205,8 +203,7 @@ class Source:
         with self._open("r", newline="") as file:
             try:
                 line = file.readline(_LARGEST)
-                told = _TOLD_DELIMITER.fullmatch(line)
-                delimiter = told[1] if told else max(_DELIMITERS, key=line.count)
+                delimiter = told_delimiter(line) or max(_DELIMITERS, key=line.count)
                 if delimiter not in line:
                     raise DatasetError(
                         f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
@@ -243,7 +240,7 @@ class Source:
         line = 1
         try:
             for values in reader:
-                if values and not (line == 1 and _TOLD_DELIMITER.fullmatch(delimiter.join(values))):
+                if values and not (line == 1 and told_delimiter(delimiter.join(values))):
                     yield line, values
                 line = reader.line_num + 1
         except csv.Error as error:
