@@ -16,12 +16,13 @@ from pathlib import Path
 
 from bench_tuning import load_splits
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Encoder, Vectors
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.base_models import resolve_base
-from docsgpt_embtune.training.encoding import Encoder, Vectors, resolve_precision
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.trainer import load_base

@@ -146,11 +146,11 @@ def load_splits(folder: Path) -> Splits:
 
 def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) -> dict[str, dict[str, float]]:
     """Rank the test questions as the host does, and score each."""
+    from docsgpt_embtune.base_models import resolve_base
     from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
     from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
     from docsgpt_embtune.evaluation.metrics import score_queries
     from docsgpt_embtune.evaluation.ranking import retrieve
-    from docsgpt_embtune.training.base_models import resolve_base
 
     if method == "bm25":
         return score_queries(retrieve_bm25(test), test.qrels, KS)
@@ -287,7 +287,7 @@ def load_model(base: str, seed: int) -> Any:
     from sentence_transformers import SentenceTransformer
     from transformers import set_seed
 
-    from docsgpt_embtune.training.base_models import resolve_base
+    from docsgpt_embtune.base_models import resolve_base
 
     set_seed(seed)
     return SentenceTransformer(str(resolve_base(base).folder))
@@ -295,9 +295,9 @@ def load_model(base: str, seed: int) -> Any:
 
 def hardest_others(splits: Splits, base: str) -> dict[str, str]:
     """Find for each training question the chunk that the base ranks highest among those not called good."""
+    from docsgpt_embtune.base_models import resolve_base
     from docsgpt_embtune.embeddings import StockEmbeddings
     from docsgpt_embtune.evaluation.ranking import retrieve
-    from docsgpt_embtune.training.base_models import resolve_base
 
     ranking = retrieve(StockEmbeddings(str(resolve_base(base).folder)), splits.train)
     return {

@@ -18,11 +18,11 @@ from pathlib import Path
 import click
 import numpy as np
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import load_corpus
 from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.evaluation.vectors import ROWS_PER_BLOCK, FloatArray, VectorCache, embed_corpus
 from docsgpt_embtune.model_folder import fingerprint
-from docsgpt_embtune.training.base_models import resolve_base
 
 
 class CountingEmbeddings(StockEmbeddings):

@@ -20,9 +20,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.sample import write_sample
-from docsgpt_embtune.training.base_models import resolve_base
 
 SOURCE = "embtune-try"
 SEARCHED = 20  # chunks asked for; an answer that is not among them counts as one rank further

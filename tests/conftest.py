@@ -56,6 +56,14 @@ def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture
+def model_of(tiny_base_folder, tmp_path):
+    """A random model of a family: "roberta", "modernbert" or "mpnet"."""
+    from tests.random_models import build_model
+
+    return lambda kind: build_model(kind, tiny_base_folder, tmp_path)
+
+
 def build_tiny_folder(folder: Path, *, seed: int, hidden_size: int = 32) -> Path:
     import torch
     from sentence_transformers import SentenceTransformer

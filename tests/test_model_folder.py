@@ -10,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
+from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import (
     fingerprint,
@@ -19,7 +20,6 @@ from docsgpt_embtune.model_folder import (
     verify,
 )
 from docsgpt_embtune.model_writing import write_model_folder, zip_model_folder
-from docsgpt_embtune.training.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.training.trainer import load_base
 
 TEXTS = ["logs are kept", "a worker is restarted", "ünïcödé 数据"]

@@ -6,8 +6,8 @@ Stands where DocsGPT's own module stands, so that the seam runs from this reposi
 
 from typing import Any
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings
-from docsgpt_embtune.training.base_models import resolve_base
 
 
 class EmbeddingsWrapper(StockEmbeddings):

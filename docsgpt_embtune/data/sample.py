@@ -12,11 +12,11 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from docsgpt_embtune.base_models import BUNDLED
 from docsgpt_embtune.data.chunking import chunk_text
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.data.tokens import token_counter
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.training.base_models import BUNDLED
 
 QUESTIONS = "python_reference_questions.json"
 SPLITS = ("train", "validation", "test")

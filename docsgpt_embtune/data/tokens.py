@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.training.base_models import resolve_base
+from docsgpt_embtune.tokenizer import load_tokenizer
 
 CL100K = "cl100k"
 
@@ -36,8 +37,6 @@ def _cl100k_counter() -> Callable[[str], int]:
 
 
 def _model_counter(name: str) -> Callable[[str], int]:
-    from docsgpt_embtune.serving.onnx_engine import load_tokenizer
-
     folder = resolve_base(name).folder
     if not (folder / "tokenizer.json").is_file():
         raise DatasetError(f"{folder}: has no tokenizer.json; give another model's, or --tokenizer {CL100K}")

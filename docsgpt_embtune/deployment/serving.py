@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
 from docsgpt_embtune.token_table import tokenizer_of, tokens_read
-from docsgpt_embtune.training.base_models import resolve_base
-from docsgpt_embtune.training.config import Precision
 
 Vectors = npt.NDArray[np.float32]
 
@@ -88,13 +88,11 @@ class ServingModel:
 
     def _multiplies_in_bf16(self) -> bool:
         """Tell whether bf16 pays; never for a stock model, which need not end in the Normalize that Encoder needs."""
-        from docsgpt_embtune.training.encoding import resolve_precision
-
         is_tuned = isinstance(self.embeddings, TunedEmbeddings)
         return is_tuned and resolve_precision("auto", self.embeddings.model.device) == "bf16"
 
     def _embed_with_torch(self, texts: Sequence[str], precision: Precision) -> Vectors:
-        from docsgpt_embtune.training.encoding import Encoder
+        from docsgpt_embtune.serving.encoding import Encoder
 
         model, batch_size = self.embeddings.model, self._batch_size(texts)
         as_it_is = partial(model.encode, batch_size=batch_size, show_progress_bar=False)

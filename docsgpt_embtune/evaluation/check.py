@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
@@ -20,7 +21,6 @@ from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.serving.graphs import graphs_of
-from docsgpt_embtune.training.base_models import resolve_base
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

@@ -6,7 +6,8 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.token_table import is_static, tokenizer_of, tokens_read
+from docsgpt_embtune.positions import possible_length
+from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -119,16 +120,6 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
         for offsets in cut(texts, truncation=True, max_length=limit, return_offsets_mapping=True)["offset_mapping"]
     ]
     return {doc_id: text[:end] for (doc_id, text), end in zip(corpus.items(), ends, strict=True)}
-
-
-def possible_length(model: "SentenceTransformer") -> int | None:
-    """Tell how many tokens a model's position embeddings allow; None where it does not say, or reads texts whole."""
-    if is_static(model):
-        return None
-    from docsgpt_embtune.training.packing import first_position_of
-
-    positions = getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
-    return None if positions is None else positions - first_position_of(model)
 
 
 def _cut(lengths: Iterable[int], read: int) -> int:

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect
 from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.serving.onnx_engine import load_tokenizer
+from docsgpt_embtune.tokenizer import load_tokenizer
 
 Result = TypeVar("Result")
 

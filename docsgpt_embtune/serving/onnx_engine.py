@@ -5,22 +5,21 @@ into tokens, to put texts of like length together, and to run.
 """
 
 import ctypes
-import json
 import os
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph, import_onnxruntime
-from docsgpt_embtune.token_table import is_static_folder
+from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -110,28 +109,6 @@ class OnnxEngine:
         for session in self._sessions.values():
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
         self._sessions = {}
-
-
-def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's tokenizer so that it neither cuts nor pads, and adds to a text what its model reads with it."""
-    from tokenizers import Tokenizer
-    from tokenizers.processors import TemplateProcessing
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    tokenizer.no_padding()
-    tokenizer.no_truncation()
-    if is_static_folder(folder):
-        # sentence-transformers puts no special tokens into a mean. tokenizers before 0.20 take no None here.
-        tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
-    return tokenizer
-
-
-def text_preparation(folder: Path) -> Callable[[str], str]:
-    """Tell what sentence-transformers does to a text before it is cut into tokens: the default prompt."""
-    path = folder / "config_sentence_transformers.json"
-    config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    prompt = (config.get("prompts") or {}).get(config.get("default_prompt_name"), "")
-    return lambda text: prompt + text
 
 
 def graph_inputs(names: Sequence[str], encodings: "Sequence[Encoding]") -> dict[str, npt.NDArray[np.int64]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.adapter import load_query_adapter
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
@@ -19,7 +20,6 @@ from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
-from docsgpt_embtune.training.corpus_questions import questions_from_corpus
 
 RECALLS = ("recall@1", "recall@10")
 # What int8, or a cut, may cost: half a point of nDCG@10 in the mean, and with 97.5 % certainty no more than one.

@@ -13,7 +13,8 @@ import numpy as np
 
 from docsgpt_embtune.model_folder import ADAPTER_KEY
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.serving.onnx_engine import Vectors, load_tokenizer, text_preparation
+from docsgpt_embtune.serving.onnx_engine import Vectors
+from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 
 Windows = Literal["off", "mean"]
 Encode = Callable[[Sequence[str]], Vectors]

@@ -11,7 +11,7 @@ import psutil
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from docsgpt_embtune.training.packing import tokens_per_pass
+from docsgpt_embtune.serving.packing import tokens_per_pass
 
 # Of the memory of the machine, or of the GPU. The rest is for weights, optimizer, the gaps in the heap, and other work.
 SHARE_FOR_ACTIVATIONS = 0.4

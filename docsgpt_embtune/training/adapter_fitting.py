@@ -20,14 +20,14 @@ from scipy.optimize import minimize
 
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.likely_answers import NEAR_DUPLICATE
 from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.folds import FOLDS
-from docsgpt_embtune.training.negatives import NEAR_DUPLICATE
 from docsgpt_embtune.training.validation import score_vectors
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.

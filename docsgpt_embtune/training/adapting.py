@@ -11,6 +11,7 @@ import numpy as np
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
+from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -29,9 +30,8 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
-from docsgpt_embtune.training.base_models import BaseModel, resolve_base
-from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.trainer import load_base

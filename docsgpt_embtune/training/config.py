@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from docsgpt_embtune.precision import Precision
+
 LossName = Literal["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]
-Precision = Literal["auto", "fp32", "bf16"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
+from docsgpt_embtune.base_models import BaseModel, resolve_base
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -29,17 +31,17 @@ from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
 from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Encoder, Vectors
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
-from docsgpt_embtune.serving.onnx_engine import text_preparation
 from docsgpt_embtune.serving.quality import Decision, Trial
 from docsgpt_embtune.serving.reading import Encode, Reading, WindowReader, document_encoder, question_encoder
 from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.token_table import is_static_folder, tokens_read
-from docsgpt_embtune.training.base_models import BaseModel, resolve_base
-from docsgpt_embtune.training.corpus_questions import questions_from_corpus
-from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
+from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from docsgpt_embtune.evaluation.choice import is_beyond_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
+from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.encoding import Vectors
 from docsgpt_embtune.training.validation import ValidationPool
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)

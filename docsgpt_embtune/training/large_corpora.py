@@ -10,9 +10,10 @@ from pathlib import Path
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
-from docsgpt_embtune.training.encoding import Encoder, characters_read
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart
+from docsgpt_embtune.training.known_vectors import characters_read
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once

@@ -14,17 +14,11 @@ from sentence_transformers.sentence_transformer.losses import (
 )
 
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+from docsgpt_embtune.serving.packing import embed_packed, in_passes, is_packing, rows_of_tokens, tokens_per_pass
 from docsgpt_embtune.training.activations import Room, computed_twice
 from docsgpt_embtune.training.config import LossName
-from docsgpt_embtune.training.packing import (
-    embed_packed,
-    first_position_of,
-    in_passes,
-    is_packing,
-    rows_of_tokens,
-    tokens_per_pass,
-)
 from docsgpt_embtune.training.processes import process_count
 
 LOSSES = {

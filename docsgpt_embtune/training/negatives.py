@@ -8,14 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.evaluation.ranking import Ranking
-from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.serving.encoding import Vectors
 
-# A chunk that scores above this share of the question's best good chunk may well be good itself: NV-Retriever
-# (Moreira et al., 2024) found 95 % of the positive's score the best of the filters it compared.
-MAX_SHARE_OF_GOOD_SCORE = 0.95
-# Cosine from which two chunks count as one text in two places.
-NEAR_DUPLICATE = 0.95
 # How far down the ranking hard negatives are looked for.
 MINING_DEPTH = 100
 

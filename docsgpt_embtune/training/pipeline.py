@@ -11,6 +11,8 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
+from docsgpt_embtune.base_models import BaseModel, resolve_base
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus, questions_of_both_kinds
 from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
@@ -20,9 +22,7 @@ from docsgpt_embtune.model_folder import take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
-from docsgpt_embtune.training.base_models import BaseModel, resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.corpus_questions import questions_from_corpus, questions_of_both_kinds
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
     VALIDATION_SHARE,

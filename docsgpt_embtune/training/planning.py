@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.precision import arithmetic
 from docsgpt_embtune.training.activations import Room
-from docsgpt_embtune.training.encoding import arithmetic, characters_read
+from docsgpt_embtune.training.known_vectors import characters_read
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once

@@ -10,15 +10,16 @@ from typing import Literal, get_args
 
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.truncation import parts_read
 from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.corpus_questions import questions_from_corpus
-from docsgpt_embtune.training.encoding import Encoder, resolve_precision
 from docsgpt_embtune.training.folds import folds_of
 from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, weigh_keywords
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.serving.onnx_engine import load_tokenizer
-from docsgpt_embtune.training.encoding import Vectors
+from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.tokenizer import load_tokenizer
 
 # In units of a text's own weight: from hardly any change to what fits the texts nearly by heart.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)

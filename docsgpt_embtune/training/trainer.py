@@ -20,13 +20,14 @@ from sentence_transformers.sentence_transformer.modules import Normalize
 from transformers import PrinterCallback, TrainerCallback
 from transformers.trainer_utils import get_last_checkpoint
 
+from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.training.base_models import BaseModel
-from docsgpt_embtune.training.config import Precision, TrainConfig
+from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
+from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
-from docsgpt_embtune.training.packing import can_attend_otherwise, packing_where_possible
 from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.evaluation.choice import Choice
+from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Windows
-from docsgpt_embtune.training.config import Precision
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.selection import Candidate
 

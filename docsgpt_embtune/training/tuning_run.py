@@ -16,12 +16,14 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Encoder, Vectors
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.encoding import Encoder, KnownVectors, Vectors, resolve_precision
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
+from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.negatives import mine_negatives
 from docsgpt_embtune.training.selection import Selection

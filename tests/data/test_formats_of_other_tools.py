@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, load_dataset
 from docsgpt_embtune.data.formats.registry import FORMATS, find_format, read_content
 from docsgpt_embtune.data.formats.source import Source
-from docsgpt_embtune.training.base_models import resolve_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what other tools warn of is theirs to mend
 

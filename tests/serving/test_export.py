@@ -28,7 +28,7 @@ from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving import export as export_module
-from docsgpt_embtune.serving import onnx_engine, quality
+from docsgpt_embtune.serving import quality
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.quality import (
@@ -108,7 +108,7 @@ def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_stati
 
 
 def test_static_models_graph_of_other_tokens_is_never_written(framing_static_folder, monkeypatch):
-    monkeypatch.setattr(onnx_engine, "is_static_folder", lambda folder: False)
+    monkeypatch.setattr("docsgpt_embtune.tokenizer.is_static_folder", lambda folder: False)
     with pytest.raises(ModelFolderError, match="the graph's vectors differ from the model's by"):
         export_module.export(framing_static_folder)
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
+from docsgpt_embtune.precision import arithmetic
 from docsgpt_embtune.training import activations
 from docsgpt_embtune.training.activations import Room, bytes_kept
-from docsgpt_embtune.training.encoding import arithmetic
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.trainer import set_up_for_training
 from tests.conftest import TEXTS

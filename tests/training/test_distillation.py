@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import query_digest, save_dataset
 from docsgpt_embtune.data.split import hold_out
@@ -18,7 +19,6 @@ from docsgpt_embtune.evaluation.truncation import audit_truncation
 from docsgpt_embtune.learned import data_record
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.serving.export import export
-from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base

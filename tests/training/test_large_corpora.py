@@ -8,9 +8,9 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import large_corpora
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.training.base_models import BaseModel
 from docsgpt_embtune.training.losses import LOSSES, EachTextOnce, make_loss, of_like_length, unique_texts
 from docsgpt_embtune.training.trainer import load_base
 from tests.conftest import TEXTS

@@ -15,16 +15,16 @@ import torch
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import trainer
-from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.encoding import Encoder
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.held_out import keep_apart
 from docsgpt_embtune.training.pipeline import train

@@ -16,19 +16,20 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 from tokenizers import Tokenizer
 
+from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import activations, recipe, trainer
-from docsgpt_embtune.training.base_models import resolve_base
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.corpus_questions import questions_of_both_kinds
-from docsgpt_embtune.training.encoding import Encoder, KnownVectors
 from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
+from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic

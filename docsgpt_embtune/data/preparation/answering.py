@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from docsgpt_embtune.base_models import resolve_base
+from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.training.base_models import resolve_base
-from docsgpt_embtune.training.negatives import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
 Pairs = list[tuple[str, str]]  # query_id, doc_id

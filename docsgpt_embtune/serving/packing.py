@@ -13,6 +13,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 from docsgpt_embtune.token_table import is_static, tokens_read
 
@@ -245,12 +246,3 @@ def embed_packed(model: Any, tokens: Mapping[str, torch.Tensor], first_position:
     features[BOUNDARIES] = ends.to(torch.int32)
     vectors: torch.Tensor = model(features)["sentence_embedding"]
     return vectors[torch.argsort(order)]
-
-
-def first_position_of(model: SentenceTransformer) -> int:
-    """Tell where a model's positions begin: RoBERTa and its kin count from the one after the padding's."""
-    for module in model.modules():
-        padding = getattr(module, "padding_idx", None)
-        if isinstance(padding, int) and isinstance(getattr(module, "position_embeddings", None), torch.nn.Embedding):
-            return padding + 1
-    return 0

@@ -1,6 +1,7 @@
 """Random models of several families, built here."""
 
-import pytest
+from pathlib import Path
+
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
@@ -32,14 +33,11 @@ MODELS = {
 }
 
 
-@pytest.fixture
-def model_of(tiny_base_folder, tmp_path):
-    def build(kind: str) -> SentenceTransformer:
-        torch.manual_seed(0)
-        MODELS[kind]().save_pretrained(tmp_path)
-        AutoTokenizer.from_pretrained(tiny_base_folder, model_max_length=128).save_pretrained(tmp_path)
-        transformer = Transformer(str(tmp_path))
-        pooling = Pooling(transformer.get_embedding_dimension(), "mean")
-        return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu").eval()
-
-    return build
+def build_model(kind: str, tokenizer: Path, folder: Path) -> SentenceTransformer:
+    """Write a model of this kind, with the tokenizer of another folder, and load it."""
+    torch.manual_seed(0)
+    MODELS[kind]().save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tokenizer, model_max_length=128).save_pretrained(folder)
+    transformer = Transformer(str(folder))
+    pooling = Pooling(transformer.get_embedding_dimension(), "mean")
+    return SentenceTransformer(modules=[transformer, pooling, Normalize()], device="cpu").eval()

@@ -1,17 +1,17 @@
 import pytest
 import torch
 
-from docsgpt_embtune.training import packing
-from docsgpt_embtune.training.base_models import BaseModel
-from docsgpt_embtune.training.losses import LOSSES, make_loss
-from docsgpt_embtune.training.packing import (
+from docsgpt_embtune.base_models import BaseModel
+from docsgpt_embtune.positions import first_position_of
+from docsgpt_embtune.serving import packing
+from docsgpt_embtune.serving.packing import (
     attend_within_texts,
     embed_packed,
-    first_position_of,
     is_packing,
     packing_where_possible,
     rows_of_tokens,
 )
+from docsgpt_embtune.training.losses import LOSSES, make_loss
 from docsgpt_embtune.training.trainer import load_base, set_up_for_training
 from tests.conftest import TEXTS
 

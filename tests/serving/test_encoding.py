@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from docsgpt_embtune.training import encoding
-from docsgpt_embtune.training.base_models import BaseModel
-from docsgpt_embtune.training.encoding import Encoder
-from docsgpt_embtune.training.packing import is_packing, packing_where_possible
+from docsgpt_embtune.base_models import BaseModel
+from docsgpt_embtune.serving import encoding
+from docsgpt_embtune.serving.encoding import Encoder
+from docsgpt_embtune.serving.packing import is_packing, packing_where_possible
 from docsgpt_embtune.training.trainer import load_base
 from tests.conftest import TEXTS
 

@@ -1,6 +1,6 @@
 import pytest
 
-from docsgpt_embtune.training.corpus_questions import (
+from docsgpt_embtune.data.corpus_questions import (
     LONGEST,
     PLAIN,
     SHORTEST,
