@@ -25,11 +25,11 @@ import numpy as np
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.exporting.export import export
+from docsgpt_embtune.exporting.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.model_writing import write_model_folder
-from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.serving.graphs import graphs_of
-from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.training.trainer import load_base

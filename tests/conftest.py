@@ -49,7 +49,7 @@ def server():
 @pytest.fixture(scope="session")
 def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
     """The same folder with the graphs that `embtune export` writes."""
-    from docsgpt_embtune.serving.export import export
+    from docsgpt_embtune.exporting.export import export
 
     folder = Path(shutil.copytree(tiny_tuned_folder, tmp_path_factory.mktemp("exported") / "tuned"))
     export(folder)

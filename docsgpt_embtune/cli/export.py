@@ -34,8 +34,8 @@ def export(
 
     onnxruntime computes them. --data decides which of them serves, and how long chunks are read.
     """
-    from docsgpt_embtune.serving.export import export as export_graphs
-    from docsgpt_embtune.serving.summary import summary
+    from docsgpt_embtune.exporting.export import export as export_graphs
+    from docsgpt_embtune.exporting.summary import summary
 
     hide_loading_bars()
     report = export_graphs(

@@ -1,1 +1,1 @@
-"""A tuned folder answers fast: a graph for onnxruntime beside the weights, and long chunks read to their end."""
+"""A tuned folder embeds fast, by onnxruntime or by torch, with keywords, and long chunks are read to their end."""

@@ -1,6 +1,6 @@
 """Embed with onnxruntime and tokenizers alone: no torch in the process that serves.
 
-Pooling and normalisation are inside the graph (`serving/export.py` writes it), so that what is left is to cut texts
+Pooling and normalisation are inside the graph (`exporting/export.py` writes it), so that what is left is to cut texts
 into tokens, to put texts of like length together, and to run.
 """
 

@@ -28,15 +28,15 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
+from docsgpt_embtune.exporting.quality import Decision, Trial
+from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder, Vectors
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
-from docsgpt_embtune.serving.quality import Decision, Trial
 from docsgpt_embtune.serving.reading import Encode, Reading, WindowReader, document_encoder, question_encoder
-from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.token_table import is_static_folder, tokens_read
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, keep_apart

@@ -23,14 +23,14 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.exporting.quality import Decision, Trial, asked_by_their_words, is_harmless
+from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import load_keywords
-from docsgpt_embtune.serving.quality import Decision, Trial, asked_by_their_words, is_harmless
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.serving.summary import decision_lines
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import Say, counted, silent

@@ -20,9 +20,9 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
-from docsgpt_embtune.serving.export import export
 from docsgpt_embtune.training import adapter_fitting
 from docsgpt_embtune.training.adapter_fitting import _Objective, fit_adapter
 from docsgpt_embtune.training.adapting import adapt, summary

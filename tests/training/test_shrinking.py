@@ -14,10 +14,10 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.exporting.export import export
+from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.learned import data_record
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
-from docsgpt_embtune.serving.export import export
-from docsgpt_embtune.serving.quality import asked_by_their_words
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
 

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer
 
-from docsgpt_embtune.serving import graph_forms
+from docsgpt_embtune.exporting import graph_forms
 
 TOKENS, WIDTH, OUTLIER = 2048, 32, 3
 

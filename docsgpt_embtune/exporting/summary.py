@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 
-from docsgpt_embtune.serving.export import ExportReport
+from docsgpt_embtune.exporting.export import ExportReport
+from docsgpt_embtune.exporting.quality import Decision
 from docsgpt_embtune.serving.graphs import graph_files
-from docsgpt_embtune.serving.quality import Decision
 from docsgpt_embtune.wording import counted
 
 

@@ -11,14 +11,14 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
+from docsgpt_embtune.exporting.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify, write_manifest
 from docsgpt_embtune.positions import possible_length
-from docsgpt_embtune.serving.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
-from docsgpt_embtune.serving.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.serving.reading import Reading, Windows
 from docsgpt_embtune.token_table import UNLIMITED, is_static, with_padded_tokens
 from docsgpt_embtune.tokenizer import load_tokenizer

@@ -25,13 +25,9 @@ from docsgpt_embtune.evaluation import verdict
 from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
-from docsgpt_embtune.model_writing import write_model_folder
-from docsgpt_embtune.serving import export as export_module
-from docsgpt_embtune.serving import quality
-from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
-from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.serving.quality import (
+from docsgpt_embtune.exporting import export as export_module
+from docsgpt_embtune.exporting import quality
+from docsgpt_embtune.exporting.quality import (
     TOO_FEW,
     GraphEmbeddings,
     asked_by_their_words,
@@ -39,6 +35,10 @@ from docsgpt_embtune.serving.quality import (
     is_harmless,
     surest_reading,
 )
+from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
+from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
+from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.token_table import with_padded_tokens
 from docsgpt_embtune.training.adapting import write_adapted_folder
