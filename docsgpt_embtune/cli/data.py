@@ -152,7 +152,7 @@ def prepare(
     import datasets
 
     from docsgpt_embtune.data.formats.registry import read_held_out
-    from docsgpt_embtune.data.preparation.checks import CheckSettings
+    from docsgpt_embtune.data.preparation.check import CheckSettings
     from docsgpt_embtune.data.preparation.pipeline import SplitSettings
     from docsgpt_embtune.data.preparation.pipeline import prepare as check_and_split
     from docsgpt_embtune.data.preparation.store import opened

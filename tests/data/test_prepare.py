@@ -17,7 +17,9 @@ from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row, tex
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.preparation import parting, pipeline, progress
 from docsgpt_embtune.data.preparation import store as store_module
-from docsgpt_embtune.data.preparation.checks import CHECKS, CheckSettings, find_near_duplicates, find_offenders
+from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
+from docsgpt_embtune.data.preparation.checks import CHECKS
+from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.store import Store, opened
 from docsgpt_embtune.errors import DatasetError
 

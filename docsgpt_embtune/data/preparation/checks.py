@@ -1,173 +1,21 @@
 """What can be wrong with training data, each fault with what finds it and what mends it."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
-from docsgpt_embtune.data.preparation.cut_texts import cut_texts
-from docsgpt_embtune.data.preparation.languages import in_other_languages
-from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
-from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.data.preparation.check import Check
+from docsgpt_embtune.data.preparation.finders import (
+    NEAR_PAIRS,
+    SUSPECTED,
+    find_bad_that_answers,
+    find_cut,
+    find_foreign,
+)
 from docsgpt_embtune.words import AS_WRITTEN
 
-Subject = Literal["question", "chunk", "judgment"]
-Remedy = Literal["drop question", "drop chunk", "drop judgment", "drop bad mark", "mark as good", "join", "none"]
-Finder = Callable[[Store, "CheckSettings"], None]
-
 LIMIT = 200_000  # texts; what reads each of them in Python takes minutes there, and hours on ten million
-NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
-NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
 FIRST_AFTER_DUPLICATES = "good-and-bad"  # the check before which near-duplicates are looked for, exact ones joined
-_SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
 COPIED_WORDS = 5  # a question of fewer may stand in its chunk by chance
 _WORDS = re.sub(r"\\u(....)", r"\\x{\1}", AS_WRITTEN.pattern)  # as DuckDB writes characters
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckSettings:
-    """What the checks need to know.
-
-    Attributes:
-        model: Base model that tells whether a bad chunk says what the good one says; None to go without.
-        cross_encoder: Cross-encoder to ask instead.
-    """
-
-    model: str | None = None
-    cross_encoder: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Check:
-    """One fault.
-
-    Attributes:
-        name: In the log of changes.
-        what: The fault, in words that a number follows.
-        serious: Whether a model learned from such data, or a figure measured on it, is worth little.
-        subject: What is counted.
-        remedy: What `--fix` does.
-        find: SQL that selects, or a function that puts into the table `offenders`: query_id, doc_id, other_id, text.
-        slow: Whether it reads each text in Python, and is left out above the limit.
-    """
-
-    name: str
-    what: str
-    serious: bool
-    subject: Subject
-    remedy: Remedy
-    find: str | Finder
-    slow: bool = False
-
-
-def find_offenders(store: Store, check: Check, settings: CheckSettings) -> None:
-    """Fill the table `offenders` (query_id, doc_id, other_id, text)."""
-    if isinstance(check.find, str):
-        store.query(f"CREATE OR REPLACE TABLE offenders AS {check.find}", label=check.name)
-    else:
-        check.find(store, settings)
-
-
-def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
-    columns = ("query_id", "doc_id", "other_id", "text")
-    store.query(f"CREATE OR REPLACE TABLE {table} (query_id VARCHAR, doc_id VARCHAR, other_id VARCHAR, text VARCHAR)")
-    if rows:
-        store.put(table, {name: [row[place] for row in rows] for place, name in enumerate(columns)})
-
-
-def _texts(store: Store, table: str) -> dict[str, str]:
-    id_name = "query_id" if table == "questions" else "doc_id"
-    return dict(store.stream(f"SELECT {id_name}, text FROM {table} ORDER BY position"))
-
-
-def _find_cut(table: str) -> Finder:
-    def find(store: Store, _settings: CheckSettings) -> None:
-        texts = _texts(store, table)
-        _put_offenders(
-            store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut_texts(texts)]
-        )
-
-    return find
-
-
-def _find_foreign(table: str) -> Finder:
-    def find(store: Store, _settings: CheckSettings) -> None:
-        texts = _texts(store, table)
-        foreign = in_other_languages(texts, label=f"languages of {table}")
-        _put_offenders(
-            store, [_subject(table, text_id, "", f"{foreign[text_id]}: {texts[text_id]}") for text_id in foreign]
-        )
-
-    return find
-
-
-def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, str, str, str]:
-    return (text_id, "", other_id, text) if table == "questions" else ("", text_id, other_id, text)
-
-
-def find_near_duplicates(store: Store) -> None:
-    """Make tables `near_questions` and `near_chunks` (one, two), and `near_held_out_…` (id, held_out_id).
-
-    Of copies the first stands for all, and texts without a word are left out: both are for SQL to find.
-    """
-    for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
-        id_name = "query_id" if table == "questions" else "doc_id"
-        own = store.query(
-            f"SELECT min({id_name}), plain(any_value(text)) FROM {table} WHERE NOT wordless(key) "
-            "GROUP BY spelling ORDER BY min(position)"
-        )
-        held_out = store.query(
-            f"SELECT {id_name}, plain(text) FROM held_out_{table} WHERE NOT wordless(key) ORDER BY ALL"
-        )
-        texts = [*own, *held_out]
-        pairs = near_duplicates([text for _, text in texts], shingle, threshold, label=f"near-duplicate {table}")
-        among = [pair for pair in pairs if pair[1] < len(own)]
-        # A copy of a held-out text is seen, not nearly: but what nearly repeats it must be found beside the copy, too.
-        across = [(a, b) for a, b in pairs if a < len(own) <= b and texts[a][1] != texts[b][1]]
-        for name, found in ((f"near_{table}", among), (f"near_held_out_{table}", across)):
-            store.query(f"CREATE OR REPLACE TABLE {name} (one VARCHAR, two VARCHAR)")
-            if found:
-                store.put(
-                    name, {"one": [texts[one][0] for one, _ in found], "two": [texts[two][0] for _, two in found]}
-                )
-
-
-def _find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
-    near = store.query(_NEAR_BAD)
-    found = {(query_id, doc_id): text for query_id, doc_id, text in near}
-    suspected: list[tuple[str, str]] = []
-    judged = store.query("""
-        SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
-        WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
-    if judged and (settings.model or settings.cross_encoder):
-        # Imported here: it brings torch, which the other checks do without.
-        from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
-
-        named = "SELECT DISTINCT query_id FROM judgments WHERE NOT good"
-        corpus = dict(
-            store.query(
-                f"SELECT DISTINCT doc_id, text FROM chunks JOIN judgments USING (doc_id) WHERE query_id IN ({named})"
-            )
-        )
-        queries = dict(store.query(f"SELECT query_id, text FROM questions WHERE query_id IN ({named})"))
-        judged = [(q, b, g) for q, b, g in judged if q in queries and b in corpus and g in corpus]
-        if settings.cross_encoder:
-            pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
-        else:
-            pairs, suspected = like_the_good_chunk(queries, corpus, judged, str(settings.model))
-        found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
-        suspected = [pair for pair in suspected if pair not in found]
-    _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])
-    rows = [(query_id, doc_id, "", f"{queries[query_id]} → {corpus[doc_id]}") for query_id, doc_id in suspected]
-    _put_offenders(store, rows, _SUSPECTED)
-
-
-_NEAR = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
-_NEAR_BAD = f"""
-    SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
-    FROM judgments b JOIN judgments g USING (query_id) JOIN {_NEAR} n ON n.one = g.doc_id AND n.two = b.doc_id
-    JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
-    WHERE g.good AND NOT b.good"""
 
 
 def _same_text(table: str) -> str:
@@ -247,7 +95,7 @@ CHECKS = (
         serious=True,
         subject="judgment",
         remedy="drop bad mark",
-        find=_find_bad_that_answers,
+        find=find_bad_that_answers,
         slow=True,
     ),
     Check(
@@ -257,7 +105,7 @@ CHECKS = (
         serious=False,
         subject="judgment",
         remedy="none",
-        find=f"SELECT * FROM {_SUSPECTED}",
+        find=f"SELECT * FROM {SUSPECTED}",
         slow=True,
     ),
     Check(
@@ -268,7 +116,7 @@ CHECKS = (
         remedy="mark as good",
         find=f"""
             SELECT g.query_id, n.two AS doc_id, min(n.one) AS other_id, any_value(q.text || ' → ' || c.text) AS text
-            FROM judgments g JOIN {_NEAR} n ON n.one = g.doc_id JOIN questions q USING (query_id)
+            FROM judgments g JOIN {NEAR_PAIRS} n ON n.one = g.doc_id JOIN questions q USING (query_id)
             JOIN chunks c ON c.doc_id = n.two
             LEFT JOIN judgments j ON j.query_id = g.query_id AND j.doc_id = n.two
             WHERE g.good AND j.doc_id IS NULL GROUP BY g.query_id, n.two""",
@@ -301,7 +149,7 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
-        find=_find_cut("questions"),
+        find=find_cut("questions"),
         slow=True,
     ),
     Check(
@@ -310,7 +158,7 @@ CHECKS = (
         serious=False,
         subject="chunk",
         remedy="none",
-        find=_find_cut("chunks"),
+        find=find_cut("chunks"),
         slow=True,
     ),
     Check(
@@ -319,7 +167,7 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
-        find=_find_foreign("questions"),
+        find=find_foreign("questions"),
         slow=True,
     ),
     Check(
@@ -328,7 +176,7 @@ CHECKS = (
         serious=False,
         subject="chunk",
         remedy="none",
-        find=_find_foreign("chunks"),
+        find=find_foreign("chunks"),
         slow=True,
     ),
     Check(

@@ -8,16 +8,9 @@ from pathlib import Path
 
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.new_output import moved_when_good, refuse_existing_output
-from docsgpt_embtune.data.preparation.checks import (
-    CHECKS,
-    FIRST_AFTER_DUPLICATES,
-    LIMIT,
-    Check,
-    CheckSettings,
-    Remedy,
-    find_near_duplicates,
-    find_offenders,
-)
+from docsgpt_embtune.data.preparation.check import Check, CheckSettings, Remedy, find_offenders
+from docsgpt_embtune.data.preparation.checks import CHECKS, FIRST_AFTER_DUPLICATES, LIMIT
+from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.fixes import mend
 from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store

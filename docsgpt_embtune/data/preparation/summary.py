@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from docsgpt_embtune.data.preparation.checks import Remedy
+from docsgpt_embtune.data.preparation.check import Remedy
 from docsgpt_embtune.data.preparation.pipeline import Finding, PreparationReport
 from docsgpt_embtune.wording import counted
 

@@ -1,0 +1,117 @@
+"""What finds the faults for which SQL is not enough."""
+
+from docsgpt_embtune.data.preparation.check import CheckSettings, Finder
+from docsgpt_embtune.data.preparation.cut_texts import cut_texts
+from docsgpt_embtune.data.preparation.languages import in_other_languages
+from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
+from docsgpt_embtune.data.preparation.store import Store
+
+NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
+NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
+SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
+# Each pair from both sides.
+NEAR_PAIRS = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
+_NEAR_BAD = f"""
+    SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
+    FROM judgments b JOIN judgments g USING (query_id) JOIN {NEAR_PAIRS} n ON n.one = g.doc_id AND n.two = b.doc_id
+    JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
+    WHERE g.good AND NOT b.good"""
+
+
+def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
+    columns = ("query_id", "doc_id", "other_id", "text")
+    store.query(f"CREATE OR REPLACE TABLE {table} (query_id VARCHAR, doc_id VARCHAR, other_id VARCHAR, text VARCHAR)")
+    if rows:
+        store.put(table, {name: [row[place] for row in rows] for place, name in enumerate(columns)})
+
+
+def _texts(store: Store, table: str) -> dict[str, str]:
+    id_name = "query_id" if table == "questions" else "doc_id"
+    return dict(store.stream(f"SELECT {id_name}, text FROM {table} ORDER BY position"))
+
+
+def find_cut(table: str) -> Finder:
+    """Make what finds texts of a table that were cut."""
+
+    def find(store: Store, _settings: CheckSettings) -> None:
+        texts = _texts(store, table)
+        _put_offenders(
+            store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut_texts(texts)]
+        )
+
+    return find
+
+
+def find_foreign(table: str) -> Finder:
+    """Make what finds texts of a table that are in another language than most."""
+
+    def find(store: Store, _settings: CheckSettings) -> None:
+        texts = _texts(store, table)
+        foreign = in_other_languages(texts, label=f"languages of {table}")
+        _put_offenders(
+            store, [_subject(table, text_id, "", f"{foreign[text_id]}: {texts[text_id]}") for text_id in foreign]
+        )
+
+    return find
+
+
+def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, str, str, str]:
+    return (text_id, "", other_id, text) if table == "questions" else ("", text_id, other_id, text)
+
+
+def find_near_duplicates(store: Store) -> None:
+    """Make tables `near_questions` and `near_chunks` (one, two), and `near_held_out_…` (id, held_out_id).
+
+    Of copies the first stands for all, and texts without a word are left out: both are for SQL to find.
+    """
+    for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
+        id_name = "query_id" if table == "questions" else "doc_id"
+        own = store.query(
+            f"SELECT min({id_name}), plain(any_value(text)) FROM {table} WHERE NOT wordless(key) "
+            "GROUP BY spelling ORDER BY min(position)"
+        )
+        held_out = store.query(
+            f"SELECT {id_name}, plain(text) FROM held_out_{table} WHERE NOT wordless(key) ORDER BY ALL"
+        )
+        texts = [*own, *held_out]
+        pairs = near_duplicates([text for _, text in texts], shingle, threshold, label=f"near-duplicate {table}")
+        among = [pair for pair in pairs if pair[1] < len(own)]
+        # A copy of a held-out text is seen, not nearly: but what nearly repeats it must be found beside the copy, too.
+        across = [(a, b) for a, b in pairs if a < len(own) <= b and texts[a][1] != texts[b][1]]
+        for name, found in ((f"near_{table}", among), (f"near_held_out_{table}", across)):
+            store.query(f"CREATE OR REPLACE TABLE {name} (one VARCHAR, two VARCHAR)")
+            if found:
+                store.put(
+                    name, {"one": [texts[one][0] for one, _ in found], "two": [texts[two][0] for _, two in found]}
+                )
+
+
+def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
+    """Find bad chunks that nearly repeat a good one, or answer for a model; those that only may go into `suspected`."""
+    near = store.query(_NEAR_BAD)
+    found = {(query_id, doc_id): text for query_id, doc_id, text in near}
+    suspected: list[tuple[str, str]] = []
+    judged = store.query("""
+        SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
+        WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
+    if judged and (settings.model or settings.cross_encoder):
+        # Imported here: it brings torch, which the other checks do without.
+        from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
+
+        named = "SELECT DISTINCT query_id FROM judgments WHERE NOT good"
+        corpus = dict(
+            store.query(
+                f"SELECT DISTINCT doc_id, text FROM chunks JOIN judgments USING (doc_id) WHERE query_id IN ({named})"
+            )
+        )
+        queries = dict(store.query(f"SELECT query_id, text FROM questions WHERE query_id IN ({named})"))
+        judged = [(q, b, g) for q, b, g in judged if q in queries and b in corpus and g in corpus]
+        if settings.cross_encoder:
+            pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
+        else:
+            pairs, suspected = like_the_good_chunk(queries, corpus, judged, str(settings.model))
+        found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
+        suspected = [pair for pair in suspected if pair not in found]
+    _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])
+    rows = [(query_id, doc_id, "", f"{queries[query_id]} → {corpus[doc_id]}") for query_id, doc_id in suspected]
+    _put_offenders(store, rows, SUSPECTED)
