@@ -22,7 +22,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReembedPlan:
     """What re-embedding one store would do.
 
     Attributes:
@@ -46,7 +46,7 @@ class Plan:
     done: bool
 
 
-def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[Plan]:
+def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[ReembedPlan]:
     """Say what `reembed` would do; nothing is changed.
 
     Raises:
@@ -55,11 +55,11 @@ def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[Plan]:
     return [_plan(store, model) for store in stores]
 
 
-def _plan(store: ChunkStore, model: ServingModel) -> Plan:
+def _plan(store: ChunkStore, model: ServingModel) -> ReembedPlan:
     texts = store.texts()
     done = store.is_on(model)
     remaining = [] if done else store.remaining(model)
-    return Plan(
+    return ReembedPlan(
         label=store.label,
         chunks=len(texts),
         remaining=len(remaining),

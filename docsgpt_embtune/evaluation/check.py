@@ -13,7 +13,7 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison, Side, compare
 from docsgpt_embtune.evaluation.metrics import KS
-from docsgpt_embtune.evaluation.ranking import DEPTH, Store
+from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
@@ -91,7 +91,7 @@ class CheckReport:
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     unused_prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     ks: tuple[int, ...] = KS
-    store: Store = "faiss"
+    store: StoreName = "faiss"
     seed: int = 0
 
     @property
@@ -146,7 +146,7 @@ def check_retrieval(
     *,
     guards: Mapping[str, RetrievalDataset] | None = None,
     ks: Sequence[int] = KS,
-    store: Store = "faiss",
+    store: StoreName = "faiss",
     cache: Path | None = None,
     seed: int = 0,
 ) -> CheckReport:

@@ -9,7 +9,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
-from docsgpt_embtune.evaluation.ranking import Ranking, Store, retrieve
+from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel
 from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
 
@@ -111,7 +111,7 @@ def compare(
     dataset: RetrievalDataset,
     *,
     ks: Sequence[int] = KS,
-    store: Store = "faiss",
+    store: StoreName = "faiss",
     seed: int = 0,
     seen: int = 0,
 ) -> Comparison:

@@ -23,7 +23,7 @@ from docsgpt_embtune.evaluation.vectors import (
 )
 
 Run = dict[str, dict[str, float]]
-Store = Literal["faiss", "langchain"]
+StoreName = Literal["faiss", "langchain"]
 
 DEPTH = 100  # documents kept per query: nobody feeds more of them to a language model
 _UNIT_TOLERANCE = 1e-4  # of a norm: below it, L2 distance and cosine similarity rank alike
@@ -92,7 +92,7 @@ def retrieve(
     dataset: RetrievalDataset,
     *,
     k: int = DEPTH,
-    store: Store = "faiss",
+    store: StoreName = "faiss",
     cache: Path | None = None,
     fingerprint: str | None = None,
     document_fingerprint: str | None = None,

@@ -29,7 +29,7 @@ class MadeQuestion:
     doc_id: str
 
 
-class Judgment:
+class JudgedQuestions:
     """The questions of one chunk, before it and its rivals.
 
     Args:

@@ -18,7 +18,7 @@ from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
-from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, Judgment, MadeQuestion, parse_questions
+from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions
 from docsgpt_embtune.sources.language_model import LanguageModel, UnanswerableError
 from docsgpt_embtune.sources.prompts import Prompts
 from docsgpt_embtune.sources.question_filter import fault_of
@@ -224,7 +224,7 @@ class Synthesizer:
                 made.append(question)
         return made
 
-    def _judgments(self, made: Sequence[MadeQuestion]) -> list[Judgment]:
+    def _judgments(self, made: Sequence[MadeQuestion]) -> list[JudgedQuestions]:
         from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 
         if not made:
@@ -237,16 +237,18 @@ class Synthesizer:
             found = [doc_id for doc_id in ranking.top(query_id, RIVALS + 1) if doc_id != question.doc_id]
             of_chunk[question.doc_id].append((question, found[:RIVALS]))
         return [
-            Judgment(self._judge_prompt, self._corpus, doc_id, [q for q, _ in asked], [rivals for _, rivals in asked])
+            JudgedQuestions(
+                self._judge_prompt, self._corpus, doc_id, [q for q, _ in asked], [rivals for _, rivals in asked]
+            )
             for doc_id, asked in of_chunk.items()
         ]
 
-    def _ask_judgments(self, judgments: Iterable[Judgment]) -> dict[str, str]:
+    def _ask_judgments(self, judgments: Iterable[JudgedQuestions]) -> dict[str, str]:
         unanswered = self._ask_all({judgment.prompt: judgment.parse for judgment in judgments}, label="judging")
         return {judgment.doc_id: unanswered[judgment.prompt] for judgment in judgments if judgment.prompt in unanswered}
 
     def _assemble(
-        self, judgments: Iterable[Judgment], thrown_out: Counter[str]
+        self, judgments: Iterable[JudgedQuestions], thrown_out: Counter[str]
     ) -> tuple[RetrievalDataset, Counter[str]]:
         queries: dict[str, str] = {}
         good: dict[str, tuple[str, ...]] = {}

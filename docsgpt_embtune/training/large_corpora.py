@@ -54,10 +54,10 @@ class Effort:
         """Return how many readings of a chunk it takes."""
         return self.times_read * chunks + self.times_scored * judged
 
-    def room(self, readings: float) -> "Room":
+    def room(self, readings: float) -> "ReadableChunks":
         """Share out how many readings of a chunk there is time for."""
         chunks = max(FEWEST_CHUNKS, int(readings / (self.times_read + self.times_scored * JUDGED_SHARE)))
-        return Room(chunks, int(JUDGED_SHARE * chunks))
+        return ReadableChunks(chunks, int(JUDGED_SHARE * chunks))
 
 
 CHUNKS_AND_QUESTIONS = Effort(times_read=2, times_scored=5)
@@ -65,7 +65,7 @@ QUESTIONS_ALONE = Effort(times_read=1, times_scored=2)
 
 
 @dataclass(frozen=True)
-class Room:
+class ReadableChunks:
     """Chunks that there is time for.
 
     Attributes:

@@ -22,7 +22,7 @@ STAGE_FILE = "stage.safetensors"  # what the stage in progress began with
 
 
 @dataclass(frozen=True)
-class Candidate:
+class CandidateModel:
     """A model that came up in a run, and how it did on the validation questions.
 
     Attributes:
@@ -69,9 +69,9 @@ class Selection:
         leniency: float = 0.0,
     ) -> None:
         self.baseline = baseline
-        self.candidates: list[Candidate] = []
-        self.kept: Candidate | None = None
-        self.best_loser: Candidate | None = None
+        self.candidates: list[CandidateModel] = []
+        self.kept: CandidateModel | None = None
+        self.best_loser: CandidateModel | None = None
         self.finished_stages = 0
         self.mined = 0  # bad chunks, for the stages that are finished
         self.model = model
@@ -85,7 +85,7 @@ class Selection:
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
         self.model.eval()
-        self._enter([Candidate(name, scores or self._score())], name)
+        self._enter([CandidateModel(name, scores or self._score())], name)
         self._write_best()
 
     def enter_last(self, scores: Mapping[str, QueryScores], best: str, *, whatever_it_scores: bool = False) -> bool:
@@ -103,10 +103,10 @@ class Selection:
             Whether it is the best so far.
         """
         self.model.eval()
-        entered = [Candidate(name, each) for name, each in scores.items()]
+        entered = [CandidateModel(name, each) for name, each in scores.items()]
         return self._enter(entered, best, whatever_it_scores=whatever_it_scores)
 
-    def _enter(self, entered: Sequence[Candidate], best: str, *, whatever_it_scores: bool = False) -> bool:
+    def _enter(self, entered: Sequence[CandidateModel], best: str, *, whatever_it_scores: bool = False) -> bool:
         names = {candidate.name for candidate in entered}
         candidate = next(candidate for candidate in entered if candidate.name == best)
         # A run that goes on after a kill may come by an epoch's end again.
@@ -138,7 +138,7 @@ class Selection:
         scores = self.candidates[-1].scores
         return scores == best or self._is_level(scores, best)
 
-    def _is_better(self, candidate: Candidate) -> bool:
+    def _is_better(self, candidate: CandidateModel) -> bool:
         if mean_ndcg(candidate.scores) <= mean_ndcg(self.baseline):
             return False
         return self.kept is None or self._is_level(candidate.scores, self.kept.scores)
@@ -147,7 +147,7 @@ class Selection:
         gain, error = gain_and_error(scores, best, self._groups)
         return gain > (-self._leniency * error if self._leniency else 0.0)
 
-    def _is_best_loser(self, candidate: Candidate) -> bool:
+    def _is_best_loser(self, candidate: CandidateModel) -> bool:
         """Tell it only while nothing is better than the base: what comes after that is lost for good."""
         if self.kept is not None:
             return False
@@ -189,7 +189,7 @@ class Selection:
         self.model.load_state_dict(self._best_weights)
         self.model.eval()
 
-    def restore_chosen(self) -> Candidate:
+    def restore_chosen(self) -> CandidateModel:
         """Put the weights of the best candidate into the model, be it better than the base or not, and name it."""
         if self.kept is not None or self.best_loser is None:
             self.restore()
@@ -206,7 +206,7 @@ class Selection:
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
             weights, state = _load(self._folder / BEST_FILE, device)
-            self.candidates = [Candidate(name, scores) for name, scores in state["candidates"]]
+            self.candidates = [CandidateModel(name, scores) for name, scores in state["candidates"]]
             candidate_of = {candidate.name: candidate for candidate in self.candidates}
             self.kept, self.best_loser = (candidate_of.get(state.get(which) or "") for which in ("kept", "best_loser"))
             if self.kept is not None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
-from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row, text_id
+from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.preparation import parting, pipeline, progress
 from docsgpt_embtune.data.preparation import store as store_module
@@ -704,9 +704,9 @@ def test_rows_of_one_question_are_joined_across_blocks(tmp_path, monkeypatch):
 def test_id_that_stands_for_two_texts_is_refused(tmp_path, monkeypatch, rows_at_once):
     monkeypatch.setattr(store_module, "_BLOCK", rows_at_once)
     rows = [
-        Row("q1", "Where?", (Chunk("c1", "Here."),)),
-        Row("q2", "When?", (Chunk("c1", "Now."),)),
-        Row("q3", "Who?", (Chunk("c3", "Me."),)),
+        Row("q1", "Where?", (RowChunk("c1", "Here."),)),
+        Row("q2", "When?", (RowChunk("c1", "Now."),)),
+        Row("q3", "Who?", (RowChunk("c3", "Me."),)),
     ]
     store = Store(tmp_path, tmp_path / "rows")
     store.add_rows(rows)
@@ -717,7 +717,7 @@ def test_id_that_stands_for_two_texts_is_refused(tmp_path, monkeypatch, rows_at_
 @pytest.mark.parametrize("rows_at_once", [1, 100])
 def test_empty_date_and_document_erase_none(tmp_path, monkeypatch, rows_at_once):
     monkeypatch.setattr(store_module, "_BLOCK", rows_at_once)
-    chunk = (Chunk("c", sentence(1)),)
+    chunk = (RowChunk("c", sentence(1)),)
     store = Store(tmp_path, tmp_path / "rows")
     store.add_rows([Row("q", "Where?", chunk, date="2026-01-01", document="page 1"), Row("q", "Where?", chunk)])
     store.join()
@@ -827,7 +827,7 @@ def test_more_text_than_memory_is_joined(tmp_path, monkeypatch):
     store = Store(tmp_path, tmp_path / "rows")
     store.query("SET threads = 1")  # each takes a part of the memory
     store.add_rows(
-        Row(f"question {n}", f"Where is {n}?", (Chunk(f"chunk {n}", f"{n:04000}"),), document=f"page {n}" * 10)
+        Row(f"question {n}", f"Where is {n}?", (RowChunk(f"chunk {n}", f"{n:04000}"),), document=f"page {n}" * 10)
         for n in range(20_000)
     )
     store.join()

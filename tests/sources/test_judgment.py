@@ -1,6 +1,6 @@
 import pytest
 
-from docsgpt_embtune.sources.judgment import Judgment, MadeQuestion, parse_verdicts
+from docsgpt_embtune.sources.judgment import JudgedQuestions, MadeQuestion, parse_verdicts
 from docsgpt_embtune.sources.language_model import WrongFormError
 from docsgpt_embtune.sources.prompts import load_prompts
 
@@ -10,7 +10,7 @@ QUESTION = MadeQuestion("where are the anchors?", "fact", "own")
 
 @pytest.fixture
 def judgment():
-    return Judgment(load_prompts().judge, CORPUS, "own", [QUESTION], [["near", "far"]])
+    return JudgedQuestions(load_prompts().judge, CORPUS, "own", [QUESTION], [["near", "far"]])
 
 
 def letter_of(judgment, doc_id):
@@ -41,7 +41,7 @@ def test_the_order_of_passages_does_not_tell_the_own_one():
     places = set()
     for number in range(0, 60, 3):
         own, *rivals = str(number), str(number + 1), str(number + 2)
-        asked = Judgment(load_prompts().judge, corpus, own, [MadeQuestion("?", "fact", own)], [rivals])
+        asked = JudgedQuestions(load_prompts().judge, corpus, own, [MadeQuestion("?", "fact", own)], [rivals])
         places.add(asked.prompt.partition(f"]\n{corpus[own]}")[0][-1])
     assert places == {"A", "B", "C"}
 

@@ -38,7 +38,7 @@ class DatasetContent:
     more_documents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Chunk(NamedTuple):
+class RowChunk(NamedTuple):
     """A chunk in a row."""
 
     doc_id: str
@@ -50,8 +50,8 @@ class Row(NamedTuple):
 
     query_id: str
     query: str
-    good: tuple[Chunk, ...]
-    bad: tuple[Chunk, ...] = ()
+    good: tuple[RowChunk, ...]
+    bad: tuple[RowChunk, ...] = ()
     date: str = ""
     document: str = ""  # that the good chunks were cut from
 
@@ -83,9 +83,9 @@ def cut(text: str) -> str:
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
-def chunks(texts: Iterable[str]) -> tuple[Chunk, ...]:
+def chunks(texts: Iterable[str]) -> tuple[RowChunk, ...]:
     """Give texts that have no ids their ids."""
-    return tuple(Chunk(text_id(text), text) for text in texts)
+    return tuple(RowChunk(text_id(text), text) for text in texts)
 
 
 def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
@@ -182,8 +182,8 @@ def rows_of(content: DatasetContent) -> Iterator[Row]:
         yield Row(
             query_id,
             query,
-            tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in good),
-            tuple(Chunk(doc_id, content.corpus[doc_id]) for doc_id in content.irrelevant_docs.get(query_id, ())),
+            tuple(RowChunk(doc_id, content.corpus[doc_id]) for doc_id in good),
+            tuple(RowChunk(doc_id, content.corpus[doc_id]) for doc_id in content.irrelevant_docs.get(query_id, ())),
             content.dates.get(query_id, ""),
             documents.pop() if len(documents) == 1 else "",
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from docsgpt_embtune.data.formats.content import Chunk, Row, text_id
+from docsgpt_embtune.data.formats.content import Row, RowChunk, text_id
 from docsgpt_embtune.data.formats.format import row_format
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.records import Fields, RecordFault, parsed, write_json_lines
@@ -38,7 +38,7 @@ def write_rows(rows: Iterable[Row], path: Path) -> None:
     )
 
 
-def _passage(chunk: Chunk) -> dict[str, str]:
+def _passage(chunk: RowChunk) -> dict[str, str]:
     return {"docid": chunk.doc_id, "title": "", "text": chunk.text}
 
 
@@ -50,19 +50,19 @@ def _with_passages(fields: Fields) -> Row:
     return Row(fields.optional_text("query_id") or text_id(query), query, good, bad)
 
 
-def _chunk(passage: Fields) -> Chunk:
+def _chunk(passage: Fields) -> RowChunk:
     text = titled(passage.value("title"), passage.text("text"))
-    return Chunk(passage.optional_text("docid") or text_id(text), text)
+    return RowChunk(passage.optional_text("docid") or text_id(text), text)
 
 
 def _with_ids(fields: Fields, corpus: Mapping[str, str]) -> Row:
     query = fields.text("query_text" if fields.value("query_text") is not None else "query")
 
-    def named(key: str) -> tuple[Chunk, ...]:
+    def named(key: str) -> tuple[RowChunk, ...]:
         doc_ids = fields.texts(key)
         if any(doc_id not in corpus for doc_id in doc_ids):
             raise RecordFault(f"{key}: chunk is missing from the corpus")
-        return tuple(Chunk(doc_id, corpus[doc_id]) for doc_id in doc_ids)
+        return tuple(RowChunk(doc_id, corpus[doc_id]) for doc_id in doc_ids)
 
     query_id = fields.optional_text("query_id") or text_id(query)
     return Row(query_id, query, named("positive_document_ids"), named("negative_document_ids"))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
-from docsgpt_embtune.data.formats.content import Chunk, DatasetContent, Row
+from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk
 from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.table import write_lines
 from docsgpt_embtune.data.preparation.progress import shown
@@ -250,9 +250,9 @@ def _rows(store: Store, split: str) -> Iterator[Row]:
 
 def _grouped(ordered: Iterator[tuple[Any, ...]]) -> Iterator[Row]:
     for (query_id, query, date), judged in groupby(ordered, key=itemgetter(0, 1, 2)):
-        marked: dict[bool, list[Chunk]] = {True: [], False: []}
+        marked: dict[bool, list[RowChunk]] = {True: [], False: []}
         document = ""
         for *_, doc_id, text, chunk_document, good in judged:
-            marked[good].append(Chunk(doc_id, text))
+            marked[good].append(RowChunk(doc_id, text))
             document = document or (chunk_document if good else "")
         yield Row(query_id, query, tuple(marked[True]), tuple(marked[False]), date, document)

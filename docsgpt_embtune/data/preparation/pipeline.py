@@ -24,7 +24,7 @@ _EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class Finding:
+class Fault:
     """A fault that was found.
 
     Attributes:
@@ -52,14 +52,14 @@ class PreparationReport:
 
     Attributes:
         sizes: "questions", "chunks", "good" and "bad" -> number, as read.
-        findings: The faults that were found.
+        faults: The faults that were found.
         notes: What was not looked at, or is worth knowing.
         parting: How the questions were parted, if they were.
         files: What was written.
     """
 
     sizes: dict[str, int]
-    findings: list[Finding] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     parting: Parting | None = None
     files: list[Path] = field(default_factory=list)
@@ -67,7 +67,7 @@ class PreparationReport:
     @property
     def usable(self) -> bool:
         """Tell whether nothing serious is left."""
-        return not any(finding.serious and not finding.fixed for finding in self.findings)
+        return not any(fault.serious and not fault.fixed for fault in self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,21 +147,21 @@ def _check(store: Store, report: PreparationReport, settings: CheckSettings, log
             if check.slow and not slow:
                 continue
             find_offenders(store, check, settings)
-            finding = _finding(store, check, fixed=log is not None and check.remedy != "none")
-            if finding is None:
+            fault = _fault(store, check, fixed=log is not None and check.remedy != "none")
+            if fault is None:
                 continue
-            report.findings.append(finding)
-            if finding.fixed:
+            report.faults.append(fault)
+            if fault.fixed:
                 mend(store, check, changes)
     return slow
 
 
-def _finding(store: Store, check: Check, *, fixed: bool) -> Finding | None:
+def _fault(store: Store, check: Check, *, fixed: bool) -> Fault | None:
     count = store.number("SELECT count(*) FROM offenders")
     if not count:
         return None
     examples = store.query(f"SELECT query_id, doc_id, other_id, text FROM offenders ORDER BY ALL LIMIT {_EXAMPLES}")
-    return Finding(
+    return Fault(
         check.name,
         check.what,
         count,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from docsgpt_embtune.data.preparation.check import Remedy
-from docsgpt_embtune.data.preparation.pipeline import Finding, PreparationReport
+from docsgpt_embtune.data.preparation.pipeline import Fault, PreparationReport
 from docsgpt_embtune.wording import counted
 
 _WIDTH = 110
@@ -26,9 +26,9 @@ def summary(source: Path, report: PreparationReport) -> str:
         f"{source}: {counted(sizes['questions'], 'question')}, {counted(sizes['chunks'], 'chunk')}, "
         f"{sizes['good']:,} good and {sizes['bad']:,} bad judgments"
     ]
-    for finding in sorted(report.findings, key=lambda each: (each.fixed, not each.serious)):
-        lines += ["", *_finding_lines(finding)]
-    lines += ["", "nothing wrong found"] if not report.findings else []
+    for fault in sorted(report.faults, key=lambda each: (each.fixed, not each.serious)):
+        lines += ["", *_fault_lines(fault)]
+    lines += ["", "nothing wrong found"] if not report.faults else []
     lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
     if report.parting:
         parted = ", ".join(f"{split} {size:,}" for split, size in report.parting.sizes.items())
@@ -46,9 +46,9 @@ def summary(source: Path, report: PreparationReport) -> str:
     return "\n".join(lines)
 
 
-def _finding_lines(finding: Finding) -> list[str]:
-    would, did = _REMEDIES[finding.remedy]
-    label = "fixed  " if finding.fixed else "SERIOUS" if finding.serious else "warning"
-    done = did if finding.fixed else f"--fix {would}"
-    examples = [f"           {example[:_WIDTH]}{'…' if len(example) > _WIDTH else ''}" for example in finding.examples]
-    return [f"{label}  {finding.what}: {finding.count:,} ({finding.name}); {done}", *examples]
+def _fault_lines(fault: Fault) -> list[str]:
+    would, did = _REMEDIES[fault.remedy]
+    label = "fixed  " if fault.fixed else "SERIOUS" if fault.serious else "warning"
+    done = did if fault.fixed else f"--fix {would}"
+    examples = [f"           {example[:_WIDTH]}{'…' if len(example) > _WIDTH else ''}" for example in fault.examples]
+    return [f"{label}  {fault.what}: {fault.count:,} ({fault.name}); {done}", *examples]
