@@ -54,6 +54,11 @@ def write_index_folder(folder, model, texts=CHUNKS, *, sidecars=("json", "pkl"))
     return folder
 
 
+def contents(folder):
+    """Return the bytes of each file of a folder."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
 def rewrite_vectors(folder, change):
     """Replace the vectors of index.faiss, and nothing beside it."""
     index = faiss.read_index(str(folder / "index.faiss"))

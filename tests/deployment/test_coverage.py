@@ -7,8 +7,7 @@ from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 
-from .conftest import write_index_folder
-from .test_reembed_faiss import contents
+from .conftest import contents, write_index_folder
 
 
 @pytest.mark.parametrize("command", ["reembed", "doctor"])

@@ -28,13 +28,9 @@ from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manif
 from docsgpt_embtune.serving.keywords import Keywords
 
 from ..conftest import build_tiny_folder
-from .conftest import CHUNKS, rewrite_vectors, same_vectors, search, write_index_folder
+from .conftest import CHUNKS, contents, rewrite_vectors, same_vectors, search, write_index_folder
 
 LATE = "A chunk that came in between."
-
-
-def contents(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def test_every_chunk_is_embedded_anew_and_nothing_else_changes(index_folder, tuned):

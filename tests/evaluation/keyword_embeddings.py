@@ -1,6 +1,10 @@
-"""An embeddings class without a model: one dimension per keyword, as long as the word is frequent."""
+"""An embeddings class without a model: one dimension per keyword, as long as the word is frequent; with questions."""
 
 from collections.abc import Sequence
+
+from docsgpt_embtune.data.dataset import RetrievalDataset
+
+WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau phi".split()
 
 
 class KeywordEmbeddings:
@@ -20,3 +24,13 @@ class KeywordEmbeddings:
     def _vector(self, text: str) -> list[float]:
         words = text.lower().split()
         return [self.scale * words.count(keyword) for keyword in self.keywords]
+
+
+def word_dataset() -> RetrievalDataset:
+    """Each word asks for its own chunk; the chunk of the next word is the bad one."""
+    return RetrievalDataset(
+        queries={f"q-{word}": f"where is {word}" for word in WORDS},
+        corpus={word: f"{word} stands here" for word in WORDS},
+        relevant_docs={f"q-{word}": (word,) for word in WORDS},
+        irrelevant_docs={f"q-{w}": (bad,) for w, bad in zip(WORDS, WORDS[1:] + WORDS[:1], strict=True)},
+    )

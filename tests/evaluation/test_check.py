@@ -24,21 +24,9 @@ from docsgpt_embtune.evaluation.summary import bm25_in_words, default_k_in_words
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from tests.conftest import TEXTS
-from tests.evaluation.keyword_embeddings import KeywordEmbeddings
-
-WORDS = "alpha beta gamma delta epsilon zeta eta theta iota kappa lambda mu nu xi omicron pi rho sigma tau phi".split()
+from tests.evaluation.keyword_embeddings import WORDS, KeywordEmbeddings, word_dataset
 
 HALF, WHOLE = Side(KeywordEmbeddings(WORDS[:10])), Side(KeywordEmbeddings(WORDS))
-
-
-def word_dataset() -> RetrievalDataset:
-    """Each word asks for its own chunk; the chunk of the next word is the bad one."""
-    return RetrievalDataset(
-        queries={f"q-{word}": f"where is {word}" for word in WORDS},
-        corpus={word: f"{word} stands here" for word in WORDS},
-        relevant_docs={f"q-{word}": (word,) for word in WORDS},
-        irrelevant_docs={f"q-{w}": (bad,) for w, bad in zip(WORDS, WORDS[1:] + WORDS[:1], strict=True)},
-    )
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.report import changed_questions, render_report, write_report
 from docsgpt_embtune.evaluation.summary import tokens_in_words
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
-from tests.evaluation.keyword_embeddings import KeywordEmbeddings
-from tests.evaluation.test_check import WORDS, word_dataset
+from tests.evaluation.keyword_embeddings import WORDS, KeywordEmbeddings, word_dataset
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None)
 in_browser = pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH")

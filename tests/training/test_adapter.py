@@ -31,7 +31,7 @@ from docsgpt_embtune.training.pipeline import train
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
-from .test_pipeline import dataset
+from .small_dataset import dataset
 
 TRAINING, VALIDATION = (
     dataset(verbs=["kept", "restarted", "reset", "verified"]),

@@ -24,7 +24,7 @@ from docsgpt_embtune.training.token_regression import Tokens, means, taught_tabl
 from docsgpt_embtune.training.trainer import load_base
 
 from ..conftest import TEXTS
-from .test_pipeline import TRAINING, VALIDATION, dataset
+from .small_dataset import TRAINING, VALIDATION, dataset
 
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 

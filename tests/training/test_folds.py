@@ -22,7 +22,8 @@ from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
-from tests.training.test_recipe import (
+
+from .recipe_runs import (
     AUTOMATIC,
     CONFIG,
     CORPUS,

@@ -34,20 +34,8 @@ from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
 from docsgpt_embtune.wording import silent
 
-NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
-VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written"]
+from .small_dataset import TRAINING, VALIDATION, dataset
 
-
-def dataset(nouns=NOUNS, verbs=VERBS) -> RetrievalDataset:
-    pairs = [(noun, verb) for noun in nouns for verb in verbs]
-    return RetrievalDataset(
-        queries={f"q-{n}-{v}": f"when is the {n} {v}" for n, v in pairs},
-        corpus={f"{n}-{v}": f"a {n} is {v} every night" for n, v in pairs},
-        relevant_docs={f"q-{n}-{v}": (f"{n}-{v}",) for n, v in pairs},
-    )
-
-
-TRAINING, VALIDATION = dataset(verbs=VERBS[:4]), dataset(verbs=VERBS[4:])
 CONFIG = TrainConfig(epochs=2, learning_rate=1e-3, precision="fp32", device="cpu")
 
 

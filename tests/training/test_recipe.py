@@ -4,7 +4,6 @@ import os
 import random
 import subprocess
 import sys
-from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -39,26 +38,7 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
-NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
-VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written", "moved", "lost", "found", "sold"]
-CORPUS = {f"{n}-{v}": f"every night a {n} is {v} here by hand" for n in NOUNS for v in VERBS}
-CONFIG = TrainConfig(precision="fp32", device="cpu")
-AUTOMATIC = Automatic()
-
-
-def dataset(verbs: list[str]) -> RetrievalDataset:
-    pairs = [(noun, verb) for noun in NOUNS for verb in verbs]
-    return RetrievalDataset(
-        queries={f"q-{n}-{v}": f"when is the {n} {v}" for n, v in pairs},
-        corpus=CORPUS,
-        relevant_docs={f"q-{n}-{v}": (f"{n}-{v}",) for n, v in pairs},
-    )
-
-
-def shuffled(questions: RetrievalDataset, seed: int) -> RetrievalDataset:
-    """Let any chunk answer any question; the answers changed about among themselves would still share their verbs."""
-    drawn = random.Random(seed)
-    return replace(questions, relevant_docs={query_id: (drawn.choice(list(CORPUS)),) for query_id in questions.queries})
+from .recipe_runs import AUTOMATIC, CONFIG, CORPUS, NOUNS, TRAINING, VALIDATION, VERBS, shuffled, stopping
 
 
 def what_the_base_finds_first(folder) -> RetrievalDataset:
@@ -68,9 +48,6 @@ def what_the_base_finds_first(folder) -> RetrievalDataset:
     nearest = (base.encode(texts) @ base.encode(list(CORPUS.values())).T).argmax(axis=1)
     relevant_docs = {text: (doc_ids[row],) for text, row in zip(texts, nearest, strict=True)}
     return RetrievalDataset({text: text for text in texts}, CORPUS, relevant_docs)
-
-
-TRAINING, VALIDATION = dataset(VERBS[:6]), dataset(VERBS[6:])
 
 
 @pytest.fixture(autouse=True)
@@ -572,22 +549,6 @@ def test_half_way_between_two_models():
     base, other = {"w": torch.zeros(2), "n": torch.tensor(1)}, {"w": torch.ones(2), "n": torch.tensor(1)}
     assert drawn_towards(base, other, 0.5)["w"].tolist() == [0.5, 0.5]
     assert drawn_towards(base, other, 0.5)["n"] == 1
-
-
-@contextmanager
-def stopping(at: tuple[str, int]):
-    """Stop a run as Ctrl-C does, after a step of the stage whose bar is called so; it must come by there."""
-    real = trainer.ProgressBar.on_step_end
-
-    def stop(self, args, state, control, **context):
-        real(self, args, state, control, **context)
-        if (self.name, state.global_step) == at:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer.ProgressBar, "on_step_end", stop)
-        with pytest.raises(KeyboardInterrupt):
-            yield
 
 
 @pytest.mark.parametrize("stopped_at", [("chunks", 2), ("questions", 1), ("hardest", 1)])

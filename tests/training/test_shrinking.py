@@ -21,7 +21,7 @@ from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
 
-from .test_pipeline import dataset
+from .small_dataset import dataset
 
 HARD = dataset()
 CHUNKS = list(HARD.corpus.values())
