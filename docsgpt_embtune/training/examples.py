@@ -90,14 +90,14 @@ def _labelled(questions: Sequence[Question], loss: LossName) -> TrainingExamples
     good_texts = []
     turns: list[tuple[int, ...]] = []
     for question in questions:
-        first = len(groups)
+        first, good_for_it = len(groups), frozenset(question.good)
         for good, bad in _dealt(question, again=take_turns):
             start = len(rows["anchor"])
             rows["anchor"] += [question.text] * (1 + len(bad))
             rows["text"] += [good, *bad]
             rows["label"] += [label_type(1), *[label_type(0)] * len(bad)]
             groups.append(tuple(range(start, len(rows["anchor"]))))
-            good_texts.append(frozenset(question.good))
+            good_texts.append(good_for_it)
         numbers = tuple(range(first, len(groups)))
         turns += [numbers] if take_turns else [(number,) for number in numbers]
     return TrainingExamples(Dataset.from_dict(rows), tuple(groups), tuple(good_texts), tuple(turns))
@@ -123,10 +123,11 @@ def _ranked(questions: Sequence[Question]) -> TrainingExamples:
     rows: list[tuple[str, ...]] = []
     good_texts = []
     for question in questions:
+        good_for_it = frozenset(question.good)  # one for all of its rows: with 500 good chunks, each takes 30 kB
         for position, positive in enumerate(question.good):
             turned = question.bad[position:] + question.bad[:position]  # each positive starts at another negative
             rows.append((question.text, positive, *turned))
-            good_texts.append(frozenset(question.good))
+            good_texts.append(good_for_it)
     table = {column: [row[number] for row in rows] for number, column in enumerate(columns)}
     each_alone = tuple((n,) for n in range(len(rows)))
     return TrainingExamples(Dataset.from_dict(table), each_alone, tuple(good_texts), turns=each_alone)
@@ -227,18 +228,23 @@ class GroupedBatchSampler(DefaultBatchSampler):
         batch: list[int] = []
         texts: set[str] = set()
         good: set[str] = set()
+        answers: set[frozenset[str]] = set()
         left_over: list[int] = []
         for position, group in enumerate(waiting):
             rows = self.examples.groups[group]
             if batch and len(batch) + len(rows) > self.batch_size:
                 return batch, left_over + waiting[position:]
-            if self.in_batch_negatives and batch and self._clash(group, texts, good):
+            # A row of the same question clashes for sure. Of 60 questions with 500 good chunks each, to look into the
+            # sets of all their rows for each batch took two minutes.
+            is_asked = self.examples.good_texts[group] in answers
+            if self.in_batch_negatives and batch and (is_asked or self._clash(group, texts, good)):
                 left_over.append(group)
                 continue
             batch += rows
             if self.in_batch_negatives:
                 texts |= self._texts[group]
                 good |= self.examples.good_texts[group]
+                answers.add(self.examples.good_texts[group])
         return batch, left_over
 
     def _clash(self, group: int, texts: set[str], good: set[str]) -> bool:

@@ -138,3 +138,11 @@ def test_epochs_have_as_many_batches_each_as_the_trainer_takes_for_granted(loss,
 def test_of_few_questions_the_remainder_is_learned_from_too(count, learned_from):
     examples = build_examples([Question(f"q{n}", (f"g{n}",), ()) for n in range(count)], "multiple-negatives-ranking")
     assert sum(map(len, GroupedBatchSampler(examples, 32, in_batch_negatives=True, seed=0))) == learned_from
+
+
+@pytest.mark.parametrize("loss", ["online-contrastive", "multiple-negatives-ranking"])
+def test_rows_of_a_question_share_what_is_good_for_it(loss):
+    many_good = [Question(f"q{n}", tuple(f"g{n} {i}" for i in range(50)), (f"b{n}",)) for n in range(3)]
+    examples = build_examples(many_good, loss)
+    assert len(examples.good_texts) == 150
+    assert len({id(texts) for texts in examples.good_texts}) == 3
