@@ -11,9 +11,18 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.evaluation.ranking import Ranking
 from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.training.config import TrainConfig
 
 # How far down the ranking hard negatives are looked for.
 MINING_DEPTH = 100
+# A row of the ranking loss holds every bad chunk of its question, and each good chunk has a row: what they cost would
+# grow with the square of the good chunks. Of 12 questions with 40 of these each, a run of 90 seconds took half an hour.
+MOST_IN_A_ROW = 4
+
+
+def most_mined(config: TrainConfig) -> int:
+    """Tell how many bad chunks a question is given at most, those in the data included."""
+    return max(MOST_IN_A_ROW, config.negatives) if config.loss == "multiple-negatives-ranking" else MINING_DEPTH
 
 
 def mine_negatives(
@@ -22,6 +31,7 @@ def mine_negatives(
     corpus_embeddings: Vectors,
     *,
     per_good: int,
+    most: int = MINING_DEPTH,
     ceiling: float = MAX_SHARE_OF_GOOD_SCORE,
     keywords: Ranking | None = None,
     chunk_of: Mapping[str, str] | None = None,
@@ -38,6 +48,7 @@ def mine_negatives(
         corpus_embeddings: Vectors of the corpus (N, D) in its order, unit norm.
         per_good: Bad chunks wanted for each good one, those that are given included: fewer than one would let a
             contrastive loss pull everything together.
+        most: Bad chunks wanted for a question with many good ones.
         ceiling: Share of the best good chunk's score above which a chunk is passed over.
         keywords: The corpus ranked for the same queries by their words: every second negative comes from there,
             as what shares the words and misses the point is what embeddings alone do not bring up.
@@ -58,7 +69,7 @@ def mine_negatives(
 
     for position, (query_id, question) in enumerate(dataset.queries.items()):
         good, given = dataset.relevant_docs[query_id], dataset.irrelevant_docs.get(query_id, ())
-        wanted = per_good * len(good) - len(given)
+        wanted = min(per_good * len(good), most) - len(given)
         if wanted <= 0:
             continue
         judged = {whole(doc_id) for doc_id in (*good, *given)}

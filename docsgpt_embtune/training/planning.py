@@ -13,10 +13,12 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.precision import arithmetic
 from docsgpt_embtune.training.activations import Room
 from docsgpt_embtune.training.known_vectors import characters_read
 from docsgpt_embtune.training.losses import make_loss
+from docsgpt_embtune.training.negatives import most_mined
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.stage import Stage
@@ -157,9 +159,26 @@ def _part_of(count: int, questions: int) -> str:
 
 
 def _with_share(stage: Stage, share: float) -> Stage:
-    """Keep a random share of a stage's questions, at least a batch of them."""
-    count = max(stage.config.batch_size, int(share * len(stage.questions)))
-    return replace(stage, questions=stage.questions.sampled(count, random.Random(stage.config.seed)))
+    """Keep a random share of a stage's questions, at least as many as fill a batch with their good chunks."""
+    questions = stage.questions
+    fewest = math.ceil(stage.config.batch_size * len(questions) / _rows_of(questions))
+    count = max(fewest, int(share * len(questions)))
+    return replace(stage, questions=questions.sampled(count, random.Random(stage.config.seed)))
+
+
+def _rows_of(questions: RetrievalDataset) -> int:
+    return sum(map(len, questions.relevant_docs.values()))
+
+
+def _bad_chunks_in_a_row(stage: Stage) -> int:
+    """Tell how many bad chunks stand in a row of the ranking loss: as many as half of the questions have."""
+    given, config = stage.questions.irrelevant_docs, stage.config
+    mined = config.negatives if stage.mines else 0
+    counts = sorted(
+        max(len(given.get(query_id, ())), min(mined * len(good), most_mined(config)))
+        for query_id, good in stage.questions.relevant_docs.items()
+    )
+    return counts[len(counts) // 2]
 
 
 def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
@@ -176,10 +195,9 @@ def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
 
 def _cost(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str]) -> Cost:
     questions = stage.questions
-    rows = sum(map(len, questions.relevant_docs.values()))
     asked = characters_read(questions.queries.values(), run.model) / len(questions)
     chunk = characters_read(questions.corpus.values(), run.model) / len(questions.corpus)
-    trained = stage.config.epochs * rows * (asked + (1 + stage.config.negatives) * chunk)
+    trained = stage.config.epochs * _rows_of(questions) * (asked + (1 + _bad_chunks_in_a_row(stage)) * chunk)
     times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
     if stage.asks_folds:
         trained *= len(run.folds)  # each question in all folds but its own, and in the end

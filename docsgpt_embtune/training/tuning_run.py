@@ -25,7 +25,7 @@ from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.negatives import mine_negatives
+from docsgpt_embtune.training.negatives import mine_negatives, most_mined
 from docsgpt_embtune.training.selection import Selection
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import fit
@@ -239,6 +239,7 @@ class TuningRun:
             self.vectors.of(dataset.queries.values()),
             self.vectors.of(dataset.corpus.values()),
             per_good=stage.config.negatives,
+            most=most_mined(stage.config),
             ceiling=stage.ceiling,
             keywords=retrieve_bm25(dataset) if stage.config.negatives > 1 else None,
             chunk_of=stage.chunk_of,

@@ -27,6 +27,11 @@ def test_no_more_than_wanted():
     assert mined(1) == {"q": ("near",)}
 
 
+def test_no_more_than_a_row_holds():
+    assert mined(10, most=2) == {"q": ("near", "middle")}
+    assert mined(10, {"q": ("near",)}, most=1) == {}
+
+
 def test_given_bad_chunks_count_and_are_not_mined_again():
     assert mined(2, {"q": ("near",)}) == {"q": ("middle",)}
     assert mined(1, {"q": ("near",)}) == {}

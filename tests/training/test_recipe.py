@@ -24,7 +24,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
-from docsgpt_embtune.training import activations, recipe, trainer
+from docsgpt_embtune.training import activations, negatives, planning, recipe, trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
@@ -274,6 +274,27 @@ def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     assert "1. chunks: 4 of 40 questions" in first
     assert f"2. questions: 4 of {len(TRAINING)} questions" in second
     assert last.endswith("not all questions have their time; give a longer --time-budget")
+
+
+def test_question_with_many_good_chunks_counts_as_many_rows_that_do_not_grow_with_them(tuned):
+    every = RetrievalDataset(
+        {noun: f"what of the {noun}" for noun in NOUNS}, CORPUS, {n: tuple(f"{n}-{v}" for v in VERBS) for n in NOUNS}
+    )
+    said: list[str] = []
+    tuned(every, automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
+    assert "1. questions: 1 of 10 questions" in next(line for line in said if line.startswith("plan"))
+    (mined,) = (int(line.split()[1]) for line in said if line.startswith("mined"))
+    assert mined <= negatives.MOST_IN_A_ROW
+
+
+def test_bad_chunks_that_are_given_are_in_the_plan(tiny_base_folder):
+    given = replace(
+        TRAINING, irrelevant_docs={q: tuple(f"{q[2:].split('-')[0]}-{v}" for v in VERBS[6:]) for q in TRAINING.queries}
+    )
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    few, many = (recipe._stages(run, Material(each, VALIDATION), CONFIG)[1] for each in (TRAINING, given))
+    pace = planning.Pace(training=1.0, encoding=0.0)
+    assert planning._cost(many, run, pace, []).seconds > 2 * planning._cost(few, run, pace, []).seconds
 
 
 def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tuned, tmp_path):
