@@ -2,7 +2,7 @@
 
 import random
 from array import array
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -112,18 +112,25 @@ def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) 
     return drawn
 
 
-def groups_by_answer(relevant_docs: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Join queries that share a good document, directly or over others (connected components).
+def groups_by_answer(questions: RetrievalDataset) -> list[list[str]]:
+    """Join queries that share a good document or their words, directly or over others (connected components).
+
+    A question under several ids, each with another answer, is found the same chunks each time: it is one piece of
+    evidence, as several questions about one answer are.
 
     Args:
-        relevant_docs: query_id -> ids of the documents that answer, at least one.
+        questions: Their corpus is not looked at.
 
     Returns:
         The query ids of each group; every query is in exactly one.
     """
-    group_of = number_by_answer(relevant_docs.values())
+    shared = [
+        [*questions.relevant_docs[query_id], ("words", query_digest(text))]
+        for query_id, text in questions.queries.items()
+    ]
+    group_of = number_by_answer(shared)
     groups: list[list[str]] = [[] for _ in range(int(group_of.max(initial=-1)) + 1)]
-    for query_id, group in zip(relevant_docs, group_of, strict=True):
+    for query_id, group in zip(questions.queries, group_of, strict=True):
         groups[group].append(query_id)
     return groups
 

@@ -155,7 +155,7 @@ def compare(
         cosine_scores={
             name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
         },
-        judgment=judge(scores["baseline"], scores["tuned"], groups=groups_by_answer(dataset.relevant_docs), seed=seed),
+        judgment=judge(scores["baseline"], scores["tuned"], groups=groups_by_answer(dataset), seed=seed),
         k_for_recall={
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
         },

@@ -141,7 +141,7 @@ def decide_reading(
     trials = [Trial(str(usual), mean_scores(usual_scores))]
     if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.good_texts()):
         return usual, Decision(str(usual), "no chunk that answers is longer", tuple(trials), len(validation))
-    groups = groups_by_answer(validation.relevant_docs)
+    groups = groups_by_answer(validation)
     scores = {reading: _scores(folder, graph, reading, validation, cache) for reading in others}
     judgments = {reading: judge(usual_scores, of_reading, groups=groups) for reading, of_reading in scores.items()}
     trials += [Trial(str(each), mean_scores(scores[each]), judgments[each]) for each in others]
@@ -245,7 +245,7 @@ class _Rounding:
             _scores(self.folder, graph, self.reading, asked, self.cache, by_meaning=bool(by_words))
             for graph in self.graphs
         )
-        judgment = judge(exact, rounded, groups=groups_by_answer(asked.relevant_docs))
+        judgment = judge(exact, rounded, groups=groups_by_answer(asked))
         names = [f"{graph.engine}{by_words}" for graph in self.graphs]
         return (Trial(names[0], mean_scores(exact)), Trial(names[1], mean_scores(rounded), judgment)), judgment
 

@@ -88,7 +88,7 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
     matrix = _identity(asked)
     for strength in STRENGTHS[: best + 1]:
         matrix = objective.minimum(strength, start=matrix)
-    choice = Choice(baseline, tried, tried[best], groups_by_answer(questions.relevant_docs))
+    choice = Choice(baseline, tried, tried[best], groups_by_answer(questions))
     seconds = time.perf_counter() - started
     return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, seconds)
 

@@ -131,7 +131,7 @@ def distill(
     tuned = _score(question_encoder(vectors.of, keywords), as_served, validation)
     base = _vectors_of(load_base(resolve_base(baseline), "cpu"))
     untuned = _score(base.of, base.of, validation)
-    groups = groups_by_answer(validation.relevant_docs)
+    groups = groups_by_answer(validation)
     others = {"tuned": tuned, **{candidate.name: candidate.scores for candidate in (candidates[0], best)}}
     judgments = {name: judge(untuned, scores, groups=groups) for name, scores in others.items()}
     choice = Choice(untuned, [candidate.scores for candidate in candidates], best.scores, groups)
@@ -182,7 +182,7 @@ def _apart(
 
 def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset) -> RetrievalDataset:
     """Keep the questions that share no good chunk with one that was learned from."""
-    groups = groups_by_answer(training.relevant_docs)
+    groups = groups_by_answer(training)
     kept = {query_id for group in groups if unlearned.queries.keys() >= set(group) for query_id in group}
     return unlearned.subset(query_id for query_id in unlearned.queries if query_id in kept)
 

@@ -18,8 +18,8 @@ FEW_QUESTIONS = 500
 
 
 def answers_asked_about(questions: RetrievalDataset) -> int:
-    """Count the groups of questions that share no good chunk, each of which is one piece of evidence."""
-    return len(groups_by_answer(questions.relevant_docs))
+    """Count the groups of questions that share no good chunk and no wording, each one piece of evidence."""
+    return len(groups_by_answer(questions))
 
 
 def are_few(questions: RetrievalDataset) -> bool:

@@ -273,7 +273,7 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> GuardsHold
 
     def guards_hold(tried: str) -> bool:
         verdicts = {
-            name: judge(baselines[name], run.score(pool), groups=groups_by_answer(guards[name].relevant_docs)).verdict
+            name: judge(baselines[name], run.score(pool), groups=groups_by_answer(guards[name])).verdict
             for name, pool in pools.items()
         }
         for name, verdict in verdicts.items():

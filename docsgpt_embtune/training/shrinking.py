@@ -222,7 +222,7 @@ def _decide(
     cuts: Sequence[Cut], queries: Vectors, corpus: Vectors, validation: RetrievalDataset, width: int | None
 ) -> tuple[Cut | None, Decision]:
     """Choose the width asked for, or the narrowest that loses nothing; of its two cuts, the one that finds more."""
-    groups = groups_by_answer(validation.relevant_docs)
+    groups = groups_by_answer(validation)
     whole = score_vectors(validation, queries, corpus)
     trials = [Trial(f"{corpus.shape[1]} wide", mean_scores(whole))]
     candidates = []

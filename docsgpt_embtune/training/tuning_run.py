@@ -85,7 +85,7 @@ class TuningRun:
         baseline = self.score(*self.pools)
         chunks = len(self.ranked)
         say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
-        self.groups = groups_by_answer(validation.relevant_docs)
+        self.groups = groups_by_answer(validation)
         self.selection = Selection(
             baseline, model, lambda: self.score(*self.pools), say, self.groups, folder=folder, leniency=leniency
         )

@@ -23,6 +23,7 @@ def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: Win
     """
     beginnings: QueryScores = {}
     windows: QueryScores = {}
+    asked: dict[str, str] = {}
     answers: dict[str, tuple[str, ...]] = {}
     for number, dataset in enumerate(datasets):
         queries, chunks = encode(list(dataset.queries.values())), list(dataset.corpus.values())
@@ -31,8 +32,9 @@ def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: Win
                 scores.setdefault(metric, {}).update(
                     (f"{number} {query_id}", of_query[query_id]) for query_id in of_query
                 )
+        asked.update((f"{number} {query_id}", text) for query_id, text in dataset.queries.items())
         answers.update((f"{number} {query_id}", dataset.relevant_docs[query_id]) for query_id in dataset.queries)
-    return judge(beginnings, windows, groups=groups_by_answer(answers))
+    return judge(beginnings, windows, groups=groups_by_answer(RetrievalDataset(asked, {}, answers)))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import draw_groups, hold_out
+from docsgpt_embtune.data.split import draw_groups, groups_by_answer, hold_out
 from docsgpt_embtune.errors import DatasetError
 
 
@@ -34,6 +34,13 @@ def test_same_seed_same_questions():
 def test_groups_larger_than_the_share_give_the_smallest():
     dataset = dataset_of({"a": ("1",), "b": ("1",), "c": ("2",), "d": ("2",), "e": ("2",)})
     assert set(hold_out(dataset, 0.2, 0)[1].queries) == {"a", "b"}
+
+
+def test_question_under_several_ids_is_one_piece_of_evidence_whatever_answers_it():
+    dataset = dataset_of({"a": ("1",), "b": ("2",), "c": ("3",), "d": ("3",), "e": ("4",)})
+    asked = {**dataset.queries, "a": "What is  it?", "b": "what is it?"}
+    groups = groups_by_answer(RetrievalDataset(asked, dataset.corpus, dataset.relevant_docs))
+    assert groups == [["a", "b"], ["c", "d"], ["e"]]
 
 
 def test_one_group_cannot_be_parted():

@@ -249,5 +249,5 @@ def test_question_that_is_asked_twice_about_two_answers_is_not_learned_from_wher
 
 def test_folds_share_the_groups():
     for fold in folds_of(FEW):
-        assert len(fold.asked) == len(groups_by_answer(fold.asked.relevant_docs)) == 20
+        assert len(fold.asked) == len(groups_by_answer(fold.asked)) == 20
         assert len(fold.learned) == 40
