@@ -19,6 +19,8 @@ FloatArray = npt.NDArray[np.float64]
 PURPOSE, DECIDING = HEADLINE = ("recall@1", "ndcg@10")
 HEADLINE_KS = (1, 10)
 ALPHA = 0.05  # at most so often "improved" by luck, and at most so often "worse"
+# Where fewer groups of questions change, all in one direction, even that is no more than chance.
+FEWEST_TO_JUDGE = math.ceil(math.log2(len(HEADLINE) / ALPHA))
 POWER = 0.8
 RESAMPLES = 9999
 _BATCH = 500  # resamples held in memory at a time

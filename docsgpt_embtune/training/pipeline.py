@@ -17,7 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
-from docsgpt_embtune.learned import data_record
+from docsgpt_embtune.learned import data_record, digests_of, without
 from docsgpt_embtune.model_folder import take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
@@ -99,6 +99,7 @@ def train(
     take_destination(out, say)
     found = resolve_base(base)
     material = _split(training, validation, corpus, automatic, config.seed, say)
+    material = _guarded_by_others(material, say)
     if material.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
@@ -139,6 +140,20 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
             "program text and tables do not ask as people do, and cannot choose a model; give --train with questions "
             "of people, a few dozen at least, or --val (--keep-worse trains all the same)"
         )
+
+
+def _guarded_by_others(material: Material, say: Say) -> Material:
+    """Leave out of the guards what is learned from: a model has that by heart, whatever else it forgets."""
+    if material.training is None or not material.guards:
+        return material
+    learned = digests_of(material.training)
+    guards = {name: without(guard, learned) for name, guard in material.guards.items()}
+    for name, guard in guards.items():
+        if not len(guard):
+            raise TrainingError(f"guard {name}: all of its questions are training questions; give others")
+        if left_out := len(material.guards[name]) - len(guard):
+            say(f"left out of the guard {name}: {counted(left_out, 'question')} that training asks, too")
+    return replace(material, guards=guards)
 
 
 def _guarded_by_openings(material: Material) -> Material:

@@ -15,7 +15,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.truncation import parts_read
-from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE, judge
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader, Windows
@@ -270,11 +270,14 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> GuardsHold
     """Return what tells whether every guard set is as good as with the base model, chance aside."""
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
     baselines = {name: run.score(pool) for name, pool in pools.items()}
+    groups = {name: groups_by_answer(guard) for name, guard in guards.items()}
+    for name, of_guard in groups.items():
+        if len(of_guard) < FEWEST_TO_JUDGE:
+            run.say(f"guard       {name} guards nothing: it takes {FEWEST_TO_JUDGE} answers to show that any got worse")
 
     def guards_hold(tried: str) -> bool:
         verdicts = {
-            name: judge(baselines[name], run.score(pool), groups=groups_by_answer(guards[name])).verdict
-            for name, pool in pools.items()
+            name: judge(baselines[name], run.score(pool), groups=groups[name]).verdict for name, pool in pools.items()
         }
         for name, verdict in verdicts.items():
             run.say(f"guard       {name}, {tried}: {verdict}")

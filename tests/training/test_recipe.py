@@ -436,6 +436,22 @@ def test_guards_are_asked_of_what_is_written_though_it_is_worse(tuned, monkeypat
     assert mean_ndcg(scores) == pytest.approx(1.0, abs=0.1)
 
 
+def test_guard_is_not_asked_what_is_learned(tuned):
+    guard = dataset(VERBS[5:7])  # of these ten are training questions
+    said: list[str] = []
+    tuned(automatic=Automatic(guards={"other": guard}, keywords="off"), keep_worse=True, say=said.append)
+    assert "left out of the guard other: 10 questions that training asks, too" in said
+    with pytest.raises(TrainingError, match="guard other: all of its questions are training questions; give others"):
+        tuned(automatic=Automatic(guards={"other": dataset(VERBS[:2])}))
+
+
+def test_guard_of_too_few_questions_is_told(tuned):
+    few = dataset(VERBS[6:7]).subset(f"q-{noun}-moved" for noun in NOUNS[:5])
+    said: list[str] = []
+    tuned(automatic=Automatic(guards={"other": few}, keywords="off"), keep_worse=True, say=said.append)
+    assert "guard       other guards nothing: it takes 6 answers to show that any got worse" in said
+
+
 def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
     run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
     base = copy_of_weights(run.model)
