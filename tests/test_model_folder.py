@@ -73,6 +73,13 @@ def test_base_that_does_not_normalise_gets_it(tiny_base_folder, tmp_path):
     assert json.loads((tmp_path / "tuned/1_Pooling/config.json").read_text())["pooling_mode_cls_token"] is True
 
 
+def test_base_that_cuts_its_vectors_is_written_whole(tiny_base_folder, tmp_path):
+    SentenceTransformer(str(tiny_base_folder), device="cpu", truncate_dim=8).save(str(tmp_path / "base"))
+    base = BaseModel("cut", tmp_path / "base")
+    assert write_model_folder(load_base(base, "cpu"), base.folder, tmp_path / "tuned", {})["dimension"] == 32
+    assert SentenceTransformer(str(tmp_path / "tuned"), device="cpu").encode(TEXTS).shape == (len(TEXTS), 32)
+
+
 def test_plain_transformer_becomes_a_base(tiny_base_folder, tmp_path):
     source = SentenceTransformer(str(tiny_base_folder), device="cpu")
     source[0].auto_model.save_pretrained(tmp_path / "bert")

@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.truncation import possible_length
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
@@ -36,9 +37,10 @@ SHARE_BEFORE_LOOKING = 0.25  # of the steps
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
-    """Load a base model for tuning: no remote code, fp32, Normalize last.
+    """Load a base model for tuning: no remote code, fp32, whole vectors, Normalize last.
 
-    DocsGPT ranks by L2 over what the model returns; only unit-norm vectors rank there as they do by cosine.
+    DocsGPT ranks by L2 over what the model returns; only unit-norm vectors rank there as they do by cosine. A base that
+    cuts its vectors (`truncate_dim`) is tuned whole, as what is written knows no such setting; `shrink` cuts.
 
     Args:
         base: From `resolve_base`.
@@ -53,6 +55,12 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
     model = SentenceTransformer(
         str(base.folder), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
     )
+    model.truncate_dim = None
+    # Of CamemBERT and its kin some say 514, as many as they have positions: the first two of these are not used, and a
+    # text of so many tokens would end the run.
+    possible = possible_length(model)
+    if possible is not None and model.max_seq_length is not None and model.max_seq_length > possible:
+        model.max_seq_length = possible
     if not isinstance(model[-1], Normalize):
         model.append(Normalize())
     return model

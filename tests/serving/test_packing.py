@@ -25,6 +25,15 @@ def padded_tokens(model):
     return rows_of_tokens(model.preprocess([*TEXTS, "logs", " ".join(TEXTS) * 3]))
 
 
+def test_no_more_tokens_are_read_than_there_are_positions_for(model_of, tmp_path):
+    claims_all = model_of("roberta")
+    claims_all.max_seq_length = 130
+    claims_all.save(str(tmp_path / "base"))
+    model = load_base(BaseModel("roberta", tmp_path / "base"), "cpu")
+    assert model.max_seq_length == 129  # of 130 positions, one is the padding's
+    assert model.encode(" ".join(TEXTS * 9)).shape == (32,)
+
+
 @pytest.mark.parametrize("tokens_in_a_pass", [2048, 12])
 @pytest.mark.parametrize("name", LOSSES)
 def test_loss_and_gradients_are_the_librarys_own(model, name, tokens_in_a_pass, monkeypatch):
