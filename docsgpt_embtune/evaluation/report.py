@@ -14,6 +14,7 @@ from docsgpt_embtune.evaluation import summary
 from docsgpt_embtune.evaluation.check import CheckReport
 from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_plot
+from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.files import write_text_atomically
 
 LISTED = 300  # questions lost, and as many won: more would make a file that no browser likes
@@ -85,6 +86,7 @@ def render_report(report: CheckReport) -> str:
         plots=_plots(report.main),
         lost=lost,
         won=won,
+        fewest=FEWEST_TO_JUDGE,
         listed=LISTED,
         printed=PRINTED,
         versions=dict(_installed(_VERSIONS)),

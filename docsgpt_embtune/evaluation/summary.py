@@ -8,6 +8,7 @@ from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, HEADLINE_SHARE, C
 from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
+from docsgpt_embtune.model_folder import MANIFEST, is_tuned_folder
 
 _OPENING: dict[Verdict, str] = {
     "improved": "Improved: the tuned model finds more.",
@@ -55,7 +56,7 @@ def default_k_in_words(comparison: Comparison) -> str:
         return ""
     baseline, tuned = (comparison.scores[name][metric] for name in ("baseline", "tuned"))
     difference = comparison.judgment.differences[metric]
-    luck = ", which could be chance" if difference.low <= 0 <= difference.high else ""
+    luck = "" if difference.significant else ", which could be chance"
     return (
         f"At DocsGPT's default of K = {HOST_K}, an answer is among the chunks for {tuned:.0%} of the questions, "
         f"with the baseline for {baseline:.0%}{luck}."
@@ -93,6 +94,11 @@ def warnings(report: CheckReport) -> list[str]:
             )
     if report.baseline.fingerprint == report.tuned.fingerprint:
         found.append("Baseline and tuned are the same model.")
+    if not is_tuned_folder(report.tuned.folder):
+        found.append(
+            f"The tuned model has no {MANIFEST}: questions that it learned from are not known, so none are left out, "
+            "and it is loaded as a stock model, without keywords and windows."
+        )
     if _bm25_leads(report.main):
         found.append("BM25, a search without any model, finds more than the tuned model does.")
     if report.smoke_test and report.smoke_test.verdict == "worse":

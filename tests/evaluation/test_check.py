@@ -20,7 +20,13 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
-from docsgpt_embtune.evaluation.summary import bm25_in_words, default_k_in_words, evidence_in_words, k_in_words
+from docsgpt_embtune.evaluation.summary import (
+    bm25_in_words,
+    default_k_in_words,
+    evidence_in_words,
+    k_in_words,
+    warnings,
+)
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from tests.conftest import TEXTS
@@ -75,6 +81,13 @@ def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     assert default_k_in_words(same).endswith("with the baseline for 100%, which could be chance.")
     swapped = compare(WHOLE, HALF, word_dataset())
     assert swapped.verdict == "worse"
+
+
+def test_gain_of_three_questions_at_the_default_k_could_be_chance():
+    three = word_dataset().subset(f"q-{word}" for word in WORDS[13:16])
+    comparison = compare(HALF, WHOLE, three)
+    assert comparison.judgment.differences["hit@2"].low > 0
+    assert default_k_in_words(comparison).endswith(", which could be chance.")
 
 
 def test_query_ranks_tell_where_the_good_and_the_bad_chunk_stand():
@@ -178,6 +191,18 @@ def test_questions_that_the_model_learned_from_do_not_count(tiny_base_folder, te
         check_retrieval(tiny_base_folder, tuned_on(*text_dataset.queries), text_dataset)
     report = check_retrieval(tuned_on("1"), tuned_on("0", "3"), text_dataset)
     assert list(report.main.dataset.queries) == ["2", "4"]  # new to both
+
+
+def test_tuned_folder_that_lost_its_manifest_is_told(tiny_base_folder, tiny_tuned_folder, text_dataset, tmp_path):
+    (shutil.copytree(tiny_tuned_folder, tmp_path / "lost") / "embtune.json").unlink()
+    said = [
+        "\n".join(warnings(check_retrieval(tiny_base_folder, tuned, text_dataset)))
+        for tuned in (tiny_tuned_folder, tmp_path / "lost")
+    ]
+    assert ["has no embtune.json: questions that it learned from are not known" in each for each in said] == [
+        False,
+        True,
+    ]
 
 
 def test_what_serves_is_what_is_checked(tiny_base_folder, tiny_exported_folder, tmp_path, text_dataset):

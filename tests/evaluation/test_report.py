@@ -124,6 +124,12 @@ def test_figures_by_hand():
     assert tokens_in_words(proven).startswith("That is about 3,300 tokens less")
 
 
+def test_intervals_of_few_questions_are_not_said_to_rule_out_chance():
+    few = word_dataset().subset(f"q-{word}" for word in WORDS[4:9])
+    pages = [render_report(make_report(data, baseline=WORDS[:4], tuned=WORDS)) for data in (word_dataset(), few)]
+    assert ["So few cannot rule out chance" in page for page in pages] == [False, True]
+
+
 def test_a_failed_guard_is_seen_at_once():
     improved = make_report(word_dataset(), baseline=WORDS[:4], tuned=WORDS)
     worse = make_report(word_dataset(), baseline=WORDS, tuned=WORDS[:4])
