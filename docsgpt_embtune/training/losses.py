@@ -134,12 +134,17 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
     if getattr(model.tokenizer, "padding_side", None) == "right":
         # MatryoshkaLoss hands out what it has computed, which cannot be computed again without it.
         loss = EachTextOnce(model, loss, may_compute_twice=not widths)
+    refuse_too_wide(model, widths)
     if not widths:
         return loss
+    return MatryoshkaLoss(model, loss, sorted({*widths, model.get_embedding_dimension() or 0}))
+
+
+def refuse_too_wide(model: SentenceTransformer, widths: Sequence[int]) -> None:
+    """Raise TrainingError if a width is above the model's own."""
     full = model.get_embedding_dimension() or 0
-    if max(widths) > full:
+    if max(widths, default=0) > full:
         raise TrainingError(f"the model is {full} wide and cannot be cut to {max(widths)}; give --widths up to {full}")
-    return MatryoshkaLoss(model, loss, sorted({*widths, full}))
 
 
 def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:

@@ -30,6 +30,7 @@ from docsgpt_embtune.training.held_out import (
     keep_apart,
     refuse_too_few_to_choose_by,
 )
+from docsgpt_embtune.training.losses import refuse_too_wide
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
@@ -110,6 +111,7 @@ def train(
         material = _guarded_by_openings(material)
     _describe(material, say)
     model = load_base(found, config.device)
+    refuse_too_wide(model, config.widths)  # now: the corpus may take minutes to read
     say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:

@@ -452,6 +452,14 @@ def test_guard_of_too_few_questions_is_told(tuned):
     assert "guard       other guards nothing: it takes 6 answers to show that any got worse" in said
 
 
+def test_width_above_the_models_is_refused_before_anything_is_read(tuned, tmp_path):
+    said: list[str] = []
+    with pytest.raises(TrainingError, match="the model is 32 wide and cannot be cut to 64; give --widths up to 32"):
+        tuned(config=replace(CONFIG, widths=(64,)), say=said.append)
+    assert not any(line.startswith("baseline") for line in said)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
     run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
     base = copy_of_weights(run.model)
