@@ -22,7 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.evaluation.truncation import possible_length
+from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
