@@ -74,6 +74,7 @@ class Selection:
         self.best_loser: CandidateModel | None = None
         self.finished_stages = 0
         self.mined = 0  # bad chunks, for the stages that are finished
+        self._best_before: QueryScores | None = None  # the stage in progress; None while none is
         self.model = model
         self._score = score
         self._say = say
@@ -132,11 +133,17 @@ class Selection:
         self.model.eval()
 
     def holds_up(self, name: str) -> bool:
-        """Enter a candidate from the midst of a stage, and tell whether it is no worse than the best, chance aside."""
-        best = self.kept.scores if self.kept else self.baseline
+        """Enter a candidate from the midst of a stage, and tell whether it is no worse, chance aside.
+
+        No worse than the best before the stage: after a kill what this one came to in the end may be the best already.
+        """
+        best = self._best_before or self._best_scores()
         self.enter(name)
         scores = self.candidates[-1].scores
         return scores == best or self._is_level(scores, best)
+
+    def _best_scores(self) -> QueryScores:
+        return self.kept.scores if self.kept else self.baseline
 
     def _is_better(self, candidate: CandidateModel) -> bool:
         if mean_ndcg(candidate.scores) <= mean_ndcg(self.baseline):
@@ -166,6 +173,7 @@ class Selection:
 
     def begin_stage(self) -> None:
         """Put the weights into the model that this stage begins with."""
+        self._best_before = self._best_before or self._best_scores()
         self.model.load_state_dict(self.stage_weights)
         self.model.eval()
 
@@ -176,6 +184,7 @@ class Selection:
             mined: Bad chunks that were mined for this stage.
             passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
         """
+        self._best_before = None
         self.finished_stages += 1
         self.mined += mined
         if passes_on:
@@ -209,6 +218,8 @@ class Selection:
             self.candidates = [CandidateModel(name, scores) for name, scores in state["candidates"]]
             candidate_of = {candidate.name: candidate for candidate in self.candidates}
             self.kept, self.best_loser = (candidate_of.get(state.get(which) or "") for which in ("kept", "best_loser"))
+            if state["finished_stages"] == self.finished_stages:
+                self._best_before = state["best_before"]
             if self.kept is not None:
                 self._best_weights = weights
             elif self.best_loser is not None:
@@ -223,7 +234,8 @@ class Selection:
             which: candidate.name if candidate else None
             for which, candidate in (("kept", self.kept), ("best_loser", self.best_loser))
         }
-        _save(weights, self._folder / BEST_FILE, {"candidates": candidates, **names})
+        stage = {"finished_stages": self.finished_stages, "best_before": self._best_before}
+        _save(weights, self._folder / BEST_FILE, {"candidates": candidates, **names, **stage})
 
 
 def _save(weights: Weights, file: Path, state: dict[str, Any]) -> None:

@@ -32,7 +32,7 @@ from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
-from docsgpt_embtune.training.selection import copy_of_weights, drawn_towards
+from docsgpt_embtune.training.selection import Selection, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
@@ -450,6 +450,30 @@ def test_guard_of_too_few_questions_is_told(tuned):
     said: list[str] = []
     tuned(automatic=Automatic(guards={"other": few}, keywords="off"), keep_worse=True, say=said.append)
     assert "guard       other guards nothing: it takes 6 answers to show that any got worse" in said
+
+
+def test_stage_that_held_up_holds_up_after_a_kill_at_its_end(tiny_base_folder, tmp_path):
+    def scored(*values: float):
+        return {m: {str(n): values[n % len(values)] for n in range(40)} for m in ("recall@1", "ndcg@10")}
+
+    def begun(scores: list) -> Selection:
+        model = SentenceTransformer(str(tiny_base_folder), device="cpu")
+        groups = [[str(n)] for n in range(40)]
+        selection = Selection(
+            scored(0.5), model, lambda: scores.pop(0), lambda line: None, groups, folder=tmp_path, leniency=1.0
+        )
+        selection.resume()
+        selection.begin_stage()
+        return selection
+
+    selection = begun([scored(0.1, 0.9), scored(0.95)])
+    assert selection.holds_up("chunks, early")
+    selection.enter("chunks")
+    again = begun([scored(0.1, 0.9), scored(0.4)])
+    assert again.holds_up("chunks, early")
+    assert again.kept.name == "chunks"
+    again.finish_stage()
+    assert not begun([scored(0.4)]).holds_up("another, early")
 
 
 def test_width_above_the_models_is_refused_before_anything_is_read(tuned, tmp_path):
