@@ -32,10 +32,8 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     group_of = number_by_answer([dataset.relevant_docs[query_id] for query_id in dataset.queries])  # (Q,)
     sizes = np.bincount(group_of)
     if len(sizes) < 2:
-        raise DatasetError(
-            f"{', '.join(dataset.sources)}: all {len(dataset)} questions share their good chunks, so none can be held "
-            "out for validation; give --val"
-        )
+        why = f"all {len(dataset)} questions share their good chunks" if len(dataset) > 1 else "there is one question"
+        raise DatasetError(f"{', '.join(dataset.sources)}: {why}, so none can be held out for validation; give --val")
     drawn = draw_groups(sizes, [max(1, round(share * len(dataset)))], seed)[0]
     out = np.isin(group_of, drawn if len(drawn) else sizes.argmin())
     query_ids = list(dataset.queries)

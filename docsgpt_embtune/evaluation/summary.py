@@ -32,9 +32,12 @@ def verdict_in_words(report: CheckReport) -> str:
 def k_in_words(comparison: Comparison) -> str:
     """Say how many chunks each model needs to find the answer for four questions in five."""
     needed = comparison.k_for_recall[HEADLINE_SHARE]
+    baseline, tuned = (
+        f"K > {DEPTH}" if needed[name] is None else f"K = {needed[name]}" for name in ("baseline", "tuned")
+    )
     return (
-        f"To find the answer for {HEADLINE_SHARE:.0%} of the questions, the baseline needs K = "
-        f"{_k(needed['baseline'])}, the tuned model K = {_k(needed['tuned'])}."
+        f"To find the answer for {HEADLINE_SHARE:.0%} of the questions, the baseline needs {baseline}, the tuned "
+        f"model {tuned}."
     )
 
 

@@ -46,6 +46,8 @@ def test_question_under_several_ids_is_one_piece_of_evidence_whatever_answers_it
 def test_one_group_cannot_be_parted():
     with pytest.raises(DatasetError, match="give --val"):
         hold_out(dataset_of({"a": ("1",), "b": ("1", "2"), "c": ("2",)}), 0.2, 0)
+    with pytest.raises(DatasetError, match="there is one question, so none can be held out"):
+        hold_out(dataset_of({"a": ("1",)}), 0.2, 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
