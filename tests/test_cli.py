@@ -1,3 +1,4 @@
+import csv
 import json
 import os
 import subprocess
@@ -70,8 +71,25 @@ def test_rows_may_name_chunks_by_id(places):
     found = load_dataset(places / "ids.csv", corpus=places / "corpus.json")
     assert list(found.relevant_docs.values()) == [("c",)]
     (places / "ids.csv").write_text("question,good\nhow is it reset,nowhere\n")
-    with pytest.raises(DatasetError, match="has no chunk with this text or id"):
+    with pytest.raises(DatasetError, match=r"ids.csv: names chunks that .*corpus.json does not have.*: 'nowhere' "):
         load_dataset(places / "ids.csv", corpus=places / "corpus.json")
+
+
+@pytest.mark.parametrize(
+    "named",
+    [
+        pytest.param("Turn it off.\r\nWait &amp; see\u00a0\u2013 ten minutes in a cafe\u0301. ", id="another spelling"),
+        pytest.param("Turn it off. Wait & see \u2013 ten minutes in a caf\u00e9.", id="one line"),
+        pytest.param(" c2 ", id="an id with blanks"),
+    ],
+)
+def test_rows_may_name_chunks_as_a_spreadsheet_changed_them(places, named):
+    text = "Turn it off.\nWait & see \u2013 ten minutes in a caf\u00e9."
+    (places / "two.json").write_text(json.dumps({"c1": "Turn it on.", "c2": text, "c3": f"{text}\n"}))
+    with (places / "named.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("question", "good"), ("how is it reset", named), ("how is it started", "c1")])
+    found = load_dataset(places / "named.csv", corpus=places / "two.json")
+    assert list(found.relevant_docs.values()) == [("c2",), ("c1",)]
 
 
 def test_the_output_is_named_and_not_the_file_beside_it(places):

@@ -1,6 +1,8 @@
 """What a file says, whatever its layout, before anybody has asked whether it holds together."""
 
 import hashlib
+import html
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,17 +143,22 @@ def _first_and_others(documents: Iterable[tuple[str, str]]) -> tuple[dict[str, s
 def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) -> DatasetContent:
     """Judge the chunks of a corpus, which rows name by text, or by id where the corpus has no such text.
 
+    A spreadsheet or a web page that a text went through changes its spacing and its HTML entities, and no more is
+    asked of it than to be the same but for these.
+
+    Args:
+        content: The rows.
+        corpus: What is searched.
+        path: Its file, for messages.
+
     Raises:
         DatasetError: If a text is neither in the corpus nor an id of it.
     """
-    id_of_text = {text: doc_id for doc_id, text in reversed(list(corpus.items()))}
-    own = {
-        doc_id: found
-        for doc_id, text in content.corpus.items()
-        if (found := id_of_text.get(text, text if text in corpus else None)) is not None
-    }
-    lost = (named_with_text(doc_id, text) for doc_id, text in content.corpus.items() if doc_id not in own)
-    refuse(path, "has no chunk with this text or id", lost, len(content.corpus))
+    own = _ids_in(corpus, content.corpus)
+    lost = (cut(text) for doc_id, text in content.corpus.items() if doc_id not in own)
+    refuse(
+        Path(content.sources[0]), f"names chunks that {path} does not have, by text or id", lost, len(content.corpus)
+    )
 
     def renamed(judgments: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {q: tuple(dict.fromkeys(own[doc_id] for doc_id in ids)) for q, ids in judgments.items()}
@@ -166,6 +173,24 @@ def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) ->
         more_documents=more_documents,
         sources=(*content.sources, str(path)),
     )
+
+
+def _ids_in(corpus: Mapping[str, str], named: Mapping[str, str]) -> dict[str, str]:
+    """Return the id in a corpus of each text that names a chunk of it."""
+    backwards = list(corpus.items())[::-1]  # of several copies the first counts
+    id_of_text = {text: doc_id for doc_id, text in backwards}
+    own = {name: id_of_text.get(text, text) for name, text in named.items() if text in id_of_text or text in corpus}
+    if len(own) < len(named):
+        id_of_reading = {_as_read(text): doc_id for doc_id, text in backwards}
+        readings = {name: _as_read(text) for name, text in named.items() if name not in own}
+        own |= {name: id_of_reading[reading] for name, reading in readings.items() if reading in id_of_reading}
+        own |= {name: reading for name, reading in readings.items() if name not in own and reading in corpus}
+    return own
+
+
+def _as_read(text: str) -> str:
+    """Make one line of a text, its HTML entities and its accents written in one way."""
+    return " ".join(unicodedata.normalize("NFC", html.unescape(text)).split())
 
 
 def documents_of(content: DatasetContent) -> Iterator[tuple[str, str]]:
