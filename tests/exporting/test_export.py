@@ -293,7 +293,7 @@ def test_small_loss_that_questions_show_is_accepted_by_enough_of_them_alone(
 ):
     """Four questions find their chunks a little later in int8."""
     ids = [str(number) for number in range(asked)]
-    questions = RetrievalDataset(dict.fromkeys(ids, "?"), dict.fromkeys(ids, "!"), {name: (name,) for name in ids})
+    questions = RetrievalDataset({name: f"{name}?" for name in ids}, dict.fromkeys(ids, "!"), {i: (i,) for i in ids})
     exact = {metric: dict.fromkeys(ids, 0.5) for metric in ("recall@1", "recall@10", "ndcg@10")}
     rounded = {**exact, "ndcg@10": {name: 0.47 if int(name) < 4 else 0.5 for name in ids}}
     assert judge(exact, rounded).differences["ndcg@10"].high < 0
