@@ -853,3 +853,21 @@ def test_folder_that_duckdb_cannot_work_in_is_refused(tmp_path):
     assert result.exit_code == 2, result.output
     assert "why?: DuckDB cannot work below a folder with a ? in its name" in result.stderr
     assert not list((tmp_path / "why?").iterdir())
+
+
+def test_rows_that_name_a_chunk_which_the_corpus_lacks_are_told_and_dropped(tmp_path):
+    data = made_up(12)
+    corpus = write(tmp_path, data["corpus"], "corpus.json")
+    table = tmp_path / "table.jsonl"
+    rows = [{"question": data["queries"][f"q{n}"], "good": data["corpus"][f"c{n}"]} for n in range(12)]
+    rows[3]["good"] = "The first line.\nAnother of a chunk that is gone."
+    table.write_text("\n".join(map(json.dumps, rows)))
+
+    looked = prepare(table, "--corpus", corpus)
+    assert looked.exit_code == 1, looked.output
+    assert "judgments of a question or chunk that is not there: 1 (unknown-id); --fix drops" in looked.output
+    assert f"The first line. Another of a chunk that is gone.: {rows[3]['question']}" in looked.output
+
+    mended = prepare(table, "--corpus", corpus, "--fix", "--out", tmp_path / "out")
+    assert mended.exit_code == 0, mended.output
+    assert [change["change"] for change in changes(tmp_path / "out")] == ["drop judgment", "drop question"]

@@ -140,7 +140,9 @@ def _first_and_others(documents: Iterable[tuple[str, str]]) -> tuple[dict[str, s
     )
 
 
-def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) -> DatasetContent:
+def placed_in(
+    content: DatasetContent, corpus: Mapping[str, str], path: Path, *, keep_unknown: bool = False
+) -> DatasetContent:
     """Judge the chunks of a corpus, which rows name by text, or by id where the corpus has no such text.
 
     A spreadsheet or a web page that a text went through changes its spacing and its HTML entities, and no more is
@@ -150,15 +152,18 @@ def placed_in(content: DatasetContent, corpus: Mapping[str, str], path: Path) ->
         content: The rows.
         corpus: What is searched.
         path: Its file, for messages.
+        keep_unknown: Whether what names no chunk stays, as the id of none, for `embtune prepare` to tell and drop.
 
     Raises:
         DatasetError: If a text is neither in the corpus nor an id of it.
     """
     own = _ids_in(corpus, content.corpus)
-    lost = (cut(text) for doc_id, text in content.corpus.items() if doc_id not in own)
-    refuse(
-        Path(content.sources[0]), f"names chunks that {path} does not have, by text or id", lost, len(content.corpus)
-    )
+    lost = {doc_id: text for doc_id, text in content.corpus.items() if doc_id not in own}
+    if keep_unknown:
+        own |= lost
+    else:
+        what = f"names chunks that {path} does not have, by text or id (embtune prepare --fix --out FOLDER drops them)"
+        refuse(Path(content.sources[0]), what, map(cut, lost.values()), len(content.corpus))
 
     def renamed(judgments: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
         return {q: tuple(dict.fromkeys(own[doc_id] for doc_id in ids)) for q, ids in judgments.items()}

@@ -115,4 +115,6 @@ def _read_rows(
     source: Source, options: ReadOptions, rows: Callable[[Source, ReadOptions], Iterator[Row]]
 ) -> DatasetContent:
     content = collect(source.path, rows(source, options))
-    return content if options.corpus is None else placed_in(content, read_corpus(options.corpus), options.corpus)
+    if options.corpus is None:
+        return content
+    return placed_in(content, read_corpus(options.corpus), options.corpus, keep_unknown=options.keep_unknown)

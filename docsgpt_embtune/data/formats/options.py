@@ -17,9 +17,11 @@ class ReadOptions:
         relevant_docs: What two ids in `relevant_docs` are.
         columns: Role ("question", "good", "bad", "score", "date" or "document") -> name of the column.
         good_score: Score from which on a chunk is good.
+        keep_unknown: Whether rows that name a chunk which the corpus lacks are read all the same.
     """
 
     corpus: Path | None = None
     relevant_docs: RelevantDocs | None = None
     columns: Mapping[str, str] = field(default_factory=dict)
     good_score: float | None = None
+    keep_unknown: bool = False

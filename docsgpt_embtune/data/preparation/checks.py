@@ -53,7 +53,7 @@ CHECKS = (
         subject="judgment",
         remedy="drop judgment",
         find="""
-            SELECT j.query_id, j.doc_id, '' AS other_id, '' AS text
+            SELECT j.query_id, j.doc_id, '' AS other_id, coalesce(q.text, '') AS text
             FROM judgments j LEFT JOIN questions q USING (query_id) LEFT JOIN chunks c USING (doc_id)
             WHERE q.query_id IS NULL OR c.doc_id IS NULL""",
     ),

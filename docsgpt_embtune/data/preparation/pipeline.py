@@ -167,7 +167,8 @@ def _fault(store: Store, check: Check, *, fixed: bool) -> Fault | None:
         count,
         check.serious,
         check.remedy,
-        tuple(f"{' '.join(filter(None, ids))}: {' '.join(text.split())}" for *ids, text in examples),
+        # An id may have lines: it is a chunk's text where a row names one by it that the corpus does not have.
+        tuple(" ".join(f"{' '.join(filter(None, ids))}: {text}".split()) for *ids, text in examples),
         fixed,
     )
 

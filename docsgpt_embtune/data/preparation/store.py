@@ -3,6 +3,7 @@
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -330,7 +331,7 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
             if isinstance(found, RowFormat) and options.corpus is None:
                 store.add_rows(found.rows(source, options))
             else:
-                store.add_content(found.read(source, options))
+                store.add_content(found.read(source, replace(options, keep_unknown=True)))
             store.join()
             yield store
         except (duckdb.OutOfMemoryException, duckdb.IOException) as error:
