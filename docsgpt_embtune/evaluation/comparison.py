@@ -11,7 +11,7 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel
-from docsgpt_embtune.evaluation.verdict import Judgment, Verdict, judge
+from docsgpt_embtune.evaluation.verdict import HEADLINE, Judgment, Verdict, judge
 
 HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
 BM25_CHUNKS = 200_000  # at most: its index lies in memory whole
@@ -46,6 +46,7 @@ class Comparison:
         cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
         k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
         seen: Questions left out because the tuned model learned from them.
+        bm25_finds_more: Whether BM25 is better than the tuned model, beyond chance.
     """
 
     dataset: RetrievalDataset
@@ -55,6 +56,7 @@ class Comparison:
     judgment: Judgment
     k_for_recall: Mapping[float, Mapping[str, int | None]]
     seen: int
+    bm25_finds_more: bool
 
     @property
     def verdict(self) -> Verdict:
@@ -148,6 +150,8 @@ def compare(
         name: score_queries(ranking, dataset.qrels, ks) for name, ranking in rankings.items()
     }
     needed = {name: k_for_share(ranking, dataset.relevant_docs) for name, ranking in rankings.items()}
+    groups = groups_by_answer(dataset)
+    deciding = {name: {metric: values[metric] for metric in HEADLINE} for name, values in scores.items()}
     return Comparison(
         dataset=dataset,
         rankings=rankings,
@@ -155,9 +159,11 @@ def compare(
         cosine_scores={
             name: mean_scores(score_queries(ranking, dataset.qrels, ks)) for name, ranking in by_cosine.items()
         },
-        judgment=judge(scores["baseline"], scores["tuned"], groups=groups_by_answer(dataset), seed=seed),
+        judgment=judge(scores["baseline"], scores["tuned"], groups=groups, seed=seed),
         k_for_recall={
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
         },
         seen=seen,
+        bm25_finds_more="bm25" in deciding
+        and judge(deciding["tuned"], deciding["bm25"], groups=groups, seed=seed).verdict == "improved",
     )

@@ -22,6 +22,7 @@ from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.summary import (
     bm25_in_words,
+    bm25_lead_in_words,
     default_k_in_words,
     evidence_in_words,
     k_in_words,
@@ -133,6 +134,19 @@ def test_bm25_is_left_out_of_a_large_corpus_and_that_is_said(monkeypatch):
     assert large.k_for_recall[0.8].keys() == {"baseline", "tuned"}
     monkeypatch.undo()
     assert bm25_in_words(compare(HALF, WHOLE, word_dataset())) == ""
+
+
+@pytest.mark.parametrize(
+    ("known", "warning"),
+    [
+        pytest.param(10, "finds more than the tuned model does.", id="ten words in twenty"),
+        pytest.param(17, "finds no less than the tuned model does: its lead could be chance.", id="all but three"),
+        pytest.param(20, "", id="all words"),
+    ],
+)
+def test_a_lead_of_bm25_is_told_from_chance(known, warning):
+    comparison = compare(HALF, Side(KeywordEmbeddings(WORDS[:known])), word_dataset())
+    assert bm25_lead_in_words(comparison).removeprefix("BM25, a search without any model, ") == warning
 
 
 def test_wordings_of_one_question_count_once():
