@@ -1,6 +1,7 @@
 """A training run in a few lines for a terminal."""
 
 from docsgpt_embtune.training.pipeline import TrainingReport
+from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import counted
 
 
@@ -10,7 +11,8 @@ def summary(report: TrainingReport) -> str:
     which = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}"
     kept = f"{which}: validation {tuned.choice.line()}, {tuned.seconds:.0f} s"
     if report.folder is None:
-        return f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
+        ending = f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
+        return f"{ending}\nnext        {_more_evidence(tuned)}" if tuned.preferred else ending
     lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"]
     if not tuned.improved:
         lines.append(f"            written all the same: {_reason(report)}")
@@ -27,3 +29,15 @@ def _reason(report: TrainingReport) -> str:
     if not tuned.preferred:
         return "a guard set got worse whatever was tried"
     return f"on {counted(tuned.choice.judgment.queries, 'validation question')} this could be luck"
+
+
+def _more_evidence(tuned: TunedModel) -> str:
+    """Say what would tell a gain from luck."""
+    if tuned.material.training is None:
+        return "give a few dozen of people's questions with --train, or more chunks"
+    if tuned.material.validation is None:
+        return "give more questions, about other answers; or --corpus alone, which needs none"
+    return (
+        "give more questions to choose by; without --val, and with a --time-budget that lasts, all of up to 500 in "
+        "--train choose; or --corpus alone, which needs none"
+    )

@@ -34,6 +34,7 @@ from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import Selection, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stage import Stage
+from docsgpt_embtune.training.summary import summary
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
@@ -302,6 +303,14 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
     assert report.folder is None
     assert not report.tuned.improved
     assert not (tmp_path / "tuned").exists()
+
+    def advice(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> str:
+        return summary(replace(report, tuned=replace(report.tuned, material=Material(training, validation))))
+
+    assert "could be luck" in summary(report)
+    assert "without --val" in advice(TRAINING, VALIDATION)
+    assert "more questions, about other answers; or --corpus alone" in advice(TRAINING, None)
+    assert "people's questions with --train" in advice(None, VALIDATION)
 
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
