@@ -144,7 +144,7 @@ def test_scores_of_0_and_1_need_no_flag_others_do(tmp_path):
 
 def test_columns_that_do_not_tell_their_role_are_refused_with_the_flag(tmp_path):
     faq = write(tmp_path, "faq.csv", "question,answer", f"{KEPT},Logs")
-    with pytest.raises(DatasetError, match="which column is the good one; say it with --columns"):
+    with pytest.raises(DatasetError, match=r"which column is the good one; .* say it with --columns"):
         load_dataset(faq)
     assert read_content(faq, ReadOptions(columns={"good": "answer"})).corpus == {text_id("Logs"): "Logs"}
     with pytest.raises(DatasetError, match="has no column 'reply'"):

@@ -74,6 +74,13 @@ def test_delimiter_that_the_first_line_tells_excel_is_taken(tmp_path, line):
         load_dataset(write(tmp_path, "alone.csv", f"{line}\n"))
 
 
+def test_table_without_a_row_of_names_is_told_so_and_not_repeated_whole(tmp_path):
+    path = write(tmp_path, "bare.csv", f"How is it reset?,{'Hold the button. ' * 100}\n")
+    with pytest.raises(DatasetError, match=r"question one; name them in its first row, or say it with") as refused:
+        load_dataset(path)
+    assert len(str(refused.value).removeprefix(str(path))) < 400
+
+
 def test_file_that_another_program_packed_is_told_what_to_do(tmp_path):
     lines = "\n".join(map(json.dumps, BEFORE)).encode()
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(lines))

@@ -8,7 +8,7 @@ from itertools import islice, zip_longest
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.formats.content import Row, chunks, text_id
+from docsgpt_embtune.data.formats.content import Row, chunks, cut, text_id
 from docsgpt_embtune.data.formats.format import row_format
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.records import Fields, RecordFault, parsed, write_json_lines
@@ -89,7 +89,7 @@ def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Col
     if missing or unclear:
         problem = f"which column is the {(missing or unclear)[0]} one"
         raise DatasetError(
-            f"{path}: its columns ({_listed(names)}) do not say {problem}; say it with "
+            f"{path}: its columns ({_listed(names)}) do not say {problem}; name them in its first row, or say it with "
             "--columns question=NAME,good=NAME[,bad=NAME][,score=NAME] (of: embtune convert, embtune prepare)"
         )
     if options.good_score is not None and not found["score"]:
@@ -216,7 +216,8 @@ def _is_good(value: Any, column: str, good_score: float | None) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = sorted(map(repr, names))
+    # Cut, as a file without a row of names has texts here.
+    shown = sorted(repr(cut(str(name))) for name in names)
     return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")
 
 
