@@ -36,7 +36,8 @@ FORMATS = (
 
 def _columns(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str]:
     roles = ("question", "good", "bad", "score", "date", "document")
-    pairs = [part.partition("=")[::2] for part in (value or "").split(",") if part]
+    parts = [part.partition("=") for part in (value or "").split(",") if part]
+    pairs = [(role.strip(), column) for role, _, column in parts]  # a blank after a comma is no part of a role
     wrong = [role for role, column in pairs if role not in roles or not column]
     if wrong:
         raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(roles)}")

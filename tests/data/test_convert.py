@@ -21,8 +21,8 @@ DATASET = RetrievalDataset(
 )
 
 
-def convert(source: Path, out: Path, name: str) -> Result:
-    return CliRunner().invoke(main, ["convert", str(source), str(out), "--to", name])
+def convert(source: Path, out: Path, name: str, *options: str) -> Result:
+    return CliRunner().invoke(main, ["convert", str(source), str(out), "--to", name, *options])
 
 
 @pytest.fixture
@@ -149,3 +149,12 @@ def test_one_of_the_documents_of_several_good_chunks_is_not_given_to_all(tmp_pat
     assert "2 chunk's documents" in result.output
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row.get("document") for row in rows] == [None, None]
+
+
+def test_roles_of_columns_may_stand_apart(tmp_path):
+    (tmp_path / "faq.csv").write_text("Frage,Antwort\nhow is it reset,Hold the button.\n", encoding="utf-8")
+    result = convert(
+        tmp_path / "faq.csv", tmp_path / "faq.json", "explicit", "--columns", "question=Frage, good=Antwort"
+    )
+    assert result.exit_code == 0, result.output
+    assert list(load_dataset(tmp_path / "faq.json").queries.values()) == ["how is it reset"]
