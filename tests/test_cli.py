@@ -103,6 +103,20 @@ def test_the_output_is_named_and_not_the_file_beside_it(places):
     )
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+def test_a_full_disk_is_one_line_although_the_error_names_no_file():
+    @click.command(cls=EmbtuneCommand)
+    def write():
+        with open("/dev/full", "w") as file:
+            file.write("text")
+
+    result = CliRunner().invoke(write)
+    assert result.exit_code == 2
+    assert result.output == (
+        "error: a disk is full (No space left on device); make room, or give paths on another one\n"
+    )
+
+
 def test_errors_without_a_file_keep_their_traceback():
     @click.command(cls=EmbtuneCommand)
     def broken():

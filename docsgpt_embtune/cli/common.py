@@ -1,5 +1,6 @@
 """What the commands share: how an error is shown, and the options that several of them take."""
 
+import errno
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ from docsgpt_embtune.errors import DatasetError, EmbtuneError
 INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 _EXIT_SIGTERM = 128 + signal.SIGTERM  # as shells have it
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -42,6 +44,8 @@ class EmbtuneCommand(click.Command):
         except OSError as error:
             # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
             path = error.filename2 or error.filename
+            if path is None and error.errno in _FULL:  # as writing to an open file has it
+                _exit_with(f"a disk is full ({error.strerror}); make room, or give paths on another one")
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
