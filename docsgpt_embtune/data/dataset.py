@@ -15,6 +15,7 @@ from typing import get_args
 from docsgpt_embtune.data.formats.content import DatasetContent, named_with_text
 from docsgpt_embtune.data.formats.options import ReadOptions, RelevantDocs
 from docsgpt_embtune.data.offences import refuse
+from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import PUBLIC
 from docsgpt_embtune.wording import counted
 
@@ -106,7 +107,11 @@ def load_dataset(
     if relevant_docs is not None and relevant_docs not in get_args(RelevantDocs):
         raise ValueError(f"relevant_docs must be one of {get_args(RelevantDocs)}, got {relevant_docs!r}")
     options = ReadOptions(corpus=Path(corpus) if corpus is not None else None, relevant_docs=relevant_docs)
-    return judge_first_copies(checked(read_content(Path(path), options)))
+    content = read_content(Path(path), options)
+    try:
+        return judge_first_copies(checked(content))
+    except DatasetError as error:
+        raise DatasetError(f"{error}; embtune prepare --fix --out FOLDER mends such data") from error
 
 
 def load_corpus(path: str | Path) -> dict[str, str]:

@@ -192,7 +192,8 @@ def test_offender_without_an_id_is_named_by_its_text(tmp_path):
     question = "Which of all the things that were ever asked here has no answer at all?"
     path = write(tmp_path, "d.csv", f"question,good\n{question},\n")
     start = re.escape(f"'{text_id(question)}' = '{question[:60]}…'")
-    with pytest.raises(DatasetError, match=rf"question has no good chunk: {start} \(first of 1, of 1\)"):
+    ending = r"\(first of 1, of 1\); embtune prepare --fix"
+    with pytest.raises(DatasetError, match=rf"question has no good chunk: {start} {ending}"):
         load_dataset(path)
     both = write(tmp_path, "both.jsonl", [{"question": "Short?", "good": ["x"], "bad": ["x"]}])
     with pytest.raises(DatasetError, match=r"both good and bad for: '\w{16}' = 'Short\?'"):
