@@ -20,8 +20,10 @@ from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
+from docsgpt_embtune.data.preparation.pipeline import ALL_CHOOSE
 from docsgpt_embtune.data.preparation.store import Store, opened
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.training.held_out import FEW_QUESTIONS
 
 WORDS = [f"{number:04}" for number in range(3600)]  # digits: of no language
 
@@ -871,3 +873,13 @@ def test_rows_that_name_a_chunk_which_the_corpus_lacks_are_told_and_dropped(tmp_
     mended = prepare(table, "--corpus", corpus, "--fix", "--out", tmp_path / "out")
     assert mended.exit_code == 0, mended.output
     assert [change["change"] for change in changes(tmp_path / "out")] == ["drop judgment", "drop question"]
+
+
+def test_few_validation_questions_are_told_of_a_better_split(tmp_path):
+    source = write(tmp_path, made_up(60))
+    told = prepare(source, "--out", tmp_path / "out").output
+    assert "9 validation questions: so few hardly choose; with --split 60,0,40 embtune train, without --val" in told
+    told = prepare(source, "--out", tmp_path / "again", "--split", "60,0,40").output
+    assert "validation question" not in told
+    assert not (tmp_path / "again" / "validation.json").exists()
+    assert ALL_CHOOSE == FEW_QUESTIONS
