@@ -1,7 +1,7 @@
 """Questions to choose by, apart from those to learn from."""
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
-from docsgpt_embtune.data.split import groups_by_answer, hold_out
+from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.wording import Say, counted
 
@@ -13,8 +13,6 @@ MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are
 # Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
 # largest has p = .0625, and p <= .05 is needed.
 FEWEST_GROUPS = 5
-# Above, a hundred questions can be spared to choose by, and folds would take longer than they are worth.
-FEW_QUESTIONS = 500
 
 
 def answers_asked_about(questions: RetrievalDataset) -> int:

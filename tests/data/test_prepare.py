@@ -20,10 +20,8 @@ from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
-from docsgpt_embtune.data.preparation.pipeline import ALL_CHOOSE
 from docsgpt_embtune.data.preparation.store import Store, opened
 from docsgpt_embtune.errors import DatasetError
-from docsgpt_embtune.training.held_out import FEW_QUESTIONS
 
 WORDS = [f"{number:04}" for number in range(3600)]  # digits: of no language
 
@@ -882,4 +880,3 @@ def test_few_validation_questions_are_told_of_a_better_split(tmp_path):
     told = prepare(source, "--out", tmp_path / "again", "--split", "60,0,40").output
     assert "validation question" not in told
     assert not (tmp_path / "again" / "validation.json").exists()
-    assert ALL_CHOOSE == FEW_QUESTIONS

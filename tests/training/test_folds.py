@@ -7,13 +7,12 @@ import pytest
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
+from docsgpt_embtune.data.split import FEW_QUESTIONS, folds_by_answer, groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import pipeline, recipe, trainer, tuning_run
 from docsgpt_embtune.training.folds import FOLDS, folds_of
-from docsgpt_embtune.training.held_out import FEW_QUESTIONS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material

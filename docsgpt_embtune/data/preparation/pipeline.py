@@ -14,13 +14,13 @@ from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.fixes import mend
 from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.data.split import FEW_QUESTIONS
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 
 CHANGES = "changes.jsonl"
 # With fewer the interval of recall@1 is wider than +-.1, so that only a great gain is told from luck.
 ENOUGH_QUESTIONS = 100
-ALL_CHOOSE = 500  # questions to learn from, up to which `embtune train` lets all of them choose, in folds
 _EXAMPLES = 3
 
 
@@ -130,7 +130,7 @@ def prepare(
     if "corpus.jsonl" in {path.name for path in files}:
         report.notes.append(f"not all chunks are in the splits' rows: give --corpus {out / 'corpus.jsonl'} with each")
     sizes = report.parting.sizes
-    if 0 < sizes["validation"] < ENOUGH_QUESTIONS and sizes["train"] + sizes["validation"] <= ALL_CHOOSE:
+    if 0 < sizes["validation"] < ENOUGH_QUESTIONS and sizes["train"] + sizes["validation"] <= FEW_QUESTIONS:
         report.notes.append(
             f"{counted(sizes['validation'], 'validation question')}: so few hardly choose; with --split 60,0,40 "
             "embtune train, without --val, lets all that it learns from choose"
