@@ -156,14 +156,15 @@ class Keywords:
         """
         left = HOST_WIDTH - model_width
         width = left if left >= _LEAST_WIDTH else _USUAL_WIDTH
-        counts: Counter[int] = Counter()
+        occurrences: Counter[str] = Counter()  # by the word: a hash for each time it occurs takes five times as long
         words = 0
         texts = []
         for text in corpus:
             texts.append(text)
             tokens = _tokens(text)
             words += len(tokens)
-            counts.update({_key(token) for token in tokens})
+            occurrences.update(set(tokens))
+        counts = {_key(token): count for token, count in occurrences.items()}
         in_order = sorted(counts)
         known = np.array(in_order, dtype=np.uint64)
         occurs_in = np.array([counts[key] for key in in_order], dtype=np.int64)

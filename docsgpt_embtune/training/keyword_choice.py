@@ -7,7 +7,6 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.choice import gain_and_error
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
-from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
@@ -99,8 +98,8 @@ def _too_little(run: TuningRun, scores: QueryScores, alone: QueryScores) -> str:
 
 
 def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
-    counted = Bar(corpus, desc="counting words", unit="chunk", disable=not is_main_process())
-    return KeywordFitting(counted, run.vectors.of(run.pools[0].queries).shape[1], wide=wide)
+    model_width = run.vectors.of(run.pools[0].queries).shape[1]
+    return KeywordFitting(corpus, model_width, wide=wide, show_progress=is_main_process())
 
 
 def _unseen(

@@ -7,6 +7,7 @@ did what 1,536 had done; chunks that came after the fit gained less, and where t
 left of it (`scripts/bench_keywords.py`).
 """
 
+import random
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -17,11 +18,14 @@ from scipy.sparse.linalg import norm
 from sklearn.utils.extmath import randomized_svd
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import PADDING, TINY, FittedDirections, Keywords, Vectors, Words, find, high_among
 from docsgpt_embtune.training.question_words import learn_stresses
 
 NARROW, WIDE = "keywords", "wide keywords"
 STRESSED = "stressed"
+# In how many of a larger corpus's chunks, drawn at random, words are counted: half a minute, and as rare as among all.
+MOST_COUNTED = 200_000
 # Of a large corpus a thousand directions are too small a part to be worth the minutes that they take.
 MOST_CHUNKS = 20_000
 # Whose directions are kept, a kilobyte each. The others are rare, and random ones serve these as well.
@@ -37,11 +41,16 @@ class KeywordFitting:
         corpus: The chunks, at least one, each once.
         model_width: Numbers of the model's own vectors.
         wide: Whether keywords in more numbers are wanted, too.
+        show_progress: Whether a bar shows how far the counting is.
     """
 
-    def __init__(self, corpus: Iterable[str], model_width: int, *, wide: bool = False) -> None:
+    def __init__(
+        self, corpus: Iterable[str], model_width: int, *, wide: bool = False, show_progress: bool = False
+    ) -> None:
         chunks = list(corpus)
-        self._narrow = narrow = Keywords.of(chunks, model_width)
+        counted = chunks if len(chunks) <= MOST_COUNTED else random.Random(0).sample(chunks, MOST_COUNTED)
+        bar = Bar(counted, desc="counting words", unit="chunk", disable=not show_progress)
+        self._narrow = narrow = Keywords.of(bar, model_width)
         self._plain = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
         self._answers: csr_array | None = None  # what each word weighs in each chunk: (N, T)
         of_many = _most_frequent(narrow.occurs_in)

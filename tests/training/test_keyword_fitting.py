@@ -155,6 +155,16 @@ def test_large_corpus_is_left_to_random_directions(monkeypatch):
     assert np.array_equal(narrow.of_documents(CHUNKS), Keywords.of(CHUNKS, MODEL_WIDTH).of_documents(CHUNKS))
 
 
+def test_of_a_larger_corpus_words_are_counted_in_a_part(monkeypatch):
+    monkeypatch.setattr(keyword_fitting, "MOST_CHUNKS", len(CHUNKS) - 1)
+    whole = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
+    monkeypatch.setattr(keyword_fitting, "MOST_COUNTED", len(CHUNKS) // 2)
+    counted = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
+    assert (whole.chunks, counted.chunks) == (len(CHUNKS), len(CHUNKS) // 2)
+    drawn, alike = products(whole, QUESTIONS, CHUNKS), products(counted, QUESTIONS, CHUNKS)
+    assert np.corrcoef(drawn.ravel(), alike.ravel())[0, 1] > 0.95
+
+
 def test_folder_gives_the_same_vectors_and_tells_of_no_word(fitted, tmp_path):
     keywords = replace(fitted, weight=0.3, stresses=np.linspace(0.5, 2, len(fitted.known), dtype=np.float32))
     keywords.write(tmp_path)
