@@ -1,6 +1,7 @@
 """What the commands share: how an error is shown, and the options that several of them take."""
 
 import errno
+import math
 import os
 import signal
 import sys
@@ -131,9 +132,12 @@ def minutes(context: click.Context, parameter: click.Parameter, value: str | Non
         return None
     number, unit = (value[:-1], value[-1]) if value[-1:] in _MINUTES_PER_UNIT else (value, "m")
     try:
-        return float(number) * _MINUTES_PER_UNIT[unit]
+        time = float(number) * _MINUTES_PER_UNIT[unit]
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a time like 90s, 10m or 1.5h") from error
+    if not 0 < time < math.inf:
+        raise click.BadParameter(f"{value!r} is not a time above 0, and not endless")
+    return time
 
 
 def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:

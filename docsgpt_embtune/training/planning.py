@@ -116,8 +116,11 @@ class Plan:
             f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {clock(seconds)}"
             for number, (stage, questions, seconds) in enumerate(every, 1)
         ]
-        in_all = f"{clock(self.spent + sum(self.seconds))} in all with the {clock(self.spent)} so far"
-        lines.append(f"about {in_all}, of {clock(minutes * 60)} allowed; {self.memory}")
+        in_all = self.spent + sum(self.seconds)
+        said = f"about {clock(in_all)} in all with the {clock(self.spent)} so far"
+        lines.append(f"{said}, of {clock(minutes * 60)} allowed; {self.memory}")
+        if in_all > minutes * 60:
+            lines.append("that is longer than allowed, and the least that a run takes here; Ctrl-C stops it")
         if sum(len(stage.questions) for stage in self.stages) < sum(self.questions):
             lines.append("not all questions have their time; give a longer --time-budget")
         return lines
