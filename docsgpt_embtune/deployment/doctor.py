@@ -51,12 +51,12 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
     if width != model.dimension:
         message = (
             f"vectors of {width} numbers, the model gives {model.dimension}: every search fails; "
-            f"run: embtune reembed --model {model.folder}"
+            f"{_reembedding(model)}"
         )
         findings = [Finding(store.label, "width", message)]
     else:
         own = cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector  # a NaN is not
-        findings = _foreign(store.label, stored.doc_ids, own, f"run: embtune reembed --model {model.folder}")
+        findings = _foreign(store.label, stored.doc_ids, own, _reembedding(model))
     return findings + _truncation(store.label, stored.texts, model)
 
 
@@ -87,6 +87,10 @@ def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPL
     )
 
 
+def _reembedding(model: ServingModel) -> str:
+    return f"run: embtune reembed --model {model.folder}, with the store and the --env that doctor was given"
+
+
 def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -> list[Finding]:
     """Judge by whether each sampled vector is the model's own: (N,) booleans, N at least 1."""
     if own.all():
@@ -109,7 +113,7 @@ def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[F
     limit = model.embeddings.model.max_seq_length
     message = (
         f"the model reads {seen:.0%} of the text: it cuts each chunk after {limit} wordpieces; "
-        "upload with smaller chunks, or use a model with a longer input"
+        "embtune export --data tries whether questions gain by reading in windows; or upload with smaller chunks"
     )
     return [Finding(label, "truncated", message)]
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.evaluation.truncation import share_read
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
-from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 
 Vectors = npt.NDArray[np.float32]
 
@@ -112,13 +112,8 @@ class ServingModel:
 
     def seen_share(self, texts: Sequence[str]) -> float:
         """Share of the texts' wordpieces that the model reads before it cuts them off, from 0 to 1."""
-        if isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off":
-            return 1.0
-        if not texts:
-            return 1.0
-        tokenizer, limit = tokenizer_of(self.embeddings.model), tokens_read(self.embeddings.model)
-        lengths = [len(ids) for ids in tokenizer(list(texts), truncation=False, verbose=False)["input_ids"]]
-        return sum(min(length, limit) for length in lengths) / sum(lengths)
+        in_windows = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off"
+        return 1.0 if in_windows or not texts else share_read(self.embeddings.model, texts)
 
 
 def load_serving_model(name: str) -> ServingModel:

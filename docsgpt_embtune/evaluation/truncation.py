@@ -81,22 +81,24 @@ def audit_truncation(
     lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
     good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
     good_lengths = _lengths(model, [dataset.corpus[doc_id] for doc_id in sorted(good)])
-    max_seq_length = tokens_read(model)
-    prompt = model.prompts.get(model.default_prompt_name or "") or ""  # stands before every text, and takes its room
-    read = max_seq_length - tokenizer_of(model).num_special_tokens_to_add() - _lengths(model, [prompt])[0]
-    if in_windows:
-        read = max(lengths + good_lengths)
+    read = max(lengths + good_lengths) if in_windows else _room_for_text(model)
     return TruncationAudit(
-        max_seq_length=max_seq_length,
+        max_seq_length=tokens_read(model),
         possible_length=possible_length(model),
         chunks=len(lengths),
         chunks_cut=_cut(lengths, read),
         wordpieces=sum(lengths),
-        wordpieces_seen=sum(min(length, read) for length in lengths),
+        wordpieces_seen=_seen(lengths, read),
         good_chunks=len(good),
         good_chunks_cut=_cut(good_lengths, read),
         longest=max(lengths + good_lengths),
     )
+
+
+def share_read(model: "SentenceTransformer", texts: Sequence[str]) -> float:
+    """Return the share of the texts' wordpieces that a model reads before it cuts them off, from 0 to 1."""
+    lengths = _lengths(model, texts)
+    return _seen(lengths, _room_for_text(model)) / max(1, sum(lengths))
 
 
 def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[str, str]:
@@ -120,6 +122,16 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
         for offsets in cut(texts, truncation=True, max_length=limit, return_offsets_mapping=True)["offset_mapping"]
     ]
     return {doc_id: text[:end] for (doc_id, text), end in zip(corpus.items(), ends, strict=True)}
+
+
+def _room_for_text(model: "SentenceTransformer") -> int:
+    """Return how many of a text's own wordpieces are read, beside special tokens and what stands before every text."""
+    prompt = model.prompts.get(model.default_prompt_name or "") or ""
+    return tokens_read(model) - int(tokenizer_of(model).num_special_tokens_to_add()) - _lengths(model, [prompt])[0]
+
+
+def _seen(lengths: Iterable[int], read: int) -> int:
+    return sum(min(length, read) for length in lengths)
 
 
 def _cut(lengths: Iterable[int], read: int) -> int:

@@ -2,7 +2,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.evaluation import truncation
 from docsgpt_embtune.evaluation.summary import truncation_in_words
-from docsgpt_embtune.evaluation.truncation import audit_truncation, parts_read
+from docsgpt_embtune.evaluation.truncation import audit_truncation, parts_read, share_read
 
 
 def audit(folder, *texts: str):
@@ -28,7 +28,9 @@ def test_a_default_prompt_takes_room_in_every_chunk(tiny_base_folder):
     model = StockEmbeddings(tiny_base_folder).model
     model.prompts, model.default_prompt_name = {"chunk": "disk memory "}, "chunk"
     dataset = RetrievalDataset(queries={"q": "a"}, corpus={"d": "logs " * 62}, relevant_docs={"q": ("d",)})
-    assert audit_truncation(model, dataset).wordpieces_seen == 60
+    audited = audit_truncation(model, dataset)
+    assert audited.wordpieces_seen == 60
+    assert share_read(model, list(dataset.corpus.values())) == audited.share_seen == 60 / 62
 
 
 def test_chunks_that_fit_need_no_advice(tiny_base_folder):
