@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,13 +75,23 @@ def reembed(
         return
     if indexes is not None:
         steps.require_disk([store for store in stores if isinstance(store, FaissStore)], serving, indexes)
-    swapped = steps.reembed(stores, serving, environment)
+    with _told_when_stopped():
+        swapped = steps.reembed(stores, serving, environment)
     for store in stores:
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
         click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
     _print_what_it_needs(serving)
     _print_what_is_in_force(environment)
+
+
+@contextmanager
+def _told_when_stopped() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+        click.echo("stopped: no vector is lost, and the same command goes on from here", err=True)
+        raise
 
 
 def _roll_back(stores: list[Any], environment: Any) -> None:

@@ -119,6 +119,8 @@ def train(
     from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary
 
+    if widths and keywords not in (None, "off"):
+        raise click.UsageError(f"--keywords {keywords} with --widths: a vector to be cut has no place for keywords")
     _refuse_unusable_device(device)
     _refuse_unknown_reports(report_to)
     hide_loading_bars()

@@ -50,8 +50,7 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
         return [Finding(store.label, "empty", "no chunk is in it; delete the source, or upload it again")]
     if width != model.dimension:
         message = (
-            f"vectors of {width} numbers, the model gives {model.dimension}: every search fails; "
-            f"{_reembedding(model)}"
+            f"vectors of {width} numbers, the model gives {model.dimension}: every search fails; {_reembedding(model)}"
         )
         findings = [Finding(store.label, "width", message)]
     else:

@@ -183,7 +183,7 @@ def summary(report: AdapterReport) -> str:
         f"            each of {counted(judgment.queries, 'question')} asked of a map fitted without it: "
         f"{judgment.verdict}",
     ]
-    reason = "this could be luck" if report.choice.is_higher else "the model as it is answers better"
+    reason = "this could be luck" if report.choice.is_higher else "the model as it is answers as well, or better"
     if report.folder is None:
         return "\n".join([*lines, f"no model    {reason}, so nothing was written (--keep-worse writes it)"])
     lines.append(f"model       {report.folder.resolve()}")

@@ -157,8 +157,10 @@ def tune_automatically(
     _train(run, part, config, automatic.minutes)
     if material.guards:
         _draw_back(run, base, guards_hold)
-    if automatic.keywords != "off" and not config.widths:  # a cut vector has no place for keywords
-        if part.not_asked:
+    if automatic.keywords != "off":
+        if config.widths:
+            run.say("keywords    left out: vectors that are to be cut have no place for them")
+        elif part.not_asked:
             add_keywords(run, material.chunks, part.not_asked, guards_hold)
         else:
             weigh_keywords(run, material.chunks, part.training, guards_hold, wide=automatic.keywords == "auto")

@@ -481,6 +481,20 @@ def reembed_command(*arguments):
     return CliRunner().invoke(main, ["reembed", *map(str, arguments)])
 
 
+def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    given = ("--model", tuned.folder, "--indexes", index_folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(FaissStore, "prepare", stop)
+        stopped = reembed_command(*given)
+    assert "stopped: no vector is lost, and the same command goes on from here" in stopped.stderr
+    assert stopped.exit_code == 1
+    assert reembed_command(*given).exit_code == 0
+    assert examine(FaissStore(index_folder), tuned) == []
+
+
 def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
     before = contents(index_folder)
     environment = tmp_path / ".env"

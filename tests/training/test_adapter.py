@@ -273,11 +273,11 @@ def test_nothing_is_written_if_the_model_answers_better_as_it_is_unless_told(
     monkeypatch.setattr(_Objective, "minimum", lambda self, strength, start: away.matrix)
     result = run_adapt(tiny_base_folder, question_files, tmp_path / "out")
     assert result.exit_code == 1, result.output
-    assert "no model    the model as it is answers better" in result.output
+    assert "no model    the model as it is answers as well, or better" in result.output
     assert not (tmp_path / "out").exists()
     result = run_adapt(tiny_base_folder, question_files, tmp_path / "out", "--keep-worse")
     assert result.exit_code == 0, result.output
-    assert "written all the same: the model as it is answers better" in result.output
+    assert "written all the same: the model as it is answers as well, or better" in result.output
     assert load_query_adapter(tmp_path / "out", read_manifest(tmp_path / "out")) is not None
 
 
