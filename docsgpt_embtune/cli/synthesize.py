@@ -4,10 +4,12 @@ import os
 import sys
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
@@ -127,6 +129,7 @@ def _synthesize_online(
             requests_per_minute=requests_per_minute,
             timeout=timeout,
             first_wait=first_wait,
+            say=partial(tqdm.write, file=sys.stderr),
         ) as model,
         AnswerJournal(out.with_name(f"{out.name}.answers.jsonl"), name) as journal,
     ):

@@ -107,11 +107,7 @@ def load_dataset(
     if relevant_docs is not None and relevant_docs not in get_args(RelevantDocs):
         raise ValueError(f"relevant_docs must be one of {get_args(RelevantDocs)}, got {relevant_docs!r}")
     options = ReadOptions(corpus=Path(corpus) if corpus is not None else None, relevant_docs=relevant_docs)
-    content = read_content(Path(path), options)
-    try:
-        return judge_first_copies(checked(content))
-    except DatasetError as error:
-        raise DatasetError(f"{error}; embtune prepare --fix --out FOLDER mends such data") from error
+    return judge_first_copies(checked(read_content(Path(path), options)))
 
 
 def load_corpus(path: str | Path) -> dict[str, str]:
@@ -131,13 +127,16 @@ def checked(content: DatasetContent) -> RetrievalDataset:
     """Make a dataset of content that holds together.
 
     Raises:
-        DatasetError: If it does not; names the first offender and how many there are.
+        DatasetError: If it does not; names the first offender, how many there are, and what mends them.
     """
     dataset = RetrievalDataset(**{each.name: getattr(content, each.name) for each in fields(content)})
     path = Path(content.sources[0]) if content.sources else Path("dataset")
-    _refuse_blank(path, "queries", dataset.queries)
-    _refuse_blank(path, "corpus", dataset.corpus)
-    _refuse_contradictions(path, dataset)
+    try:
+        _refuse_blank(path, "queries", dataset.queries)
+        _refuse_blank(path, "corpus", dataset.corpus)
+        _refuse_contradictions(path, dataset)
+    except DatasetError as error:
+        raise DatasetError(f"{error}; embtune prepare --fix --out FOLDER mends such data") from error
     return dataset
 
 

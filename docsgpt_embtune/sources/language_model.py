@@ -12,10 +12,14 @@ from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.sources.urls import without_credentials
+from docsgpt_embtune.wording import Say, silent
+
+if TYPE_CHECKING:
+    import tenacity
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"
 ATTEMPTS = 8  # at one request, before the server counts as down
@@ -70,6 +74,7 @@ class LanguageModel:
         requests_per_minute: At most; no limit if None.
         timeout: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
+        say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class LanguageModel:
         requests_per_minute: float | None = None,
         timeout: float = 120.0,
         first_wait: float = 1.0,
+        say: Say = silent,
     ) -> None:
         try:
             import httpx
@@ -93,6 +99,8 @@ class LanguageModel:
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._spent = Spent()
+        self._say = say
+        self._said_that_it_waits = False
         try:
             self._url = httpx.URL(base_url.rstrip("/") + "/chat/completions")
             self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=timeout)
@@ -164,6 +172,7 @@ class LanguageModel:
                 sleep=tenacity.sleep_using_event(self._stopped),
                 wait=wait,
                 retry=tenacity.retry_if_exception_type(_TryAgainError),
+                before_sleep=self._say_that_it_waits,
                 reraise=True,
             ):
                 with attempt:
@@ -232,9 +241,16 @@ class LanguageModel:
         text = str(said).replace(self._key, "[key]") if self._key else str(said)
         return f": {' '.join(text.split())[:_LONGEST_REASON]!r}"
 
+    def _say_that_it_waits(self, state: "tenacity.RetryCallState") -> None:
+        with self._lock:
+            said, self._said_that_it_waits = self._said_that_it_waits, True
+        if not said and state.outcome:
+            self._say(f"{self.label}: {state.outcome.exception()}; trying again, {ATTEMPTS} times at most")
+
     def _count(self, more: Spent) -> None:
         with self._lock:
             self._spent += more
+            self._said_that_it_waits &= not more.answers
 
 
 def json_in(text: str) -> Any:

@@ -135,6 +135,21 @@ def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status
     assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
 
 
+def test_server_that_gives_no_answer_is_told_of_once_until_it_does():
+    said: list[str] = []
+    with running(status=503) as server, LanguageModel(server.url, "tiny", first_wait=0.001, say=said.append) as model:
+        for _ in range(2):
+            with pytest.raises(GenerationError):
+                model.ask("Passage:\nAnchor", str)
+        assert said == [f"{model.label}: HTTP 503; trying again, 8 times at most"]
+        server.status = 200
+        model.ask("Passage:\nAnchor", str)
+        server.status = 503
+        with pytest.raises(GenerationError):
+            model.ask("Passage:\nBicycle", str)
+    assert len(said) == 2
+
+
 def test_help_says_that_the_timeout_is_of_silence():
     result = CliRunner().invoke(main, ["synthesize", "--help"])
     assert "Seconds of silence from the server" in " ".join(result.output.split())
