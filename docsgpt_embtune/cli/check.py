@@ -4,10 +4,12 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
+from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import (
     EXIT_NO,
@@ -37,7 +39,7 @@ def _said_if_not_written(path: Path) -> Iterator[None]:
 
 
 @click.command(cls=EmbtuneCommand)
-@click.option("--baseline", required=True, help="The model to beat: a hub name, a folder, or 'bundled'.")
+@click.option("--baseline", required=True, help="The model to beat: a hub name, a folder, 'bundled', or URL#MODEL.")
 @click.option("--tuned", required=True, help="The tuned model's folder.")
 @click.option("--data", required=True, help="Questions that the tuned model never saw, with their good chunks.")
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
@@ -67,7 +69,8 @@ def check(
 ) -> None:
     """Prove, or refuse to claim, that a tuned model finds more.
 
-    Chunks are searched as DocsGPT searches them; the baseline is the model that is in use.
+    Chunks are searched as DocsGPT searches them; the baseline is the model that is in use. URL#MODEL is one behind a
+    server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it; its key, if any, comes from EMBEDDINGS_KEY.
     """
     from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
@@ -83,6 +86,7 @@ def check(
         ks=ks,
         store=store,
         cache=None if no_cache else cache or default_cache_folder(),
+        say=partial(tqdm.write, file=sys.stderr),
     )
     click.echo(summary(report))
     if json_path:

@@ -8,7 +8,7 @@ import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
-from docsgpt_embtune.sources.urls import without_credentials
+from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import counted
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison, Side, compare
 from docsgpt_embtune.evaluation.metrics import KS
 from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
+from docsgpt_embtune.evaluation.remote_model import RemoteModel, is_remote
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
@@ -21,6 +23,7 @@ from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.serving.graphs import graphs_of
+from docsgpt_embtune.wording import Say, silent
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -83,7 +86,7 @@ class CheckReport:
         seed: Of the resampling.
     """
 
-    baseline: CheckedModel
+    baseline: CheckedModel | RemoteModel
     tuned: CheckedModel
     main: Comparison
     truncation: TruncationAudit
@@ -149,13 +152,14 @@ def check_retrieval(
     store: StoreName = "faiss",
     cache: Path | None = None,
     seed: int = 0,
+    say: Say = silent,
 ) -> CheckReport:
     """Compare two models as DocsGPT would search with them.
 
     Questions that the tuned model learned from are left out, by the digests in its manifest.
 
     Args:
-        baseline: "bundled", a hub name, or a folder; a tuned folder will do as well.
+        baseline: "bundled", a hub name, or a folder, which may be a tuned one; or a server's model, as URL#MODEL.
         tuned: A model folder; one without `embtune.json` is loaded as the host loads a stock model.
         dataset: Questions, corpus and judgments.
         guards: Name -> further datasets, each with a verdict of its own.
@@ -163,31 +167,42 @@ def check_retrieval(
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did.
         cache: Folder that keeps vectors for the next time; a stopped check goes on from there.
         seed: Of the resampling.
+        say: Takes a line of plain text where a server is waited for.
 
     Raises:
-        EvaluationError: If no question is left, a cutoff is out of range, or a model gives unusable vectors.
+        EvaluationError: If no question is left, a cutoff is out of range, a model gives unusable vectors, or a
+            server cannot be asked.
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
-    found = {"baseline": find_baseline(baseline), "tuned": find_tuned(tuned)}
-    seen = frozenset(digest for side in found.values() for digest in _seen_digests(side.folder))
+    to_beat = RemoteModel.named(str(baseline)) if is_remote(str(baseline)) else find_baseline(baseline)
+    found = find_tuned(tuned)
+    seen = _seen_digests(found) | _seen_digests(to_beat)
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
-    models = {name: side.load() for name, side in found.items()}
-    with cache_folder(cache) as folder:
+    with cache_folder(cache) as folder, ExitStack() as opened:
+        prompts: tuple[str, ...] = ()
+        if isinstance(to_beat, RemoteModel):
+            server = to_beat.load(say)
+            opened.callback(server.close)
+            beaten_side = to_beat.side(server, folder)
+        else:
+            stock = to_beat.load()
+            beaten_side, prompts = to_beat.side(stock, folder), _unused_prompts(stock.model)
+        model = found.load()
+        tuned_side = found.side(model, folder)
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
-            sides = {name: model.side(models[name], folder) for name, model in found.items()}
-            return compare(sides["baseline"], sides["tuned"], data, ks=ks, store=store, seed=seed, seen=left_out)
+            return compare(beaten_side, tuned_side, data, ks=ks, store=store, seed=seed, seen=left_out)
 
         return CheckReport(
-            baseline=found["baseline"],
-            tuned=found["tuned"],
+            baseline=to_beat,
+            tuned=found,
             main=both(*main[1:]),
-            truncation=audit_truncation(models["tuned"].model, dataset, in_windows=_reads_in_windows(models["tuned"])),
+            truncation=audit_truncation(model.model, dataset, in_windows=_reads_in_windows(model)),
             smoke_test=both(smoke) if smoke else None,
             guards={name: both(data, left_out) for name, data, left_out in others},
-            unused_prompts={name: _unused_prompts(model.model) for name, model in models.items()},
+            unused_prompts={"baseline": prompts, "tuned": _unused_prompts(model.model)},
             ks=tuple(ks),
             store=store,
             seed=seed,
@@ -224,8 +239,10 @@ def _reads_in_windows(model: StockEmbeddings) -> bool:
     return isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
 
 
-def _seen_digests(folder: Path) -> frozenset[str]:
-    return seen_digests(read_manifest(folder)) if is_tuned_folder(folder) else frozenset()
+def _seen_digests(model: CheckedModel | RemoteModel) -> frozenset[str]:
+    if isinstance(model, RemoteModel) or not is_tuned_folder(model.folder):
+        return frozenset()
+    return seen_digests(read_manifest(model.folder))
 
 
 def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[RetrievalDataset, int]:

@@ -14,7 +14,7 @@ from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.sources.documents import find_documents, read_document
 from docsgpt_embtune.sources.postgres import read_only_database
-from docsgpt_embtune.sources.urls import without_credentials
+from docsgpt_embtune.urls import without_credentials
 
 PGVECTOR_TABLE = "documents"
 QDRANT_COLLECTION = "docsgpt"  # DocsGPT's default of QDRANT_COLLECTION_NAME

@@ -16,10 +16,11 @@ from typing import Any
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.openai_client import RefusedRequestError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions
-from docsgpt_embtune.sources.language_model import LanguageModel, UnanswerableError
+from docsgpt_embtune.sources.language_model import LanguageModel
 from docsgpt_embtune.sources.prompts import Prompts
 from docsgpt_embtune.sources.question_filter import fault_of
 from docsgpt_embtune.words import plain_tokens
@@ -192,7 +193,7 @@ class Synthesizer:
                 for future in as_completed(asked):
                     try:
                         future.result()
-                    except UnanswerableError as error:
+                    except RefusedRequestError as error:
                         unanswered[asked[future]] = str(error)
                     progress.update()
             except BaseException:

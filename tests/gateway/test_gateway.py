@@ -3,16 +3,12 @@
 import asyncio
 import base64
 import json
-import os
 import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 
 import httpx
 import numpy as np
@@ -36,8 +32,8 @@ from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
 from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
+from ..gateway_process import KEY, server, serving
 
-KEY = "sk-gateway"
 # One client for all: each new one reads the machine's certificates, which takes longer than an answer.
 HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
 
@@ -56,34 +52,6 @@ def adapted_folder(tiny_tuned_folder, tmp_path_factory):
     matrix = np.roll(np.eye(32, dtype=np.float32), 1, axis=1)
     write_adapted_folder(model, out, QueryAdapter(matrix), {}, (TEXTS, model.embed(TEXTS)), learned=())
     return out
-
-
-@contextmanager
-def server(folder, *options, key=KEY):
-    with serving("-m", "docsgpt_embtune", "serve", str(folder), "--port", "0", *options, key=key) as process:
-        yield process
-
-
-@contextmanager
-def serving(*command, key=KEY):
-    process = subprocess.Popen(
-        [sys.executable, "-W", "ignore", *command],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "EMBTUNE_API_KEY": key, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        for line in process.stdout:
-            if address := re.search(r"EMBEDDINGS_BASE_URL=(\S+)", line):
-                process.address = address[1]
-                yield process
-                break
-        else:
-            pytest.fail(process.stderr.read())
-    finally:
-        process.kill()
-        process.communicate()
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,10 @@ from click.testing import CliRunner
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.openai_client import RefusedRequestError
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.judgment import parse_questions
-from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel, UnanswerableError
+from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
 from docsgpt_embtune.sources.prompts import load_prompts
 from docsgpt_embtune.sources.synthesis import Synthesizer
 
@@ -101,7 +102,7 @@ def test_a_server_that_is_down_is_named_and_what_was_answered_is_kept(tmp_path):
     with running() as server:
         ask_for({"c0": CORPUS["c0"]}, path, server)
         kept = path.read_bytes()
-    with pytest.raises(GenerationError, match=r"127\.0\.0\.1.*8 attempts.*run the same command again"):
+    with pytest.raises(GenerationError, match=r"127\.0\.0\.1.*8 attempts.*run the same again"):
         ask_for(CORPUS, path, server)
     assert path.read_bytes() == kept
 
@@ -129,7 +130,7 @@ def test_wrong_settings_are_not_tried_again(tmp_path, status):
 def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status, refusal, said):
     with running(status=status) as server, LanguageModel(server.url, "tiny", key="sk-1", first_wait=0.001) as model:
         server.refusal = json.dumps(refusal)
-        with pytest.raises((GenerationError, UnanswerableError)) as refused:
+        with pytest.raises((GenerationError, RefusedRequestError)) as refused:
             model.ask("Passage:\nAnchor", str)
     name = " for model 'tiny'" if status == 402 else ""
     assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
@@ -262,7 +263,7 @@ def test_a_journal_that_was_torn_at_its_first_answer_begins_anew(tmp_path, conte
 
 
 def test_a_password_in_the_servers_url_is_not_shown():
-    with pytest.raises(GenerationError, match=r"'ftp://localhost/v1' does not begin with") as refused:
+    with pytest.raises(GenerationError, match=r"'ftp://localhost/v1/chat/completions' does not begin with") as refused:
         LanguageModel("ftp://u:hunter2@localhost/v1", "tiny")
     assert "hunter2" not in str(refused.value)
     assert LanguageModel("http://u:hunter2@localhost/v1", "tiny").label == "http://localhost/v1/chat/completions"

@@ -1,0 +1,247 @@
+"""A server of OpenAI's protocol: vLLM, llama.cpp, Ollama, TGI, `embtune serve`, or a service.
+
+A server under load says no, says nothing, or breaks off. What may pass is tried again, after the time that the
+server names or a growing one; what will not is an error at once.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Self, TypeVar
+
+from docsgpt_embtune.errors import EmbtuneError
+from docsgpt_embtune.urls import without_credentials
+from docsgpt_embtune.wording import Say, silent
+
+if TYPE_CHECKING:
+    import tenacity
+
+ATTEMPTS = 8  # at one request, before the server counts as down
+LONGEST_WAIT = 600.0  # seconds that a Retry-After can ask for
+LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
+_MAY_PASS = frozenset({408, 409, 425, 429})
+_WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
+_LONGEST_REASON = 200  # characters of what a server says about its refusal
+
+Read = TypeVar("Read")
+
+
+class RefusedRequestError(Exception):
+    """The server refuses this request, while it answers others."""
+
+
+class OpenAIClient:
+    """Asks one model of one server; safe to share between threads.
+
+    Args:
+        url: Of what is asked for, e.g. http://localhost:8000/v1/embeddings.
+        model: As the server calls it.
+        key: Sent as a bearer token; never shown.
+        settings: Names what the URL, the model and the key come from, for the message where one of them is wrong.
+        error: Raised where nothing can be asked.
+        requests_per_minute: At most; no limit if None.
+        timeout: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
+        first_wait: Seconds before the second attempt; each further wait is twice as long.
+        say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
+
+    Attributes:
+        label: The URL, as it may be shown.
+        requests: Sent, the failed ones included.
+
+    Raises:
+        EmbtuneError: The one given, if httpx is missing, or the URL or the key is malformed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        key: str | None,
+        settings: str,
+        error: type[EmbtuneError],
+        requests_per_minute: float | None = None,
+        timeout: float = 120.0,
+        first_wait: float = 1.0,
+        say: Say = silent,
+    ) -> None:
+        try:
+            import httpx
+        except ImportError as missing:
+            raise error("httpx is needed; run: pip install 'docsgpt-embtune[gather]'") from missing
+        self.model = model
+        self.requests = 0
+        self._key = key
+        self._settings = settings
+        self._error = error
+        self._first_wait = first_wait
+        self._pace = _Pace(requests_per_minute)
+        self._stopped = threading.Event()
+        self._lock = threading.Lock()
+        self._answers = 0
+        self._say = say
+        self._said_that_it_waits = False
+        try:
+            self._url = httpx.URL(url)
+            self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=timeout)
+        except (httpx.InvalidURL, UnicodeEncodeError) as malformed:
+            raise error(f"something is malformed ({type(malformed).__name__}); check {settings}") from malformed
+        self.label = without_credentials(str(self._url))
+        if self._url.scheme not in ("http", "https"):
+            raise error(f"{self.label!r} does not begin with http:// or https://; check {settings}")
+
+    def close(self) -> None:
+        """Close its connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        """Use it as a context."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close it."""
+        self.close()
+
+    def stop(self) -> None:
+        """Begin no further attempt; what is in flight is paid for and ends as it ends."""
+        self._stopped.set()
+
+    def post(self, body: Mapping[str, Any], read: Callable[[Any], Read]) -> Read:
+        """Ask until there is an answer.
+
+        Args:
+            body: What is asked, the model's name aside.
+            read: Takes what matters out of an answer's JSON; what it cannot find there is asked for again.
+
+        Raises:
+            EmbtuneError: The one of this client, if the server is down, or refuses the key, the model or the URL.
+            RefusedRequestError: If it answers others, and not this.
+        """
+        import tenacity
+
+        growing = tenacity.wait_combine(
+            tenacity.wait_exponential(multiplier=self._first_wait, max=LONGEST_GROWN_WAIT),
+            tenacity.wait_random(0, self._first_wait),  # or all who were refused together come back together
+        )
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = state.outcome and state.outcome.exception()
+            return max(growing(state), error.wait if isinstance(error, _TryAgainError) else 0.0)
+
+        answered_before = self._answers
+        try:
+            for attempt in tenacity.Retrying(
+                stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(self._stopped),
+                sleep=tenacity.sleep_using_event(self._stopped),
+                wait=wait,
+                retry=tenacity.retry_if_exception_type(_TryAgainError),
+                before_sleep=self._say_that_it_waits,
+                reraise=True,
+            ):
+                with attempt:
+                    return self._post_once(body, read)
+        except _TryAgainError as error:
+            if self._answers > answered_before:
+                raise RefusedRequestError(f"{ATTEMPTS} attempts, the last: {error}") from error
+            raise self._error(
+                f"{self.label}: {ATTEMPTS} attempts, the last: {error}; see to the server, and run the same again"
+            ) from error
+        raise AssertionError("unreachable")
+
+    def _post_once(self, body: Mapping[str, Any], read: Callable[[Any], Read]) -> Read:
+        import httpx
+
+        self._pace.wait(self._stopped)
+        if self._stopped.is_set():
+            raise _TryAgainError("stopped before it was sent")
+        with self._lock:
+            self.requests += 1
+        try:
+            response = self._client.post(self._url, json={"model": self.model, **body})
+        except httpx.RequestError as error:  # no connection, too slow, or broken off within the body
+            raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+        self._refuse_status(response)
+        try:
+            found = read(response.json())
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise _TryAgainError(f"an answer that is not the protocol's ({type(error).__name__})") from error
+        with self._lock:
+            self._answers += 1
+            self._said_that_it_waits = False
+        return found
+
+    def _refuse_status(self, response: Any) -> None:
+        status = response.status_code
+        if status == 200:
+            return
+        reason = self._reason(response)
+        if status in _MAY_PASS or status >= 500:
+            wait = _retry_after(response.headers.get("Retry-After"))
+            if wait:
+                self._pace.hold(wait)  # the others would be told the same
+            raise _TryAgainError(f"HTTP {status}{reason}", wait)
+        if status in _WRONG_SETTINGS:
+            raise self._error(f"{self.label}: HTTP {status} for model {self.model!r}{reason}; check {self._settings}")
+        raise RefusedRequestError(f"HTTP {status}{reason}")
+
+    def _reason(self, response: Any) -> str:
+        """Return what the server says of its refusal, without the key, which some servers repeat."""
+        try:
+            content = response.json()
+        except (ValueError, RecursionError):
+            return ""
+        content = content if isinstance(content, dict) else {}
+        error = content.get("error")
+        said = error.get("message") if isinstance(error, dict) else error or content.get("detail")
+        if not said:
+            return ""
+        text = str(said).replace(self._key, "[key]") if self._key else str(said)
+        return f": {' '.join(text.split())[:_LONGEST_REASON]!r}"
+
+    def _say_that_it_waits(self, state: "tenacity.RetryCallState") -> None:
+        with self._lock:
+            said, self._said_that_it_waits = self._said_that_it_waits, True
+        if not said and state.outcome:
+            self._say(f"{self.label}: {state.outcome.exception()}; trying again, {ATTEMPTS} times at most")
+
+
+class _TryAgainError(Exception):
+    def __init__(self, message: str, wait: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait = wait
+
+
+class _Pace:
+    """Lets requests through at an even rate, whichever thread they come from."""
+
+    def __init__(self, per_minute: float | None) -> None:
+        self._interval = 60.0 / per_minute if per_minute else 0.0
+        self._lock = threading.Lock()
+        self._next = 0.0
+
+    def wait(self, stopped: threading.Event) -> None:
+        with self._lock:
+            now = time.monotonic()
+            mine = max(now, self._next)
+            self._next = mine + self._interval
+        stopped.wait(mine - now)
+
+    def hold(self, seconds: float) -> None:
+        with self._lock:
+            self._next = max(self._next, time.monotonic() + seconds)
+
+
+def _retry_after(header: str | None) -> float:
+    """Read a Retry-After, which is a number of seconds or a date: seconds from now, 0 if there is none."""
+    if not header:
+        return 0.0
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
+        except (ValueError, TypeError):
+            return 0.0
+    return min(max(seconds, 0.0), LONGEST_WAIT)

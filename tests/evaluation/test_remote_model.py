@@ -1,0 +1,143 @@
+"""A baseline behind a server: the real one on loopback, and one that misbehaves."""
+
+import json
+import threading
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.errors import EvaluationError
+from docsgpt_embtune.evaluation import remote_model
+from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.evaluation.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.openai_client import OpenAIClient
+
+from ..conftest import TEXTS
+from ..gateway_process import KEY, server
+
+LONGEST_TAKEN = 40
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Gives each text its length as a vector, the last text's first; refuses every second request at first."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(asked)
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        if max(map(len, texts)) > LONGEST_TAKEN:
+            self.reply({"error": {"message": "input is too long"}}, 400)
+        elif self.server.refusals.pop() if self.server.refusals else False:
+            self.reply({}, 503)
+        else:
+            vectors = [{"index": n, "embedding": [len(text), 1]} for n, text in enumerate(texts)]
+            self.reply({"data": vectors[::-1][: self.server.at_most]}, 200)
+
+    def reply(self, content, status):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def misbehaving(at_most=None):
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
+        running.asked, running.refusals, running.at_most = [], [True, False, True, False], at_most
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        try:
+            yield running
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+@contextmanager
+def embeddings_of(running, say=lambda line: None):
+    url = f"http://127.0.0.1:{running.server_address[1]}/v1/embeddings"
+    with OpenAIClient(url, "m", key=None, settings="it", error=EvaluationError, first_wait=0.001, say=say) as client:
+        yield RemoteEmbeddings(client)
+
+
+@pytest.fixture
+def dataset():
+    return RetrievalDataset(
+        queries={str(i): " ".join(text.split()[:5]) for i, text in enumerate(TEXTS)},
+        corpus={str(i): text for i, text in enumerate(TEXTS)},
+        relevant_docs={str(i): (str(i),) for i in range(len(TEXTS))},
+    )
+
+
+def test_served_model_counts_as_the_same_model_does_from_its_folder(
+    tiny_base_folder, tiny_tuned_folder, dataset, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(KEY_VARIABLE, KEY)
+    with server(tiny_tuned_folder) as gateway:
+        remote = check_retrieval(f"{gateway.address}/v1#{tiny_tuned_folder.name}", tiny_tuned_folder, dataset)
+        local = check_retrieval(tiny_tuned_folder, tiny_tuned_folder, dataset)
+        assert remote.main.scores == local.main.scores
+        assert remote.main.query_ranks() == local.main.query_ranks()
+
+        save_dataset(dataset, tmp_path / "test.json")
+        given = ["--tuned", str(tiny_base_folder), "--data", str(tmp_path / "test.json"), "--cache", str(tmp_path)]
+        files = ["--json", str(tmp_path / "check.json"), "--report", str(tmp_path / "check.html")]
+        name = f"{gateway.address}#{tiny_tuned_folder.name}"
+        result = CliRunner().invoke(main, ["check", "--baseline", name, *given, *files])
+        assert f"baseline   {name} (" in result.output
+        assert json.loads((tmp_path / "check.json").read_text())["models"]["baseline"]["name"] == name
+        assert KEY not in result.output + (tmp_path / "check.html").read_text()
+
+        monkeypatch.setenv(KEY_VARIABLE, "sk-wrong")
+        refused = CliRunner().invoke(main, ["check", "--baseline", name, *given])
+        assert refused.exit_code == 2
+        assert "HTTP 401 for model" in refused.stderr
+        assert f"check --baseline URL#MODEL and the key in {KEY_VARIABLE}" in refused.stderr
+        assert "sk-wrong" not in refused.output
+
+
+def test_questions_are_sent_as_strings_and_chunks_in_lists_that_come_back_in_order(monkeypatch):
+    monkeypatch.setattr(remote_model, "_CHUNKS_PER_REQUEST", 3)
+    texts = ["x" * length for length in range(1, 12)]
+    said = []
+    with misbehaving() as running, embeddings_of(running, said.append) as embeddings:
+        assert embeddings.dimension == 2
+        assert embeddings.embed_query("four") == [4, 1]
+        assert embeddings.embed_documents(texts) == [[len(text), 1] for text in texts]
+        assert embeddings.embed_documents([]) == []
+    assert {type(asked["input"]) for asked in running.asked} == {str, list}
+    assert max(len(asked["input"]) for asked in running.asked if isinstance(asked["input"], list)) == 3
+    assert all(asked["model"] == "m" for asked in running.asked)
+    assert any("HTTP 503; trying again" in line for line in said)
+
+
+def test_text_that_the_server_refuses_is_named():
+    with misbehaving() as running, embeddings_of(running) as embeddings:
+        with pytest.raises(
+            EvaluationError, match=r"HTTP 400: 'input is too long', for 2 texts \(first: 'short', 5 char"
+        ):
+            embeddings.embed_documents(["short", "x" * (LONGEST_TAKEN + 1)])
+
+
+def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
+    with misbehaving(at_most=1) as running, embeddings_of(running) as embeddings:
+        with pytest.raises(EvaluationError, match="an answer that is not the protocol's"):
+            embeddings.embed_documents(["one", "another"])
+
+
+def test_name_without_a_model_is_refused_and_a_password_not_shown():
+    with pytest.raises(EvaluationError, match=r"http://localhost/v1: names no model; give URL#MODEL") as refused:
+        RemoteModel.named("http://u:hunter2@localhost/v1")
+    assert "hunter2" not in str(refused.value)
+    model = RemoteModel.named("http://u:hunter2@localhost/v1/#some/model")
+    assert (model.name, model.model) == ("http://localhost#some/model", "some/model")
