@@ -13,6 +13,12 @@ BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 # The sha256 that the model's authors publish for model.safetensors: a pip package is not the hub.
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
+# DocsGPT puts this before names on the hub, and its image and a checkout carry the default model (application/core/
+# settings.py and application/vectorstore/base.py at 52279d27).
+_HOST_PREFIX = "huggingface_"
+HOST_DEFAULT = f"{_HOST_PREFIX}sentence-transformers/all-mpnet-base-v2"
+_HOST_DEFAULT_FOLDERS = ("/app/models/all-mpnet-base-v2", "models/all-mpnet-base-v2")
+
 # Other forms of the same weights, of no use here and often larger than the model.
 _OTHER_FORMS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.gguf", "*.tflite", "rust_model*"]
 _CODE = ["*.py"]  # never run, so never fetched
@@ -40,7 +46,7 @@ def resolve_base(base: str) -> BaseModel:
     """Find a base model, downloading it only when it is neither bundled nor a folder.
 
     Args:
-        base: "bundled", a folder, or a hub name such as "WhereIsAI/UAE-Large-V1".
+        base: "bundled", a folder, a hub name such as "WhereIsAI/UAE-Large-V1", or DocsGPT's own name for one.
 
     Raises:
         ModelFolderError: If it is in none of these places, the bundled weights are not the published ones, or the
@@ -56,7 +62,11 @@ def resolve_base(base: str) -> BaseModel:
         return BaseModel(str(folder.resolve()), folder.resolve())
     if folder.is_absolute() or base.startswith((".", "~")):
         raise ModelFolderError(f"{base}: no such folder; give a model folder, a hub name, or '{BUNDLED}'")
-    downloaded = _download(base)
+    if base == HOST_DEFAULT:
+        for carried in map(Path, _HOST_DEFAULT_FOLDERS):
+            if carried.is_dir():
+                return BaseModel(base, carried.resolve())
+    downloaded = _download(base.removeprefix(_HOST_PREFIX))
     refuse_code_of_its_own(downloaded)
     return BaseModel(base, downloaded)
 

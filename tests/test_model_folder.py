@@ -10,7 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
+from docsgpt_embtune.base_models import BUNDLED, HOST_DEFAULT, BaseModel, resolve_base
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import (
     fingerprint,
@@ -183,6 +183,18 @@ def test_bundled_weights_are_the_published_ones():
 def test_base_that_is_nowhere_is_said(name):
     with pytest.raises(ModelFolderError, match=r"no such folder|neither a folder"):
         resolve_base(name)
+
+
+def test_docsgpts_own_names_are_known(monkeypatch, tmp_path, tiny_base_folder):
+    asked = []
+    monkeypatch.setattr("docsgpt_embtune.base_models._download", lambda name: asked.append(name) or tiny_base_folder)
+    monkeypatch.chdir(tmp_path)
+    assert resolve_base(HOST_DEFAULT).folder == tiny_base_folder
+    resolve_base("huggingface_hkunlp/instructor-large")
+    assert asked == ["sentence-transformers/all-mpnet-base-v2", "hkunlp/instructor-large"]
+    carried = shutil.copytree(tiny_base_folder, tmp_path / "models" / "all-mpnet-base-v2")  # a checkout of DocsGPT
+    assert resolve_base(HOST_DEFAULT).folder == carried
+    assert len(asked) == 2
 
 
 def test_hub_name_without_a_network_says_what_to_do(monkeypatch, tmp_path):

@@ -234,7 +234,7 @@ def doctor(
         examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
     findings = [finding for found in examined for finding in found]
     if environment is not None:
-        findings += examine_settings(environment, serving)
+        findings += examine_settings(environment, serving, called=model)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
     click.echo(f"{counted(len(examined), 'source')} examined, {len(findings) or 'nothing'} wrong")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
 from docsgpt_embtune.deployment.serving import ServingModel, cosines
@@ -117,8 +118,14 @@ def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[F
     return [Finding(label, "truncated", message)]
 
 
-def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[Finding]:
-    """Check that the host's `.env` makes it load this model."""
+def examine_settings(environment: EnvironmentFile, model: ServingModel, called: str | None = None) -> list[Finding]:
+    """Check that the host's `.env` makes it load this model.
+
+    Args:
+        environment: The host's.
+        model: What its vectors are to be of.
+        called: What the model was loaded by, where it may be a name that the host knows, too.
+    """
     where = str(environment.path)
     name = environment.get("EMBEDDINGS_NAME")
     if url := environment.get("EMBEDDINGS_BASE_URL"):
@@ -127,6 +134,8 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel) -> list[
             "here; see that it serves this model (embtune serve), or remove that line"
         )
         return [Finding(where, "settings", message)]
+    if called == (name or HOST_DEFAULT) and not Path(called).is_dir():
+        return []
     if name is None:
         found = "EMBEDDINGS_NAME is not set, so that DocsGPT loads its default"
     elif not Path(name).is_absolute():

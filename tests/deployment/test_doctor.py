@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine, examine_settings
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
@@ -128,3 +129,18 @@ def test_settings_that_load_another_model_are_named(tmp_path, tuned, text, messa
 def test_settings_that_load_the_model_raise_no_alarm(tmp_path, tuned, line):
     (tmp_path / ".env").write_text(f"EMBEDDINGS_NAME=/old\n{line.format(tuned.folder)}\n")
     assert examine_settings(EnvironmentFile(tmp_path / ".env"), tuned) == []
+
+
+@pytest.mark.parametrize("line", ["", f"EMBEDDINGS_NAME={HOST_DEFAULT}\n"])
+def test_model_that_env_has_by_docsgpts_own_name_raises_no_alarm(tmp_path, tuned, line):
+    (tmp_path / ".env").write_text(line)
+    environment = EnvironmentFile(tmp_path / ".env")
+    assert examine_settings(environment, tuned, called=HOST_DEFAULT) == []
+    assert len(examine_settings(environment, tuned, called=str(tuned.folder))) == 1
+
+
+def test_relative_folder_is_no_name_that_docsgpt_knows(tmp_path, tuned, monkeypatch):
+    monkeypatch.chdir(tuned.folder.parent)
+    (tmp_path / ".env").write_text(f"EMBEDDINGS_NAME={tuned.folder.name}")
+    (finding,) = examine_settings(EnvironmentFile(tmp_path / ".env"), tuned, called=tuned.folder.name)
+    assert "is no absolute path" in finding.message
