@@ -12,7 +12,7 @@ from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
-from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison, Side, compare
+from docsgpt_embtune.evaluation.comparison import Comparison, Side, compare
 from docsgpt_embtune.evaluation.metrics import KS
 from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
 from docsgpt_embtune.evaluation.remote_model import RemoteModel, is_remote
@@ -114,11 +114,11 @@ class CheckReport:
 
     @property
     def tokens_per_answer(self) -> dict[str, float] | None:
-        """Tokens of the chunks that each model needs to find four answers in five; None beyond the depth.
+        """Tokens of the chunks that each model needs to find the answers of the headline; None beyond the depth.
 
         Counted in the tuned model's wordpieces, of which English has about as many as of a language model's tokens.
         """
-        needed = self.main.k_for_recall[HEADLINE_SHARE]
+        needed = self.main.k_for_recall[self.main.headline_share]
         per_chunk = self.truncation.wordpieces_per_chunk
         tokens = {name: k * per_chunk for name in ("baseline", "tuned") if (k := needed[name]) is not None}
         return {"chunk": per_chunk, **tokens} if len(tokens) == 2 else None

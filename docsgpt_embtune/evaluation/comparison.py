@@ -13,7 +13,7 @@ from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel
 from docsgpt_embtune.evaluation.verdict import HEADLINE, Judgment, Verdict, judge
 
-HEADLINE_SHARE = 0.8  # the share of the questions of which the headline speaks
+HEADLINE_SHARE = 0.8  # the least share of the questions of which the headline speaks
 BM25_CHUNKS = 200_000  # at most: its index lies in memory whole
 
 
@@ -57,6 +57,12 @@ class Comparison:
     k_for_recall: Mapping[float, Mapping[str, int | None]]
     seen: int
     bm25_finds_more: bool
+
+    @property
+    def headline_share(self) -> float:
+        """The share of the questions whose K is told: more than the least where so many have an answer first anyway."""
+        shares = (share for share, needed in self.k_for_recall.items() if needed["baseline"] != 1)
+        return next((share for share in shares if share >= HEADLINE_SHARE), HEADLINE_SHARE)
 
     @property
     def verdict(self) -> Verdict:

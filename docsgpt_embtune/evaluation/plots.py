@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from docsgpt_embtune.evaluation.comparison import HEADLINE_SHARE, Comparison
+from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.metrics import share_answered
 from docsgpt_embtune.evaluation.summary import TITLES, shown_metrics
 from docsgpt_embtune.evaluation.verdict import HEADLINE
@@ -48,7 +48,7 @@ def recall_plot(comparison: Comparison) -> str:
                 ks = np.arange(1, len(share))
                 style = "--" if name == "bm25" else "-"
                 axes.plot(ks, share[1:], style, color=_STAND_INS[name], linewidth=2, label=title)
-        _draw_arrow(axes, comparison.k_for_recall[HEADLINE_SHARE])
+        _draw_arrow(axes, comparison.k_for_recall[comparison.headline_share], comparison.headline_share)
         axes.set_xscale("log")
         ticks = [k for k in (1, 2, 3, 5, 10, 20, 50, 100) if k <= comparison.rankings["tuned"].depth]
         axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -104,12 +104,12 @@ def rank_plot(ranks: Mapping[str, Sequence[int | None]], what: str) -> str:
         return _svg(figure, what.replace(" ", "-"))
 
 
-def _draw_arrow(axes: Axes, needed: Mapping[str, int | None]) -> None:
-    axes.axhline(HEADLINE_SHARE, color=_STAND_INS["muted"], linewidth=0.8, linestyle=":")
+def _draw_arrow(axes: Axes, needed: Mapping[str, int | None], share: float) -> None:
+    axes.axhline(share, color=_STAND_INS["muted"], linewidth=0.8, linestyle=":")
     start, end = needed["baseline"], needed["tuned"]
     for k, name in ((start, "baseline"), (end, "tuned")):
         if k is not None:
-            axes.plot([k, k], [0, HEADLINE_SHARE], color=_STAND_INS[name], linewidth=1, linestyle=":")
+            axes.plot([k, k], [0, share], color=_STAND_INS[name], linewidth=1, linestyle=":")
     for k, name in {start: "baseline", end: "tuned"}.items():  # one label where both are the same
         if k is not None:
             # Away from the other label, and never over the axis.
@@ -119,8 +119,8 @@ def _draw_arrow(axes: Axes, needed: Mapping[str, int | None]) -> None:
     if start is not None and end is not None and start != end:
         axes.annotate(
             "",
-            xy=(end, HEADLINE_SHARE),
-            xytext=(start, HEADLINE_SHARE),
+            xy=(end, share),
+            xytext=(start, share),
             arrowprops={"arrowstyle": "-|>", "color": _STAND_INS["ink"], "linewidth": 1.5, "shrinkA": 0, "shrinkB": 0},
         )
 

@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Iterator
 
 from docsgpt_embtune.evaluation.check import CheckReport
-from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, HEADLINE_SHARE, Comparison
+from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, Comparison
 from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
@@ -30,14 +30,14 @@ def verdict_in_words(report: CheckReport) -> str:
 
 
 def k_in_words(comparison: Comparison) -> str:
-    """Say how many chunks each model needs to find the answer for four questions in five."""
-    needed = comparison.k_for_recall[HEADLINE_SHARE]
+    """Say how many chunks each model needs to find the answer for most of the questions."""
+    needed = comparison.k_for_recall[comparison.headline_share]
     baseline, tuned = (
         f"K > {DEPTH}" if needed[name] is None else f"K = {needed[name]}" for name in ("baseline", "tuned")
     )
     return (
-        f"To find the answer for {HEADLINE_SHARE:.0%} of the questions, the baseline needs {baseline}, the tuned "
-        f"model {tuned}."
+        f"To find the answer for {comparison.headline_share:.0%} of the questions, the baseline needs {baseline}, the "
+        f"tuned model {tuned}."
     )
 
 

@@ -77,6 +77,11 @@ def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     assert comparison.scores["baseline"]["recall@1"] == pytest.approx(11 / 20)  # one of the unknown ten is first
     assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1}
     assert k_in_words(comparison).endswith("the baseline needs K = 6, the tuned model K = 1.")
+    assert comparison.headline_share == 0.8
+    easy = replace(comparison, k_for_recall={0.8: {"baseline": 1, "tuned": 1}, 0.9: {"baseline": 3, "tuned": 1}})
+    assert k_in_words(easy) == (
+        "To find the answer for 90% of the questions, the baseline needs K = 3, the tuned model K = 1."
+    )
     beyond = replace(comparison, k_for_recall={0.8: {"baseline": None, "tuned": 1}})
     assert k_in_words(beyond).endswith("the baseline needs K > 100, the tuned model K = 1.")
     assert default_k_in_words(comparison).endswith("for 100% of the questions, with the baseline for 60%.")
