@@ -5,6 +5,10 @@
 
 Without --model, all-MiniLM-L6-v2 is written as a tuned folder and exported first. Rounds of all sides take turns, so
 that a busy machine slows all alike; what is printed are medians, and their ratio to stock.
+
+What int8 costs is measured on each --model, and on the questions' mean over them where there are several (tuned on one
+dataset with different seeds, say): rounding moves each model's vectors in its own way, so that more models show a
+smaller loss, or rule it out, where there are no more questions.
 """
 
 import json
@@ -24,9 +28,13 @@ import numpy as np
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.metrics import QueryScores
+from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.exporting.quality import Decision, decide_engine, decide_reading
+from docsgpt_embtune.exporting.quality import Decision, decide_reading, graph_scores
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import graphs_of
@@ -182,16 +190,42 @@ def _ask_together(
     return latencies, sum(wrong), errors
 
 
-def bench_int8(folder: Path, data: Path) -> None:
+def bench_int8(folders: Sequence[Path], data: Path, names: Sequence[str]) -> None:
     """Measure what int8 costs in retrieval."""
-    manifest = read_manifest(folder)
-    graphs = graphs_of(folder, manifest)
-    for name in ("emanual", "feedbackqa", "zoomcamp_faq"):
+    for name in names:
         dataset = read_split(data, name, "test")
-        both = graphs["onnx"], graphs["onnx-int8"]
-        with tempfile.TemporaryDirectory() as cache:
-            _, decision = decide_engine(folder, *both, Reading.of(manifest), dataset, Path(cache))
-        _show(f"int8 on {name}", decision)
+        groups = groups_by_answer(dataset)
+        click.echo(f"\nint8 on {name}, {len(dataset)} questions, nDCG@10")
+        of_exact, of_rounded = [], []
+        for folder in folders:
+            exact, rounded = _scores_of_both(folder, dataset)
+            click.echo(f"  {folder!s:40s} {_change(exact, rounded, groups)}")
+            of_exact.append(exact)
+            of_rounded.append(rounded)
+        if len(folders) > 1:
+            exact, rounded = _mean_of(of_exact), _mean_of(of_rounded)
+            click.echo(f"  {f'mean of {len(folders)} models':40s} {_change(exact, rounded, groups)}")
+
+
+def _scores_of_both(folder: Path, dataset: RetrievalDataset) -> tuple[QueryScores, QueryScores]:
+    manifest = read_manifest(folder)
+    graphs, reading = graphs_of(folder, manifest), Reading.of(manifest)
+    with tempfile.TemporaryDirectory() as cache:
+        exact, rounded = (graph_scores(folder, graphs[engine], reading, dataset, Path(cache)) for engine in ENGINES)
+    return exact, rounded
+
+
+def _mean_of(of_models: Sequence[QueryScores]) -> QueryScores:
+    """Return each question's mean score over the models."""
+    return {
+        metric: {query_id: statistics.fmean(scores[metric][query_id] for scores in of_models) for query_id in queries}
+        for metric, queries in of_models[0].items()
+    }
+
+
+def _change(exact: QueryScores, rounded: QueryScores, groups: Sequence[Sequence[str]]) -> str:
+    found = judge(exact, rounded, groups=groups).differences[DECIDING]
+    return f"{mean_ndcg(exact):.4f}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def bench_windows(folder: Path, data: Path, count: int | None) -> None:
@@ -260,31 +294,37 @@ def _seconds(action: Callable[[], object]) -> float:
 
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="The folder of datasets.")
-@click.option("--model", type=click.Path(exists=True, path_type=Path), help="An exported folder.")
+@click.option(
+    "--model", "models", type=click.Path(exists=True, path_type=Path), multiple=True, help="A tuned folder. Repeatable."
+)
 @click.option("--only", default=",".join(PARTS), show_default=True)
 @click.option("--rounds", type=int, default=5, show_default=True)
 @click.option("--questions", "question_count", type=int, default=500, show_default=True)
 @click.option("--chunks", "chunk_count", type=int, default=480, show_default=True)
 @click.option("--threads", type=int, default=96, show_default=True)
 @click.option("--seconds", type=float, default=60, show_default=True, help="How long the threads ask.")
+@click.option("--sets", default="emanual,feedbackqa,zoomcamp_faq", show_default=True, help="That int8 is asked of.")
 @click.option("--long-chunks", type=int, help="In each measurement of windows; all of them if not given.")
 def main(
     data: Path,
-    model: Path | None,
+    models: tuple[Path, ...],
     only: str,
     rounds: int,
     question_count: int,
     chunk_count: int,
     threads: int,
     seconds: float,
+    sets: str,
     long_chunks: int | None,
 ) -> None:
     """Measure and print."""
     parts = set(only.split(","))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = model or tuned_folder(Path(temporary) / "minilm")
-        if not graphs_of(folder, read_manifest(folder)):
-            export(folder)
+        folders = models or (tuned_folder(Path(temporary) / "minilm"),)
+        for each in folders:
+            if not graphs_of(each, read_manifest(each)):
+                export(each)
+        folder = folders[0]
         texts = read_split(data, "feedbackqa", "test")
         questions = list(texts.queries.values())[:question_count]
         chunks = random.Random(0).sample(list(texts.corpus.values()), chunk_count)
@@ -301,7 +341,7 @@ def main(
         if "threads" in parts:
             bench_threads(sides, questions, threads, seconds)
         if "int8" in parts:
-            bench_int8(folder, data)
+            bench_int8(folders, data, sets.split(","))
         if "windows" in parts:
             bench_windows(folder, data, long_chunks)
 

@@ -137,12 +137,12 @@ def decide_reading(
         validation: Questions to decide by.
         cache: Folder that keeps vectors for `decide_engine`.
     """
-    usual_scores = _scores(folder, graph, usual, validation, cache)
+    usual_scores = graph_scores(folder, graph, usual, validation, cache)
     trials = [Trial(str(usual), mean_scores(usual_scores))]
     if not WindowReader(folder, usual.max_seq_length).cuts_any(validation.good_texts()):
         return usual, Decision(str(usual), "no chunk that answers is longer", tuple(trials), len(validation))
     groups = groups_by_answer(validation)
-    scores = {reading: _scores(folder, graph, reading, validation, cache) for reading in others}
+    scores = {reading: graph_scores(folder, graph, reading, validation, cache) for reading in others}
     judgments = {reading: judge(usual_scores, of_reading, groups=groups) for reading, of_reading in scores.items()}
     trials += [Trial(str(each), mean_scores(scores[each]), judgments[each]) for each in others]
     best, reason = surest_reading(usual_scores, scores, judgments, groups)
@@ -242,7 +242,7 @@ class _Rounding:
     def measured(self, asked: RetrievalDataset, by_words: str = "") -> tuple[tuple[Trial, ...], Judgment]:
         """Score both; by meaning alone, and named so, where the questions are the chunks' own words."""
         exact, rounded = (
-            _scores(self.folder, graph, self.reading, asked, self.cache, by_meaning=bool(by_words))
+            graph_scores(self.folder, graph, self.reading, asked, self.cache, by_meaning=bool(by_words))
             for graph in self.graphs
         )
         judgment = judge(exact, rounded, groups=groups_by_answer(asked))
@@ -285,10 +285,19 @@ def _loses_little(judgment: Judgment) -> tuple[bool, str]:
     return True, "it loses nothing that matters"
 
 
-def _scores(
+def graph_scores(
     folder: Path, graph: Graph, reading: Reading, asked: RetrievalDataset, cache: Path, *, by_meaning: bool = False
 ) -> QueryScores:
-    """Rank all chunks, which are embedded once for each graph and reading."""
+    """Rank all chunks by what a graph answers with, and score that for each question.
+
+    Args:
+        folder: A tuned folder.
+        graph: One of its graphs.
+        reading: How chunks are read.
+        asked: Questions over these chunks.
+        cache: Folder that keeps vectors: chunks are embedded once for each graph and reading.
+        by_meaning: As of `GraphEmbeddings`.
+    """
     of_chunks = f"{graph.sha256} {reading}"
     ranking = retrieve(
         GraphEmbeddings(folder, graph, reading, by_meaning=by_meaning),

@@ -40,7 +40,20 @@ def keep_apart(
         say(f"left out of training: {len(training) - len(kept)} questions that validation asks too")
     if not kept:
         raise TrainingError("every training question is a validation question too; give different files")
-    return training.subset(kept), validation
+    training = training.subset(kept)
+    if shared := _about_the_same_chunks(validation, training):
+        say(
+            f"{shared:,} of {counted(len(validation), 'validation question')} are about chunks that training questions "
+            "are about, too: what these gain, questions about other chunks may not"
+        )
+    return training, validation
+
+
+def _about_the_same_chunks(validation: RetrievalDataset, training: RetrievalDataset) -> int:
+    learned = set(training.good_texts())
+    return sum(
+        any(validation.corpus[doc_id] in learned for doc_id in good) for good in validation.relevant_docs.values()
+    )
 
 
 def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:

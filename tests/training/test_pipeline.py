@@ -34,7 +34,7 @@ from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
 from docsgpt_embtune.wording import silent
 
-from .small_dataset import TRAINING, VALIDATION, dataset
+from .small_dataset import NOUNS, TRAINING, VALIDATION, VERBS, dataset
 
 CONFIG = TrainConfig(epochs=2, learning_rate=1e-3, precision="fp32", device="cpu")
 
@@ -304,3 +304,11 @@ def test_of_many_questions_no_more_are_held_out_than_tell_something():
     many = RetrievalDataset(queries, corpus, {f"q{doc_id}": (doc_id,) for doc_id in corpus})
     training, validation = keep_apart(many, None, 13, silent)
     assert (len(training), len(validation)) == (7000, 1000)
+
+
+def test_validation_about_the_chunks_that_training_is_about_is_told():
+    other_words = replace(VALIDATION, queries={q: f"tell me {text}" for q, text in VALIDATION.queries.items()})
+    for asked, about_the_same in ((TRAINING, []), (dataset(NOUNS[:3], VERBS), ["6 of 20 validation questions"])):
+        lines: list[str] = []
+        keep_apart(asked, other_words, 13, lines.append)
+        assert [line.partition(" are about")[0] for line in lines] == about_the_same
