@@ -1,8 +1,12 @@
 """Questions to choose by, apart from those to learn from."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.wording import Say, counted
 
 # Held out where no validation questions are given: this share of the questions, or of the chunks where there are
@@ -54,6 +58,41 @@ def _about_the_same_chunks(validation: RetrievalDataset, training: RetrievalData
     return sum(
         any(validation.corpus[doc_id] in learned for doc_id in good) for good in validation.relevant_docs.values()
     )
+
+
+def apart_from_learned(
+    training: RetrievalDataset | None,
+    validation: RetrievalDataset | None,
+    made_of: Mapping[str, Any],
+    seed: int,
+    say: Say,
+) -> tuple[RetrievalDataset | None, RetrievalDataset | None]:
+    """Keep what a base model has by heart from choosing: it can only get worse at that.
+
+    Args:
+        training: Questions to learn from.
+        validation: Questions to choose by; of none, some that are new to the base are held out of the training ones.
+        made_of: The base model's manifest; an empty one has learned nothing.
+        seed: Of the holding out.
+        say: Takes a line of plain text.
+
+    Raises:
+        TrainingError: If too few questions are new to it.
+    """
+    to_choose_by = training if validation is None else validation
+    if to_choose_by is None or len(new := without_learned(to_choose_by, made_of)) == len(to_choose_by):
+        return training, validation
+    learned = len(to_choose_by) - len(new)
+    if answers_asked_about(new) < FEWEST_GROUPS:
+        raise TrainingError(
+            f"the base model learned from {learned:,} of {counted(len(to_choose_by), 'question')} to choose by, and "
+            f"the others are about fewer than {FEWEST_GROUPS} answers; give --val with others, or as --base what "
+            "that model was made of, with all questions in --train"
+        )
+    say(f"not to choose by: {counted(learned, 'question')} that the base model learned from")
+    if validation is not None:
+        return training, new
+    return training, keep_apart(new, None, seed, say)[1]
 
 
 def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:

@@ -18,7 +18,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.learned import data_record, digests_of, without
-from docsgpt_embtune.model_folder import take_destination
+from docsgpt_embtune.model_folder import is_tuned_folder, read_manifest, take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -26,6 +26,7 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
     VALIDATION_SHARE,
+    apart_from_learned,
     are_few,
     keep_apart,
     refuse_too_few_to_choose_by,
@@ -81,7 +82,7 @@ def train(
             are none, some of the chunks. Where the training questions are few, `automatic` asks each of them of models
             that learned from the others, unless there are guards, or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        base: "bundled", a folder or a hub name.
+        base: "bundled", a folder or a hub name; of a tuned folder, what it learned from does not choose.
         config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
             used.
         automatic: Choose loss and settings by validation; None does what `config` says.
@@ -99,6 +100,8 @@ def train(
     config = config or TrainConfig()
     take_destination(out, say)
     found = resolve_base(base)
+    made_of = read_manifest(found.folder) if is_tuned_folder(found.folder) else {}
+    training, validation = apart_from_learned(training, validation, made_of, config.seed, say)
     material = _split(training, validation, corpus, automatic, config.seed, say)
     material = _guarded_by_others(material, say)
     if material.training is None and automatic is None:
@@ -122,7 +125,7 @@ def train(
             tuned = tune_as_told(model, material.training, material.validation, config, folder, say)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
-        details = _details(found, config, automatic, tuned)
+        details = _details(found, config, automatic, tuned, made_of)
         manifest = write_model_folder(model, found.folder, out, details, tuned.keywords)
     return TrainingReport(tuned, out, manifest)
 
@@ -228,7 +231,13 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
     }
 
 
-def _details(base: BaseModel, config: TrainConfig, automatic: Automatic | None, tuned: TunedModel) -> dict[str, Any]:
+def _details(
+    base: BaseModel,
+    config: TrainConfig,
+    automatic: Automatic | None,
+    tuned: TunedModel,
+    made_of: Mapping[str, Any],
+) -> dict[str, Any]:
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
@@ -244,7 +253,7 @@ def _details(base: BaseModel, config: TrainConfig, automatic: Automatic | None, 
             "seconds": round(tuned.seconds, 1),
         },
         "validation": _validation_record(tuned),
-        "data": data_record(tuned.material.training, tuned.material.validation),
+        "data": data_record(tuned.material.training, tuned.material.validation, made_of),
         "versions": {
             "docsgpt-embtune": __version__,
             "python": platform.python_version(),

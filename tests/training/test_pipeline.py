@@ -312,3 +312,29 @@ def test_validation_about_the_chunks_that_training_is_about_is_told():
         lines: list[str] = []
         keep_apart(asked, other_words, 13, lines.append)
         assert [line.partition(" are about")[0] for line in lines] == about_the_same
+
+
+def joined(one, other):
+    return RetrievalDataset(
+        {**one.queries, **other.queries},
+        {**one.corpus, **other.corpus},
+        {**one.relevant_docs, **other.relevant_docs},
+    )
+
+
+def test_model_made_of_a_tuned_one_has_seen_what_that_learned_from(tuned, tmp_path):
+    first = tuned(keep_worse=True)
+    later = dataset(NOUNS, ["copied", "deleted"])
+    base = {"base": str(first.folder), "config": CONFIG, "keep_worse": True}
+    again = train(later, VALIDATION, tmp_path / "again", **base)
+    learned = {query_digest(text) for text in TRAINING.queries.values()}
+    assert learned <= set(again.manifest["data"]["seen_queries"])
+
+    lines: list[str] = []
+    for given in ((later, joined(TRAINING, VALIDATION)), (joined(TRAINING, later), None)):
+        report = train(*given, tmp_path / "chosen", say=lines.append, **base)
+        chose = set(report.tuned.material.validation.queries.values())
+        assert chose.isdisjoint(TRAINING.queries.values())
+        assert "not to choose by: 40 questions that the base model learned from" in lines
+    with pytest.raises(TrainingError, match="the base model learned from 40 of 40 questions to choose by"):
+        train(TRAINING, None, tmp_path / "none", **base)
