@@ -1,8 +1,8 @@
 """The retrieval check: baseline against tuned, on questions that the tuned model has not seen."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -180,15 +180,7 @@ def check_retrieval(
     seen = _seen_digests(found) | _seen_digests(to_beat)
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
-    with cache_folder(cache) as folder, ExitStack() as opened:
-        prompts: tuple[str, ...] = ()
-        if isinstance(to_beat, RemoteModel):
-            server = to_beat.load(say)
-            opened.callback(server.close)
-            beaten_side = to_beat.side(server, folder)
-        else:
-            stock = to_beat.load()
-            beaten_side, prompts = to_beat.side(stock, folder), _unused_prompts(stock.model)
+    with cache_folder(cache) as folder, _loaded(to_beat, folder, say) as (beaten_side, prompts):
         model = found.load()
         tuned_side = found.side(model, folder)
 
@@ -207,6 +199,17 @@ def check_retrieval(
             store=store,
             seed=seed,
         )
+
+
+@contextmanager
+def _loaded(model: CheckedModel | RemoteModel, cache: Path, say: Say) -> Iterator[tuple[Side, tuple[str, ...]]]:
+    """Yield the model to beat, and the prompts that it has and DocsGPT never uses."""
+    if isinstance(model, RemoteModel):
+        with closing(model.load(say)) as server:
+            yield model.side(server, cache), ()
+    else:
+        stock = model.load()
+        yield model.side(stock, cache), _unused_prompts(stock.model)
 
 
 def _refuse_cutoffs(ks: Sequence[int]) -> None:
