@@ -7,6 +7,7 @@ import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.wording import counted
 
 
 @click.command(cls=EmbtuneCommand)
@@ -25,6 +26,13 @@ from docsgpt_embtune.errors import DeploymentError
 @click.option(
     "--max-megabytes", type=click.IntRange(min=1), default=8, show_default=True, help="Of one request; more get 413."
 )
+@click.option(
+    "--finish-seconds",
+    type=click.IntRange(min=1),
+    default=60,
+    show_default=True,
+    help="After SIGTERM, to answer what was taken; less than the container is given to stop.",
+)
 def serve(
     model: str,
     host: str,
@@ -35,13 +43,13 @@ def serve(
     max_requests: int,
     max_texts: int,
     max_megabytes: int,
+    finish_seconds: int,
 ) -> None:
     """Serve MODEL to DocsGPT through OpenAI's /v1/embeddings.
 
     EMBEDDINGS_BASE_URL lets all of its processes use it.
     MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
-    environment, clients must send it. SIGTERM ends the server after it has answered what it took, or
-    after a minute.
+    environment, clients must send it. SIGTERM ends the server after it has answered what it took.
     """
     key = os.environ.get("EMBTUNE_API_KEY")
     if key == "":
@@ -63,9 +71,10 @@ def serve(
         width=pad_to,
         api_key=key,
         limits=Limits(max_body=max_megabytes * 1_000_000, max_texts=max_texts, max_requests=max_requests),
+        finish=finish_seconds,
     )
     served = serve_until_stopped(load_serving_model(model), config, say=click.echo)
-    click.echo(f"stopped: {served.taken:,} requests taken, {served.answered:,} answered")
+    click.echo(f"stopped: {counted(served.taken, 'request')} taken, {served.answered:,} answered")
 
 
 def _name_of(model: str) -> str | None:

@@ -32,7 +32,7 @@ from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
 from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
-from ..gateway_process import KEY, server, serving
+from ..gateway_process import KEY, server
 
 # One client for all: each new one reads the machine's certificates, which takes longer than an answer.
 HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
@@ -307,23 +307,14 @@ def _refuses(address):
     return False
 
 
-SERVE_AND_FINISH = """
-import sys
-from docsgpt_embtune.deployment.serving import load_serving_model
-from docsgpt_embtune.gateway.server import ServerConfig, serve
-
-print(serve(load_serving_model(sys.argv[1]), ServerConfig(port=0, width=1536, finish=int(sys.argv[2])), say=print))
-"""
-
-
 def test_a_client_who_does_not_read_cannot_keep_a_stopped_server(adapted_folder):
     body = json.dumps({"input": ["a"] * 2048}).encode()
-    with serving("-c", SERVE_AND_FINISH, str(adapted_folder), "1") as process:
+    with server(adapted_folder, "--pad-to", "1536", "--finish-seconds", "1") as process:
         with begin(process.address, body, len(body)) as connection:
             assert connection.recv(1) == b"H"  # of an answer that is larger than all buffers on its way
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
-        assert "taken=1, answered=1" in process.stdout.read()
+        assert "1 request taken, 1 answered" in process.stdout.read()
 
 
 async def stays():
