@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.comparison import Side
 from docsgpt_embtune.openai_client import OpenAIClient, RefusedRequestError
 from docsgpt_embtune.urls import without_credentials
-from docsgpt_embtune.wording import Say, silent
+from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
 _FORM = "URL#MODEL"
@@ -41,13 +42,12 @@ class RemoteEmbeddings:
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
-        return self._ask(text, 1)[0]
+        return self._ask(encodable(text), 1)[0]
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
-        batches = [
-            list(texts[start : start + _CHUNKS_PER_REQUEST]) for start in range(0, len(texts), _CHUNKS_PER_REQUEST)
-        ]
+        sent = [encodable(text) for text in texts]
+        batches = [sent[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(sent), _CHUNKS_PER_REQUEST)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
                 answers = list(pool.map(lambda batch: self._ask(batch, len(batch)), batches))
@@ -73,8 +73,8 @@ class RemoteEmbeddings:
         except RefusedRequestError as error:
             first = texts if isinstance(texts, str) else texts[0]
             raise EvaluationError(
-                f"{self._client.label}: {error}, for {count} texts (first: {first[:60]!r}, {len(first):,} characters); "
-                "it may take no text as long as this: cut the chunks smaller, or let the server truncate"
+                f"{self._client.label}: {error}, for {counted(count, 'text')} (first: {first[:60]!r}, {len(first):,} "
+                "characters); it may take no text as long as this: cut the chunks smaller, or let the server truncate"
             ) from error
 
 
