@@ -106,8 +106,24 @@ class StockEmbeddings(Embeddings):
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
-        vectors: Vectors = self.model.encode(list(texts), **{**self.encode_kwargs, "convert_to_numpy": True})
+        try:
+            vectors: Vectors = self.model.encode(list(texts), **{**self.encode_kwargs, "convert_to_numpy": True})
+        except (IndexError, RuntimeError) as error:  # the latter on a GPU
+            self._explain(error)
+            raise
         return vectors
+
+    def _explain(self, error: Exception) -> None:
+        """Raise ModelFolderError where the model claims to read more tokens than it has positions for."""
+        from docsgpt_embtune.positions import possible_length
+
+        possible, claimed = possible_length(self.model), self.model.max_seq_length
+        if possible is not None and claimed is not None and claimed > possible:
+            raise ModelFolderError(
+                f"{self.model_name}: claims to read {claimed} tokens and has positions for {possible}, so that a "
+                f"longer text is an error, in DocsGPT, too; set max_seq_length to {possible} in its "
+                f"sentence_bert_config.json (what embtune train makes of it reads {possible})"
+            ) from error
 
 
 class TunedEmbeddings(StockEmbeddings):

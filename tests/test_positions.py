@@ -4,6 +4,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import AutoTokenizer
 
+from docsgpt_embtune.embeddings import StockEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.positions import possible_length
 
 
@@ -24,3 +26,12 @@ def test_positions_before_the_first_are_no_room_for_text(tiny_base_folder, tmp_p
     model.max_seq_length = possible + 1
     with pytest.raises((IndexError, RuntimeError)):
         model.encode("logs " * 40)
+    if architecture == "Bert":  # sentence-transformers sees that, as it loads it
+        return
+    model.save(str(tmp_path / "saved"))
+    stock = StockEmbeddings(tmp_path / "saved")
+    assert len(stock.embed_query("logs")) == 16
+    with pytest.raises(
+        ModelFolderError, match=f"claims to read {possible + 1} tokens and has positions for {possible}"
+    ):
+        stock.embed_documents(["logs " * 40])
