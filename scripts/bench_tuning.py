@@ -15,6 +15,7 @@ verdict.
 Methods:
     base        the model as it comes
     bm25        no model
+    hybrid      both, fused by their ranks: nothing is tuned
     article     DocsGPT's article: OnlineContrastiveLoss, batch 10, one bad chunk for each question (the hardest by the
                 base, as none is given), the whole corpus evaluated every ten steps with good and bad chunk both
                 counted as relevant, the best by that evaluation saved; --article-epochs 10 is as written
@@ -41,7 +42,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.files import write_text_atomically
 
-METHODS = ("base", "bm25", "article", "llamaindex", "plain", "first-try", "ours")
+METHODS = ("base", "bm25", "hybrid", "article", "llamaindex", "plain", "first-try", "ours")
 COLUMNS = ("ndcg@10", "recall@1", "recall@2", "recall@10")
 KS = (1, 2, 3, 5, 10, 20)
 VALIDATION_SHARE = 0.3
@@ -76,7 +77,7 @@ def main() -> None:
     results = read_results(arguments.json)
     for folder in arguments.folders:
         for method in arguments.methods.split(","):
-            for seed in [13] if method in ("base", "bm25") else map(int, arguments.seeds.split(",")):
+            for seed in [13] if method in ("base", "bm25", "hybrid") else map(int, arguments.seeds.split(",")):
                 if not any((r["dataset"], r["method"], r["seed"]) == (folder.name, method, seed) for r in results):
                     results.append(in_own_process(folder, method, seed, arguments))
                     if arguments.json:
@@ -149,13 +150,15 @@ def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) ->
     from docsgpt_embtune.base_models import resolve_base
     from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
     from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+    from docsgpt_embtune.evaluation.fusion import fused
     from docsgpt_embtune.evaluation.metrics import score_queries
     from docsgpt_embtune.evaluation.ranking import retrieve
 
     if method == "bm25":
         return score_queries(retrieve_bm25(test), test.qrels, KS)
     served = TunedEmbeddings if method == "ours" and tuned else StockEmbeddings
-    return score_queries(retrieve(served(str(tuned or resolve_base(base).folder)), test), test.qrels, KS)
+    ranking = retrieve(served(str(tuned or resolve_base(base).folder)), test)
+    return score_queries(fused(ranking, retrieve_bm25(test)) if method == "hybrid" else ranking, test.qrels, KS)
 
 
 def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespace) -> str:

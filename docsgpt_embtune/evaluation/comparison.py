@@ -1,4 +1,4 @@
-"""Two models on one dataset: what each finds, and whether the one is better."""
+"""Two models on one dataset: what each finds, what is found without tuning, and whether the one is better."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -8,6 +8,7 @@ from typing import Any
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.fusion import fused
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel
@@ -15,6 +16,7 @@ from docsgpt_embtune.evaluation.verdict import HEADLINE, Judgment, Verdict, judg
 
 HEADLINE_SHARE = 0.8  # the least share of the questions of which the headline speaks
 BM25_CHUNKS = 200_000  # at most: its index lies in memory whole
+UNTUNED = ("bm25", "hybrid")  # searches that stand beside the models
 
 
 @dataclass(frozen=True)
@@ -36,17 +38,18 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models (and BM25) on one dataset.
+    """Two models on one dataset, and beside them BM25 and a hybrid search: the baseline and BM25 fused by ranks.
 
     Attributes:
         dataset: The questions that counted, with their corpus; of chunks of one text, the first is judged.
-        rankings: "baseline", "tuned" and "bm25" -> the documents that each found; no "bm25" above 200,000 chunks.
+        rankings: "baseline", "tuned", "bm25" and "hybrid" -> the documents that each found; above 200,000 chunks the
+            two models' alone.
         scores: The same keys -> mean of each metric.
         judgment: Tuned against baseline, paired; questions that share a good chunk count as one piece of evidence.
         cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
         k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
         seen: Questions left out because the tuned model learned from them.
-        bm25_finds_more: Whether BM25 is better than the tuned model, beyond chance.
+        untuned_leads: Which of "bm25" and "hybrid" are better than the tuned model, beyond chance.
     """
 
     dataset: RetrievalDataset
@@ -56,7 +59,7 @@ class Comparison:
     judgment: Judgment
     k_for_recall: Mapping[float, Mapping[str, int | None]]
     seen: int
-    bm25_finds_more: bool
+    untuned_leads: tuple[str, ...]
 
     @property
     def headline_share(self) -> float:
@@ -80,7 +83,7 @@ class Comparison:
                 "corpus": len(self.dataset.corpus),
                 "seen_queries_left_out": self.seen,
             },
-            "bm25": None,
+            **dict.fromkeys(UNTUNED),
             **{name: dict(values) for name, values in self.scores.items()},
             "cosine": {name: dict(values) for name, values in self.cosine_scores.items()},
             "difference": {metric: asdict(value) for metric, value in self.judgment.differences.items()},
@@ -123,7 +126,7 @@ def compare(
     seed: int = 0,
     seen: int = 0,
 ) -> Comparison:
-    """Compare two loaded models on one dataset, with BM25 beside them up to 200,000 chunks.
+    """Compare two loaded models on one dataset, with searches that take no tuning beside them up to 200,000 chunks.
 
     Args:
         baseline: The model to beat.
@@ -152,6 +155,7 @@ def compare(
     by_cosine = {name: ranking.by_cosine for name, ranking in rankings.items()}
     if len(dataset.corpus) <= BM25_CHUNKS:
         rankings["bm25"] = retrieve_bm25(dataset)
+        rankings["hybrid"] = fused(rankings["baseline"], rankings["bm25"])
     scores: dict[str, QueryScores] = {
         name: score_queries(ranking, dataset.qrels, ks) for name, ranking in rankings.items()
     }
@@ -170,6 +174,10 @@ def compare(
             target: {name: by_target[target] for name, by_target in needed.items()} for target in needed["baseline"]
         },
         seen=seen,
-        bm25_finds_more="bm25" in deciding
-        and judge(deciding["tuned"], deciding["bm25"], groups=groups, seed=seed).verdict == "improved",
+        untuned_leads=tuple(
+            name
+            for name in UNTUNED
+            if name in deciding
+            and judge(deciding["tuned"], deciding[name], groups=groups, seed=seed).verdict == "improved"
+        ),
     )

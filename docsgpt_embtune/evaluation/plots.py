@@ -10,14 +10,14 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from docsgpt_embtune.evaluation.comparison import Comparison
+from docsgpt_embtune.evaluation.comparison import UNTUNED, Comparison
 from docsgpt_embtune.evaluation.metrics import share_answered
 from docsgpt_embtune.evaluation.summary import TITLES, shown_metrics
 from docsgpt_embtune.evaluation.verdict import HEADLINE
 
 # matplotlib wants colours, a page has themes: each stand-in is replaced by the style sheet's variable.
 _STAND_INS = {"ink": "#010203", "muted": "#010204", "line": "#010205", "baseline": "#010206", "bm25": "#010207"}
-_STAND_INS |= {"tuned": "#010208", "loss": "#010209"}
+_STAND_INS |= {"tuned": "#010208", "loss": "#010209", "hybrid": "#01020a"}
 _BOUNDS = (1, 2, 3, 6, 11, 21, 101)  # the first ranks of the classes
 _CLASSES = ("1", "2", "3–5", "6–10", "11–20", "21–100", "beyond")
 _STYLE: Any = {  # matplotlib types it as a dict of every key that it knows
@@ -46,7 +46,7 @@ def recall_plot(comparison: Comparison) -> str:
             if name in comparison.rankings:
                 share = share_answered(comparison.rankings[name], comparison.dataset.relevant_docs)
                 ks = np.arange(1, len(share))
-                style = "--" if name == "bm25" else "-"
+                style = "--" if name in UNTUNED else "-"
                 axes.plot(ks, share[1:], style, color=_STAND_INS[name], linewidth=2, label=title)
         _draw_arrow(axes, comparison.k_for_recall[comparison.headline_share], comparison.headline_share)
         axes.set_xscale("log")

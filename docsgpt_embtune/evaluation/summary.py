@@ -15,7 +15,8 @@ _OPENING: dict[Verdict, str] = {
     "worse": "Worse: the tuned model finds less.",
     "not enough evidence": "Not enough evidence: the difference could be chance.",
 }
-TITLES = {"baseline": "baseline", "bm25": "BM25", "tuned": "tuned"}
+TITLES = {"baseline": "baseline", "bm25": "BM25", "hybrid": "hybrid", "tuned": "tuned"}
+_UNTUNED = {"bm25": "BM25, a search without any model,", "hybrid": "The baseline and BM25 in one, a hybrid search,"}
 HOST_K = 2  # chunks that DocsGPT feeds unless told otherwise
 
 
@@ -102,8 +103,7 @@ def warnings(report: CheckReport) -> list[str]:
             f"The tuned model has no {MANIFEST}: questions that it learned from are not known, so none are left out, "
             "and it is loaded as a stock model, without keywords and windows."
         )
-    if lead := bm25_lead_in_words(report.main):
-        found.append(lead)
+    found += leads_in_words(report.main)
     if report.smoke_test and report.smoke_test.verdict == "worse":
         found.append(
             "The tuned model is worse at finding chunks by their own opening words: it has unlearned something."
@@ -127,7 +127,7 @@ def _lines(report: CheckReport) -> Iterator[str]:
     yield from _setting(report)
     yield ""
     yield from _table(report.main)
-    yield from _wrapped(bm25_in_words(report.main), indent="  ")
+    yield from _wrapped(untuned_in_words(report.main), indent="  ")
     yield ""
     yield from _wrapped(truncation_in_words(report.truncation), indent="  ")
     for name, guard in report.guards.items():
@@ -157,20 +157,22 @@ def _cosine_warning(comparison: Comparison) -> str:
     )
 
 
-def bm25_lead_in_words(comparison: Comparison) -> str:
-    """Say that BM25 finds more than the tuned model, and whether by chance; empty where it does not."""
-    bm25, tuned = comparison.scores.get("bm25"), comparison.scores["tuned"]
-    if comparison.bm25_finds_more:
-        return "BM25, a search without any model, finds more than the tuned model does."
-    if bm25 and all(bm25[metric] > tuned[metric] for metric in HEADLINE):
-        return "BM25, a search without any model, finds no less than the tuned model does: its lead could be chance."
-    return ""
+def leads_in_words(comparison: Comparison) -> list[str]:
+    """Say which searches that take no tuning find more than the tuned model, and whether by chance."""
+    leads = []
+    for name, title in _UNTUNED.items():
+        untuned, tuned = comparison.scores.get(name), comparison.scores["tuned"]
+        if name in comparison.untuned_leads:
+            leads.append(f"{title} finds more than the tuned model does.")
+        elif untuned and all(untuned[metric] > tuned[metric] for metric in HEADLINE):
+            leads.append(f"{title} finds no less than the tuned model does: its lead could be chance.")
+    return leads
 
 
-def bm25_in_words(comparison: Comparison) -> str:
-    """Say why BM25 does not stand beside the models; empty where it does."""
+def untuned_in_words(comparison: Comparison) -> str:
+    """Say what stands beside the models, or why nothing does."""
     if "bm25" in comparison.scores:
-        return ""
+        return "hybrid: the baseline's ranks and BM25's in one (RRF), which takes no tuning"
     return (
         f"BM25 is not beside them: its index lies in memory whole, so it is left out above {BM25_CHUNKS:,} chunks, "
         f"and there are {len(comparison.dataset.corpus):,}."
@@ -203,14 +205,14 @@ def _left_out(comparison: Comparison) -> str:
 
 def _table(comparison: Comparison) -> Iterator[str]:
     yield (
-        f"  {'':<12}" + "".join(f"{TITLES[name]:>10}" for name in columns(comparison)) + "   difference (95 % interval)"
+        f"  {'':<12}" + "".join(f"{TITLES[name]:>9}" for name in columns(comparison)) + "   difference (95 % interval)"
     )
     for metric in shown_metrics(comparison):
         yield _row(comparison, metric) + (" *" if metric in HEADLINE else "")
     yield ""
     yield "  K needed to find the answer for"
     for target, needed in comparison.k_for_recall.items():
-        yield f"  {target:>4.0%} of them" + "".join(f"{_k(needed[name]):>10}" for name in columns(comparison))
+        yield f"  {target:>4.0%} of them" + "".join(f"{_k(needed[name]):>9}" for name in columns(comparison))
     yield ""
     p_values = ", ".join(f"{metric} p = {comparison.judgment.differences[metric].p:.4f}" for metric in HEADLINE)
     yield f"  * decides the verdict, corrected for there being {len(HEADLINE)}: {p_values}"
@@ -225,7 +227,7 @@ def shown_metrics(comparison: Comparison) -> list[str]:
 
 def _row(comparison: Comparison, metric: str) -> str:
     difference = comparison.judgment.differences[metric]
-    values = "".join(f"{comparison.scores[name][metric]:>10.3f}" for name in columns(comparison))
+    values = "".join(f"{comparison.scores[name][metric]:>9.3f}" for name in columns(comparison))
     return f"  {metric:<12}{values}   {difference.mean:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
 
 

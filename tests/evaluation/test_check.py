@@ -21,11 +21,11 @@ from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.summary import (
-    bm25_in_words,
-    bm25_lead_in_words,
     default_k_in_words,
     evidence_in_words,
     k_in_words,
+    leads_in_words,
+    untuned_in_words,
     warnings,
 )
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
@@ -75,7 +75,7 @@ def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     assert comparison.scores["tuned"]["recall@1"] == 1.0
     assert comparison.scores["bm25"]["recall@1"] == 1.0
     assert comparison.scores["baseline"]["recall@1"] == pytest.approx(11 / 20)  # one of the unknown ten is first
-    assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1}
+    assert comparison.k_for_recall[0.8] == {"baseline": 6, "tuned": 1, "bm25": 1, "hybrid": 1}
     assert k_in_words(comparison).endswith("the baseline needs K = 6, the tuned model K = 1.")
     assert comparison.headline_share == 0.8
     easy = replace(comparison, k_for_recall={0.8: {"baseline": 1, "tuned": 1}, 0.9: {"baseline": 3, "tuned": 1}})
@@ -133,12 +133,12 @@ def test_questions_about_copies_of_one_chunk_are_one_piece_of_evidence():
 def test_bm25_is_left_out_of_a_large_corpus_and_that_is_said(monkeypatch):
     monkeypatch.setattr("docsgpt_embtune.evaluation.comparison.BM25_CHUNKS", 19)
     large = compare(HALF, WHOLE, word_dataset())
-    assert bm25_in_words(large).startswith("BM25 is not beside them")
-    assert "and there are 20." in bm25_in_words(large)
-    assert large.to_json()["bm25"] is None
+    assert untuned_in_words(large).startswith("BM25 is not beside them")
+    assert "and there are 20." in untuned_in_words(large)
+    assert large.to_json()["bm25"] is large.to_json()["hybrid"] is None
     assert large.k_for_recall[0.8].keys() == {"baseline", "tuned"}
     monkeypatch.undo()
-    assert bm25_in_words(compare(HALF, WHOLE, word_dataset())) == ""
+    assert untuned_in_words(compare(HALF, WHOLE, word_dataset())).startswith("hybrid: ")
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,17 @@ def test_bm25_is_left_out_of_a_large_corpus_and_that_is_said(monkeypatch):
 )
 def test_a_lead_of_bm25_is_told_from_chance(known, warning):
     comparison = compare(HALF, Side(KeywordEmbeddings(WORDS[:known])), word_dataset())
-    assert bm25_lead_in_words(comparison).removeprefix("BM25, a search without any model, ") == warning
+    of_bm25 = "BM25, a search without any model, "
+    leads = [lead.removeprefix(of_bm25) for lead in leads_in_words(comparison) if lead.startswith(of_bm25)]
+    assert leads == ([warning] if warning else [])
+
+
+def test_hybrid_search_that_finds_more_is_told():
+    """BM25 knows each word: fused with the baseline that knows half of them, it beats a model that knows five."""
+    comparison = compare(HALF, Side(KeywordEmbeddings(WORDS[:5])), word_dataset())
+    assert comparison.untuned_leads == ("bm25", "hybrid")
+    lead = "The baseline and BM25 in one, a hybrid search, finds more than the tuned model does."
+    assert lead in leads_in_words(comparison)
 
 
 def test_wordings_of_one_question_count_once():
@@ -180,10 +190,10 @@ def test_the_command_writes_the_designs_json_and_says_no(tiny_base_folder, tiny_
     assert content["verdict"] == "not enough evidence"
     assert content["proven"] is False
     assert content["dataset"]["queries"] == len(content["queries"]) == 5
-    for side in ("baseline", "tuned", "bm25"):
+    for side in ("baseline", "tuned", "bm25", "hybrid"):
         assert {"recall@1", "hit@20", "mrr@10", "ndcg@10"} <= content[side].keys()
     assert content["difference"]["recall@1"].keys() == {"mean", "low", "high", "p"}
-    assert content["k_for_recall"]["0.80"].keys() == {"baseline", "tuned", "bm25"}
+    assert content["k_for_recall"]["0.80"].keys() == {"baseline", "tuned", "bm25", "hybrid"}
     assert {"query_id", "baseline_rank", "tuned_rank"} <= content["queries"][0].keys()
 
 

@@ -108,8 +108,13 @@ def test_figures_by_hand():
     # Of the unknown six, all chunks but the known four are as near: in corpus order, from 5th to 10th of the corpus.
     ranks = [(row["baseline_rank"], row["tuned_rank"]) for row in report.main.query_ranks()]
     assert ranks == [(1, 1)] * 4 + [(rank, 1) for rank in range(1, 7)]
-    assert report.main.k_for_recall[0.5] == {"baseline": 1, "tuned": 1, "bm25": 1}
-    assert report.main.k_for_recall[0.8] == {"baseline": 4, "tuned": 1, "bm25": 1}  # 5 by the 1st, 8 by the 4th
+    assert report.main.k_for_recall[0.5] == {"baseline": 1, "tuned": 1, "bm25": 1, "hybrid": 1}
+    assert report.main.k_for_recall[0.8] == {
+        "baseline": 4,
+        "tuned": 1,
+        "bm25": 1,
+        "hybrid": 1,
+    }  # 5 by the 1st, 8 by the 4th
     # 6000 wordpieces in 20 chunks are 300 in each; three chunks less.
     assert report.tokens_per_answer == {"chunk": 300.0, "baseline": 1200.0, "tuned": 300.0}
     # Five changed questions can be luck in 1 of 32 cases, and twice that counts: 6.25 %, so six would have to change.
