@@ -297,7 +297,8 @@ def test_small_loss_that_questions_show_is_accepted_by_enough_of_them_alone(
     exact = {metric: dict.fromkeys(ids, 0.5) for metric in ("recall@1", "recall@10", "ndcg@10")}
     rounded = {**exact, "ndcg@10": {name: 0.47 if int(name) < 4 else 0.5 for name in ids}}
     assert judge(exact, rounded).differences["ndcg@10"].high < 0
-    monkeypatch.setattr(quality, "graph_scores", lambda _, graph, *__, **___: exact if graph.engine == "onnx" else rounded)
+    scores = {"onnx": exact, "onnx-int8": rounded}
+    monkeypatch.setattr(quality, "graph_scores", lambda _, graph, *__, **___: scores[graph.engine])
     graphs = graphs_of(copied, read_manifest(copied)).values()
     engine, decision = decide_engine(copied, *graphs, Reading(64), questions, tmp_path, learned_from=learned_from)
     assert (engine, decision.reason, len(decision.trials)) == (*decided, 2)
