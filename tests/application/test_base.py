@@ -17,6 +17,8 @@ from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune import plugin
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 
+from ..loopback import answering
+
 
 @pytest.fixture(autouse=True)
 def fresh_singleton(monkeypatch):
@@ -127,12 +129,8 @@ def embeddings_server():
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
     server.requests = []
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with answering(server):
+        yield server
 
 
 def test_remote_embeddings_override_every_name(embeddings_server, tiny_tuned_folder, monkeypatch):

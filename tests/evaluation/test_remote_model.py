@@ -1,7 +1,6 @@
 """A baseline behind a server: the real one on loopback, and one that misbehaves."""
 
 import json
-import threading
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -18,6 +17,7 @@ from docsgpt_embtune.openai_client import OpenAIClient
 
 from ..conftest import TEXTS
 from ..gateway_process import KEY, server
+from ..loopback import answering
 
 LONGEST_TAKEN = 40
 
@@ -52,15 +52,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def misbehaving(at_most=None):
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Handler) as running:
-        running.asked, running.refusals, running.at_most = [], [True, False, True, False], at_most
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,), daemon=True)
-        thread.start()
-        try:
-            yield running
-        finally:
-            running.shutdown()
-            thread.join()
+    running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    running.asked, running.refusals, running.at_most = [], [True, False, True, False], at_most
+    with answering(running):
+        yield running
 
 
 @contextmanager

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from ..loopback import answering
+
 FAULTS = ("429", "429-dated", "500", "503", "slow", "cut", "no-json", "no-choices", "refusal", "prose", "half-json")
 REFUSAL = "I'm sorry, I cannot help with that."
 _PASSAGE = re.compile(r"Passage:\n(.*)\Z", re.DOTALL)
@@ -134,12 +136,5 @@ def answer_to(prompt: str) -> dict[str, object]:
 
 @contextmanager
 def running(faults: Sequence[str] = (), status: int = 200) -> Iterator[ChatServer]:
-    server = ChatServer(faults, status)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    try:
+    with answering(ChatServer(faults, status)) as server:
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
