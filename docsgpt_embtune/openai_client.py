@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from docsgpt_embtune.errors import EmbtuneError
 from docsgpt_embtune.urls import without_credentials
@@ -95,14 +95,6 @@ class OpenAIClient:
     def close(self) -> None:
         """Close its connections."""
         self._client.close()
-
-    def __enter__(self) -> Self:
-        """Use it as a context."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close it."""
-        self.close()
 
     def stop(self) -> None:
         """Begin no further attempt; what is in flight is paid for and ends as it ends."""

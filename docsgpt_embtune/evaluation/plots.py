@@ -48,7 +48,7 @@ def recall_plot(comparison: Comparison) -> str:
                 ks = np.arange(1, len(share))
                 style = "--" if name in UNTUNED else "-"
                 axes.plot(ks, share[1:], style, color=_STAND_INS[name], linewidth=2, label=title)
-        _draw_arrow(axes, comparison.k_for_recall[comparison.headline_share], comparison.headline_share)
+        _draw_arrow(axes, comparison)
         axes.set_xscale("log")
         ticks = [k for k in (1, 2, 3, 5, 10, 20, 50, 100) if k <= comparison.rankings["tuned"].depth]
         axes.set_xticks(ticks, [str(k) for k in ticks])
@@ -104,7 +104,9 @@ def rank_plot(ranks: Mapping[str, Sequence[int | None]], what: str) -> str:
         return _svg(figure, what.replace(" ", "-"))
 
 
-def _draw_arrow(axes: Axes, needed: Mapping[str, int | None], share: float) -> None:
+def _draw_arrow(axes: Axes, comparison: Comparison) -> None:
+    share = comparison.headline_share
+    needed = comparison.k_for_recall[share]
     axes.axhline(share, color=_STAND_INS["muted"], linewidth=0.8, linestyle=":")
     start, end = needed["baseline"], needed["tuned"]
     for k, name in ((start, "baseline"), (end, "tuned")):

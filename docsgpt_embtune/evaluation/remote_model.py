@@ -42,7 +42,7 @@ class RemoteEmbeddings:
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
-        return self._ask(encodable(text), 1)[0]
+        return self._ask(encodable(text))[0]
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
@@ -50,7 +50,7 @@ class RemoteEmbeddings:
         batches = [sent[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(sent), _CHUNKS_PER_REQUEST)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
-                answers = list(pool.map(lambda batch: self._ask(batch, len(batch)), batches))
+                answers = list(pool.map(self._ask, batches))
             except BaseException:
                 self._client.stop()  # or those that wait would go on asking
                 raise
@@ -60,21 +60,24 @@ class RemoteEmbeddings:
         """Close the connections."""
         self._client.close()
 
-    def _ask(self, texts: str | list[str], count: int) -> list[list[float]]:
+    def _ask(self, asked: str | list[str]) -> list[list[float]]:
+        texts = [asked] if isinstance(asked, str) else asked
+
         def vectors_in(content: Any) -> list[list[float]]:
             ordered = sorted(content["data"], key=lambda each: each["index"])
             vectors = [[float(number) for number in each["embedding"]] for each in ordered]
-            if len(vectors) != count:
-                raise ValueError(f"{len(vectors)} vectors for {count} texts")
+            if len(vectors) != len(texts):
+                raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts")
             return vectors
 
         try:
-            return self._client.post({"input": texts}, vectors_in)
+            return self._client.post({"input": asked}, vectors_in)
         except RefusedRequestError as error:
-            first = texts if isinstance(texts, str) else texts[0]
+            first = texts[0]
             raise EvaluationError(
-                f"{self._client.label}: {error}, for {counted(count, 'text')} (first: {first[:60]!r}, {len(first):,} "
-                "characters); it may take no text as long as this: cut the chunks smaller, or let the server truncate"
+                f"{self._client.label}: {error}, for {counted(len(texts), 'text')} (first: {first[:60]!r}, "
+                f"{len(first):,} characters); it may take no text as long as this: cut the chunks smaller, or let the "
+                "server truncate"
             ) from error
 
 

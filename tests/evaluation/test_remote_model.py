@@ -1,7 +1,7 @@
 """A baseline behind a server: the real one on loopback, and one that misbehaves."""
 
 import json
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -61,8 +61,9 @@ def misbehaving(at_most=None):
 @contextmanager
 def embeddings_of(running, say=lambda line: None):
     url = f"http://127.0.0.1:{running.server_address[1]}/v1/embeddings"
-    with OpenAIClient(url, "m", key=None, settings="it", error=EvaluationError, first_wait=0.001, say=say) as client:
-        yield RemoteEmbeddings(client)
+    client = OpenAIClient(url, "m", key=None, settings="it", error=EvaluationError, first_wait=0.001, say=say)
+    with closing(RemoteEmbeddings(client)) as embeddings:
+        yield embeddings
 
 
 @pytest.fixture
