@@ -11,6 +11,7 @@ without the others about its answer, which is many times the evidence of the few
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,10 @@ def _identity(vectors: Vectors) -> Vectors:
 class _Objective:
     """Softmax cross-entropy of each question's good chunks among all chunks, plus the distance from the identity.
 
+    The best map is W = I + C B^T, with B an orthonormal basis of what the questions span: whatever it did to other
+    directions would only add to the distance (the representer theorem). So R numbers of each question are mapped and
+    not D, which for few questions and wide vectors is a tenth of the work.
+
     Attributes:
         questions: (Q, D)
         chunks: (P, D)
@@ -161,34 +166,47 @@ class _Objective:
             ignored.append(np.setdiff1d(alike, rows))
         return cls(asked, chunks, good, ignored)
 
+    @cached_property
+    def basis(self) -> Vectors:
+        """Of what the questions span: (D, R), the identity where they are as many as the vectors are wide."""
+        count, width = self.questions.shape
+        if not 0 < count < width:
+            return _identity(self.questions)
+        return np.linalg.qr(self.questions.T)[0]
+
+    @cached_property
+    def coordinates(self) -> Vectors:
+        """The questions in that basis: (Q, R)."""
+        return self.questions @ self.basis
+
     def of_some(self, rows: Sequence[int]) -> "_Objective":
         """Keep the questions of these rows, among the same chunks."""
         good, ignored = ([every[row] for row in rows] for every in (self.good, self.ignored))
         return _Objective(self.questions[rows], self.chunks, good, ignored)
 
     def minimum(self, strength: float, start: Vectors) -> Vectors:
-        """Find the map, from a start that should be near: the map of a stronger pull."""
+        """Find the map W (D, D), from a start that should be near: the map of a stronger pull."""
+        change = (start - _identity(self.questions)) @ self.basis
         found = minimize(
-            lambda flat: self.value_and_gradient(flat.reshape(start.shape), strength),
-            start.ravel().astype(np.float64),
+            lambda flat: self.value_and_gradient(flat.reshape(change.shape), strength),
+            change.ravel().astype(np.float64),
             jac=True,
             method="L-BFGS-B",
             options={"maxiter": _ITERATIONS, "ftol": 1e-4},
         )
-        matrix: Vectors = found.x.reshape(start.shape).astype(np.float32)
+        matrix: Vectors = _identity(self.questions) + found.x.reshape(change.shape).astype(np.float32) @ self.basis.T
         return matrix
 
-    def value_and_gradient(self, matrix: npt.NDArray[Any], strength: float) -> tuple[float, npt.NDArray[np.float64]]:
-        """Return the loss at a map (D, D), and its gradient, flat.
+    def value_and_gradient(self, change: npt.NDArray[Any], strength: float) -> tuple[float, npt.NDArray[np.float64]]:
+        """Return the loss at a change C (D, R), and its gradient, flat.
 
         The mapped question is left unnormalised here: its length does not change a ranking, and the loss stays convex.
         Without questions there is only the distance from the identity.
         """
-        away = matrix - np.eye(len(matrix))
-        loss, gradient = 0.0, np.zeros_like(away)
+        loss, gradient = 0.0, np.zeros_like(change)
         for rows in _slices(len(self.questions)):
-            questions = self.questions[rows]
-            logits = SCALE * (questions @ matrix.T.astype(np.float32)) @ self.chunks.T  # (rows, P)
+            mapped = self.questions[rows] + self.coordinates[rows] @ change.T.astype(np.float32)
+            logits = SCALE * mapped @ self.chunks.T  # (rows, P)
             for row, ignored in zip(logits, self.ignored[rows], strict=True):
                 row[ignored] = -np.inf
             highest = logits.max(axis=1, keepdims=True)
@@ -199,9 +217,9 @@ class _Objective:
             logits /= total  # the probabilities
             for row, places in zip(logits, self.good[rows], strict=True):
                 row[places] -= 1 / len(places)
-            gradient += SCALE * (logits @ self.chunks).T @ questions
+            gradient += SCALE * (logits @ self.chunks).T @ self.coordinates[rows]
         count = max(1, len(self.questions))
-        return loss / count + strength * float((away**2).sum()), (gradient / count + 2 * strength * away).ravel()
+        return loss / count + strength * float((change**2).sum()), (gradient / count + 2 * strength * change).ravel()
 
 
 def _slices(count: int) -> Iterator[slice]:
