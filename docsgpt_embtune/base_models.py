@@ -6,7 +6,8 @@ from pathlib import Path
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import sha256_of
-from docsgpt_embtune.model_folder import fingerprint, refuse_code_of_its_own
+from docsgpt_embtune.model_folder import fingerprint, refuse_adapter_of_a_server, refuse_code_of_its_own
+from docsgpt_embtune.urls import is_url, without_credentials
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
@@ -54,8 +55,14 @@ def resolve_base(base: str) -> BaseModel:
     """
     if base == BUNDLED:
         return BaseModel(BUNDLED_NAME, _bundled_folder())
+    if is_url(base):
+        raise ModelFolderError(
+            f"{without_credentials(base)}: a server's model, which only `embtune check --baseline` and "
+            "`embtune adapt --model` take"
+        )
     folder = Path(base).expanduser()
     if folder.is_dir():
+        refuse_adapter_of_a_server(folder)
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             raise ModelFolderError(f"{base}: no model folder (neither modules.json nor config.json in it)")
         refuse_code_of_its_own(folder)

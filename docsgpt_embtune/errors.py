@@ -6,6 +6,8 @@
     ├── TrainingError            training cannot start, or cannot end, with a usable model
     ├── EvaluationError          two models cannot be compared on these questions
     ├── GenerationError          a language model cannot be asked
+    ├── RemoteModelError         a server's model cannot be asked
+    │   └── RefusedTextsError    it answers for other texts
     └── DeploymentError          a host's environment, settings or index cannot be read, or changed safely
 
 A bad argument of a function is a plain `ValueError`.
@@ -34,6 +36,14 @@ class EvaluationError(EmbtuneError):
 
 class GenerationError(EmbtuneError):
     """A language model's server cannot be used, or a prompt file cannot."""
+
+
+class RemoteModelError(EmbtuneError):
+    """A server's model cannot be asked, or is another one than was named."""
+
+
+class RefusedTextsError(RemoteModelError):
+    """A server refuses these texts, while it takes others."""
 
 
 class DeploymentError(EmbtuneError):

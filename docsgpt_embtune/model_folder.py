@@ -17,6 +17,7 @@ from docsgpt_embtune.wording import Say
 MANIFEST = "embtune.json"
 SCHEMA = 1
 ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
+SERVER_KEY = "server"  # of the manifest, where that map is for a server's model, and the folder holds none
 KEYWORDS_KEY = "keywords"  # of the manifest, where they stand beside the model's numbers
 
 # What decides a vector, and nothing else: a changed README or version note is the same model.
@@ -49,6 +50,21 @@ _PROMPT_KEYS = ("prompts", "default_prompt_name", "similarity_fn_name")
 def is_tuned_folder(path: str | Path) -> bool:
     """Tell whether a path is a folder that `embtune train` wrote."""
     return (Path(path) / MANIFEST).is_file()
+
+
+def adapts_a_server(path: str | Path) -> bool:
+    """Tell whether a path is a folder with a query adapter for a server's model, and without a model."""
+    return is_tuned_folder(path) and SERVER_KEY in read_manifest(path)
+
+
+def refuse_adapter_of_a_server(folder: str | Path) -> None:
+    """Raise ModelFolderError if a folder adapts a server's model, where a model is needed."""
+    if adapts_a_server(folder):
+        server = read_manifest(folder)[SERVER_KEY]
+        raise ModelFolderError(
+            f"{folder}: a query adapter for {server['model']!r} of {server['url']}, and no model; `embtune serve` puts "
+            "it before that server, and `embtune check --tuned` takes it"
+        )
 
 
 def fingerprint(folder: str | Path) -> str:
@@ -120,8 +136,9 @@ def verify(folder: str | Path) -> dict[str, Any]:
         Its manifest.
 
     Raises:
-        ModelFolderError: If anything that decides the vectors is missing or differs.
+        ModelFolderError: If anything that decides the vectors is missing or differs, or there is no model in it.
     """
+    refuse_adapter_of_a_server(folder)
     manifest = read_manifest(folder)
     found = fingerprint(folder)
     if found != manifest["fingerprint"]:

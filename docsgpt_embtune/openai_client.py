@@ -18,8 +18,9 @@ from docsgpt_embtune.wording import Say, silent
 if TYPE_CHECKING:
     import tenacity
 
-ATTEMPTS = 8  # at one request, before the server counts as down
-LONGEST_WAIT = 600.0  # seconds that a Retry-After can ask for
+ATTEMPTS = 8  # at one request, before the server counts as down, unless another number is given
+LONGEST_WAIT = 600.0  # seconds that a Retry-After can ask for, likewise
+SILENCE = 120.0  # seconds that the server may be silent, likewise
 LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
@@ -30,6 +31,10 @@ Read = TypeVar("Read")
 
 class RefusedRequestError(Exception):
     """The server refuses this request, while it answers others."""
+
+
+class UnansweredRequestError(RefusedRequestError):
+    """The server was asked this again and again, in vain, while it answered others."""
 
 
 class OpenAIClient:
@@ -44,6 +49,8 @@ class OpenAIClient:
         requests_per_minute: At most; no limit if None.
         timeout: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
+        attempts: At one request, before the server counts as down.
+        longest_wait: Seconds that a Retry-After can ask for.
         say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
 
     Attributes:
@@ -63,8 +70,10 @@ class OpenAIClient:
         settings: str,
         error: type[EmbtuneError],
         requests_per_minute: float | None = None,
-        timeout: float = 120.0,
+        timeout: float = SILENCE,
         first_wait: float = 1.0,
+        attempts: int = ATTEMPTS,
+        longest_wait: float = LONGEST_WAIT,
         say: Say = silent,
     ) -> None:
         try:
@@ -77,6 +86,8 @@ class OpenAIClient:
         self._settings = settings
         self._error = error
         self._first_wait = first_wait
+        self._attempts = attempts
+        self._longest_wait = longest_wait
         self._pace = _Pace(requests_per_minute)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -109,7 +120,7 @@ class OpenAIClient:
 
         Raises:
             EmbtuneError: The one of this client, if the server is down, or refuses the key, the model or the URL.
-            RefusedRequestError: If it answers others, and not this.
+            RefusedRequestError: If it answers others, and not this; an UnansweredRequestError where that may pass.
         """
         import tenacity
 
@@ -125,7 +136,7 @@ class OpenAIClient:
         answered_before = self._answers
         try:
             for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(ATTEMPTS) | tenacity.stop_when_event_set(self._stopped),
+                stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stopped),
                 sleep=tenacity.sleep_using_event(self._stopped),
                 wait=wait,
                 retry=tenacity.retry_if_exception_type(_TryAgainError),
@@ -136,9 +147,9 @@ class OpenAIClient:
                     return self._post_once(body, read)
         except _TryAgainError as error:
             if self._answers > answered_before:
-                raise RefusedRequestError(f"{ATTEMPTS} attempts, the last: {error}") from error
+                raise UnansweredRequestError(f"{self._attempts} attempts, the last: {error}") from error
             raise self._error(
-                f"{self.label}: {ATTEMPTS} attempts, the last: {error}; see to the server, and run the same again"
+                f"{self.label}: {self._attempts} attempts, the last: {error}; see to the server, and run the same again"
             ) from error
         raise AssertionError("unreachable")
 
@@ -170,7 +181,7 @@ class OpenAIClient:
             return
         reason = self._reason(response)
         if status in _MAY_PASS or status >= 500:
-            wait = _retry_after(response.headers.get("Retry-After"))
+            wait = min(_retry_after(response.headers.get("Retry-After")), self._longest_wait)
             if wait:
                 self._pace.hold(wait)  # the others would be told the same
             raise _TryAgainError(f"HTTP {status}{reason}", wait)
@@ -196,7 +207,7 @@ class OpenAIClient:
         with self._lock:
             said, self._said_that_it_waits = self._said_that_it_waits, True
         if not said and state.outcome:
-            self._say(f"{self.label}: {state.outcome.exception()}; trying again, {ATTEMPTS} times at most")
+            self._say(f"{self.label}: {state.outcome.exception()}; trying again, {self._attempts} times at most")
 
 
 class _TryAgainError(Exception):
@@ -236,4 +247,4 @@ def _retry_after(header: str | None) -> float:
             seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return 0.0
-    return min(max(seconds, 0.0), LONGEST_WAIT)
+    return max(seconds, 0.0)

@@ -1,26 +1,59 @@
-"""A model behind a server, as the baseline of a check: what a deployment with EMBEDDINGS_BASE_URL has in use."""
+"""A model behind a server: what a deployment with EMBEDDINGS_BASE_URL has in use.
+
+It can stand in a check, and questions to it can go through a query adapter. The folder of such an adapter holds no
+model: its `embtune.json` names the server, and what the server said of a text, so that another model there is noticed.
+"""
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
+from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
+from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, cosines
 from docsgpt_embtune.embeddings import encodable
-from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.comparison import Side
-from docsgpt_embtune.openai_client import OpenAIClient, RefusedRequestError
+from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
+from docsgpt_embtune.model_folder import SERVER_KEY, read_manifest
+from docsgpt_embtune.openai_client import (
+    ATTEMPTS,
+    LONGEST_WAIT,
+    SILENCE,
+    OpenAIClient,
+    RefusedRequestError,
+    UnansweredRequestError,
+)
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
 _FORM = "URL#MODEL"
-_SCHEMES = ("http://", "https://")
-_ANY_TEXT = "How wide are your vectors?"
+_PROBE = "How wide are your vectors?"
+_DIGITS = 6  # of the probe's numbers in the manifest
 _CHUNKS_PER_REQUEST = 32  # what text-embeddings-inference takes at most, unless it is told otherwise
 _REQUESTS_AT_ONCE = 4
+# Where a client waits, as DocsGPT does for 180 s.
+_ATTEMPTS_FOR_CLIENTS = 3
+_WAIT_FOR_CLIENTS = 20.0  # seconds that a Retry-After can ask for
+_SILENCE_FOR_CLIENTS = 45.0  # seconds that the server may be silent
+
+
+@dataclass(frozen=True)
+class RemoteAnswer:
+    """What a server answered.
+
+    Attributes:
+        vectors: One for each text, in order.
+        tokens: Of all texts together, as the server counts; 0 where it does not say.
+    """
+
+    vectors: list[list[float]]
+    tokens: int
 
 
 class RemoteEmbeddings:
@@ -28,120 +61,199 @@ class RemoteEmbeddings:
 
     Args:
         client: Of the server's `/v1/embeddings`.
+        adapter: Applied to questions.
 
     Attributes:
-        dimension: Width of the vectors, by the server's first answer.
+        probe: The server's vector of a certain text, which tells its model from another.
+        dimension: Width of the vectors.
 
     Raises:
-        EvaluationError: If the server cannot be asked.
+        RemoteModelError: If the server cannot be asked.
     """
 
-    def __init__(self, client: OpenAIClient) -> None:
+    def __init__(self, client: OpenAIClient, adapter: QueryAdapter | None = None) -> None:
         self._client = client
-        self.dimension = len(self.embed_query(_ANY_TEXT))
+        self._adapter = adapter
+        self.probe = self.ask(_PROBE).vectors[0]
+        self.dimension = len(self.probe)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
-        return self._ask(encodable(text))[0]
+        return self.ask_question(text).vectors[0]
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
-        sent = [encodable(text) for text in texts]
-        batches = [sent[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(sent), _CHUNKS_PER_REQUEST)]
+        batches = [texts[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(texts), _CHUNKS_PER_REQUEST)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
-                answers = list(pool.map(self._ask, batches))
+                answers = list(pool.map(self.ask, batches))
             except BaseException:
                 self._client.stop()  # or those that wait would go on asking
                 raise
-        return [vector for vectors in answers for vector in vectors]
+        return [vector for answer in answers for vector in answer.vectors]
 
-    def close(self) -> None:
-        """Close the connections."""
-        self._client.close()
+    def ask_question(self, text: str) -> RemoteAnswer:
+        """Ask for one question's vector, and put it through the adapter."""
+        answer = self.ask(text)
+        if self._adapter is None:
+            return answer
+        return RemoteAnswer([self._adapter(vector) for vector in answer.vectors], answer.tokens)
 
-    def _ask(self, asked: str | list[str]) -> list[list[float]]:
-        texts = [asked] if isinstance(asked, str) else asked
+    def ask(self, asked: str | Sequence[str]) -> RemoteAnswer:
+        """Ask the server, in one request.
 
-        def vectors_in(content: Any) -> list[list[float]]:
+        Args:
+            asked: A question, or a batch of chunks.
+
+        Raises:
+            RefusedTextsError: If it does not take these texts.
+            RemoteModelError: If it gives no answer.
+        """
+        texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
+
+        def read(content: Any) -> RemoteAnswer:
             ordered = sorted(content["data"], key=lambda each: each["index"])
             vectors = [[float(number) for number in each["embedding"]] for each in ordered]
             if len(vectors) != len(texts):
                 raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts")
-            return vectors
+            return RemoteAnswer(vectors, int((content.get("usage") or {}).get("prompt_tokens") or 0))
 
         try:
-            return self._client.post({"input": asked}, vectors_in)
+            return self._client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)
         except RefusedRequestError as error:
             first = texts[0]
-            raise EvaluationError(
+            refused = RemoteModelError if isinstance(error, UnansweredRequestError) else RefusedTextsError
+            raise refused(
                 f"{self._client.label}: {error}, for {counted(len(texts), 'text')} (first: {first[:60]!r}, "
                 f"{len(first):,} characters); it may take no text as long as this: cut the chunks smaller, or let the "
                 "server truncate"
             ) from error
 
+    def stop(self) -> None:
+        """Begin no further attempt at a request that failed."""
+        self._client.stop()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model that a server has, for one side of a comparison.
+    """A model that a server has.
 
     Attributes:
         url: Of the server, up to but without `/v1`.
         model: What the server calls it.
+        folder: Of the query adapter that was made for it; None without one.
     """
 
     url: str
     model: str
+    folder: Path | None = None
 
     @classmethod
     def named(cls, name: str) -> Self:
         """Read URL#MODEL, the URL as EMBEDDINGS_BASE_URL has it, or with `/v1` at its end.
 
         Raises:
-            EvaluationError: If there is no model in it.
+            RemoteModelError: If there is no model in it.
         """
         url, _, model = name.partition("#")
         if not model:
-            raise EvaluationError(
+            raise RemoteModelError(
                 f"{without_credentials(name)}: names no model; give {_FORM}, e.g. http://localhost:8000#my-model"
             )
         return cls(url.rstrip("/").removesuffix("/v1"), model)
 
+    @classmethod
+    def adapted_in(cls, folder: Path) -> Self:
+        """Read which model a query adapter's folder was made for.
+
+        Raises:
+            ModelFolderError: If its manifest cannot be read.
+        """
+        server = read_manifest(folder)[SERVER_KEY]
+        return cls(server["url"], server["model"], folder.resolve())
+
     @property
     def name(self) -> str:
-        """What it may be called where others read it."""
+        """What it is called where others read it: the adapter's folder, or the address."""
+        return str(self.folder) if self.folder else self.address
+
+    @property
+    def address(self) -> str:
+        """URL#MODEL, without credentials."""
         return f"{without_credentials(self.url)}#{self.model}"
 
     @property
-    def fingerprint(self) -> str:
+    def document_fingerprint(self) -> str:
         """Hex sha256 over where its vectors come from: what decides them is not seen from here."""
         return hashlib.sha256(f"{self.url}\n{self.model}".encode()).hexdigest()
 
-    def load(self, say: Say = silent) -> RemoteEmbeddings:
+    @property
+    def fingerprint(self) -> str:
+        """As `document_fingerprint`, over what changes a question's vector, too."""
+        if self.folder is None:
+            return self.document_fingerprint
+        return hashlib.sha256(f"{self.document_fingerprint} {self.manifest['fingerprint']}".encode()).hexdigest()
+
+    @cached_property
+    def manifest(self) -> Mapping[str, Any]:
+        """What the adapter's folder says; nothing without one."""
+        return read_manifest(self.folder) if self.folder else {}
+
+    def load(self, say: Say = silent, *, for_clients: bool = False) -> RemoteEmbeddings:
         """Return what embeds with it, to be closed; the key, if any, comes from EMBEDDINGS_KEY.
 
         Args:
             say: Takes a line of plain text where the server gives no answer and is asked again.
+            for_clients: Whether somebody waits for each answer, so that the server is not asked again for long.
+
+        Raises:
+            ModelFolderError: If the adapter is not as it was written.
+            RemoteModelError: If the server cannot be asked, or another model than the adapter's answers there.
         """
         client = OpenAIClient(
             f"{self.url}/v1/embeddings",
             self.model,
             key=os.environ.get(KEY_VARIABLE),
-            settings=f"--baseline {_FORM} and the key in {KEY_VARIABLE}",
-            error=EvaluationError,
+            settings=f"{_FORM} and the key in {KEY_VARIABLE}",
+            error=RemoteModelError,
+            attempts=_ATTEMPTS_FOR_CLIENTS if for_clients else ATTEMPTS,
+            longest_wait=_WAIT_FOR_CLIENTS if for_clients else LONGEST_WAIT,
+            timeout=_SILENCE_FOR_CLIENTS if for_clients else SILENCE,
             say=say,
         )
         try:
-            return RemoteEmbeddings(client)
+            adapter = load_query_adapter(self.folder, self.manifest) if self.folder else None
+            embeddings = RemoteEmbeddings(client, adapter)
+            if adapter:
+                self._refuse_another_model(embeddings.probe)
         except BaseException:
             client.close()
             raise
+        return embeddings
 
-    def side(self, model: RemoteEmbeddings, cache: Path | None) -> Side:
-        """Put it into a comparison."""
-        return Side(model, self.fingerprint, cache)
+    def record(self, probe: Sequence[float]) -> dict[str, Any]:
+        """Lay out what an adapter's manifest says of the server: where it is, without credentials, and the probe."""
+        return {
+            "url": without_credentials(self.url),
+            "model": self.model,
+            "probe": [round(number, _DIGITS) for number in probe],
+        }
 
-
-def is_remote(name: str) -> bool:
-    """Tell whether a model's name is a server's."""
-    return name.startswith(_SCHEMES)
+    def _refuse_another_model(self, probe: Sequence[float]) -> None:
+        before = self.manifest[SERVER_KEY]["probe"]
+        if len(probe) != len(before):
+            difference = f"{len(probe)} numbers in a vector, not {len(before)}"
+        else:
+            now, then = (np.array([vector], dtype=np.float32) for vector in (probe, before))
+            cosine = float(cosines(now, then)[0])
+            if cosine >= SAME_VECTOR_IN_INT8:
+                return
+            difference = f"cosine {cosine:.3f} of two vectors of one text"
+        raise RemoteModelError(
+            f"{self.address}: not the model that {self.folder} was made for ({difference}), so stored chunks do not "
+            "fit it either; serve the former one there, or upload the documents again and run embtune adapt again"
+        )

@@ -1,9 +1,14 @@
-"""What of a URL may be shown."""
+"""What is a URL, and what of it may be shown."""
 
 import re
 
 # Up to the last @: who forgot to write one as %40 must not see half of the password either.
 _USER_INFO = re.compile(r"^([\w+.-]+://).*@|^[^/@]*:.*@", re.DOTALL)
+
+
+def is_url(name: str) -> bool:
+    """Tell whether a model's name is the address of a server that has one."""
+    return name.startswith(("http://", "https://"))
 
 
 def without_credentials(url: str) -> str:

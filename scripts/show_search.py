@@ -16,7 +16,7 @@ from application.core.settings import settings
 from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
-from docsgpt_embtune.evaluation.check import CheckedModel, find_baseline, find_tuned
+from docsgpt_embtune.evaluation.check import CheckedModel
 from docsgpt_embtune.evaluation.vectors import RememberedDocuments, VectorCache, default_cache_folder
 
 SHOWN = 5  # chunks a question
@@ -33,7 +33,7 @@ def main(baseline: str, tuned: str, data: str, corpus: str | None) -> None:
     """Print both models' first five chunks for the two questions that gained most and the one that lost most."""
     hide_loading_bars()
     dataset = load_dataset(data, corpus=corpus)
-    models = {"baseline": find_baseline(baseline), "tuned": find_tuned(tuned)}
+    models = {"baseline": CheckedModel.of_base(baseline), "tuned": CheckedModel.of_folder(tuned)}
     rankings = {side: search_all(model, dataset) for side, model in models.items()}
     for query_id in worth_a_look(rankings, dataset):
         click.echo(f"\n  “{dataset.queries[query_id]}”\n")

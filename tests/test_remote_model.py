@@ -7,17 +7,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from click.testing import CliRunner
 
+from docsgpt_embtune import remote_model
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
-from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation import remote_model
+from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.evaluation.check import check_retrieval
-from docsgpt_embtune.evaluation.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.openai_client import OpenAIClient
+from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 
-from ..conftest import TEXTS
-from ..gateway_process import KEY, server
-from ..loopback import answering
+from .conftest import TEXTS
+from .gateway_process import KEY, server
+from .loopback import answering
 
 LONGEST_TAKEN = 40
 
@@ -61,7 +61,7 @@ def misbehaving(at_most=None):
 @contextmanager
 def embeddings_of(running, say=lambda line: None):
     url = f"http://127.0.0.1:{running.server_address[1]}/v1/embeddings"
-    client = OpenAIClient(url, "m", key=None, settings="it", error=EvaluationError, first_wait=0.001, say=say)
+    client = OpenAIClient(url, "m", key=None, settings="it", error=RemoteModelError, first_wait=0.001, say=say)
     with closing(RemoteEmbeddings(client)) as embeddings:
         yield embeddings
 
@@ -98,7 +98,7 @@ def test_served_model_counts_as_the_same_model_does_from_its_folder(
         refused = CliRunner().invoke(main, ["check", "--baseline", name, *given])
         assert refused.exit_code == 2
         assert "HTTP 401 for model" in refused.stderr
-        assert f"check --baseline URL#MODEL and the key in {KEY_VARIABLE}" in refused.stderr
+        assert f"check URL#MODEL and the key in {KEY_VARIABLE}" in refused.stderr
         assert "sk-wrong" not in refused.output
 
 
@@ -120,19 +120,19 @@ def test_questions_are_sent_as_strings_and_chunks_in_lists_that_come_back_in_ord
 def test_text_that_the_server_refuses_is_named():
     with misbehaving() as running, embeddings_of(running) as embeddings:
         with pytest.raises(
-            EvaluationError, match=r"HTTP 400: 'input is too long', for 2 texts \(first: 'short', 5 char"
+            RefusedTextsError, match=r"HTTP 400: 'input is too long', for 2 texts \(first: 'short', 5 char"
         ):
             embeddings.embed_documents(["short", "x" * (LONGEST_TAKEN + 1)])
 
 
 def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
     with misbehaving(at_most=1) as running, embeddings_of(running) as embeddings:
-        with pytest.raises(EvaluationError, match="an answer that is not the protocol's"):
+        with pytest.raises(RemoteModelError, match="an answer that is not the protocol's"):
             embeddings.embed_documents(["one", "another"])
 
 
 def test_name_without_a_model_is_refused_and_a_password_not_shown():
-    with pytest.raises(EvaluationError, match=r"http://localhost/v1: names no model; give URL#MODEL") as refused:
+    with pytest.raises(RemoteModelError, match=r"http://localhost/v1: names no model; give URL#MODEL") as refused:
         RemoteModel.named("http://u:hunter2@localhost/v1")
     assert "hunter2" not in str(refused.value)
     model = RemoteModel.named("http://u:hunter2@localhost/v1/#some/model")

@@ -12,7 +12,9 @@ from docsgpt_embtune.data.dataset import load_dataset
 
 
 @click.command(cls=EmbtuneCommand)
-@click.option("--model", required=True, help="What made the stored vectors: a model folder, a hub name, or 'bundled'.")
+@click.option(
+    "--model", required=True, help="What made the stored vectors: a folder, a hub name, 'bundled', or URL#MODEL."
+)
 @click.option("--train", "train_path", required=True, help="Questions to learn from, with their good chunks.")
 @click.option("--val", "val_path", help="More of them: cross-validation chooses, so that none need be held out.")
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
@@ -36,7 +38,8 @@ def adapt(
 ) -> None:
     """Tune the question's vector alone: nothing is re-embedded.
 
-    It takes seconds, and stored chunks stay as they are.
+    It takes seconds, and stored chunks stay as they are. URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL
+    and EMBEDDINGS_NAME have it: it gets the questions and the chunks, and the key in EMBEDDINGS_KEY, if any.
     """
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
     from docsgpt_embtune.training.adapting import adapt as fit_and_write

@@ -1,6 +1,7 @@
 """`embtune serve`."""
 
 import os
+from functools import partial
 from pathlib import Path
 
 import click
@@ -15,7 +16,9 @@ from docsgpt_embtune.wording import counted
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for containers.")
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
 @click.option("--name", help="What clients call the model; MODEL's last part if not given.")
-@click.option("--threads", type=click.IntRange(min=1), default=4, show_default=True, help="Questions computed at once.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), help="Questions computed at once: 4, or 32 that a server is asked."
+)
 @click.option(
     "--pad-to", type=click.IntRange(min=1), help="Append zeros up to this width, for a host that has it fixed."
 )
@@ -38,7 +41,7 @@ def serve(
     host: str,
     port: int,
     name: str | None,
-    threads: int,
+    threads: int | None,
     pad_to: int | None,
     max_requests: int,
     max_texts: int,
@@ -48,7 +51,8 @@ def serve(
     """Serve MODEL to DocsGPT through OpenAI's /v1/embeddings.
 
     EMBEDDINGS_BASE_URL lets all of its processes use it.
-    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`. With EMBTUNE_API_KEY in the
+    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`; or the folder of a query adapter for a
+    server's model, which is then asked, with the key in EMBEDDINGS_KEY, if any. With EMBTUNE_API_KEY in the
     environment, clients must send it. SIGTERM ends the server after it has answered what it took.
     """
     key = os.environ.get("EMBTUNE_API_KEY")
@@ -56,11 +60,11 @@ def serve(
         raise DeploymentError("EMBTUNE_API_KEY is set and empty, which would leave the door open; give it a value")
     try:
         from docsgpt_embtune.gateway.app import Limits
+        from docsgpt_embtune.gateway.model import served_model
         from docsgpt_embtune.gateway.server import ServerConfig
         from docsgpt_embtune.gateway.server import serve as serve_until_stopped
     except ModuleNotFoundError as error:
         raise DeploymentError(f"{error.name} is needed to serve; run: pip install 'docsgpt-embtune[serve]'") from error
-    from docsgpt_embtune.deployment.serving import load_serving_model
 
     hide_loading_bars()
     config = ServerConfig(
@@ -73,8 +77,9 @@ def serve(
         limits=Limits(max_body=max_megabytes * 1_000_000, max_texts=max_texts, max_requests=max_requests),
         finish=finish_seconds,
     )
-    served = serve_until_stopped(load_serving_model(model), config, say=click.echo)
-    click.echo(f"stopped: {counted(served.taken, 'request')} taken, {served.answered:,} answered")
+    with served_model(model, say=partial(click.echo, err=True)) as served:
+        done = serve_until_stopped(served, config, say=click.echo)
+    click.echo(f"stopped: {counted(done.taken, 'request')} taken, {done.answered:,} answered")
 
 
 def _name_of(model: str) -> str | None:

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -15,18 +15,22 @@ from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.comparison import Comparison, Side, compare
 from docsgpt_embtune.evaluation.metrics import KS
 from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
-from docsgpt_embtune.evaluation.remote_model import RemoteModel, is_remote
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
-from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.model_folder import (
+    adapts_a_server,
+    document_fingerprint,
+    fingerprint,
+    is_tuned_folder,
+    read_manifest,
+)
+from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.graphs import graphs_of
+from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, silent
-
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,20 @@ class CheckedModel:
     name: str
     folder: Path
     fingerprint: str
+
+    @classmethod
+    def of_base(cls, base: str) -> Self:
+        """Find "bundled", a hub name, or a folder."""
+        found = resolve_base(base)
+        return cls(name=found.name, folder=found.folder, fingerprint=found.fingerprint)
+
+    @classmethod
+    def of_folder(cls, folder: str | Path) -> Self:
+        """Find a model folder, or raise ModelFolderError."""
+        path = Path(folder).expanduser().resolve()
+        if not path.is_dir():
+            raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
+        return cls(name=str(folder), folder=path, fingerprint=fingerprint(path))
 
     @cached_property
     def document_fingerprint(self) -> str:
@@ -79,7 +97,7 @@ class CheckReport:
         main: Both on the questions that the tuned model was made for.
         guards: Name -> both on questions of other sources, which the same model must serve.
         smoke_test: Both on questions made from the corpus, where no guard was given and the corpus allows it.
-        truncation: What the tuned model reads of the chunks.
+        truncation: What the tuned model reads of the chunks; None of a server's model.
         unused_prompts: "baseline" and "tuned" -> names of the prompts that the model has and DocsGPT never uses.
         ks: Cutoffs of the metrics.
         store: What ranked.
@@ -87,9 +105,9 @@ class CheckReport:
     """
 
     baseline: CheckedModel | RemoteModel
-    tuned: CheckedModel
+    tuned: CheckedModel | RemoteModel
     main: Comparison
-    truncation: TruncationAudit
+    truncation: TruncationAudit | None
     smoke_test: Comparison | None = None
     guards: Mapping[str, Comparison] = field(default_factory=dict)
     unused_prompts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -114,10 +132,14 @@ class CheckReport:
 
     @property
     def tokens_per_answer(self) -> dict[str, float] | None:
-        """Tokens of the chunks that each model needs to find the answers of the headline; None beyond the depth.
+        """Tokens of the chunks that each model needs to find the answers of the headline.
+
+        None where one of them needs more chunks than the check looks at, or a server's model does not tell its tokens.
 
         Counted in the tuned model's wordpieces, of which English has about as many as of a language model's tokens.
         """
+        if self.truncation is None:
+            return None
         needed = self.main.k_for_recall[self.main.headline_share]
         per_chunk = self.truncation.wordpieces_per_chunk
         tokens = {name: k * per_chunk for name in ("baseline", "tuned") if (k := needed[name]) is not None}
@@ -135,7 +157,7 @@ class CheckReport:
             **self.main.to_json(),
             "guards": {name: guard.to_json() for name, guard in self.guards.items()},
             "smoke_test": self.smoke_test.to_json() if self.smoke_test else None,
-            "truncation": asdict(self.truncation),
+            "truncation": asdict(self.truncation) if self.truncation else None,
             "tokens_per_answer": self.tokens_per_answer,
             "proven": self.proven,
             "queries": self.main.query_ranks(),
@@ -160,7 +182,8 @@ def check_retrieval(
 
     Args:
         baseline: "bundled", a hub name, or a folder, which may be a tuned one; or a server's model, as URL#MODEL.
-        tuned: A model folder; one without `embtune.json` is loaded as the host loads a stock model.
+        tuned: A model folder; one without `embtune.json` is loaded as the host loads a stock model. Or the folder of
+            a query adapter for a server's model, which is asked.
         dataset: Questions, corpus and judgments.
         guards: Name -> further datasets, each with a verdict of its own.
         ks: Cutoffs of the metrics, 1..100.
@@ -170,19 +193,21 @@ def check_retrieval(
         say: Takes a line of plain text where a server is waited for.
 
     Raises:
-        EvaluationError: If no question is left, a cutoff is out of range, a model gives unusable vectors, or a
-            server cannot be asked.
+        EvaluationError: If no question is left, a cutoff is out of range, or a model gives unusable vectors.
+        RemoteModelError: If a server cannot be asked.
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
-    to_beat = RemoteModel.named(str(baseline)) if is_remote(str(baseline)) else find_baseline(baseline)
-    found = find_tuned(tuned)
+    to_beat = _remote(baseline) or CheckedModel.of_base(str(baseline))
+    found = _remote(tuned) or CheckedModel.of_folder(tuned)
     seen = _seen_digests(found) | _seen_digests(to_beat)
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
-    with cache_folder(cache) as folder, _loaded(to_beat, folder, say) as (beaten_side, prompts):
-        model = found.load()
-        tuned_side = found.side(model, folder)
+    with (
+        cache_folder(cache) as folder,
+        _opened(to_beat, folder, say) as (beaten_side, beaten),
+        _opened(found, folder, say) as (tuned_side, model),
+    ):
 
         def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
             return compare(beaten_side, tuned_side, data, ks=ks, store=store, seed=seed, seen=left_out)
@@ -191,10 +216,10 @@ def check_retrieval(
             baseline=to_beat,
             tuned=found,
             main=both(*main[1:]),
-            truncation=audit_truncation(model.model, dataset, in_windows=_reads_in_windows(model)),
+            truncation=_audited(model, dataset),
             smoke_test=both(smoke) if smoke else None,
             guards={name: both(data, left_out) for name, data, left_out in others},
-            unused_prompts={"baseline": prompts, "tuned": _unused_prompts(model.model)},
+            unused_prompts={"baseline": _unused_prompts(beaten), "tuned": _unused_prompts(model)},
             ks=tuple(ks),
             store=store,
             seed=seed,
@@ -202,14 +227,14 @@ def check_retrieval(
 
 
 @contextmanager
-def _loaded(model: CheckedModel | RemoteModel, cache: Path, say: Say) -> Iterator[tuple[Side, tuple[str, ...]]]:
-    """Yield the model to beat, and the prompts that it has and DocsGPT never uses."""
+def _opened(model: CheckedModel | RemoteModel, cache: Path, say: Say) -> Iterator[tuple[Side, StockEmbeddings | None]]:
+    """Yield a side of the comparison, and the model itself where it is on this machine."""
     if isinstance(model, RemoteModel):
         with closing(model.load(say)) as server:
-            yield model.side(server, cache), ()
+            yield Side(server, model.fingerprint, cache, model.document_fingerprint), None
     else:
-        stock = model.load()
-        yield model.side(stock, cache), _unused_prompts(stock.model)
+        loaded = model.load()
+        yield model.side(loaded, cache), loaded
 
 
 def _refuse_cutoffs(ks: Sequence[int]) -> None:
@@ -219,31 +244,31 @@ def _refuse_cutoffs(ks: Sequence[int]) -> None:
         raise EvaluationError(f"the verdict needs the cutoffs 1 and 10; add {sorted(missing)} to --k")
 
 
-def find_baseline(base: str | Path) -> CheckedModel:
-    """Find "bundled", a hub name, or a folder."""
-    found = resolve_base(str(base))
-    return CheckedModel(name=found.name, folder=found.folder, fingerprint=found.fingerprint)
+def _remote(name: str | Path) -> RemoteModel | None:
+    """Find a server's model, as URL#MODEL or as the folder of a query adapter for it; None for any other model."""
+    if is_url(str(name)):
+        return RemoteModel.named(str(name))
+    folder = Path(name).expanduser()
+    return RemoteModel.adapted_in(folder) if adapts_a_server(folder) else None
 
 
-def find_tuned(folder: str | Path) -> CheckedModel:
-    """Find a model folder, or raise ModelFolderError."""
-    path = Path(folder).expanduser().resolve()
-    if not path.is_dir():
-        raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
-    return CheckedModel(name=str(folder), folder=path, fingerprint=fingerprint(path))
+def _audited(model: StockEmbeddings | None, dataset: RetrievalDataset) -> TruncationAudit | None:
+    if model is None:
+        return None
+    in_windows = isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
+    return audit_truncation(model.model, dataset, in_windows=in_windows)
 
 
-def _unused_prompts(model: "SentenceTransformer") -> tuple[str, ...]:
+def _unused_prompts(model: StockEmbeddings | None) -> tuple[str, ...]:
     # The host calls `encode` without naming a prompt, so the default one is all that it ever uses.
-    return tuple(name for name, prompt in model.prompts.items() if prompt and name != model.default_prompt_name)
-
-
-def _reads_in_windows(model: StockEmbeddings) -> bool:
-    return isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
+    if model is None:
+        return ()
+    default = model.model.default_prompt_name
+    return tuple(name for name, prompt in model.model.prompts.items() if prompt and name != default)
 
 
 def _seen_digests(model: CheckedModel | RemoteModel) -> frozenset[str]:
-    if isinstance(model, RemoteModel) or not is_tuned_folder(model.folder):
+    if model.folder is None or not is_tuned_folder(model.folder):
         return frozenset()
     return seen_digests(read_manifest(model.folder))
 

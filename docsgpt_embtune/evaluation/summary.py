@@ -74,8 +74,10 @@ def evidence_in_words(comparison: Comparison) -> str:
     return f"{judgment.queries:,} questions{answers}"
 
 
-def truncation_in_words(audit: TruncationAudit) -> str:
-    """Say how much of the chunks the model reads."""
+def truncation_in_words(audit: TruncationAudit | None) -> str:
+    """Say how much of the chunks the model reads, or that a server does not tell."""
+    if audit is None:
+        return "How much of each chunk the tuned model reads is not told by the server that has it."
     if not audit.chunks_cut and not audit.good_chunks_cut:
         return f"The model reads every chunk to its end (longest: {audit.longest:,} wordpieces)."
     return (
@@ -98,7 +100,7 @@ def warnings(report: CheckReport) -> list[str]:
             )
     if report.baseline.fingerprint == report.tuned.fingerprint:
         found.append("Baseline and tuned are the same model.")
-    if not is_tuned_folder(report.tuned.folder):
+    if report.tuned.folder is None or not is_tuned_folder(report.tuned.folder):
         found.append(
             f"The tuned model has no {MANIFEST}: questions that it learned from are not known, so none are left out, "
             "and it is loaded as a stock model, without keywords and windows."

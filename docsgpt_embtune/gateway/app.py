@@ -129,16 +129,13 @@ class Gateway:
         kind = "question" if asked.is_question else "document"
         started = time.perf_counter()
         if asked.is_question:
-            vectors = await self.model.embed_question(asked.texts[0])
+            embedded = await self.model.embed_question(asked.texts[0])
         else:
-            vectors = await self.model.embed_documents(asked.texts, has_left)
-        content = await asyncio.to_thread(self._written, asked, vectors)
+            embedded = await self.model.embed_documents(asked.texts, has_left)
+        content = await asyncio.to_thread(answer, asked, embedded.vectors, embedded.tokens, self.offer.name)
         self.metrics.seconds.labels(kind).observe(time.perf_counter() - started)
-        self.metrics.texts.labels(kind).inc(len(vectors))
+        self.metrics.texts.labels(kind).inc(len(embedded.vectors))
         return Response(content, media_type="application/json")
-
-    def _written(self, asked: EmbeddingsRequest, vectors: list[list[float]]) -> bytes:
-        return answer(asked, vectors, self.model.count_tokens(asked.texts), self.offer.name)
 
     async def _body(self, request: Request) -> bytes:
         body, size = bytearray(), 0

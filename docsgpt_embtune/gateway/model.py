@@ -1,85 +1,230 @@
-"""The model behind the server: two bounded pools of threads, so that a question never waits behind an upload."""
+"""The model behind the gateway: two bounded pools of threads, so that a question never waits behind an upload."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from docsgpt_embtune.deployment.serving import ServingModel
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.embeddings import encodable
-from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
+from docsgpt_embtune.gateway.protocol import RequestError
+from docsgpt_embtune.model_folder import adapts_a_server, fingerprint
+from docsgpt_embtune.remote_model import RemoteAnswer, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.tokenizer import load_tokenizer
+from docsgpt_embtune.wording import Say, silent
 
 Result = TypeVar("Result")
 
 DOCUMENTS_PER_CALL = 32  # of a long list: between two calls, another request's chunks get their turn
 
 
-class GatewayModel:
-    """A loaded model that many requests share.
+@dataclass(frozen=True)
+class Embedded:
+    """What a request is answered with.
+
+    Attributes:
+        vectors: One for each text, in order.
+        tokens: Of all texts together, as the model's tokenizer counts.
+    """
+
+    vectors: list[list[float]]
+    tokens: int
+
+
+class ServedModel(Protocol):
+    """What can be served.
+
+    Attributes:
+        name: What clients call it, unless the operator names it otherwise.
+        label: Where it is, for the operator.
+        fingerprint: Identifies it.
+        dimension: Width of its vectors.
+        question_threads: Questions that are worth computing at once.
+        document_threads: As `question_threads`, batches of chunks.
+        stored_by: The server that made the stored chunks; None where this model did.
+    """
+
+    name: str
+    label: str
+    fingerprint: str
+    dimension: int
+    question_threads: int
+    document_threads: int
+    stored_by: str | None
+
+    def embed_question(self, text: str) -> Embedded:
+        """Embed one question."""
+
+    def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Embed chunks, in order."""
+
+    def close(self) -> None:
+        """Wait for nothing any longer."""
+
+
+class OwnModel:
+    """A model of this machine.
 
     Args:
-        serving: The model.
-        threads: Questions that are computed at once; chunks have one thread of their own.
+        serving: It.
+
+    Raises:
+        ModelFolderError: If the folder has no `tokenizer.json`.
+    """
+
+    question_threads: int = 4
+    document_threads: int = 1
+    stored_by: str | None = None
+
+    def __init__(self, serving: ServingModel) -> None:
+        if not (serving.folder / "tokenizer.json").is_file():
+            raise ModelFolderError(f"{serving.folder}: has no tokenizer.json; save the model with a fast tokenizer")
+        self.name = serving.folder.name
+        self.label = str(serving.folder)
+        self.fingerprint = fingerprint(serving.folder)
+        self.dimension = serving.dimension
+        self._embeddings = serving.embeddings
+        self._tokenizer = load_tokenizer(serving.folder)
+        self._embeddings.embed_query("The first call is slow: it starts the threads.")
+
+    def embed_question(self, text: str) -> Embedded:
+        """Embed one question."""
+        return Embedded([self._embeddings.embed_query(text)], self._count_tokens([text]))
+
+    def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Embed chunks, in order."""
+        return Embedded(self._embeddings.embed_documents(texts), self._count_tokens(texts))
+
+    def close(self) -> None:
+        """Wait for nothing: what computes ends by itself."""
+
+    def _count_tokens(self, texts: Sequence[str]) -> int:
+        """Count the model's tokens, those beyond what it reads included."""
+        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
+        return sum(len(encoding.ids) for encoding in encodings)
+
+
+class RelayedModel:
+    """A server's model behind a query adapter: chunks come back as that server made them.
+
+    Args:
+        remote: The model, with an adapter's folder.
+        server: It, loaded.
+    """
+
+    question_threads: int = 32  # which wait for a network, and compute nothing
+    document_threads: int = 4
+
+    def __init__(self, remote: RemoteModel, server: RemoteEmbeddings) -> None:
+        self.name = remote.model
+        self.label = f"{remote.name} before {remote.address}"
+        self.fingerprint = remote.fingerprint
+        self.dimension = server.dimension
+        self.stored_by: str | None = remote.address
+        self._server = server
+
+    def embed_question(self, text: str) -> Embedded:
+        """Embed one question."""
+        return self._asked(self._server.ask_question, text)
+
+    def embed_documents(self, texts: Sequence[str]) -> Embedded:
+        """Embed chunks, in order, in one request: no more than `DOCUMENTS_PER_CALL`."""
+        return self._asked(self._server.ask, texts)
+
+    def close(self) -> None:
+        """Wait for no answer that is not there."""
+        self._server.stop()
+
+    def _asked(self, ask: Callable[[Result], RemoteAnswer], asked: Result) -> Embedded:
+        try:
+            answer = ask(asked)
+        except RefusedTextsError as error:
+            raise RequestError(400, str(error), param="input") from error
+        except RemoteModelError as error:
+            raise RequestError(502, str(error), code="bad_gateway") from error
+        return Embedded(answer.vectors, answer.tokens)
+
+
+@contextmanager
+def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
+    """Open a model folder, a hub name, `bundled`, or the folder of a query adapter for a server's model.
+
+    Args:
+        name: Of the model.
+        say: Takes a line of plain text where a server gives no answer and is asked again.
+
+    Raises:
+        ModelFolderError: If it is nowhere, or a folder is not whole.
+        RemoteModelError: If the server cannot be asked.
+    """
+    if adapts_a_server(name):
+        remote = RemoteModel.adapted_in(Path(name))
+        with closing(remote.load(say, for_clients=True)) as server:
+            yield RelayedModel(remote, server)
+    else:
+        yield OwnModel(load_serving_model(name))
+
+
+class GatewayModel:
+    """A model that many requests share.
+
+    Args:
+        served: The model.
+        threads: Questions that are computed at once; as many as suit the model if not given.
         width: Width of the answers: zeros are appended up to it; the model's own if not given. Distances and
             cosines of padded vectors are those of the vectors.
 
     Raises:
-        ModelFolderError: If the folder has no `tokenizer.json`, or the width is less than the model's.
+        ModelFolderError: If the width is less than the model's.
     """
 
-    def __init__(self, serving: ServingModel, threads: int, width: int | None = None) -> None:
-        self.dimension = width or serving.dimension
-        if self.dimension < serving.dimension:
-            raise ModelFolderError(
-                f"{serving.folder}: vectors are {serving.dimension} wide and cannot be padded to {width}"
-            )
-        self._embeddings = serving.embeddings
-        self._padding = [0.0] * (self.dimension - serving.dimension)
-        self._tokenizer = _tokenizer(serving.folder)
-        self._questions = ThreadPoolExecutor(threads, thread_name_prefix="question")
-        self._documents = ThreadPoolExecutor(1, thread_name_prefix="documents")
+    def __init__(self, served: ServedModel, threads: int | None = None, width: int | None = None) -> None:
+        self.dimension = width or served.dimension
+        if self.dimension < served.dimension:
+            raise ModelFolderError(f"{served.label}: {served.dimension} wide, which cannot be padded to {width}")
+        self._served = served
+        self._padding = [0.0] * (self.dimension - served.dimension)
+        self._questions = ThreadPoolExecutor(threads or served.question_threads, thread_name_prefix="question")
+        self._documents = ThreadPoolExecutor(served.document_threads, thread_name_prefix="documents")
 
-    async def embed_question(self, text: str) -> list[list[float]]:
-        """Embed one question: a list of one vector."""
-        return self._padded([await self._in(self._questions, partial(self._embeddings.embed_query, text))])
+    async def embed_question(self, text: str) -> Embedded:
+        """Embed one question."""
+        return self._padded(await self._in(self._questions, partial(self._served.embed_question, text)))
 
-    async def embed_documents(self, texts: Sequence[str], has_left: Callable[[], Awaitable[bool]]) -> list[list[float]]:
+    async def embed_documents(self, texts: Sequence[str], has_left: Callable[[], Awaitable[bool]]) -> Embedded:
         """Embed chunks, in order, as long as there is a client to read the answer.
 
         Raises:
             ClientDisconnect: If it has left before the last of them.
         """
         vectors: list[list[float]] = []
+        tokens = 0
         for start in range(0, len(texts), DOCUMENTS_PER_CALL):
             if start and await has_left():
                 raise ClientDisconnect
             part = list(texts[start : start + DOCUMENTS_PER_CALL])
-            vectors += await self._in(self._documents, partial(self._embeddings.embed_documents, part))
-        return self._padded(vectors)
-
-    def count_tokens(self, texts: Sequence[str]) -> int:
-        """Count the model's tokens, those beyond what it reads included."""
-        encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
-        return sum(len(encoding.ids) for encoding in encodings)
+            embedded = await self._in(self._documents, partial(self._served.embed_documents, part))
+            vectors += embedded.vectors
+            tokens += embedded.tokens
+        return self._padded(Embedded(vectors, tokens))
 
     def close(self) -> None:
         """Let the threads finish what they have, and end."""
+        self._served.close()
         self._questions.shutdown()
         self._documents.shutdown()
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(pool, call)
 
-    def _padded(self, vectors: list[list[float]]) -> list[list[float]]:
-        return [vector + self._padding for vector in vectors] if self._padding else vectors
-
-
-def _tokenizer(folder: Path) -> Any:
-    if not (folder / "tokenizer.json").is_file():
-        raise ModelFolderError(f"{folder}: has no tokenizer.json; save the model with a fast tokenizer")
-    return load_tokenizer(folder)
+    def _padded(self, embedded: Embedded) -> Embedded:
+        if not self._padding:
+            return embedded
+        return Embedded([vector + self._padding for vector in embedded.vectors], embedded.tokens)

@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.app import Gateway, Limits
-from docsgpt_embtune.gateway.model import GatewayModel
-from docsgpt_embtune.model_folder import fingerprint
+from docsgpt_embtune.gateway.model import GatewayModel, ServedModel
 from docsgpt_embtune.serving.keywords import HOST_WIDTH
 from docsgpt_embtune.wording import Say, silent
 
@@ -24,8 +22,8 @@ class ServerConfig:
 
     host: str = "127.0.0.1"
     port: int = 8765  # 0 takes a free one
-    name: str | None = None  # of the model; its folder's if not given
-    threads: int = 4  # questions computed at once
+    name: str | None = None  # of the model; its own if not given
+    threads: int | None = None  # questions computed at once; as many as suit the model if not given
     width: int | None = None  # zeros are appended up to it
     api_key: str | None = None
     limits: Limits = field(default_factory=Limits)
@@ -45,11 +43,11 @@ class Served:
     answered: int
 
 
-def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Served:
+def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Served:
     """Serve a model until SIGTERM or SIGINT; what was taken by then is answered, if it can be within `finish`.
 
     Args:
-        serving: The model; loaded once, for all the processes that ask.
+        served: The model; loaded once, for all the processes that ask.
         config: Where and how.
         say: Takes the lines that tell an operator what to set.
 
@@ -57,12 +55,10 @@ def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Ser
         DeploymentError: If the address cannot be listened on.
         ModelFolderError: If the model cannot be served.
     """
-    model = GatewayModel(serving, config.threads, config.width)
-    name = config.name or serving.folder.name
-    gateway = Gateway(model, name, fingerprint(serving.folder), config.limits, config.api_key)
-    serving.embeddings.embed_query("The first call is slow: it starts the threads.")
+    model = GatewayModel(served, config.threads, config.width)
+    gateway = Gateway(model, config.name or served.name, served.fingerprint, config.limits, config.api_key)
     listening = _listen(config)
-    for line in instructions(serving, config, name, listening.getsockname()[1]):
+    for line in instructions(served, config, listening.getsockname()[1]):
         say(line)
     uvicorn_config = uvicorn.Config(
         gateway.app(),
@@ -78,11 +74,11 @@ def serve(serving: ServingModel, config: ServerConfig, say: Say = silent) -> Ser
     return Served(gateway.taken, gateway.answered)
 
 
-def instructions(serving: ServingModel, config: ServerConfig, name: str, port: int) -> list[str]:
+def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[str]:
     """Say what to put into DocsGPT's `.env`, and what its fixed width means for this model."""
-    width = config.width or serving.dimension
+    width, name = config.width or served.dimension, config.name or served.name
     lines = [
-        f"serving {name} ({serving.folder}), {width} wide; in DocsGPT's .env:",
+        f"serving {name} ({served.label}), {width} wide; in DocsGPT's .env:",
         f"  EMBEDDINGS_BASE_URL=http://{_reachable(config.host)}:{port}",
         f"  EMBEDDINGS_NAME={name}",
     ]
@@ -90,7 +86,9 @@ def instructions(serving: ServingModel, config: ServerConfig, name: str, port: i
         lines.append("  EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY")
     elif config.host not in ("127.0.0.1", "::1", "localhost"):
         lines.append("warning: no EMBTUNE_API_KEY is set, so whoever reaches this address may use the model")
-    if width != HOST_WIDTH:
+    if served.stored_by and width == served.dimension:
+        lines.append(f"chunks that were stored with {served.stored_by} stay as they are")
+    elif width != HOST_WIDTH:
         remedy = (
             f"--pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored {width} wide must be "
             "uploaded again)"

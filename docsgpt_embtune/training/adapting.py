@@ -1,9 +1,14 @@
-"""A query adapter for a model: fitted to questions, and written as a model folder that leaves chunks as they are."""
+"""A query adapter for a model: fitted to questions, and written as a folder that leaves chunks as they are.
+
+For a model of this machine that is a model folder; for a server's it holds the adapter and where the server is.
+"""
 
 import shutil
 import tempfile
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +21,14 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
-from docsgpt_embtune.evaluation.vectors import embed_both
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
 from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
+    SCHEMA,
+    SERVER_KEY,
+    adapts_a_server,
     document_fingerprint,
     fingerprint,
     is_tuned_folder,
@@ -30,11 +38,13 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, counted, silent
 
 _PROBES = 8  # chunks whose vectors prove that the written folder embeds as the base does
@@ -57,7 +67,8 @@ def adapt(
         training: Questions to learn from and to choose by, over the corpus that is searched.
         validation: More of them.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        model: What made the stored vectors: "bundled", a model folder, tuned or not, or a hub name.
+        model: What made the stored vectors: "bundled", a model folder, tuned or not, a hub name, or a server's model
+            as URL#MODEL, which is sent the questions and the chunks.
         cache: Folder that keeps vectors for the next time; none if not given.
         seed: Of the sample of a large corpus.
         keep_worse: Write the folder even if cross-validation does not prefer it.
@@ -68,24 +79,53 @@ def adapt(
         TrainingError: If the questions are too few to choose by.
         DatasetError: If training and validation have different chunks of one id.
         EvaluationError: If the model gives unusable vectors.
+        RemoteModelError: If a server cannot be asked.
     """
     take_destination(out, say)
-    folder = resolve_base(model).folder
-    if (folder / ADAPTER_FILE).is_file():
-        raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
     questions = training if validation is None else _together(*keep_apart(training, validation, seed, say))
     refuse_too_few_to_choose_by(questions)
     say(f"questions   {questions.describe()}")
+    with _opened(model, say) as base:
+        asked, chunks = embed_both(base.embeddings, base.fingerprint, questions, cache)
+        say(f"model       {base.name}: {chunks.shape[1]} wide; fitting a map on {counted(len(questions), 'question')}")
+        report = fit_adapter(questions, asked, chunks, seed=seed)
+        if not (report.improved or keep_worse):
+            return report
+        record = _record(report, adapter_data_record(training, validation))
+        corpus = list(questions.corpus.values()), chunks
+        base.write(out, report.adapter, record, corpus, learned=digests_of(questions))
+        return replace(report, folder=out)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What made the stored vectors.
+
+    Attributes:
+        name: Its folder or its address.
+        embeddings: It, ready to embed.
+        fingerprint: Of what decides its vectors.
+        write: Writes an adapter for it into a folder.
+    """
+
+    name: str
+    embeddings: EmbeddingModel
+    fingerprint: str
+    write: Callable[..., None]
+
+
+@contextmanager
+def _opened(model: str, say: Say) -> Iterator[_Base]:
+    if is_url(model):
+        remote = RemoteModel.named(model)
+        with closing(remote.load(say)) as server:
+            yield _Base(remote.name, server, remote.fingerprint, partial(write_server_adapter, remote, server))
+        return
+    folder = resolve_base(model).folder
+    if (folder / ADAPTER_FILE).is_file():
+        raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
     serving = load_serving_model(model)
-    asked, chunks = embed_both(serving.embeddings, serving.fingerprint, questions, cache)
-    say(f"model       {folder}: {serving.dimension} wide; fitting a map on {counted(len(questions), 'question')}")
-    report = fit_adapter(questions, asked, chunks, seed=seed)
-    if not (report.improved or keep_worse):
-        return report
-    record = _record(report, adapter_data_record(training, validation))
-    corpus = list(questions.corpus.values()), chunks
-    write_adapted_folder(serving, out, report.adapter, record, corpus, learned=digests_of(questions))
-    return replace(report, folder=out)
+    yield _Base(str(folder), serving.embeddings, serving.fingerprint, partial(write_adapted_folder, serving))
 
 
 def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
@@ -145,7 +185,45 @@ def write_adapted_folder(
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
-        _prove_that_chunks_stay(new, *corpus)
+        _prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
+
+
+def write_server_adapter(
+    remote: RemoteModel,
+    server: RemoteEmbeddings,
+    out: Path,
+    adapter: QueryAdapter,
+    record: Mapping[str, Any],
+    corpus: tuple[Sequence[str], Vectors],
+    *,
+    learned: Collection[str],
+) -> None:
+    """Write a folder with a query adapter for a server's model: `embtune serve` relays to that server with it.
+
+    Args:
+        remote: The server's model, which made the stored vectors.
+        server: It, ready to embed.
+        out: Destination; replaced in one step if it is a tuned folder already.
+        adapter: What to apply to questions.
+        record: What the manifest says of it.
+        corpus: Chunks and the server's vectors of them (N, D); some are asked for again, as these may be of a cache.
+        learned: Digests of the questions that it learned from.
+
+    Raises:
+        ModelFolderError: If the destination is something else, or the server moves the chunks' vectors.
+    """
+    refuse_foreign_destination(out)
+    _prove_that_chunks_stay(server, *corpus)
+    with folder_written_whole(out) as new:
+        entry = {**adapter.write(new), "document_fingerprint": remote.document_fingerprint, **record}
+        manifest = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint(new),
+            "dimension": server.dimension,
+            SERVER_KEY: remote.record(server.probe),
+            ADAPTER_KEY: entry,
+        }
+        write_manifest(new, with_learned_too(manifest, learned))
 
 
 def _portable(folder: Path, target: Path) -> Path:
@@ -155,14 +233,15 @@ def _portable(folder: Path, target: Path) -> Path:
     return target
 
 
-def _prove_that_chunks_stay(folder: Path, texts: Sequence[str], vectors: Vectors) -> None:
-    written = np.array(TunedEmbeddings(str(folder)).embed_documents(texts[:_PROBES]), dtype=np.float32)
-    moved = float(cosines(written, vectors[:_PROBES]).min())
+def _prove_that_chunks_stay(model: EmbeddingModel, texts: Sequence[str], vectors: Vectors) -> None:
+    again = np.array(model.embed_documents(texts[:_PROBES]), dtype=np.float32)
+    moved = float(cosines(again, vectors[:_PROBES]).min())
     lengths = np.linalg.norm(vectors[:_PROBES], axis=1)
     if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=1e-3):
         raise ModelFolderError(
-            f"the written folder does not embed chunks as the model does (cosine {moved:.4f}, the model's lengths "
-            f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune train`"
+            f"what would be served does not embed chunks as the model did (cosine {moved:.4f}, the model's lengths "
+            f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune "
+            "train`, or, where another model has come to answer at a server, give another --cache"
         )
 
 
@@ -189,8 +268,10 @@ def summary(report: AdapterReport) -> str:
     lines.append(f"model       {report.folder.resolve()}")
     if not report.improved:
         lines.append(f"            written all the same: {reason}")
-    lines.append(
-        "            stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune "
-        "install): without them the folder is the model it was made for"
+    where = (
+        f"`embtune serve {report.folder}`, which asks the server"
+        if adapts_a_server(report.folder)
+        else "`embtune serve` or the plugin (embtune install): without them the folder is the model it was made for"
     )
+    lines.append(f"            stored chunks stay as they are; the adapter works through {where}")
     return "\n".join(lines)

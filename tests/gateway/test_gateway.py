@@ -26,7 +26,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.gateway.app import Gateway, Limits
-from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel
+from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel, OwnModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
 from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
 from docsgpt_embtune.training.adapting import write_adapted_folder
@@ -192,7 +192,7 @@ def test_half_a_character_costs_no_request(gateway, in_process):
 
 def test_failures_of_the_model_are_counted(adapted_folder):
     async def ask_a_closed_model():
-        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1)
+        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1)
         gateway = Gateway(model, "handbook", "fingerprint", Limits())
         model.close()
         transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
@@ -233,7 +233,7 @@ def test_address_that_is_printed_is_listened_on(tiny_tuned_folder, host, said):
     config = ServerConfig(host=host, port=0)
     with _listen(config) as listening:
         port = listening.getsockname()[1]
-        text = "\n".join(instructions(load_serving_model(str(tiny_tuned_folder)), config, "handbook", port))
+        text = "\n".join(instructions(OwnModel(load_serving_model(str(tiny_tuned_folder))), config, port))
         address = httpx.URL(re.search(r"EMBEDDINGS_BASE_URL=(\S+)", text)[1])
         assert str(address) == f"http://{said}:{port}"
         socket.create_connection((address.host, address.port), timeout=60).close()
@@ -329,9 +329,11 @@ def test_an_upload_whose_client_has_left_is_given_up(adapted_folder, monkeypatch
         return sent.pop(0) if len(sent) > 1 else sent[0]
 
     async def upload_and_leave():
-        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1)
+        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1)
         embedded = []
-        monkeypatch.setattr(model._embeddings, "embed_documents", lambda part: embedded.append(part) or [[0.0]] * 32)
+        monkeypatch.setattr(
+            model._served._embeddings, "embed_documents", lambda part: embedded.append(part) or [[0.0]] * 32
+        )
         gateway = Gateway(model, "handbook", "fingerprint", Limits())
         with pytest.raises(RequestError, match="the client left") as error:
             await gateway._embeddings(Request({"type": "http", "headers": []}, receive))
@@ -345,10 +347,10 @@ def test_an_upload_whose_client_has_left_is_given_up(adapted_folder, monkeypatch
 
 def test_padding_keeps_every_distance(adapted_folder, in_process):
     async def embed():
-        model = GatewayModel(load_serving_model(str(adapted_folder)), threads=1, width=768)
+        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1, width=768)
         return await model.embed_question("Where is the backup?"), await model.embed_documents(list(TEXTS), stays)
 
-    (question,), chunks = asyncio.run(embed())
+    (question,), chunks = (embedded.vectors for embedded in asyncio.run(embed()))
     plain = np.array(in_process.embed_documents(list(TEXTS))) - in_process.embed_query("Where is the backup?")
     padded = np.array(chunks) - question
     assert padded.shape == (len(TEXTS), 768)
@@ -381,7 +383,7 @@ def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, me
     ],
 )
 def test_operator_is_told_what_to_set(tiny_tuned_folder, config, said, unsaid):
-    text = "\n".join(instructions(load_serving_model(str(tiny_tuned_folder)), config, "handbook", 8765))
+    text = "\n".join(instructions(OwnModel(load_serving_model(str(tiny_tuned_folder))), config, 8765))
     assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765" in text
     assert said in text
     assert unsaid not in text

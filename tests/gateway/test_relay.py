@@ -1,0 +1,250 @@
+"""A query adapter for a server's model: made by asking a server on loopback, and served before it."""
+
+import asyncio
+import json
+from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from docsgpt_embtune.adapter import ADAPTER_FILE, load_query_adapter
+from docsgpt_embtune.base_models import resolve_base
+from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.dataset import save_dataset
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError, RemoteModelError
+from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.evaluation.report import write_report
+from docsgpt_embtune.evaluation.summary import summary
+from docsgpt_embtune.exporting.export import export
+from docsgpt_embtune.gateway.app import Gateway, Limits
+from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel
+from docsgpt_embtune.gateway.server import ServerConfig, instructions
+from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.openai_client import OpenAIClient
+from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.training.adapting import adapt
+
+from ..conftest import TEXTS
+from ..gateway_process import KEY, server
+from ..loopback import answering
+from ..training.small_dataset import dataset
+
+TRAINING, VALIDATION = (
+    dataset(verbs=["kept", "restarted", "reset", "verified"]),
+    dataset(verbs=["cancelled", "written"]),
+)
+UNSEEN = dataset(nouns=["log", "worker", "invoice"], verbs=["verified twice"])
+TOO_LONG = "x" * 1000
+TOKENS = 3  # that the server counts in each text
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Embeds with the model of `server`, behind a key; takes no text of 1,000 characters, and answers no "silence"."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        if self.headers["Authorization"] != f"Bearer {KEY}":
+            self.reply(401, {"error": {"message": "wrong key"}})
+        elif TOO_LONG in texts:
+            self.reply(400, {"error": {"message": "input is too long"}})
+        elif "silence" in texts:
+            self.reply(429, {}, {"Retry-After": "600"})
+        else:
+            self.server.texts += texts if asked["input"] is texts else []
+            vectors = self.server.model.embed_documents(texts)
+            data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+            self.reply(200, {"data": data, "usage": {"prompt_tokens": TOKENS * len(texts)}})
+
+    def reply(self, status, content, headers=None):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def serving(model):
+    running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    running.model, running.texts = model, []
+    running.name = f"http://127.0.0.1:{running.server_address[1]}#org/minilm"
+    with answering(running):
+        yield running
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _key():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv(KEY_VARIABLE, KEY)
+        yield
+
+
+@pytest.fixture(scope="module")
+def stock(tiny_base_folder):
+    return StockEmbeddings(tiny_base_folder)
+
+
+@pytest.fixture(scope="module")
+def upstream(stock):
+    with serving(stock) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def adapted(upstream, tmp_path_factory):
+    out = tmp_path_factory.mktemp("adapted") / "handbook"
+    return adapt(TRAINING, VALIDATION, out, model=upstream.name, keep_worse=True)
+
+
+@pytest.fixture(scope="module")
+def matrix(adapted):
+    return load_query_adapter(adapted.folder, read_manifest(adapted.folder))
+
+
+def test_adapter_is_the_one_that_the_same_model_here_would_get(adapted, matrix, tiny_base_folder, tmp_path):
+    local = adapt(TRAINING, VALIDATION, tmp_path / "local", model=str(tiny_base_folder), keep_worse=True)
+    assert np.allclose(matrix.matrix, local.adapter.matrix, atol=1e-5)
+    assert sorted(path.name for path in adapted.folder.iterdir()) == ["embtune.json", ADAPTER_FILE]
+    written, of_local = (read_manifest(report.folder)["data"]["seen_queries"] for report in (adapted, local))
+    assert written == of_local
+
+
+def test_check_asks_the_server_and_embeds_the_corpus_once(adapted, upstream, tiny_base_folder, stock, matrix, tmp_path):
+    upstream.texts.clear()
+    remote = check_retrieval(upstream.name, adapted.folder, UNSEEN, guards={"same": UNSEEN}, cache=tmp_path / "cache")
+    assert sorted(upstream.texts) == sorted(UNSEEN.corpus.values())
+    local = adapt(TRAINING, VALIDATION, tmp_path / "local", model=str(tiny_base_folder), keep_worse=True).folder
+    assert remote.main.scores == check_retrieval(tiny_base_folder, local, UNSEEN).main.scores
+    assert remote.truncation is remote.tokens_per_answer is None
+    assert "not told by the server" in summary(remote)
+    write_report(remote, tmp_path / "check.html")
+    assert "not told by the server" in (tmp_path / "check.html").read_text()
+
+    both = check_retrieval(adapted.folder, adapted.folder, UNSEEN, cache=tmp_path / "cache")
+    assert (both.baseline.fingerprint, both.verdict) == (both.tuned.fingerprint, "not enough evidence")
+    with pytest.raises(Exception, match="learned from all"):
+        check_retrieval(upstream.name, adapted.folder, TRAINING)
+
+
+def test_relay_moves_questions_and_leaves_chunks(adapted, stock, matrix):
+    with server(adapted.folder) as relay, httpx.Client(headers={"Authorization": f"Bearer {KEY}"}) as client:
+
+        def ask(asked):
+            answer = client.post(f"{relay.address}/v1/embeddings", json={"input": asked, "model": "org/minilm"})
+            assert answer.status_code == 200, answer.text
+            return answer.json()
+
+        chunks = ask(list(TEXTS) * 8)
+        assert [each["embedding"] for each in chunks["data"]] == stock.embed_documents(list(TEXTS)) * 8
+        assert chunks["usage"]["prompt_tokens"] == TOKENS * 8 * len(TEXTS)
+        question = ask("when is the log kept")
+        assert question["data"][0]["embedding"] == matrix(stock.embed_query("when is the log kept"))
+        assert question["model"] == "org/minilm"
+
+
+@contextmanager
+def relayed(upstream, folder):
+    """A relay in this process, whose patience ends at once."""
+    remote = RemoteModel(upstream.name.partition("#")[0], "org/minilm", folder)
+    client = OpenAIClient(
+        f"{remote.url}/v1/embeddings",
+        remote.model,
+        key=KEY,
+        settings="it",
+        error=RemoteModelError,
+        attempts=2,
+        first_wait=0.001,
+        longest_wait=0.001,
+    )
+    with closing(RemoteEmbeddings(client)) as embeddings:
+        yield RelayedModel(remote, embeddings)
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "reason"),
+    [(TOO_LONG, 400, "'input is too long'"), ("silence", 502, "2 attempts, the last: HTTP 429")],
+)
+@pytest.mark.parametrize("as_list", [False, True])
+def test_what_the_server_refuses_is_passed_on_with_its_reason(adapted, upstream, asked, status, reason, as_list):
+    async def ask():
+        gateway = Gateway(model, "minilm", "fingerprint", Limits())
+        transport = httpx.ASGITransport(gateway.app())
+        async with httpx.AsyncClient(transport=transport, base_url="http://gateway") as client:
+            answer = await client.post("/v1/embeddings", json={"input": [asked] if as_list else asked})
+            return answer, (await client.get("/metrics")).text
+
+    with relayed(upstream, adapted.folder) as served, closing(GatewayModel(served)) as model:
+        answer, metrics = asyncio.run(ask())
+    assert (answer.status_code, reason in answer.json()["error"]["message"]) == (status, True)
+    assert f'embtune_requests_total{{status="{status}"}} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("width", "said", "unsaid"), [(None, "stay as they are", "768"), (64, "must be uploaded again", "stay as they are")]
+)
+def test_operator_is_told_what_to_set_for_the_relay(adapted, upstream, width, said, unsaid):
+    with relayed(upstream, adapted.folder) as served:
+        text = "\n".join(instructions(served, ServerConfig(width=width), 8765))
+    assert "EMBEDDINGS_NAME=org/minilm" in text
+    assert said in text
+    assert unsaid not in text
+
+
+def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tuned_folder, tmp_path, monkeypatch):
+    before = upstream.model
+    monkeypatch.setattr(upstream, "model", TunedEmbeddings(str(tiny_tuned_folder)))
+    with pytest.raises(RemoteModelError, match=r"not the model that .*handbook was made for \(cosine"):
+        RemoteModel.adapted_in(adapted.folder).load()
+
+    monkeypatch.setattr(before, "embed_documents", lambda texts: [[1.0, 0.0]] * len(texts))
+    monkeypatch.setattr(upstream, "model", before)
+    with pytest.raises(RemoteModelError, match="2 numbers in a vector, not 32"):
+        RemoteModel.adapted_in(adapted.folder).load()
+
+
+def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tuned_folder, tmp_path):
+    with serving(TunedEmbeddings(str(tiny_tuned_folder))) as running:
+        adapt(TRAINING, None, tmp_path / "first", model=running.name, keep_worse=True, cache=tmp_path / "cache")
+        running.model = stock
+        with pytest.raises(ModelFolderError, match="give another --cache"):
+            adapt(TRAINING, None, tmp_path / "second", model=running.name, keep_worse=True, cache=tmp_path / "cache")
+    assert not (tmp_path / "second").exists()
+
+
+def test_where_a_model_is_needed_the_folder_is_refused(adapted, upstream):
+    for use in (TunedEmbeddings, resolve_base, export):
+        with pytest.raises(ModelFolderError, match=r"a query adapter for .org/minilm. of http"):
+            use(str(adapted.folder))
+    with pytest.raises(ModelFolderError, match="a server's model, which only"):
+        resolve_base(upstream.name)
+
+
+def test_command_says_how_to_serve_it_and_shows_no_key(upstream, tmp_path, monkeypatch):
+    save_dataset(TRAINING, tmp_path / "train.json")
+    given = ["--train", str(tmp_path / "train.json"), "--cache", str(tmp_path / "cache"), "--keep-worse"]
+    adapting = ["adapt", "--model", upstream.name, *given]
+    result = CliRunner().invoke(main, [*adapting, "--out", str(tmp_path / "handbook")])
+    assert f"works through `embtune serve {tmp_path / 'handbook'}`, which asks the server" in result.output
+    manifest = read_manifest(tmp_path / "handbook")
+    with_password = RemoteModel.named(upstream.name.replace("//", "//user:hunter2@"))
+    assert with_password.record(manifest["server"]["probe"]) == manifest["server"]
+    assert manifest["server"]["url"] == upstream.name.partition("#")[0]
+    assert KEY not in result.output + json.dumps(manifest)
+
+    monkeypatch.setenv(KEY_VARIABLE, "sk-wrong")
+    for command in ([*adapting, "--out", str(tmp_path / "another")], ["serve", str(tmp_path / "handbook")]):
+        refused = CliRunner(env={"EMBTUNE_API_KEY": KEY}).invoke(main, command)
+        assert refused.exit_code == 2
+        assert "HTTP 401 for model 'org/minilm'" in refused.stderr
+        assert "sk-wrong" not in refused.output
