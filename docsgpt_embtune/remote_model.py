@@ -16,10 +16,10 @@ from typing import Any, Self
 import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
-from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, cosines
+from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, Vectors, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.model_folder import SERVER_KEY, read_manifest
+from docsgpt_embtune.model_folder import SERVER_KEY, adapts_a_server, read_manifest
 from docsgpt_embtune.openai_client import (
     ATTEMPTS,
     LONGEST_WAIT,
@@ -28,7 +28,7 @@ from docsgpt_embtune.openai_client import (
     RefusedRequestError,
     UnansweredRequestError,
 )
-from docsgpt_embtune.urls import without_credentials
+from docsgpt_embtune.urls import is_url, without_credentials
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
@@ -66,10 +66,13 @@ class RemoteEmbeddings:
     Attributes:
         probe: The server's vector of a certain text, which tells its model from another.
         dimension: Width of the vectors.
+        same_vector: Cosine from which on a stored vector is this model's, in whatever numbers the server computes.
 
     Raises:
         RemoteModelError: If the server cannot be asked.
     """
+
+    same_vector = SAME_VECTOR_IN_INT8
 
     def __init__(self, client: OpenAIClient, adapter: QueryAdapter | None = None) -> None:
         self._client = client
@@ -91,6 +94,10 @@ class RemoteEmbeddings:
                 self._client.stop()  # or those that wait would go on asking
                 raise
         return [vector for answer in answers for vector in answer.vectors]
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed chunks: (N, D) float32, in order."""
+        return np.array(self.embed_documents(texts), dtype=np.float32).reshape(len(texts), self.dimension)
 
     def ask_question(self, text: str) -> RemoteAnswer:
         """Ask for one question's vector, and put it through the adapter."""
@@ -176,6 +183,19 @@ class RemoteModel:
         server = read_manifest(folder)[SERVER_KEY]
         return cls(server["url"], server["model"], folder.resolve())
 
+    @classmethod
+    def found(cls, name: str | Path) -> Self | None:
+        """Find a server's model, as URL#MODEL or by the folder of a query adapter for it; None for any other model.
+
+        Raises:
+            RemoteModelError: If a URL names no model.
+            ModelFolderError: If a folder's manifest cannot be read.
+        """
+        if is_url(str(name)):
+            return cls.named(str(name))
+        folder = Path(name).expanduser()
+        return cls.adapted_in(folder) if adapts_a_server(folder) else None
+
     @property
     def name(self) -> str:
         """What it is called where others read it: the adapter's folder, or the address."""
@@ -203,11 +223,12 @@ class RemoteModel:
         """What the adapter's folder says; nothing without one."""
         return read_manifest(self.folder) if self.folder else {}
 
-    def load(self, say: Say = silent, *, for_clients: bool = False) -> RemoteEmbeddings:
-        """Return what embeds with it, to be closed; the key, if any, comes from EMBEDDINGS_KEY.
+    def load(self, say: Say = silent, *, key: str | None = None, for_clients: bool = False) -> RemoteEmbeddings:
+        """Return what embeds with it, to be closed.
 
         Args:
             say: Takes a line of plain text where the server gives no answer and is asked again.
+            key: Of the server; EMBEDDINGS_KEY's if not given.
             for_clients: Whether somebody waits for each answer, so that the server is not asked again for long.
 
         Raises:
@@ -217,7 +238,7 @@ class RemoteModel:
         client = OpenAIClient(
             f"{self.url}/v1/embeddings",
             self.model,
-            key=os.environ.get(KEY_VARIABLE),
+            key=key or os.environ.get(KEY_VARIABLE),
             settings=f"{_FORM} and the key in {KEY_VARIABLE}",
             error=RemoteModelError,
             attempts=_ATTEMPTS_FOR_CLIENTS if for_clients else ATTEMPTS,

@@ -3,7 +3,8 @@
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from docsgpt_embtune.wording import clock, counted, megabytes
 
 if TYPE_CHECKING:
     from docsgpt_embtune.deployment.serving import ServingModel
+    from docsgpt_embtune.remote_model import RemoteEmbeddings
 
 
 def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -170,7 +172,7 @@ def _names_postgres(environment: Any) -> bool:
 
 
 def _secret(environment: Any, name: str) -> str | None:
-    return os.environ.get(name) or environment.get(name)
+    return os.environ.get(name) or (environment.get(name) if environment is not None else None)
 
 
 def _setting(environment: Any, name: str) -> str:
@@ -197,7 +199,7 @@ def _print_plans(plans: list[Any]) -> None:
 
 
 @click.command(cls=EmbtuneCommand)
-@click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be.")
+@click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be; or a server's, as URL#MODEL.")
 @store_options
 @click.option("--docsgpt", type=click.Path(path_type=Path), help="DocsGPT's folder: read through its own store.")
 @click.option("--source", "source_ids", multiple=True, help="Id of a source, with --docsgpt. Repeatable.")
@@ -215,28 +217,46 @@ def doctor(
 
     A sample is embedded again. Exit code 1 if anything is wrong.
     With --env, DocsGPT's .env is examined, too. With --docsgpt, any store is examined from inside DocsGPT.
+    The key of a server's model comes from EMBEDDINGS_KEY, in the environment or in the .env.
     """
-    from docsgpt_embtune.deployment.doctor import examine, examine_in_host, examine_settings
+    from docsgpt_embtune.deployment.doctor import examine, examine_in_host
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.host_source import open_host_sources
-    from docsgpt_embtune.deployment.serving import load_serving_model
 
     if bool(docsgpt) != bool(source_ids):
         raise click.UsageError("--docsgpt and --source belong together")
     environment = EnvironmentFile(env_file) if env_file else None
     hide_loading_bars()
-    serving = load_serving_model(model)
+    compared, settings_examined = _compared_with(model, environment)
     if docsgpt is not None:
         sources = open_host_sources(docsgpt, source_ids)
-        examined = [examine_in_host(source, serving, sample) for source in sources]
+        examined = [examine_in_host(source, compared, sample) for source in sources]
     else:
         _require_searched_store(environment, faiss=indexes, **databases)
-        examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
+        examined = [examine(store, compared, sample) for store in _stores(environment, indexes, **databases)]
     findings = [finding for found in examined for finding in found]
     if environment is not None:
-        findings += examine_settings(environment, serving, called=model)
+        findings += settings_examined(environment)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
     click.echo(f"{counted(len(examined), 'source')} examined, {len(findings) or 'nothing'} wrong")
     if findings:
         sys.exit(EXIT_NO)
+
+
+def _compared_with(
+    model: str, environment: Any
+) -> "tuple[ServingModel | RemoteEmbeddings, Callable[[Any], list[Any]]]":
+    """Load what stored vectors are compared with, and return with it what examines the settings for it."""
+    from docsgpt_embtune.deployment.doctor import examine_settings, examine_settings_for_server
+    from docsgpt_embtune.deployment.serving import load_serving_model
+    from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteModel
+
+    remote = RemoteModel.found(model)
+    if remote is None:
+        serving = load_serving_model(model)
+        return serving, partial(examine_settings, model=serving, called=model)
+    say = partial(click.echo, err=True)
+    server = remote.load(say, key=_secret(environment, KEY_VARIABLE))
+    opened = click.get_current_context().with_resource(closing(server))
+    return opened, partial(examine_settings_for_server, remote=remote)

@@ -12,6 +12,8 @@ from docsgpt_embtune.deployment.host_source import HostSource
 from docsgpt_embtune.deployment.serving import ServingModel, cosines
 from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.urls import without_credentials
 
 SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
 SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
@@ -32,7 +34,7 @@ class Finding:
     message: str
 
 
-def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+def examine(store: ChunkStore, model: ServingModel | RemoteEmbeddings, sample: int = SAMPLE) -> list[Finding]:
     """Embed a sample of a store's chunks again and compare.
 
     Args:
@@ -60,7 +62,7 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
     return findings + _truncation(store.label, stored.texts, model)
 
 
-def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+def examine_in_host(source: HostSource, model: ServingModel | RemoteEmbeddings, sample: int = SAMPLE) -> list[Finding]:
     """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
 
     Args:
@@ -82,12 +84,16 @@ def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPL
     if not picked:
         return [Finding(source.label, "empty", "no chunk is in it, or its database cannot be read: see DocsGPT's log")]
     remedy = "re-embed it (embtune reembed), or delete and upload it again where its store cannot be re-embedded"
+    if isinstance(model, RemoteEmbeddings):
+        remedy = _reembedding(model)
     return _foreign(source.label, [doc_id for doc_id, _ in picked], own, remedy) + _truncation(
         source.label, texts, model
     )
 
 
-def _reembedding(model: ServingModel) -> str:
+def _reembedding(model: ServingModel | RemoteEmbeddings) -> str:
+    if isinstance(model, RemoteEmbeddings):
+        return "delete and upload it again, or have that server serve the model that made them"
     return f"run: embtune reembed --model {model.folder}, with the store and the --env that doctor was given"
 
 
@@ -106,7 +112,9 @@ def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -
     return [Finding(label, "mixed", message)]
 
 
-def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[Finding]:
+def _truncation(label: str, texts: Sequence[str], model: ServingModel | RemoteEmbeddings) -> list[Finding]:
+    if isinstance(model, RemoteEmbeddings):  # a server does not tell
+        return []
     seen = model.seen_share(texts)
     if seen >= SEEN_ENOUGH:
         return []
@@ -130,8 +138,8 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel, called: 
     name = environment.get("EMBEDDINGS_NAME")
     if url := environment.get("EMBEDDINGS_BASE_URL"):
         message = (
-            f"EMBEDDINGS_BASE_URL={url} overrides EMBEDDINGS_NAME: vectors come from that server, not examined "
-            "here; see that it serves this model (embtune serve), or remove that line"
+            f"EMBEDDINGS_BASE_URL={without_credentials(url)} overrides EMBEDDINGS_NAME: vectors come from that server; "
+            f"examine what it serves (--model {without_credentials(url)}#{name or 'NAME'}), or remove that line"
         )
         return [Finding(where, "settings", message)]
     if called == (name or HOST_DEFAULT) and not Path(called).is_dir():
@@ -147,3 +155,33 @@ def examine_settings(environment: EnvironmentFile, model: ServingModel, called: 
     # Never the name alone: while the vectors are another model's, that makes every search fail or rank wrongly.
     remedy = f"once the vectors are this model's, set EMBEDDINGS_NAME={model.folder} (embtune reembed --env does both)"
     return [Finding(where, "settings", f"{found}; {remedy}")]
+
+
+def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteModel) -> list[Finding]:
+    """Check that the host's `.env` makes it ask a server for this model.
+
+    Under which address the host reaches the server, from another container, is not to be told from here.
+
+    Args:
+        environment: The host's.
+        remote: What its vectors are to be of.
+    """
+    url, name = (environment.get(setting) for setting in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME"))
+    shown = without_credentials(url or "")
+    if not url:
+        found = (
+            f"EMBEDDINGS_BASE_URL is not set, so that DocsGPT asks no server; set it to "
+            f"{without_credentials(remote.url)}, and EMBEDDINGS_NAME to {remote.model}"
+        )
+    elif url.rstrip("/").endswith("/v1"):
+        found = f"EMBEDDINGS_BASE_URL={shown}: DocsGPT puts /v1/embeddings behind it, so leave out /v1"
+    elif remote.folder and url.rstrip("/") == remote.url:
+        found = (
+            f"EMBEDDINGS_BASE_URL={shown} is the server that the adapter was made for, so that questions are not "
+            f"adapted; set it to where `embtune serve {remote.folder}` listens"
+        )
+    elif name != remote.model:
+        found = f"EMBEDDINGS_NAME={name}: the model examined here is called {remote.model}"
+    else:
+        return []
+    return [Finding(str(environment.path), "settings", found)]

@@ -21,7 +21,6 @@ from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import (
-    adapts_a_server,
     document_fingerprint,
     fingerprint,
     is_tuned_folder,
@@ -29,7 +28,6 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.graphs import graphs_of
-from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, silent
 
 
@@ -198,8 +196,8 @@ def check_retrieval(
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
-    to_beat = _remote(baseline) or CheckedModel.of_base(str(baseline))
-    found = _remote(tuned) or CheckedModel.of_folder(tuned)
+    to_beat = RemoteModel.found(baseline) or CheckedModel.of_base(str(baseline))
+    found = RemoteModel.found(tuned) or CheckedModel.of_folder(tuned)
     seen = _seen_digests(found) | _seen_digests(to_beat)
     main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
     smoke = None if others else smoke_test(dataset.corpus)
@@ -242,14 +240,6 @@ def _refuse_cutoffs(ks: Sequence[int]) -> None:
         raise EvaluationError(f"cutoffs must be 1 to {DEPTH}, got {list(ks)}; set them with --k")
     if missing := set(HEADLINE_KS) - set(ks):
         raise EvaluationError(f"the verdict needs the cutoffs 1 and 10; add {sorted(missing)} to --k")
-
-
-def _remote(name: str | Path) -> RemoteModel | None:
-    """Find a server's model, as URL#MODEL or as the folder of a query adapter for it; None for any other model."""
-    if is_url(str(name)):
-        return RemoteModel.named(str(name))
-    folder = Path(name).expanduser()
-    return RemoteModel.adapted_in(folder) if adapts_a_server(folder) else None
 
 
 def _audited(model: StockEmbeddings | None, dataset: RetrievalDataset) -> TruncationAudit | None:

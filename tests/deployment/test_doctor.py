@@ -4,13 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from docsgpt_embtune.base_models import HOST_DEFAULT
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
-from docsgpt_embtune.deployment.doctor import examine, examine_settings
+from docsgpt_embtune.deployment.doctor import examine, examine_settings, examine_settings_for_server
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.remote_model import RemoteModel
 
+from ..embeddings_server import serving
+from ..gateway_process import KEY
 from .conftest import CHUNKS, rewrite_vectors, write_index_folder
 
 
@@ -137,6 +143,45 @@ def test_model_that_env_has_by_docsgpts_own_name_raises_no_alarm(tmp_path, tuned
     environment = EnvironmentFile(tmp_path / ".env")
     assert examine_settings(environment, tuned, called=HOST_DEFAULT) == []
     assert len(examine_settings(environment, tuned, called=str(tuned.folder))) == 1
+
+
+@pytest.fixture(scope="module")
+def upstream(tiny_tuned_folder):
+    with serving(TunedEmbeddings(str(tiny_tuned_folder))) as running:
+        yield running
+
+
+def test_vectors_are_compared_with_what_a_server_has(index_folder, tuned, upstream, tmp_path):
+    (tmp_path / ".env").write_text(
+        f"EMBEDDINGS_BASE_URL=http://embed:80\nEMBEDDINGS_NAME=org/minilm\nEMBEDDINGS_KEY={KEY}\n"
+    )
+    command = ["doctor", "--model", upstream.name, "--indexes", str(index_folder), "--env", str(tmp_path / ".env")]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 1
+    assert "sampled vectors was made by this model" in result.output
+    assert "delete and upload it again, or have that server" in result.output
+
+    steps.reembed([FaissStore(index_folder)], tuned)
+    healthy = CliRunner().invoke(main, command)
+    assert (healthy.exit_code, healthy.output) == (0, "1 source examined, nothing wrong\n")
+    assert KEY not in result.output + result.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "adapted", "message"),
+    [
+        ("EMBEDDINGS_NAME=org/minilm\n", False, "asks no server; set it to http://embed:80, and"),
+        ("EMBEDDINGS_BASE_URL=http://embed:80/v1\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
+        ("EMBEDDINGS_BASE_URL=http://u:p@embed:80\n", False, "EMBEDDINGS_NAME=None: the model examined"),
+        ("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n", True, "questions are not adapted"),
+    ],
+)
+def test_settings_that_ask_another_server_are_named(tmp_path, text, adapted, message):
+    (tmp_path / ".env").write_text(text)
+    remote = RemoteModel("http://embed:80", "org/minilm", tmp_path / "adapted" if adapted else None)
+    (finding,) = examine_settings_for_server(EnvironmentFile(tmp_path / ".env"), remote)
+    assert message in finding.message
+    assert "u:p" not in finding.message
 
 
 def test_relative_folder_is_no_name_that_docsgpt_knows(tmp_path, tuned, monkeypatch):

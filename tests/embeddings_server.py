@@ -1,0 +1,52 @@
+"""A server of OpenAI's embeddings protocol on loopback, with a model of the tests."""
+
+import json
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from .gateway_process import KEY
+from .loopback import answering
+
+TOO_LONG = "x" * 1000
+TOKENS = 3  # that the server counts in each text
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Embeds with the model of `server`, behind a key; takes no text of 1,000 characters, and answers no "silence"."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
+        if self.headers["Authorization"] != f"Bearer {KEY}":
+            self.reply(401, {"error": {"message": "wrong key"}})
+        elif TOO_LONG in texts:
+            self.reply(400, {"error": {"message": "input is too long"}})
+        elif "silence" in texts:
+            self.reply(429, {}, {"Retry-After": "600"})
+        else:
+            self.server.texts += texts if asked["input"] is texts else []
+            vectors = self.server.model.embed_documents(texts)
+            data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
+            self.reply(200, {"data": data, "usage": {"prompt_tokens": TOKENS * len(texts)}})
+
+    def reply(self, status, content, headers=None):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        """Say nothing."""
+
+
+@contextmanager
+def serving(model):
+    running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    running.model, running.texts = model, []
+    running.name = f"http://127.0.0.1:{running.server_address[1]}#org/minilm"
+    with answering(running):
+        yield running
