@@ -6,7 +6,7 @@ from typing import Any
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.learned import without_learned
+from docsgpt_embtune.learned import digests_of, without, without_learned
 from docsgpt_embtune.wording import Say, counted
 
 # Held out where no validation questions are given: this share of the questions, or of the chunks where there are
@@ -34,10 +34,7 @@ def keep_apart(
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
     """Make sure that no validation question is trained on."""
     if validation is None:
-        enough, most = (n / len(training) for n in (ENOUGH_QUESTIONS_TO_CHOOSE_BY, MOST_VALIDATION_QUESTIONS))
-        share = min(0.4, max(VALIDATION_SHARE, enough), most)
-        training, validation = hold_out(training, share, seed)
-        say(f"no --val given: {len(validation)} of the questions are held out to choose by")
+        training, validation = _hold_some_out(training, seed, say)
     held_out = {query_digest(text) for text in validation.queries.values()}
     kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
     if len(kept) < len(training):
@@ -50,6 +47,13 @@ def keep_apart(
             f"{shared:,} of {counted(len(validation), 'validation question')} are about chunks that training questions "
             "are about, too: what these gain, questions about other chunks may not"
         )
+    return training, validation
+
+
+def _hold_some_out(questions: RetrievalDataset, seed: int, say: Say) -> tuple[RetrievalDataset, RetrievalDataset]:
+    enough, most = (n / len(questions) for n in (ENOUGH_QUESTIONS_TO_CHOOSE_BY, MOST_VALIDATION_QUESTIONS))
+    training, validation = hold_out(questions, min(0.4, max(VALIDATION_SHARE, enough), most), seed)
+    say(f"no --val given: {len(validation)} of the questions are held out to choose by")
     return training, validation
 
 
@@ -92,7 +96,8 @@ def apart_from_learned(
     say(f"not to choose by: {counted(learned, 'question')} that the base model learned from")
     if validation is not None:
         return training, new
-    return training, keep_apart(new, None, seed, say)[1]
+    _, validation = _hold_some_out(new, seed, say)
+    return without(to_choose_by, digests_of(validation)), validation
 
 
 def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:

@@ -17,7 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
-from docsgpt_embtune.learned import data_record, digests_of, without
+from docsgpt_embtune.learned import data_record, digests_of, without, without_learned
 from docsgpt_embtune.model_folder import is_tuned_folder, read_manifest, take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
@@ -103,7 +103,7 @@ def train(
     made_of = read_manifest(found.folder) if is_tuned_folder(found.folder) else {}
     training, validation = apart_from_learned(training, validation, made_of, config.seed, say)
     material = _split(training, validation, corpus, automatic, config.seed, say)
-    material = _guarded_by_others(material, say)
+    material = _guarded_by_others(material, made_of, say)
     if material.training is None and automatic is None:
         raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
@@ -147,17 +147,16 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
         )
 
 
-def _guarded_by_others(material: Material, say: Say) -> Material:
-    """Leave out of the guards what is learned from: a model has that by heart, whatever else it forgets."""
-    if material.training is None or not material.guards:
-        return material
-    learned = digests_of(material.training)
-    guards = {name: without(guard, learned) for name, guard in material.guards.items()}
+def _guarded_by_others(material: Material, made_of: Mapping[str, Any], say: Say) -> Material:
+    """Leave out of the guards what is learned from, now or by the base: that is had by heart, whatever is forgotten."""
+    learned = digests_of(material.training) if material.training else set()
+    guards = {name: without_learned(without(guard, learned), made_of) for name, guard in material.guards.items()}
+    by_base = ", or the base model's" if made_of else ""
     for name, guard in guards.items():
         if not len(guard):
-            raise TrainingError(f"guard {name}: all of its questions are training questions; give others")
+            raise TrainingError(f"guard {name}: all of its questions are training questions{by_base}; give others")
         if left_out := len(material.guards[name]) - len(guard):
-            say(f"left out of the guard {name}: {counted(left_out, 'question')} that training asks, too")
+            say(f"left out of the guard {name}: {counted(left_out, 'question')} that are training questions{by_base}")
     return replace(material, guards=guards)
 
 

@@ -28,6 +28,7 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.held_out import keep_apart
 from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.trainer import fit, load_base
@@ -336,5 +337,8 @@ def test_model_made_of_a_tuned_one_has_seen_what_that_learned_from(tuned, tmp_pa
         chose = set(report.tuned.material.validation.queries.values())
         assert chose.isdisjoint(TRAINING.queries.values())
         assert "not to choose by: 40 questions that the base model learned from" in lines
+    assert not any(line.startswith("left out of training") for line in lines)  # said already: they are held out
+    with pytest.raises(TrainingError, match="guard other: all of its questions are training questions, or the base"):
+        train(later, VALIDATION, tmp_path / "none", automatic=Automatic(guards={"other": TRAINING}), **base)
     with pytest.raises(TrainingError, match="the base model learned from 40 of 40 questions to choose by"):
         train(TRAINING, None, tmp_path / "none", **base)

@@ -450,7 +450,7 @@ def test_guard_is_not_asked_what_is_learned(tuned):
     guard = dataset(VERBS[5:7])  # of these ten are training questions
     said: list[str] = []
     tuned(automatic=Automatic(guards={"other": guard}, keywords="off"), keep_worse=True, say=said.append)
-    assert "left out of the guard other: 10 questions that training asks, too" in said
+    assert "left out of the guard other: 10 questions that are training questions" in said
     with pytest.raises(TrainingError, match="guard other: all of its questions are training questions; give others"):
         tuned(automatic=Automatic(guards={"other": dataset(VERBS[:2])}))
 
