@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
-from docsgpt_embtune.model_folder import ADAPTER_KEY
+from docsgpt_embtune.model_folder import ADAPTER_KEY, SERVER_KEY
 
 ADAPTER_FILE = "query_adapter.safetensors"
 _TENSOR = "matrix"
@@ -77,7 +77,7 @@ def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapte
             f"{path}: not the query adapter that was written (sha256 {found[:12]}…, expected "
             f"{entry['sha256'][:12]}…); copy the folder again"
         )
-    width = manifest["dimension"]
+    width = manifest.get(SERVER_KEY, manifest)["dimension"]  # a server's vectors are mapped before keywords join them
     if matrix.shape != (width, width):
         raise ModelFolderError(f"{path}: a map of {matrix.shape} for vectors {width} wide; adapt the model again")
     return QueryAdapter(matrix)

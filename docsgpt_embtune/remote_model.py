@@ -6,7 +6,7 @@ model: its `embtune.json` names the server, and what the server said of a text, 
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,10 +16,10 @@ from typing import Any, Self
 import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
-from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, Vectors, cosines
+from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, ServingModel, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.model_folder import SERVER_KEY, adapts_a_server, read_manifest
+from docsgpt_embtune.model_folder import ADAPTER_KEY, KEYWORDS_KEY, SERVER_KEY, adapts_a_server, read_manifest
 from docsgpt_embtune.openai_client import (
     ATTEMPTS,
     LONGEST_WAIT,
@@ -28,6 +28,7 @@ from docsgpt_embtune.openai_client import (
     RefusedRequestError,
     UnansweredRequestError,
 )
+from docsgpt_embtune.serving.keywords import Keywords, Vectors, load_keywords
 from docsgpt_embtune.urls import is_url, without_credentials
 from docsgpt_embtune.wording import Say, counted, silent
 
@@ -61,24 +62,25 @@ class RemoteEmbeddings:
 
     Args:
         client: Of the server's `/v1/embeddings`.
-        adapter: Applied to questions.
+        adapter: Applied to the server's vectors of questions.
+        keywords: Put beside the vectors of questions and of chunks.
 
     Attributes:
         probe: The server's vector of a certain text, which tells its model from another.
         dimension: Width of the vectors.
-        same_vector: Cosine from which on a stored vector is this model's, in whatever numbers the server computes.
 
     Raises:
         RemoteModelError: If the server cannot be asked.
     """
 
-    same_vector = SAME_VECTOR_IN_INT8
-
-    def __init__(self, client: OpenAIClient, adapter: QueryAdapter | None = None) -> None:
+    def __init__(
+        self, client: OpenAIClient, adapter: QueryAdapter | None = None, keywords: Keywords | None = None
+    ) -> None:
         self._client = client
         self._adapter = adapter
-        self.probe = self.ask(_PROBE).vectors[0]
-        self.dimension = len(self.probe)
+        self._keywords = keywords
+        self.probe = self._ask(_PROBE).vectors[0]
+        self.dimension = len(self.probe) + (keywords.width if keywords else 0)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
@@ -89,33 +91,43 @@ class RemoteEmbeddings:
         batches = [texts[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(texts), _CHUNKS_PER_REQUEST)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
-                answers = list(pool.map(self.ask, batches))
+                answers = list(pool.map(self.ask_chunks, batches))
             except BaseException:
                 self._client.stop()  # or those that wait would go on asking
                 raise
         return [vector for answer in answers for vector in answer.vectors]
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed chunks: (N, D) float32, in order."""
-        return np.array(self.embed_documents(texts), dtype=np.float32).reshape(len(texts), self.dimension)
-
     def ask_question(self, text: str) -> RemoteAnswer:
-        """Ask for one question's vector, and put it through the adapter."""
-        answer = self.ask(text)
-        if self._adapter is None:
-            return answer
-        return RemoteAnswer([self._adapter(vector) for vector in answer.vectors], answer.tokens)
-
-    def ask(self, asked: str | Sequence[str]) -> RemoteAnswer:
-        """Ask the server, in one request.
-
-        Args:
-            asked: A question, or a batch of chunks.
+        """Ask for one question's vector, in one request, and adapt it.
 
         Raises:
-            RefusedTextsError: If it does not take these texts.
+            RefusedTextsError: If the server does not take the question.
             RemoteModelError: If it gives no answer.
         """
+        answer = self._ask(text)
+        if self._adapter is not None:
+            answer = RemoteAnswer([self._adapter(vector) for vector in answer.vectors], answer.tokens)
+        return self._beside_keywords(answer, [text], Keywords.of_questions)
+
+    def ask_chunks(self, texts: Sequence[str]) -> RemoteAnswer:
+        """Ask for chunks' vectors, in one request.
+
+        Raises:
+            RefusedTextsError: If the server does not take these texts.
+            RemoteModelError: If it gives no answer.
+        """
+        return self._beside_keywords(self._ask(texts), texts, Keywords.of_documents)
+
+    def _beside_keywords(
+        self, answer: RemoteAnswer, texts: Sequence[str], part_of: Callable[[Keywords, Sequence[str]], Vectors]
+    ) -> RemoteAnswer:
+        if self._keywords is None:
+            return answer
+        part = part_of(self._keywords, texts)
+        both = self._keywords.beside(np.array(answer.vectors, dtype=np.float32), part)
+        return RemoteAnswer(both.tolist(), answer.tokens)
+
+    def _ask(self, asked: str | Sequence[str]) -> RemoteAnswer:
         texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
 
         def read(content: Any) -> RemoteAnswer:
@@ -208,7 +220,12 @@ class RemoteModel:
 
     @property
     def document_fingerprint(self) -> str:
-        """Hex sha256 over where its vectors come from: what decides them is not seen from here."""
+        """Hex sha256 over where its vectors come from, and over the keywords beside them, if any.
+
+        What decides the server's vectors is not seen from here.
+        """
+        if self.folder is not None:
+            return str(self.manifest[ADAPTER_KEY]["document_fingerprint"])
         return hashlib.sha256(f"{self.url}\n{self.model}".encode()).hexdigest()
 
     @property
@@ -247,20 +264,31 @@ class RemoteModel:
             say=say,
         )
         try:
-            adapter = load_query_adapter(self.folder, self.manifest) if self.folder else None
-            embeddings = RemoteEmbeddings(client, adapter)
-            if adapter:
-                self._refuse_another_model(embeddings.probe)
+            if self.folder is None:
+                return RemoteEmbeddings(client)
+            adapter = load_query_adapter(self.folder, self.manifest)
+            embeddings = RemoteEmbeddings(client, adapter, load_keywords(self.folder))
+            self._refuse_another_model(embeddings.probe)
         except BaseException:
             client.close()
             raise
         return embeddings
 
+    def serving(self, server: RemoteEmbeddings) -> ServingModel:
+        """Return what stored chunks are embedded and compared with."""
+        return ServingModel(self.name, self.document_fingerprint, server)
+
+    @property
+    def stores_other_vectors(self) -> bool:
+        """Tell whether keywords stand beside the server's vectors, so that chunks it made itself do not fit."""
+        return KEYWORDS_KEY in self.manifest
+
     def record(self, probe: Sequence[float]) -> dict[str, Any]:
-        """Lay out what an adapter's manifest says of the server: where it is, without credentials, and the probe."""
+        """Lay out what an adapter's manifest says of the server: where it is, without credentials, and what it said."""
         return {
             "url": without_credentials(self.url),
             "model": self.model,
+            "dimension": len(probe),
             "probe": [round(number, _DIGITS) for number in probe],
         }
 

@@ -219,7 +219,7 @@ class Trial:
                 return OLD
             reembed.roll_back(stores, self.environment)
         named = self.environment.get("EMBEDDINGS_NAME")
-        require(named == str(self.before.folder), f".env after a rollback: {named}")
+        require(named == self.before.name, f".env after a rollback: {named}")
         with self.opened() as stores:
             for store in stores:
                 self.check(store, self.before)

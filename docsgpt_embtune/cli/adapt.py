@@ -20,6 +20,9 @@ from docsgpt_embtune.data.dataset import load_dataset
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--seed", type=int, default=13, show_default=True)
+@click.option(
+    "--keywords", is_flag=True, help="Put keywords beside a server's vectors, too, where that gains: chunks embed anew."
+)
 @click.option("--keep-worse", is_flag=True, help="Write the folder even if cross-validation does not prefer it.")
 @click.option(
     "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
@@ -32,14 +35,16 @@ def adapt(
     corpus: str | None,
     out: Path,
     seed: int,
+    keywords: bool,
     keep_worse: bool,
     cache: Path | None,
     relevant_docs: Any,
 ) -> None:
     """Tune the question's vector alone: nothing is re-embedded.
 
-    It takes seconds, and stored chunks stay as they are. URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL
-    and EMBEDDINGS_NAME have it: it gets the questions and the chunks, and the key in EMBEDDINGS_KEY, if any.
+    It takes seconds, and stored chunks stay as they are, unless --keywords puts some beside theirs.
+    URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it: it gets the questions and
+    the chunks, and the key in EMBEDDINGS_KEY, if any.
     """
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
     from docsgpt_embtune.training.adapting import adapt as fit_and_write
@@ -53,6 +58,7 @@ def adapt(
         model=model,
         cache=cache or default_cache_folder(),
         seed=seed,
+        keywords=keywords,
         keep_worse=keep_worse,
         say=tqdm.write,
     )

@@ -16,7 +16,6 @@ from docsgpt_embtune.wording import clock, counted, megabytes
 
 if TYPE_CHECKING:
     from docsgpt_embtune.deployment.serving import ServingModel
-    from docsgpt_embtune.remote_model import RemoteEmbeddings
 
 
 def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -35,7 +34,7 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @click.command(cls=EmbtuneCommand)
-@click.option("--model", help="Tuned folder, any other model folder, a hub name, or `bundled`.")
+@click.option("--model", help="Tuned folder, any other model folder, a hub name, `bundled`, or URL#MODEL.")
 @store_options
 @click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
 @click.option("--rollback", is_flag=True, help="Put back the vectors and the .env lines of before.")
@@ -51,7 +50,6 @@ def reembed(
     from docsgpt_embtune.deployment.coverage import require_all_sources
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.faiss_store import FaissStore
-    from docsgpt_embtune.deployment.serving import load_serving_model
 
     environment = EnvironmentFile(env_file) if env_file else None
     if environment is not None and (url := environment.get("EMBEDDINGS_BASE_URL")) and not rollback:
@@ -69,7 +67,12 @@ def reembed(
         raise click.UsageError("--model is needed, unless it is a --rollback")
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
-    serving = load_serving_model(model)
+    serving = _opened(model)
+    if environment is not None and not serving.settings:
+        raise DeploymentError(
+            f"{model}: a server's model, whose address for DocsGPT is not known here; leave out --env, and set "
+            "EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME by hand when the vectors are swapped"
+        )
     if dry_run:
         _print_plans(steps.plan(stores, serving))
         _print_changes(environment, steps.settings_for(stores, serving))
@@ -82,7 +85,7 @@ def reembed(
     for store in stores:
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
     if environment is None:
-        click.echo(f"\nset in DocsGPT's .env:  EMBEDDINGS_NAME={serving.folder}")
+        click.echo(f"\nset in DocsGPT's .env:  {serving.settings_in_words}")
     _print_what_it_needs(serving)
     _print_what_is_in_force(environment)
 
@@ -109,9 +112,10 @@ def _roll_back(stores: list[Any], environment: Any) -> None:
 
 
 def _print_what_it_needs(serving: "ServingModel") -> None:
+    from docsgpt_embtune.deployment.serving import FolderModel
     from docsgpt_embtune.serving.keywords import load_keywords
 
-    if load_keywords(serving.folder):
+    if isinstance(serving, FolderModel) and load_keywords(serving.folder):
         click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
 
 
@@ -227,16 +231,16 @@ def doctor(
         raise click.UsageError("--docsgpt and --source belong together")
     environment = EnvironmentFile(env_file) if env_file else None
     hide_loading_bars()
-    compared, settings_examined = _compared_with(model, environment)
+    serving = _opened(model, key=_secret(environment, "EMBEDDINGS_KEY"))
     if docsgpt is not None:
         sources = open_host_sources(docsgpt, source_ids)
-        examined = [examine_in_host(source, compared, sample) for source in sources]
+        examined = [examine_in_host(source, serving, sample) for source in sources]
     else:
         _require_searched_store(environment, faiss=indexes, **databases)
-        examined = [examine(store, compared, sample) for store in _stores(environment, indexes, **databases)]
+        examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
     findings = [finding for found in examined for finding in found]
     if environment is not None:
-        findings += settings_examined(environment)
+        findings += _findings_of_settings(environment, serving, model)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
     click.echo(f"{counted(len(examined), 'source')} examined, {len(findings) or 'nothing'} wrong")
@@ -244,19 +248,24 @@ def doctor(
         sys.exit(EXIT_NO)
 
 
-def _compared_with(
-    model: str, environment: Any
-) -> "tuple[ServingModel | RemoteEmbeddings, Callable[[Any], list[Any]]]":
-    """Load what stored vectors are compared with, and return with it what examines the settings for it."""
-    from docsgpt_embtune.deployment.doctor import examine_settings, examine_settings_for_server
+def _opened(model: str, key: str | None = None) -> "ServingModel":
+    """Load a model of this machine, or open a server's for as long as the command runs."""
     from docsgpt_embtune.deployment.serving import load_serving_model
-    from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteModel
+    from docsgpt_embtune.remote_model import RemoteModel
 
     remote = RemoteModel.found(model)
     if remote is None:
-        serving = load_serving_model(model)
-        return serving, partial(examine_settings, model=serving, called=model)
-    say = partial(click.echo, err=True)
-    server = remote.load(say, key=_secret(environment, KEY_VARIABLE))
-    opened = click.get_current_context().with_resource(closing(server))
-    return opened, partial(examine_settings_for_server, remote=remote)
+        return load_serving_model(model)
+    server = remote.load(partial(click.echo, err=True), key=key)
+    return remote.serving(click.get_current_context().with_resource(closing(server)))
+
+
+def _findings_of_settings(environment: Any, serving: "ServingModel", model: str) -> list[Any]:
+    from docsgpt_embtune.deployment.doctor import examine_settings, examine_settings_for_server
+    from docsgpt_embtune.deployment.serving import FolderModel
+    from docsgpt_embtune.remote_model import RemoteModel
+
+    if isinstance(serving, FolderModel):
+        return examine_settings(environment, serving, called=model)
+    remote = RemoteModel.found(model)
+    return examine_settings_for_server(environment, remote) if remote else []

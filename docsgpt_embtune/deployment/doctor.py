@@ -9,10 +9,10 @@ import numpy as np
 from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
-from docsgpt_embtune.deployment.serving import ServingModel, cosines
+from docsgpt_embtune.deployment.serving import FolderModel, ServingModel, cosines
 from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
 
 SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
@@ -34,7 +34,7 @@ class Finding:
     message: str
 
 
-def examine(store: ChunkStore, model: ServingModel | RemoteEmbeddings, sample: int = SAMPLE) -> list[Finding]:
+def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
     """Embed a sample of a store's chunks again and compare.
 
     Args:
@@ -62,7 +62,7 @@ def examine(store: ChunkStore, model: ServingModel | RemoteEmbeddings, sample: i
     return findings + _truncation(store.label, stored.texts, model)
 
 
-def examine_in_host(source: HostSource, model: ServingModel | RemoteEmbeddings, sample: int = SAMPLE) -> list[Finding]:
+def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
     """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
 
     Args:
@@ -84,17 +84,14 @@ def examine_in_host(source: HostSource, model: ServingModel | RemoteEmbeddings, 
     if not picked:
         return [Finding(source.label, "empty", "no chunk is in it, or its database cannot be read: see DocsGPT's log")]
     remedy = "re-embed it (embtune reembed), or delete and upload it again where its store cannot be re-embedded"
-    if isinstance(model, RemoteEmbeddings):
-        remedy = _reembedding(model)
     return _foreign(source.label, [doc_id for doc_id, _ in picked], own, remedy) + _truncation(
         source.label, texts, model
     )
 
 
-def _reembedding(model: ServingModel | RemoteEmbeddings) -> str:
-    if isinstance(model, RemoteEmbeddings):
-        return "delete and upload it again, or have that server serve the model that made them"
-    return f"run: embtune reembed --model {model.folder}, with the store and the --env that doctor was given"
+def _reembedding(model: ServingModel) -> str:
+    given = "the store and the --env" if model.settings else "the store"
+    return f"run: embtune reembed --model {model.name}, with {given} that doctor was given"
 
 
 def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -> list[Finding]:
@@ -112,21 +109,18 @@ def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -
     return [Finding(label, "mixed", message)]
 
 
-def _truncation(label: str, texts: Sequence[str], model: ServingModel | RemoteEmbeddings) -> list[Finding]:
-    if isinstance(model, RemoteEmbeddings):  # a server does not tell
+def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[Finding]:
+    cut = model.cuts_off(texts)
+    if cut is None or cut.seen >= SEEN_ENOUGH:
         return []
-    seen = model.seen_share(texts)
-    if seen >= SEEN_ENOUGH:
-        return []
-    limit = model.embeddings.model.max_seq_length
     message = (
-        f"the model reads {seen:.0%} of the text: it cuts each chunk after {limit} wordpieces; "
+        f"the model reads {cut.seen:.0%} of the text: it cuts each chunk after {cut.after} wordpieces; "
         "embtune export --data tries whether questions gain by reading in windows; or upload with smaller chunks"
     )
     return [Finding(label, "truncated", message)]
 
 
-def examine_settings(environment: EnvironmentFile, model: ServingModel, called: str | None = None) -> list[Finding]:
+def examine_settings(environment: EnvironmentFile, model: FolderModel, called: str | None = None) -> list[Finding]:
     """Check that the host's `.env` makes it load this model.
 
     Args:

@@ -202,7 +202,7 @@ class FaissStore:
     def _verify(self, model: ServingModel) -> None:
         built = {"model": model.fingerprint, "built": _sha256(self._built)}
         if not built.items() <= (self._runs() or [{}])[-1].items():
-            raise DeploymentError(f"{self._built}: not what was built for {model.folder}; run the same command again")
+            raise DeploymentError(f"{self._built}: not what was built for {model.name}; run the same command again")
         index = faiss.read_index(str(self._built))
         texts = read_sidecar(self.folder).row_texts
         if (index.ntotal, index.d) != (len(texts), model.dimension):

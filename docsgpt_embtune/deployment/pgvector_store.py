@@ -249,7 +249,7 @@ class PgvectorStore:
 
     def _verify(self, model: ServingModel) -> None:
         if self._table.comment_on(self._table.pending) != _comment(model):
-            raise DeploymentError(f"{self.label}: nothing was built for {model.folder}; run the same command again")
+            raise DeploymentError(f"{self.label}: nothing was built for {model.name}; run the same command again")
         found = self._table.rows(
             "SELECT id::text, {text}, {pending}::text FROM {table} WHERE {pending} IS NOT NULL "
             "ORDER BY md5(id::text) LIMIT %s",

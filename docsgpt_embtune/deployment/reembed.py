@@ -135,7 +135,7 @@ def _put_in_force(stores: Sequence[ChunkStore], model: ServingModel, environment
 
 def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str, str]:
     """Return what the host's `.env` has to say once these stores are on this model."""
-    settings = {"EMBEDDINGS_NAME": str(model.folder)}
+    settings = model.settings
     for store in stores:
         settings |= store.settings(model)
     return settings
@@ -237,7 +237,7 @@ def _require_none_left_behind(stores: Sequence[ChunkStore], model: ServingModel)
     left_behind = [store.label for store in stores if _has_vectors_of(model, store)]
     if left_behind:
         raise DeploymentError(
-            f"{', '.join(left_behind)}: has vectors of {model.folder} and no old ones to go back to (uploaded since, "
+            f"{', '.join(left_behind)}: has vectors of {model.name} and no old ones to go back to (uploaded since, "
             "or its old index was deleted), so nothing is rolled back; embed them all with the old model instead "
             "(embtune reembed --model OLD_MODEL), or name those that can go back alone"
         )

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +13,12 @@ from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.evaluation.truncation import share_read
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
+from docsgpt_embtune.token_table import tokens_read
 
 Vectors = npt.NDArray[np.float32]
 
@@ -29,24 +32,77 @@ SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, ano
 SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32: .988 and more for MiniLM, .994 in the mean
 
 
-@dataclass(frozen=True)
-class ServingModel:
-    """A model on this machine, tuned or stock.
+class Cut(NamedTuple):
+    """How much of some texts a model reads.
 
     Attributes:
-        folder: Where it is; what EMBEDDINGS_NAME has to say.
+        seen: Share of their wordpieces, below 1.
+        after: Wordpieces of each text that it reads at most.
+    """
+
+    seen: float
+    after: int
+
+
+@dataclass(frozen=True)
+class ServingModel:
+    """A model that serves, be it a server's or of this machine.
+
+    Attributes:
+        name: What `--model` calls it.
         fingerprint: Identifies what decides its chunks' vectors; a query adapter does not.
         embeddings: What DocsGPT would call.
     """
 
-    folder: Path
+    name: str
     fingerprint: str
-    embeddings: StockEmbeddings
+    embeddings: EmbeddingModel
 
     @property
     def dimension(self) -> int:
         """Width of the vectors."""
         return self.embeddings.dimension
+
+    @property
+    def same_vector(self) -> float:
+        """Cosine from which on a stored vector is this model's, in whatever numbers a server computes."""
+        return SAME_VECTOR_IN_INT8
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Lines of `.env` that make DocsGPT use it; none where its address for DocsGPT is not known here."""
+        return {}
+
+    @property
+    def settings_in_words(self) -> str:
+        """What to set, for a person."""
+        return "EMBEDDINGS_BASE_URL, to where it is served, and EMBEDDINGS_NAME, to its name there"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Embed chunks as DocsGPT would: (N, D) float32, in order."""
+        vectors = self.embeddings.embed_documents(texts)
+        return np.array(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+
+    def embed_many(self, texts: Sequence[str]) -> Vectors:
+        """Embed many chunks of like length fast: (N, D) float32, in order."""
+        return self.embed(texts)
+
+    def cuts_off(self, texts: Sequence[str]) -> Cut | None:
+        """Tell how much of the texts is read; None where a server does not tell."""
+        return None
+
+
+@dataclass(frozen=True)
+class FolderModel(ServingModel):
+    """A model on this machine, tuned or stock.
+
+    Attributes:
+        embeddings: What DocsGPT would call.
+        folder: Where it is; what EMBEDDINGS_NAME has to say.
+    """
+
+    embeddings: StockEmbeddings
+    folder: Path
 
     @property
     def same_vector(self) -> float:
@@ -56,10 +112,15 @@ class ServingModel:
         """
         return SAME_VECTOR_IN_INT8 if self._has_int8() else SAME_VECTOR
 
-    def embed(self, texts: Sequence[str]) -> Vectors:
-        """Embed chunks as DocsGPT would: (N, D) float32, in order."""
-        vectors = self.embeddings.embed_documents(texts)
-        return np.array(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
+    @property
+    def settings(self) -> dict[str, str]:
+        """Line of `.env` that makes DocsGPT use it."""
+        return {"EMBEDDINGS_NAME": str(self.folder)}
+
+    @property
+    def settings_in_words(self) -> str:
+        """What to set, for a person."""
+        return f"EMBEDDINGS_NAME={self.folder}"
 
     def embed_many(self, texts: Sequence[str]) -> Vectors:
         """Embed many chunks of like length fast: (N, D) float32, in order.
@@ -110,13 +171,16 @@ class ServingModel:
         in_a_pass = _TOKENS_PER_CORE * torch.get_num_threads() if model.device.type == "cpu" else _TOKENS_ON_GPU
         return max(1, in_a_pass // tokens)
 
-    def seen_share(self, texts: Sequence[str]) -> float:
-        """Share of the texts' wordpieces that the model reads before it cuts them off, from 0 to 1."""
-        in_windows = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off"
-        return 1.0 if in_windows or not texts else share_read(self.embeddings.model, texts)
+    def cuts_off(self, texts: Sequence[str]) -> Cut | None:
+        """Tell how much of the texts is read before they are cut off; None where all of it is."""
+        if not texts or (isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off"):
+            return None
+        model = self.embeddings.model
+        seen = share_read(model, texts)
+        return Cut(seen, tokens_read(model)) if seen < 1 else None
 
 
-def load_serving_model(name: str) -> ServingModel:
+def load_serving_model(name: str) -> FolderModel:
     """Load a tuned folder, any other model folder, `bundled`, or a hub name.
 
     Raises:
@@ -126,8 +190,9 @@ def load_serving_model(name: str) -> ServingModel:
     encode_kwargs = {"batch_size": BATCH_SIZE}
     if is_tuned_folder(folder):
         tuned = TunedEmbeddings(str(folder), encode_kwargs=encode_kwargs)
-        return ServingModel(folder, tuned.fingerprint, tuned)
-    return ServingModel(folder, document_fingerprint(folder), StockEmbeddings(folder, encode_kwargs=encode_kwargs))
+        return FolderModel(str(folder), tuned.fingerprint, tuned, folder)
+    stock = StockEmbeddings(folder, encode_kwargs=encode_kwargs)
+    return FolderModel(str(folder), document_fingerprint(folder), stock, folder)
 
 
 def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vectors, where: str) -> None:

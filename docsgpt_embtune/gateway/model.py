@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
@@ -83,7 +83,7 @@ class OwnModel:
     document_threads: int = 1
     stored_by: str | None = None
 
-    def __init__(self, serving: ServingModel) -> None:
+    def __init__(self, serving: FolderModel) -> None:
         if not (serving.folder / "tokenizer.json").is_file():
             raise ModelFolderError(f"{serving.folder}: has no tokenizer.json; save the model with a fast tokenizer")
         self.name = serving.folder.name
@@ -112,7 +112,7 @@ class OwnModel:
 
 
 class RelayedModel:
-    """A server's model behind a query adapter: chunks come back as that server made them.
+    """A server's model behind a query adapter: chunks come back as that server made them, unless keywords join them.
 
     Args:
         remote: The model, with an adapter's folder.
@@ -127,7 +127,7 @@ class RelayedModel:
         self.label = f"{remote.name} before {remote.address}"
         self.fingerprint = remote.fingerprint
         self.dimension = server.dimension
-        self.stored_by: str | None = remote.address
+        self.stored_by: str | None = None if remote.stores_other_vectors else remote.address
         self._server = server
 
     def embed_question(self, text: str) -> Embedded:
@@ -136,7 +136,7 @@ class RelayedModel:
 
     def embed_documents(self, texts: Sequence[str]) -> Embedded:
         """Embed chunks, in order, in one request: no more than `DOCUMENTS_PER_CALL`."""
-        return self._asked(self._server.ask, texts)
+        return self._asked(self._server.ask_chunks, texts)
 
     def close(self) -> None:
         """Wait for no answer that is not there."""

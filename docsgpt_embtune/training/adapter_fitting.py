@@ -10,7 +10,7 @@ without the others about its answer, which is many times the evidence of the few
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,11 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.folds import FOLDS
-from docsgpt_embtune.training.validation import score_vectors
+from docsgpt_embtune.training.keyword_fitting import KeywordFitting
+from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
+from docsgpt_embtune.training.validation import WholeCorpus, score_vectors
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
@@ -50,6 +53,7 @@ class AdapterReport:
         strength: How strongly it is held to the identity.
         choice: Scores of each question without a map, and with one of each strength that was tried.
         seconds: Time of the fits, without the embedding of texts that were not in the cache.
+        keywords: What stands beside the vectors; None where nothing does.
         folder: Where it was written; None if nothing was.
     """
 
@@ -57,6 +61,7 @@ class AdapterReport:
     strength: float
     choice: Choice
     seconds: float
+    keywords: Keywords | None = None
     folder: Path | None = None
 
     @property
@@ -65,14 +70,19 @@ class AdapterReport:
         return self.choice.is_higher and self.choice.is_beyond_luck
 
 
-def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *, seed: int = 13) -> AdapterReport:
+def fit_adapter(
+    questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *, seed: int = 13, keywords: bool = False
+) -> AdapterReport:
     """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
+
+    Keywords are tried beside what that map gives, as `training.keyword_choice` does beside a tuned model.
 
     Args:
         questions: What is learned from and chosen by, with at least as many answers as there are folds.
         asked: The model's vectors of them (Q, D), in order.
         chunks: Its vectors of their corpus (N, D), in order.
         seed: Of the sample of a large corpus.
+        keywords: Whether keywords may stand beside the vectors, of questions and of chunks.
     """
     started = time.perf_counter()
     objective = _Objective.of(questions, asked, chunks, seed)
@@ -90,26 +100,53 @@ def fit_adapter(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *,
     for strength in STRENGTHS[: best + 1]:
         matrix = objective.minimum(strength, start=matrix)
     choice = Choice(baseline, tried, tried[best], groups_by_answer(questions))
-    seconds = time.perf_counter() - started
-    return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, seconds)
+    beside = None
+    if keywords:
+        fitting = KeywordFitting(dict.fromkeys(questions.corpus.values()), asked.shape[1])
+        choice, beside = _with_keywords(choice, [fold.unseen(best, fitting) for fold in folds], fitting, questions)
+    return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, time.perf_counter() - started, beside)
+
+
+def _with_keywords(
+    choice: Choice, every: Sequence[Unseen], fitting: KeywordFitting, questions: RetrievalDataset
+) -> tuple[Choice, Keywords | None]:
+    """Choose among keywords at each weight, too; None where they gain no more than the standard error of that."""
+    scores = score_weights(every)
+    better = worth_their_width(scores, choice.chosen, choice.groups)
+    tried = [*choice.tried, *scores.values()]
+    if not better:
+        return replace(choice, tried=tried), None
+    best = better[0]
+    keywords = replace(fitting.kinds(questions)[best.kind], weight=best.weight)
+    return replace(choice, tried=tried, chosen=scores[best]), keywords
 
 
 class _Fold:
     """Questions that are asked of maps fitted to the others.
 
     Args:
+        learned: The others.
         held_out: Those that are asked.
         asked: Their vectors (H, D).
         chunks: The vectors of the corpus (N, D).
         objective: Of the others.
     """
 
-    def __init__(self, held_out: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> None:
+    def __init__(
+        self,
+        learned: RetrievalDataset,
+        held_out: RetrievalDataset,
+        asked: Vectors,
+        chunks: Vectors,
+        objective: "_Objective",
+    ) -> None:
         self.held_out = held_out
         self.asked = asked
+        self._learned = learned
         self._chunks = chunks
         self._objective = objective
         self._matrix = _identity(asked)
+        self._mapped: list[Vectors] = []
 
     def score(self, asked: Vectors) -> QueryScores:
         return score_vectors(self.held_out, asked, self._chunks)
@@ -117,13 +154,22 @@ class _Fold:
     def score_map_of(self, strength: float) -> QueryScores:
         """Fit a map, starting at that of the strength before, and score it."""
         self._matrix = self._objective.minimum(strength, start=self._matrix)
-        return self.score(QueryAdapter(self._matrix).map(self.asked))
+        self._mapped.append(QueryAdapter(self._matrix).map(self.asked))
+        return self.score(self._mapped[-1])
+
+    def unseen(self, number: int, fitting: KeywordFitting) -> Unseen:
+        """Return what the map of the strength of this number made of the questions, for keywords to stand beside."""
+        return Unseen(WholeCorpus(self.held_out), self._mapped[number], self._chunks, fitting.kinds(self._learned))
 
 
 def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> list[_Fold]:
     query_ids = list(questions.queries)
+
+    def of_rows(rows: Sequence[int]) -> RetrievalDataset:
+        return questions.subset(query_ids[row] for row in rows)
+
     return [
-        _Fold(questions.subset(query_ids[row] for row in inside), asked[inside], chunks, objective.of_some(outside))
+        _Fold(of_rows(outside), of_rows(inside), asked[inside], chunks, objective.of_some(outside))
         for outside, inside in folds_by_answer(questions, FOLDS)
     ]
 

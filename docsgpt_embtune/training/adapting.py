@@ -3,6 +3,7 @@
 For a model of this machine that is a model folder; for a server's it holds the adapter and where the server is.
 """
 
+import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -18,14 +19,15 @@ from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, load_serving_model
+from docsgpt_embtune.deployment.serving import SAME_VECTOR, FolderModel, cosines, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
-from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.files import folder_written_whole, sha256_of
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
+    KEYWORDS_KEY,
     SCHEMA,
     SERVER_KEY,
     adapts_a_server,
@@ -40,6 +42,7 @@ from docsgpt_embtune.model_folder import (
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.serving.keywords import KEYWORDS_FILE
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
@@ -58,6 +61,7 @@ def adapt(
     model: str = "bundled",
     cache: Path | None = None,
     seed: int = 13,
+    keywords: bool = False,
     keep_worse: bool = False,
     say: Say = silent,
 ) -> AdapterReport:
@@ -71,6 +75,8 @@ def adapt(
             as URL#MODEL, which is sent the questions and the chunks.
         cache: Folder that keeps vectors for the next time; none if not given.
         seed: Of the sample of a large corpus.
+        keywords: Whether keywords may stand beside a server's vectors, those of the chunks, too, which then have to be
+            embedded again. (`training.pipeline.train` puts them beside the model's own.)
         keep_worse: Write the folder even if cross-validation does not prefer it.
         say: Takes one line of plain text before each stage.
 
@@ -81,6 +87,10 @@ def adapt(
         EvaluationError: If the model gives unusable vectors.
         RemoteModelError: If a server cannot be asked.
     """
+    if keywords and not is_url(model):
+        raise ModelFolderError(
+            f"{model}: --keywords is for a server's model; of one of this machine embtune train sees to them"
+        )
     take_destination(out, say)
     questions = training if validation is None else _together(*keep_apart(training, validation, seed, say))
     refuse_too_few_to_choose_by(questions)
@@ -88,12 +98,12 @@ def adapt(
     with _opened(model, say) as base:
         asked, chunks = embed_both(base.embeddings, base.fingerprint, questions, cache)
         say(f"model       {base.name}: {chunks.shape[1]} wide; fitting a map on {counted(len(questions), 'question')}")
-        report = fit_adapter(questions, asked, chunks, seed=seed)
+        report = fit_adapter(questions, asked, chunks, seed=seed, keywords=keywords)
         if not (report.improved or keep_worse):
             return report
         record = _record(report, adapter_data_record(training, validation))
         corpus = list(questions.corpus.values()), chunks
-        base.write(out, report.adapter, record, corpus, learned=digests_of(questions))
+        base.write(out, report, record, corpus, learned=digests_of(questions))
         return replace(report, folder=out)
 
 
@@ -119,13 +129,17 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     if is_url(model):
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
-            yield _Base(remote.name, server, remote.fingerprint, partial(write_server_adapter, remote, server))
+            yield _Base(remote.name, server, remote.fingerprint, partial(_write_for_server, remote, server))
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
     serving = load_serving_model(model)
-    yield _Base(str(folder), serving.embeddings, serving.fingerprint, partial(write_adapted_folder, serving))
+
+    def write(out: Path, report: AdapterReport, *written: Any, learned: Collection[str]) -> None:
+        write_adapted_folder(serving, out, report.adapter, *written, learned=learned)
+
+    yield _Base(str(folder), serving.embeddings, serving.fingerprint, write)
 
 
 def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
@@ -151,7 +165,7 @@ def _together(training: RetrievalDataset, validation: RetrievalDataset) -> Retri
 
 
 def write_adapted_folder(
-    base: ServingModel,
+    base: FolderModel,
     out: Path,
     adapter: QueryAdapter,
     record: Mapping[str, Any],
@@ -188,11 +202,11 @@ def write_adapted_folder(
         _prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
 
 
-def write_server_adapter(
+def _write_for_server(
     remote: RemoteModel,
     server: RemoteEmbeddings,
     out: Path,
-    adapter: QueryAdapter,
+    report: AdapterReport,
     record: Mapping[str, Any],
     corpus: tuple[Sequence[str], Vectors],
     *,
@@ -204,7 +218,7 @@ def write_server_adapter(
         remote: The server's model, which made the stored vectors.
         server: It, ready to embed.
         out: Destination; replaced in one step if it is a tuned folder already.
-        adapter: What to apply to questions.
+        report: The adapter, and the keywords, if any.
         record: What the manifest says of it.
         corpus: Chunks and the server's vectors of them (N, D); some are asked for again, as these may be of a cache.
         learned: Digests of the questions that it learned from.
@@ -215,13 +229,20 @@ def write_server_adapter(
     refuse_foreign_destination(out)
     _prove_that_chunks_stay(server, *corpus)
     with folder_written_whole(out) as new:
-        entry = {**adapter.write(new), "document_fingerprint": remote.document_fingerprint, **record}
+        adapter = report.adapter.write(new)
+        of_chunks, beside, dimension = remote.document_fingerprint, {}, server.dimension
+        if keywords := report.keywords:
+            keywords.write(new)
+            of_chunks = hashlib.sha256(f"{of_chunks} {sha256_of(new / KEYWORDS_FILE)}".encode()).hexdigest()
+            beside = {KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}}
+            dimension += keywords.width
         manifest = {
             "schema": SCHEMA,
             "fingerprint": fingerprint(new),
-            "dimension": server.dimension,
+            "dimension": dimension,
             SERVER_KEY: remote.record(server.probe),
-            ADAPTER_KEY: entry,
+            ADAPTER_KEY: {**adapter, "document_fingerprint": of_chunks, **record},
+            **beside,
         }
         write_manifest(new, with_learned_too(manifest, learned))
 
@@ -258,7 +279,8 @@ def summary(report: AdapterReport) -> str:
     """Say what cross-validation thinks of the adapter, where it is, and what it asks of a deployment."""
     judgment = report.choice.judgment
     lines = [
-        f"adapter     strength {report.strength:g}: {report.choice.line()}, {report.seconds:.0f} s",
+        f"adapter     strength {report.strength:g}{_keywords_of(report)}: {report.choice.line()}, "
+        f"{report.seconds:.0f} s",
         f"            each of {counted(judgment.queries, 'question')} asked of a map fitted without it: "
         f"{judgment.verdict}",
     ]
@@ -268,10 +290,24 @@ def summary(report: AdapterReport) -> str:
     lines.append(f"model       {report.folder.resolve()}")
     if not report.improved:
         lines.append(f"            written all the same: {reason}")
-    where = (
-        f"`embtune serve {report.folder}`, which asks the server"
-        if adapts_a_server(report.folder)
-        else "`embtune serve` or the plugin (embtune install): without them the folder is the model it was made for"
-    )
-    lines.append(f"            stored chunks stay as they are; the adapter works through {where}")
+    lines += [f"            {line}" for line in _what_it_asks_of_a_deployment(report.folder)]
     return "\n".join(lines)
+
+
+def _keywords_of(report: AdapterReport) -> str:
+    return f", keywords at {report.keywords.weight:.0%}" if report.keywords else ""
+
+
+def _what_it_asks_of_a_deployment(folder: Path) -> list[str]:
+    if not adapts_a_server(folder):
+        return [
+            "stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune "
+            "install): without them the folder is the model it was made for"
+        ]
+    serve = f"`embtune serve {folder}`, which asks the server"
+    if KEYWORDS_KEY not in read_manifest(folder):
+        return [f"stored chunks stay as they are; the adapter works through {serve}"]
+    return [
+        f"stored chunks need their keywords: embtune reembed --model {folder}, or upload the documents again",
+        f"it works through {serve}",
+    ]

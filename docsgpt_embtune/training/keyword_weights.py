@@ -36,12 +36,15 @@ class WeighedKeywords:
         keywords: Of whatever weight.
         questions: Q texts.
         chunks: N texts.
+        answered: The keywords' part of the chunks (N, width), where it is there already.
     """
 
-    def __init__(self, keywords: Keywords, questions: Sequence[str], chunks: Sequence[str]) -> None:
+    def __init__(
+        self, keywords: Keywords, questions: Sequence[str], chunks: Sequence[str], answered: Vectors | None = None
+    ) -> None:
         self._weighed = [replace(keywords, weight=weight) for weight in WEIGHTS]
         self._asked = keywords.of_questions(questions)
-        self._answered = keywords.of_documents(chunks)
+        self.answered = keywords.of_documents(chunks) if answered is None else answered
 
     def beside(self, questions: Vectors, chunks: Vectors) -> Iterator[tuple[Keywords, Vectors, Vectors]]:
         """Yield, for each weight, the keywords and what stores rank by: vectors of the questions and of the chunks.
@@ -51,7 +54,7 @@ class WeighedKeywords:
             chunks: Its vectors of the chunks (N, D).
         """
         for keywords in self._weighed:
-            yield keywords, keywords.beside(questions, self._asked), keywords.beside(chunks, self._answered)
+            yield keywords, keywords.beside(questions, self._asked), keywords.beside(chunks, self.answered)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,13 @@ class Weighed(NamedTuple):
 def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
     """Score each kind of keywords at each weight, on all questions together, kind by kind."""
     parts: dict[Weighed, list[QueryScores]] = {}
+    parts_of_chunks: dict[tuple[object, ...], Vectors] = {}  # what was learned from questions changes nothing of chunks
     for unseen in every:
+        chunks = tuple(unseen.pool.chunks)
         for kind, keywords in unseen.kinds.items():
-            weighed = WeighedKeywords(keywords, unseen.pool.queries, unseen.pool.chunks)
+            alike = (chunks, keywords.width, id(keywords.fitted))
+            weighed = WeighedKeywords(keywords, unseen.pool.queries, chunks, parts_of_chunks.get(alike))
+            parts_of_chunks[alike] = weighed.answered
             for each, asked, answered in weighed.beside(unseen.queries, unseen.chunks):
                 parts.setdefault(Weighed(kind, each.weight), []).append(unseen.pool.score(asked, answered))
     return {weighed: joined_scores(scores) for weighed, scores in parts.items()}

@@ -66,6 +66,20 @@ class ValidationPool:
         return _score(self.dataset, queries, chunks, self.doc_ids)
 
 
+class WholeCorpus(ValidationPool):
+    """All chunks, where ranking them is no matter of time.
+
+    Args:
+        dataset: Questions, corpus and judgments.
+    """
+
+    def __init__(self, dataset: RetrievalDataset) -> None:
+        self.dataset = judge_first_copies(dataset)
+        self.doc_ids = list(dataset.corpus)
+        self.queries = list(dataset.queries.values())
+        self.chunks = list(dataset.corpus.values())
+
+
 def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) -> QueryScores:
     """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; copies count as one chunk.
 

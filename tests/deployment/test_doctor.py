@@ -151,7 +151,7 @@ def upstream(tiny_tuned_folder):
         yield running
 
 
-def test_vectors_are_compared_with_what_a_server_has(index_folder, tuned, upstream, tmp_path):
+def test_vectors_are_compared_with_what_a_server_has(index_folder, tuned, upstream, tmp_path, monkeypatch):
     (tmp_path / ".env").write_text(
         f"EMBEDDINGS_BASE_URL=http://embed:80\nEMBEDDINGS_NAME=org/minilm\nEMBEDDINGS_KEY={KEY}\n"
     )
@@ -159,9 +159,10 @@ def test_vectors_are_compared_with_what_a_server_has(index_folder, tuned, upstre
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     assert "sampled vectors was made by this model" in result.output
-    assert "delete and upload it again, or have that server" in result.output
+    assert f"run: embtune reembed --model {upstream.name}, with the store that doctor was given" in result.output
 
-    steps.reembed([FaissStore(index_folder)], tuned)
+    monkeypatch.setenv("EMBEDDINGS_KEY", KEY)
+    assert CliRunner().invoke(main, ["reembed", *command[1:5]]).exit_code == 0
     healthy = CliRunner().invoke(main, command)
     assert (healthy.exit_code, healthy.output) == (0, "1 source examined, nothing wrong\n")
     assert KEY not in result.output + result.stderr

@@ -21,7 +21,7 @@ from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import find_index_folders, index_vectors, read_index, read_sidecar
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
@@ -149,14 +149,14 @@ def test_index_that_changes_meanwhile_is_not_swapped(index_folder, stock, tuned)
 
 
 def test_upload_during_verification_is_not_overwritten(index_folder, tuned):
-    class UploadsMeanwhile(ServingModel):
+    class UploadsMeanwhile(FolderModel):
         def embed(self, texts):
             write_index_folder(index_folder, tuned, [*CHUNKS, LATE])
             return super().embed(texts)
 
     store = FaissStore(index_folder)
     store.build(tuned)
-    store.prepare(UploadsMeanwhile(tuned.folder, tuned.fingerprint, tuned.embeddings))
+    store.prepare(UploadsMeanwhile(tuned.name, tuned.fingerprint, tuned.embeddings, tuned.folder))
     with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
         store.swap(tuned)
     assert read_sidecar(index_folder).row_texts[-1] == LATE

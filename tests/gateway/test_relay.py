@@ -13,6 +13,7 @@ from docsgpt_embtune.adapter import ADAPTER_FILE, load_query_adapter
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import save_dataset
+from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, RemoteModelError
 from docsgpt_embtune.evaluation.check import check_retrieval
@@ -25,9 +26,12 @@ from docsgpt_embtune.gateway.server import ServerConfig, instructions
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.openai_client import OpenAIClient
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.training.adapting import adapt
+from docsgpt_embtune.training.adapting import summary as adapted_in_words
 
 from ..conftest import TEXTS
+from ..deployment.conftest import write_index_folder
 from ..embeddings_server import TOKENS, TOO_LONG, serving
 from ..gateway_process import KEY, server
 from ..training.small_dataset import dataset
@@ -109,6 +113,54 @@ def test_relay_moves_questions_and_leaves_chunks(adapted, stock, matrix):
         assert question["model"] == "org/minilm"
 
 
+@pytest.fixture(scope="module")
+def with_keywords(upstream, tmp_path_factory):
+    out = tmp_path_factory.mktemp("keywords") / "handbook"
+    return adapt(TRAINING, VALIDATION, out, model=upstream.name, keywords=True, keep_worse=True)
+
+
+def test_keywords_join_the_servers_vectors(with_keywords, upstream, stock, matrix):
+    keywords = load_keywords(with_keywords.folder)
+    assert with_keywords.keywords.weight == keywords.weight > 0
+    question = "when is the log kept"
+    with closing(RemoteModel.adapted_in(with_keywords.folder).load()) as served:
+        chunks = keywords.beside(np.array(stock.embed_documents(TEXTS)), keywords.of_documents(TEXTS))
+        assert np.allclose(served.embed_documents(TEXTS), chunks, atol=1e-6)
+        asked = keywords.beside(np.array([matrix(stock.embed_query(question))]), keywords.of_questions([question]))
+        assert np.allclose(served.embed_query(question), asked[0], atol=1e-5)
+        assert served.dimension == len(asked[0]) == read_manifest(with_keywords.folder)["dimension"]
+    assert "stored chunks need their keywords: embtune reembed --model" in adapted_in_words(with_keywords)
+
+
+def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny_base_folder, tmp_path):
+    index = write_index_folder(tmp_path / "indexes" / "handbook", load_serving_model(str(tiny_base_folder)))
+    stores = ["--indexes", str(tmp_path / "indexes")]
+
+    def run(*command):
+        return CliRunner().invoke(main, [str(each) for each in command])
+
+    assert "nothing wrong" in run("doctor", "--model", adapted.folder, *stores).output
+    assert "vectors of 32 numbers, the model gives" in run("doctor", "--model", with_keywords.folder, *stores).output
+    before = (index / "index.faiss").read_bytes()
+    swapped = run("reembed", "--model", with_keywords.folder, *stores)
+    assert swapped.exit_code == 0, swapped.output
+    assert "set in DocsGPT's .env:  EMBEDDINGS_BASE_URL, to where it is served" in swapped.output
+    assert "nothing wrong" in run("doctor", "--model", with_keywords.folder, *stores).output
+    assert run("reembed", *stores, "--rollback").exit_code == 0
+    assert (index / "index.faiss").read_bytes() == before
+
+    (tmp_path / ".env").write_text("VECTOR_STORE=faiss\n")
+    refused = run("reembed", "--model", with_keywords.folder, *stores, "--env", tmp_path / ".env")
+    assert "whose address for DocsGPT is not known here; leave out --env" in refused.stderr
+    assert (tmp_path / ".env").read_text() == "VECTOR_STORE=faiss\n"
+
+
+def test_relay_with_keywords_does_not_say_that_chunks_stay(with_keywords, upstream):
+    remote = RemoteModel.adapted_in(with_keywords.folder)
+    with closing(remote.load()) as server:
+        assert "stay as they are" not in "\n".join(instructions(RelayedModel(remote, server), ServerConfig(), 8765))
+
+
 @contextmanager
 def relayed(upstream, folder):
     """A relay in this process, whose patience ends at once."""
@@ -184,6 +236,8 @@ def test_where_a_model_is_needed_the_folder_is_refused(adapted, upstream):
             use(str(adapted.folder))
     with pytest.raises(ModelFolderError, match="a server's model, which only"):
         resolve_base(upstream.name)
+    with pytest.raises(ModelFolderError, match="--keywords is for a server's model"):
+        adapt(TRAINING, None, adapted.folder.parent / "another", keywords=True)
 
 
 def test_command_says_how_to_serve_it_and_shows_no_key(upstream, tmp_path, monkeypatch):
