@@ -139,6 +139,11 @@ def verify(folder: str | Path) -> dict[str, Any]:
         ModelFolderError: If anything that decides the vectors is missing or differs, or there is no model in it.
     """
     refuse_adapter_of_a_server(folder)
+    return verify_whole(folder)
+
+
+def verify_whole(folder: str | Path) -> dict[str, Any]:
+    """Check as `verify` does, a query adapter for a server's model, too."""
     manifest = read_manifest(folder)
     found = fingerprint(folder)
     if found != manifest["fingerprint"]:

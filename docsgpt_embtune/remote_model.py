@@ -19,7 +19,14 @@ from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
 from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, ServingModel, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.model_folder import ADAPTER_KEY, KEYWORDS_KEY, SERVER_KEY, adapts_a_server, read_manifest
+from docsgpt_embtune.model_folder import (
+    ADAPTER_KEY,
+    KEYWORDS_KEY,
+    SERVER_KEY,
+    adapts_a_server,
+    read_manifest,
+    verify_whole,
+)
 from docsgpt_embtune.openai_client import (
     ATTEMPTS,
     LONGEST_WAIT,
@@ -249,7 +256,7 @@ class RemoteModel:
             for_clients: Whether somebody waits for each answer, so that the server is not asked again for long.
 
         Raises:
-            ModelFolderError: If the adapter is not as it was written.
+            ModelFolderError: If the adapter's folder is not as it was written.
             RemoteModelError: If the server cannot be asked, or another model than the adapter's answers there.
         """
         client = OpenAIClient(
@@ -266,7 +273,7 @@ class RemoteModel:
         try:
             if self.folder is None:
                 return RemoteEmbeddings(client)
-            adapter = load_query_adapter(self.folder, self.manifest)
+            adapter = load_query_adapter(self.folder, verify_whole(self.folder))
             embeddings = RemoteEmbeddings(client, adapter, load_keywords(self.folder))
             self._refuse_another_model(embeddings.probe)
         except BaseException:
@@ -279,7 +286,7 @@ class RemoteModel:
         return ServingModel(self.name, self.document_fingerprint, server)
 
     @property
-    def stores_other_vectors(self) -> bool:
+    def needs_reembedding(self) -> bool:
         """Tell whether keywords stand beside the server's vectors, so that chunks it made itself do not fit."""
         return KEYWORDS_KEY in self.manifest
 

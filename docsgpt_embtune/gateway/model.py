@@ -48,7 +48,8 @@ class ServedModel(Protocol):
         dimension: Width of its vectors.
         question_threads: Questions that are worth computing at once.
         document_threads: As `question_threads`, batches of chunks.
-        stored_by: The server that made the stored chunks; None where this model did.
+        upstream: The server that is asked; None where this process has the model.
+        needs_reembedding: Whether that server's own vectors of chunks do not fit what is served.
     """
 
     name: str
@@ -57,7 +58,8 @@ class ServedModel(Protocol):
     dimension: int
     question_threads: int
     document_threads: int
-    stored_by: str | None
+    upstream: str | None
+    needs_reembedding: bool
 
     def embed_question(self, text: str) -> Embedded:
         """Embed one question."""
@@ -81,7 +83,8 @@ class OwnModel:
 
     question_threads: int = 4
     document_threads: int = 1
-    stored_by: str | None = None
+    upstream: str | None = None
+    needs_reembedding: bool = False
 
     def __init__(self, serving: FolderModel) -> None:
         if not (serving.folder / "tokenizer.json").is_file():
@@ -124,10 +127,11 @@ class RelayedModel:
 
     def __init__(self, remote: RemoteModel, server: RemoteEmbeddings) -> None:
         self.name = remote.model
-        self.label = f"{remote.name} before {remote.address}"
+        self.label = remote.name
         self.fingerprint = remote.fingerprint
         self.dimension = server.dimension
-        self.stored_by: str | None = None if remote.stores_other_vectors else remote.address
+        self.upstream: str | None = remote.address
+        self.needs_reembedding = remote.needs_reembedding
         self._server = server
 
     def embed_question(self, text: str) -> Embedded:

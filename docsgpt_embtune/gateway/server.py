@@ -77,8 +77,9 @@ def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Serve
 def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[str]:
     """Say what to put into DocsGPT's `.env`, and what its fixed width means for this model."""
     width, name = config.width or served.dimension, config.name or served.name
+    before = f" before {served.upstream}" if served.upstream else ""
     lines = [
-        f"serving {name} ({served.label}), {width} wide; in DocsGPT's .env:",
+        f"serving {name} ({served.label}{before}), {width} wide; in DocsGPT's .env:",
         f"  EMBEDDINGS_BASE_URL=http://{_reachable(config.host)}:{port}",
         f"  EMBEDDINGS_NAME={name}",
     ]
@@ -86,21 +87,33 @@ def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[s
         lines.append("  EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY")
     elif config.host not in ("127.0.0.1", "::1", "localhost"):
         lines.append("warning: no EMBTUNE_API_KEY is set, so whoever reaches this address may use the model")
-    if served.stored_by and width == served.dimension:
-        lines.append(f"chunks that were stored with {served.stored_by} stay as they are")
-    elif width != HOST_WIDTH:
-        remedy = (
-            f"--pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored {width} wide must be "
-            "uploaded again)"
-            if width < HOST_WIDTH
-            else "a MiniLM that was tuned with --keywords narrow"
-        )
+    return lines + _what_chunks_need(served, width)
+
+
+def _what_chunks_need(served: ServedModel, width: int) -> list[str]:
+    if served.upstream and not served.needs_reembedding and width == served.dimension:
+        return [f"chunks that were stored with {served.upstream} stay as they are"]
+    lines = []
+    if served.upstream:
+        lines.append(f"chunks that were stored with {served.upstream} must be embedded again, or uploaded")
+    if width != HOST_WIDTH:
         lines.append(
             f"note: DocsGPT takes every remote model for {HOST_WIDTH} wide. FAISS and Elasticsearch go by the vectors "
             f"and work with {width}; pgvector, Qdrant, Milvus and GraphRAG create tables of {HOST_WIDTH} and "
-            f"refuse them. For those: {remedy}, or a model that is {HOST_WIDTH} wide"
+            f"refuse them. For those: {_remedy_for(served, width)}, or a model that is {HOST_WIDTH} wide"
         )
     return lines
+
+
+def _remedy_for(served: ServedModel, width: int) -> str:
+    if width < HOST_WIDTH:
+        return (
+            f"--pad-to {HOST_WIDTH} (appended zeros change no distance; chunks that are stored {width} wide must be "
+            "uploaded again)"
+        )
+    if served.upstream:
+        return f"embtune reembed --model {served.label} --pgvector, which makes the column as wide"
+    return "a MiniLM that was tuned with --keywords narrow"
 
 
 def _reachable(host: str) -> str:

@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import shutil
+import signal
 from contextlib import closing, contextmanager
+from pathlib import Path
 
 import httpx
 import numpy as np
@@ -111,6 +114,9 @@ def test_relay_moves_questions_and_leaves_chunks(adapted, stock, matrix):
         question = ask("when is the log kept")
         assert question["data"][0]["embedding"] == matrix(stock.embed_query("when is the log kept"))
         assert question["model"] == "org/minilm"
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(20) == 0
+        assert "2 requests taken, 2 answered" in relay.stdout.read()
 
 
 @pytest.fixture(scope="module")
@@ -155,10 +161,23 @@ def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny
     assert (tmp_path / ".env").read_text() == "VECTOR_STORE=faiss\n"
 
 
-def test_relay_with_keywords_does_not_say_that_chunks_stay(with_keywords, upstream):
+def test_relay_with_keywords_says_that_chunks_need_them(with_keywords, upstream):
     remote = RemoteModel.adapted_in(with_keywords.folder)
     with closing(remote.load()) as server:
-        assert "stay as they are" not in "\n".join(instructions(RelayedModel(remote, server), ServerConfig(), 8765))
+        served = RelayedModel(remote, server)
+        narrow, wide = ("\n".join(instructions(served, ServerConfig(width=width), 8765)) for width in (None, 1024))
+    assert f"stored with {upstream.name} must be embedded again" in narrow
+    assert "note: DocsGPT takes" not in narrow  # a small model has just as many as DocsGPT takes it to have
+    assert f"embtune reembed --model {with_keywords.folder} --pgvector, which makes the column as wide" in wide
+
+
+@pytest.mark.parametrize("file", ["query_adapter.safetensors", "keywords.safetensors"])
+def test_folder_that_was_half_copied_is_refused(with_keywords, tmp_path, file):
+    folder = Path(shutil.copytree(with_keywords.folder, tmp_path / "copied"))
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content[: len(content) // 2])
+    with pytest.raises(ModelFolderError, match="a file is missing, half-copied or changed"):
+        RemoteModel.adapted_in(folder).load()
 
 
 @contextmanager
