@@ -286,6 +286,11 @@ class RemoteModel:
         return ServingModel(self.name, self.document_fingerprint, server)
 
     @property
+    def settings(self) -> dict[str, str]:
+        """Lines of `.env` that make DocsGPT ask the server."""
+        return {"EMBEDDINGS_BASE_URL": self.url, "EMBEDDINGS_NAME": self.model}
+
+    @property
     def needs_reembedding(self) -> bool:
         """Tell whether keywords stand beside the server's vectors, so that chunks it made itself do not fit."""
         return KEYWORDS_KEY in self.manifest

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,15 +37,22 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.command(cls=EmbtuneCommand)
 @click.option("--model", help="Tuned folder, any other model folder, a hub name, `bundled`, or URL#MODEL.")
 @store_options
+@click.option("--served-at", metavar="URL#NAME", help="Where DocsGPT is to ask for it: `embtune serve`'s; for --env.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
 @click.option("--rollback", is_flag=True, help="Put back the vectors and the .env lines of before.")
 def reembed(
-    model: str | None, env_file: Path | None, dry_run: bool, rollback: bool, indexes: Path | None, **databases: Any
+    model: str | None,
+    env_file: Path | None,
+    served_at: str | None,
+    dry_run: bool,
+    rollback: bool,
+    indexes: Path | None,
+    **databases: Any,
 ) -> None:
     """Embed stored chunks anew with the tuned model, reversibly.
 
     The new vectors are built beside the old, verified, and swapped.
-    With --env, DocsGPT's .env is switched with the vectors.
+    With --env, DocsGPT's .env is switched with the vectors: to the model's folder, or to the server that has it.
     """
     from docsgpt_embtune.deployment import reembed as steps
     from docsgpt_embtune.deployment.coverage import require_all_sources
@@ -52,27 +60,19 @@ def reembed(
     from docsgpt_embtune.deployment.faiss_store import FaissStore
 
     environment = EnvironmentFile(env_file) if env_file else None
-    if environment is not None and (url := environment.get("EMBEDDINGS_BASE_URL")) and not rollback:
-        raise DeploymentError(
-            f"{env_file}: EMBEDDINGS_BASE_URL={url}, so that DocsGPT asks that server and goes by no folder; leave out "
-            "--env, and have the server serve the new model (embtune serve) under the name in EMBEDDINGS_NAME"
-        )
     if environment is not None and indexes is not None:
         require_all_sources(environment, indexes)
     hide_loading_bars()
     if rollback:
-        _roll_back(_stores(environment, indexes, **databases), environment)
+        _roll_back(_stores(environment, indexes, **databases), environment, _opened(model) if model else None)
         return
     if model is None:
         raise click.UsageError("--model is needed, unless it is a --rollback")
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
-    serving = _opened(model)
-    if environment is not None and not serving.settings:
-        raise DeploymentError(
-            f"{model}: a server's model, whose address for DocsGPT is not known here; leave out --env, and set "
-            "EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME by hand when the vectors are swapped"
-        )
+    serving = _opened(model, served_at=served_at)
+    if environment is not None:
+        _require_known_address(environment, serving)
     if dry_run:
         _print_plans(steps.plan(stores, serving))
         _print_changes(environment, steps.settings_for(stores, serving))
@@ -99,10 +99,12 @@ def _told_when_stopped() -> Iterator[None]:
         raise
 
 
-def _roll_back(stores: list[Any], environment: Any) -> None:
+def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None") -> None:
     from docsgpt_embtune.deployment.reembed import roll_back
 
-    rolled_back = roll_back(stores, environment)
+    if environment is not None and model is None and environment.get_switched("EMBEDDINGS_BASE_URL"):
+        click.echo("note: sources that were uploaded since are found with --model alone, or by doctor", err=True)
+    rolled_back = roll_back(stores, environment, model)
     for store in stores:
         untouched = "nothing to take back; if it was uploaded since, embed it with the old model"
         click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
@@ -115,13 +117,15 @@ def _print_what_it_needs(serving: "ServingModel") -> None:
     from docsgpt_embtune.deployment.serving import FolderModel
     from docsgpt_embtune.serving.keywords import load_keywords
 
-    if isinstance(serving, FolderModel) and load_keywords(serving.folder):
+    if isinstance(serving, FolderModel) and not serving.served_as and load_keywords(serving.folder):
         click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
 
 
 def _print_what_is_in_force(environment: Any) -> None:
     if environment is not None:
-        click.echo(f"{environment.path}: EMBEDDINGS_NAME={_setting(environment, 'EMBEDDINGS_NAME')}")
+        for name in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME"):
+            if name == "EMBEDDINGS_NAME" or environment.get(name):
+                click.echo(f"{environment.path}: {name}={_setting(environment, name)}")
     click.echo("restart DocsGPT's web process and its Celery worker")
 
 
@@ -248,16 +252,32 @@ def doctor(
         sys.exit(EXIT_NO)
 
 
-def _opened(model: str, key: str | None = None) -> "ServingModel":
+def _opened(model: str, *, key: str | None = None, served_at: str | None = None) -> "ServingModel":
     """Load a model of this machine, or open a server's for as long as the command runs."""
-    from docsgpt_embtune.deployment.serving import load_serving_model
+    from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
     from docsgpt_embtune.remote_model import RemoteModel
 
+    address = RemoteModel.named(served_at) if served_at else None
     remote = RemoteModel.found(model)
     if remote is None:
-        return load_serving_model(model)
-    server = remote.load(partial(click.echo, err=True), key=key)
-    return remote.serving(click.get_current_context().with_resource(closing(server)))
+        serving: ServingModel = load_serving_model(model)
+    else:
+        server = remote.load(partial(click.echo, err=True), key=key)
+        serving = remote.serving(click.get_current_context().with_resource(closing(server)))
+    return replace(serving, served_as=address.settings) if address else serving
+
+
+def _require_known_address(environment: Any, serving: "ServingModel") -> None:
+    if not serving.settings:
+        raise DeploymentError(
+            f"{serving.name}: a server's model, and DocsGPT may reach that server, or `embtune serve`, under another "
+            "address; give it with --served-at URL#NAME, or leave out --env"
+        )
+    if (url := environment.get("EMBEDDINGS_BASE_URL")) and not serving.served_as:
+        raise DeploymentError(
+            f"{environment.path}: EMBEDDINGS_BASE_URL={url}, so that DocsGPT asks that server and goes by no folder; "
+            "give --served-at URL#NAME where `embtune serve` has the new model, or leave out --env"
+        )
 
 
 def _findings_of_settings(environment: Any, serving: "ServingModel", model: str) -> list[Any]:

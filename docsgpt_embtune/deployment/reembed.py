@@ -98,7 +98,7 @@ def reembed(
     Args:
         stores: The stores of one deployment.
         model: What to embed with.
-        environment: The host's `.env`; its EMBEDDINGS_NAME is set to the model with the swap.
+        environment: The host's `.env`; it is made to name the model with the swap.
 
     Returns:
         The stores that were swapped: those that were not on the model already.
@@ -141,11 +141,19 @@ def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str,
     return settings
 
 
-def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
+def roll_back(
+    stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: ServingModel | None = None
+) -> list[ChunkStore]:
     """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
 
     Afterwards `.env` and the stores are on one model. So of a switch that did not come as far as `.env`, only the
     stores that it came to go back, to the model that `.env` names still.
+
+    Args:
+        stores: The stores of one deployment.
+        environment: The host's `.env`.
+        model: What was switched to, where `.env` names a server and no folder. Without it, chunks that were uploaded
+            since to a store with nothing to take back are not noticed.
 
     Returns:
         The stores that were rolled back: not those that have nothing to take back.
@@ -154,7 +162,7 @@ def roll_back(stores: Sequence[ChunkStore], environment: EnvironmentFile | None 
         DeploymentError: If there is nothing to take back, chunks were added since, or `.env` and the stores would not
             be on one model; nothing is changed then.
     """
-    switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME"))
+    switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME")) or model
     if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
         return _all_rolled_back(unfinished)
     swapped = [store for store in stores if store.can_roll_back()]

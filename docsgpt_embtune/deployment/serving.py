@@ -1,7 +1,7 @@
 """The model that stored chunks are to be embedded with, and how large amounts of text go through it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -52,11 +52,13 @@ class ServingModel:
         name: What `--model` calls it.
         fingerprint: Identifies what decides its chunks' vectors; a query adapter does not.
         embeddings: What DocsGPT would call.
+        served_as: Lines of `.env` that make DocsGPT ask the server which has it, if any.
     """
 
     name: str
     fingerprint: str
     embeddings: EmbeddingModel
+    served_as: Mapping[str, str] | None = field(default=None, kw_only=True)
 
     @property
     def dimension(self) -> int:
@@ -70,13 +72,14 @@ class ServingModel:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Lines of `.env` that make DocsGPT use it; none where its address for DocsGPT is not known here."""
-        return {}
+        """Lines of `.env` that make DocsGPT use it; none where it is not known where it is served."""
+        return dict(self.served_as or {})
 
     @property
     def settings_in_words(self) -> str:
         """What to set, for a person."""
-        return "EMBEDDINGS_BASE_URL, to where it is served, and EMBEDDINGS_NAME, to its name there"
+        lines = " ".join(f"{name}={value}" for name, value in self.settings.items())
+        return lines or "EMBEDDINGS_BASE_URL, to where it is served, and EMBEDDINGS_NAME, to its name there"
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed chunks as DocsGPT would: (N, D) float32, in order."""
@@ -114,13 +117,8 @@ class FolderModel(ServingModel):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Line of `.env` that makes DocsGPT use it."""
-        return {"EMBEDDINGS_NAME": str(self.folder)}
-
-    @property
-    def settings_in_words(self) -> str:
-        """What to set, for a person."""
-        return f"EMBEDDINGS_NAME={self.folder}"
+        """Lines of `.env` that make DocsGPT use it: load it, if it is served nowhere."""
+        return super().settings or {"EMBEDDINGS_NAME": str(self.folder)}
 
     def embed_many(self, texts: Sequence[str]) -> Vectors:
         """Embed many chunks of like length fast: (N, D) float32, in order.

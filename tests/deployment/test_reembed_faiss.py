@@ -502,8 +502,35 @@ def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
     result = reembed_command("--model", tuned.folder, "--indexes", index_folder, "--env", environment)
     assert result.exit_code == 2
     assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765, so that DocsGPT asks that server" in result.stderr
+    assert "give --served-at URL#NAME" in result.stderr
     assert contents(index_folder) == before
     assert "EMBEDDINGS_NAME=tuned" in environment.read_text()
+
+
+def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder, stock, tuned, tmp_path):
+    before = contents(index_folder)
+    environment = tmp_path / ".env"
+    settings = "EMBEDDINGS_BASE_URL=http://old:80\nEMBEDDINGS_NAME=stock\nAPI_KEY=x\n"
+    environment.write_text(settings)
+    given = ["--indexes", index_folder.parent, "--env", environment]
+    address = "http://embed:8765#tuned"
+    planned = reembed_command("--model", tuned.folder, *given, "--served-at", address, "--dry-run")
+    assert f"{environment}: EMBEDDINGS_BASE_URL=http://embed:8765 instead of http://old:80" in planned.output
+    assert environment.read_text() == settings
+
+    result = reembed_command("--model", tuned.folder, *given, "--served-at", address)
+    assert f"BASE_URL=http://embed:8765\n{environment}: EMBEDDINGS_NAME=tuned" in result.output
+    assert environment.read_text() == "EMBEDDINGS_BASE_URL=http://embed:8765\nEMBEDDINGS_NAME=tuned\nAPI_KEY=x\n"
+    assert examine(FaissStore(index_folder), tuned) == []
+
+    write_index_folder(index_folder.parent / "since", tuned)
+    refused = reembed_command("--model", tuned.folder, *given, "--rollback")
+    assert "has vectors of" in refused.stderr
+    shutil.rmtree(index_folder.parent / "since")
+    rolled_back = reembed_command(*given, "--rollback")
+    assert "sources that were uploaded since are found with --model" in rolled_back.stderr
+    assert environment.read_text() == settings
+    assert contents(index_folder) == before
 
 
 def test_env_that_is_not_there_is_no_new_file(index_folder, tuned, tmp_path):

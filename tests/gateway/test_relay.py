@@ -156,9 +156,14 @@ def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny
     assert (index / "index.faiss").read_bytes() == before
 
     (tmp_path / ".env").write_text("VECTOR_STORE=faiss\n")
-    refused = run("reembed", "--model", with_keywords.folder, *stores, "--env", tmp_path / ".env")
-    assert "whose address for DocsGPT is not known here; leave out --env" in refused.stderr
+    switch = ["reembed", "--model", with_keywords.folder, *stores, "--env", tmp_path / ".env"]
+    assert "address; give it with --served-at URL#NAME" in run(*switch).stderr
     assert (tmp_path / ".env").read_text() == "VECTOR_STORE=faiss\n"
+    assert run(*switch, "--served-at", "http://relay:8765/v1#minilm").exit_code == 0
+    assert (tmp_path / ".env").read_text() == (
+        "VECTOR_STORE=faiss\nEMBEDDINGS_BASE_URL=http://relay:8765\nEMBEDDINGS_NAME=minilm\n"
+    )
+    assert "nothing wrong" in run("doctor", "--model", with_keywords.folder, *stores).output
 
 
 def test_relay_with_keywords_says_that_chunks_need_them(with_keywords, upstream):
