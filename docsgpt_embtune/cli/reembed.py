@@ -53,6 +53,7 @@ def reembed(
 
     The new vectors are built beside the old, verified, and swapped.
     With --env, DocsGPT's .env is switched with the vectors: to the model's folder, or to the server that has it.
+    The key of a server's model comes from EMBEDDINGS_KEY, in the environment or in the .env.
     """
     from docsgpt_embtune.deployment import reembed as steps
     from docsgpt_embtune.deployment.coverage import require_all_sources
@@ -70,7 +71,7 @@ def reembed(
         raise click.UsageError("--model is needed, unless it is a --rollback")
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
-    serving = _opened(model, served_at=served_at)
+    serving = _opened(model, key=_secret(environment, "EMBEDDINGS_KEY"), served_at=served_at)
     if environment is not None:
         _require_known_address(environment, serving)
     if dry_run:
