@@ -16,7 +16,7 @@ from typing import Any, Self
 import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
-from docsgpt_embtune.deployment.serving import SAME_VECTOR_IN_INT8, ServingModel, cosines
+from docsgpt_embtune.agreement import SAME_VECTOR_IN_INT8, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.model_folder import (
@@ -280,10 +280,6 @@ class RemoteModel:
             client.close()
             raise
         return embeddings
-
-    def serving(self, server: RemoteEmbeddings) -> ServingModel:
-        """Return what stored chunks are embedded and compared with."""
-        return ServingModel(self.name, self.document_fingerprint, server)
 
     @property
     def settings(self) -> dict[str, str]:

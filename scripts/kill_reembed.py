@@ -39,13 +39,14 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
+from docsgpt_embtune.agreement import SAME_VECTOR, Vectors, cosines
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, load_serving_model
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import ChunkStore
 from docsgpt_embtune.errors import DeploymentError
 

@@ -264,7 +264,8 @@ def _opened(model: str, *, key: str | None = None, served_at: str | None = None)
         serving: ServingModel = load_serving_model(model)
     else:
         server = remote.load(partial(click.echo, err=True), key=key)
-        serving = remote.serving(click.get_current_context().with_resource(closing(server)))
+        opened = click.get_current_context().with_resource(closing(server))
+        serving = ServingModel(remote.name, remote.document_fingerprint, opened)
     return replace(serving, served_as=address.settings) if address else serving
 
 

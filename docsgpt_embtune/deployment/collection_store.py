@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from docsgpt_embtune.agreement import SAME_VECTOR, Vectors, cosines
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, Vectors, cosines, require_vectors_of
+from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
     LATECOMERS_CHECKED,

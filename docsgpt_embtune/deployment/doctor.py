@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from docsgpt_embtune.agreement import cosines
 from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
-from docsgpt_embtune.deployment.serving import FolderModel, ServingModel, cosines
+from docsgpt_embtune.deployment.serving import FolderModel, ServingModel
 from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import faiss
 import numpy as np
 
-from docsgpt_embtune.deployment.serving import Vectors
+from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.errors import DeploymentError
 
 INDEX = "index.faiss"

@@ -13,6 +13,7 @@ from typing import Any
 
 import faiss
 
+from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
     JSON_SIDECAR,
@@ -22,7 +23,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
 )
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
+from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal
 from docsgpt_embtune.errors import DeploymentError

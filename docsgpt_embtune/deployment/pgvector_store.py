@@ -13,9 +13,10 @@ from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 
+from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.postgres import connect
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, ServingModel, cosines, require_vectors_of
+from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
     LATECOMERS_CHECKED,

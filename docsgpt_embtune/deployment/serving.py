@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from docsgpt_embtune.agreement import SAME_VECTOR, SAME_VECTOR_IN_INT8, Vectors, cosines
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
@@ -20,16 +20,12 @@ from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
 from docsgpt_embtune.token_table import tokens_read
 
-Vectors = npt.NDArray[np.float32]
-
 BATCH_SIZE = 8  # texts, where few are embedded
 # Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.
 _TOKENS_PER_CORE, _TOKENS_ON_GPU = 512, 65_536
 _LETTERS_PER_TOKEN = 4  # a rough guess, which only the speed depends on
 _CHECKED = 4  # vectors of each call
 _ROUNDED = 0.9999  # cosine; bf16 moves all-MiniLM-L6-v2's vectors to 0.99997 at worst
-SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
-SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32: .988 and more for MiniLM, .994 in the mean
 
 
 class Cut(NamedTuple):
@@ -211,10 +207,3 @@ def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vector
         raise DeploymentError(
             f"{where}: the vector of {doc_ids[worst]} is not the model's of its text (cosine {agreement[worst]:.4f})"
         )
-
-
-def cosines(vectors: Vectors, others: Vectors) -> Vectors:
-    """Cosine of each row with its counterpart: (N, D), (N, D) -> (N,); 0 where a vector is all zeros."""
-    norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
-    products = (vectors * others).sum(axis=1)
-    return np.asarray(np.divide(products, norms, out=np.zeros_like(products), where=norms > 0), dtype=np.float32)

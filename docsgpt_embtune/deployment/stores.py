@@ -5,7 +5,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from docsgpt_embtune.deployment.serving import ServingModel, Vectors
+from docsgpt_embtune.agreement import Vectors
+from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
 
 VERIFIED_CHUNKS = 16  # of what was built, before it is swapped

@@ -9,7 +9,8 @@ from typing import Self
 
 import numpy as np
 
-from docsgpt_embtune.deployment.serving import ServingModel, Vectors
+from docsgpt_embtune.agreement import Vectors
+from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 

@@ -17,9 +17,10 @@ import numpy as np
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
+from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.deployment.serving import SAME_VECTOR, FolderModel, cosines, load_serving_model
+from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
