@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.urls import is_url
 
 
 @click.command(cls=EmbtuneCommand)
@@ -63,5 +64,7 @@ def adapt(
         say=tqdm.write,
     )
     click.echo(summary(report))
+    if is_url(model) and not keywords:
+        click.echo("            --keywords tries more, for which stored chunks have to be embedded again")
     if report.folder is None:
         sys.exit(EXIT_NO)

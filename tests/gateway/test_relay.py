@@ -270,6 +270,7 @@ def test_command_says_how_to_serve_it_and_shows_no_key(upstream, tmp_path, monke
     adapting = ["adapt", "--model", upstream.name, *given]
     result = CliRunner().invoke(main, [*adapting, "--out", str(tmp_path / "handbook")])
     assert f"works through `embtune serve {tmp_path / 'handbook'}`, which asks the server" in result.output
+    assert "--keywords tries more, for which stored chunks have to be embedded again" in result.output
     manifest = read_manifest(tmp_path / "handbook")
     with_password = RemoteModel.named(upstream.name.replace("//", "//user:hunter2@"))
     assert with_password.record(manifest["server"]["probe"]) == manifest["server"]
