@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import uuid
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -168,6 +169,19 @@ def require_whole(dump, model, texts=CHUNKS):
     assert stored == set(texts)
     own = model.embed([content.get("text") or content["page_content"] for content, _ in dump.values()])
     assert same_vectors(np.array([vector for _, vector in dump.values()], dtype=np.float32), own)
+
+
+def test_env_names_server_and_collection_in_one_step_and_goes_back(database, opened, environment, tuned):
+    server = {"EMBEDDINGS_BASE_URL": "http://embed:8765", "EMBEDDINGS_NAME": "tuned"}
+    served = replace(tuned, served_as=server)
+    assert reembed(opened, served, environment) == 1
+    assert {name: environment.get(name) for name in server} == server
+    require_whole(database.dump(in_force(environment)), tuned)
+    assert reembed(opened, served, environment) == 0
+    with opened() as store:
+        assert len(steps.roll_back([store], environment, served)) == 1
+    assert environment.path.read_bytes() == SETTINGS
+    assert database.names() == ["docsgpt"]
 
 
 def test_every_chunk_is_embedded_anew_and_nothing_else_changes(database, opened, environment, tuned):
