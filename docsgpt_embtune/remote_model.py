@@ -40,6 +40,8 @@ from docsgpt_embtune.urls import is_url, without_credentials
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
+# Where the server that an adapter was made for is now: in a container its address is another, or it wants a password.
+ADDRESS_VARIABLE = "EMBTUNE_UPSTREAM"
 _FORM = "URL#MODEL"
 _PROBE = "How wide are your vectors?"
 _DIGITS = 6  # of the probe's numbers in the manifest
@@ -190,17 +192,18 @@ class RemoteModel:
             raise RemoteModelError(
                 f"{without_credentials(name)}: names no model; give {_FORM}, e.g. http://localhost:8000#my-model"
             )
-        return cls(url.rstrip("/").removesuffix("/v1"), model)
+        return cls(_without_path(url), model)
 
     @classmethod
     def adapted_in(cls, folder: Path) -> Self:
-        """Read which model a query adapter's folder was made for.
+        """Read which model a query adapter's folder was made for; EMBTUNE_UPSTREAM says where it is now, if set.
 
         Raises:
             ModelFolderError: If its manifest cannot be read.
         """
         server = read_manifest(folder)[SERVER_KEY]
-        return cls(server["url"], server["model"], folder.resolve())
+        url = os.environ.get(ADDRESS_VARIABLE) or server["url"]
+        return cls(_without_path(url), server["model"], folder.resolve())
 
     @classmethod
     def found(cls, name: str | Path) -> Self | None:
@@ -314,3 +317,7 @@ class RemoteModel:
             f"{self.address}: not the model that {self.folder} was made for ({difference}), so stored chunks do not "
             "fit it either; serve the former one there, or upload the documents again and run embtune adapt again"
         )
+
+
+def _without_path(url: str) -> str:
+    return url.rstrip("/").removesuffix("/v1")

@@ -245,6 +245,18 @@ def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tun
         RemoteModel.adapted_in(adapted.folder).load()
 
 
+def test_server_is_asked_where_it_is_now(adapted, stock, matrix, monkeypatch):
+    with serving(stock) as moved:
+        url = moved.name.partition("#")[0]
+        monkeypatch.setenv("EMBTUNE_UPSTREAM", f"{url}/v1/")
+        remote = RemoteModel.adapted_in(adapted.folder)
+        assert (remote.url, remote.model) == (url, "org/minilm")
+        with closing(remote.load()) as server:
+            assert server.embed_documents(TEXTS) == stock.embed_documents(TEXTS)
+        assert moved.texts == list(TEXTS)
+    assert remote.document_fingerprint == read_manifest(adapted.folder)["query_adapter"]["document_fingerprint"]
+
+
 def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tuned_folder, tmp_path):
     with serving(TunedEmbeddings(str(tiny_tuned_folder))) as running:
         adapt(TRAINING, None, tmp_path / "first", model=running.name, keep_worse=True, cache=tmp_path / "cache")
