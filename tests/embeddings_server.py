@@ -26,7 +26,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif "silence" in texts:
             self.reply(429, {}, {"Retry-After": "600"})
         else:
-            self.server.texts += texts if asked["input"] is texts else []
+            (self.server.texts if asked["input"] is texts else self.server.questions).extend(texts)
             vectors = self.server.model.embed_documents(texts)
             data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
             self.reply(200, {"data": data, "usage": {"prompt_tokens": TOKENS * len(texts)}})
@@ -46,7 +46,7 @@ class _Handler(BaseHTTPRequestHandler):
 @contextmanager
 def serving(model):
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    running.model, running.texts = model, []
+    running.model, running.texts, running.questions = model, [], []
     running.name = f"http://127.0.0.1:{running.server_address[1]}#org/minilm"
     with answering(running):
         yield running

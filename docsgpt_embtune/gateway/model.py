@@ -5,14 +5,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
 from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
-from docsgpt_embtune.embeddings import encodable
+from docsgpt_embtune.embeddings import QUESTION_CACHE, encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.model_folder import adapts_a_server, fingerprint
@@ -133,10 +133,12 @@ class RelayedModel:
         self.upstream: str | None = remote.address
         self.needs_reembedding = remote.needs_reembedding
         self._server = server
+        # DocsGPT embeds a question once for each source that it searches.
+        self._ask_question = lru_cache(maxsize=QUESTION_CACHE)(server.ask_question)
 
     def embed_question(self, text: str) -> Embedded:
         """Embed one question."""
-        return self._asked(self._server.ask_question, text)
+        return self._asked(self._ask_question, text)
 
     def embed_documents(self, texts: Sequence[str]) -> Embedded:
         """Embed chunks, in order, in one request: no more than `DOCUMENTS_PER_CALL`."""

@@ -100,7 +100,7 @@ def test_check_asks_the_server_and_embeds_the_corpus_once(adapted, upstream, tin
         check_retrieval(upstream.name, adapted.folder, TRAINING)
 
 
-def test_relay_moves_questions_and_leaves_chunks(adapted, stock, matrix):
+def test_relay_moves_questions_and_leaves_chunks(adapted, upstream, stock, matrix):
     with server(adapted.folder) as relay, httpx.Client(headers={"Authorization": f"Bearer {KEY}"}) as client:
 
         def ask(asked):
@@ -111,12 +111,15 @@ def test_relay_moves_questions_and_leaves_chunks(adapted, stock, matrix):
         chunks = ask(list(TEXTS) * 8)
         assert [each["embedding"] for each in chunks["data"]] == stock.embed_documents(list(TEXTS)) * 8
         assert chunks["usage"]["prompt_tokens"] == TOKENS * 8 * len(TEXTS)
+        upstream.questions.clear()
         question = ask("when is the log kept")
         assert question["data"][0]["embedding"] == matrix(stock.embed_query("when is the log kept"))
         assert question["model"] == "org/minilm"
+        assert ask("when is the log kept") == question
+        assert upstream.questions == ["when is the log kept"]
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(20) == 0
-        assert "2 requests taken, 2 answered" in relay.stdout.read()
+        assert "3 requests taken, 3 answered" in relay.stdout.read()
 
 
 @pytest.fixture(scope="module")
