@@ -54,12 +54,12 @@ _SILENCE_FOR_CLIENTS = 45.0  # seconds that the server may be silent
 
 
 @dataclass(frozen=True)
-class RemoteAnswer:
-    """What a server answered.
+class Embedded:
+    """Vectors, and what they cost.
 
     Attributes:
         vectors: One for each text, in order.
-        tokens: Of all texts together, as the server counts; 0 where it does not say.
+        tokens: Of all texts together, as the model's tokenizer counts; 0 where a server does not say.
     """
 
     vectors: list[list[float]]
@@ -106,7 +106,7 @@ class RemoteEmbeddings:
                 raise
         return [vector for answer in answers for vector in answer.vectors]
 
-    def ask_question(self, text: str) -> RemoteAnswer:
+    def ask_question(self, text: str) -> Embedded:
         """Ask for one question's vector, in one request, and adapt it.
 
         Raises:
@@ -115,10 +115,10 @@ class RemoteEmbeddings:
         """
         answer = self._ask(text)
         if self._adapter is not None:
-            answer = RemoteAnswer([self._adapter(vector) for vector in answer.vectors], answer.tokens)
+            answer = Embedded([self._adapter(vector) for vector in answer.vectors], answer.tokens)
         return self._beside_keywords(answer, [text], Keywords.of_questions)
 
-    def ask_chunks(self, texts: Sequence[str]) -> RemoteAnswer:
+    def ask_chunks(self, texts: Sequence[str]) -> Embedded:
         """Ask for chunks' vectors, in one request.
 
         Raises:
@@ -128,23 +128,23 @@ class RemoteEmbeddings:
         return self._beside_keywords(self._ask(texts), texts, Keywords.of_documents)
 
     def _beside_keywords(
-        self, answer: RemoteAnswer, texts: Sequence[str], part_of: Callable[[Keywords, Sequence[str]], Vectors]
-    ) -> RemoteAnswer:
+        self, answer: Embedded, texts: Sequence[str], part_of: Callable[[Keywords, Sequence[str]], Vectors]
+    ) -> Embedded:
         if self._keywords is None:
             return answer
         part = part_of(self._keywords, texts)
         both = self._keywords.beside(np.array(answer.vectors, dtype=np.float32), part)
-        return RemoteAnswer(both.tolist(), answer.tokens)
+        return Embedded(both.tolist(), answer.tokens)
 
-    def _ask(self, asked: str | Sequence[str]) -> RemoteAnswer:
+    def _ask(self, asked: str | Sequence[str]) -> Embedded:
         texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
 
-        def read(content: Any) -> RemoteAnswer:
+        def read(content: Any) -> Embedded:
             ordered = sorted(content["data"], key=lambda each: each["index"])
             vectors = [[float(number) for number in each["embedding"]] for each in ordered]
             if len(vectors) != len(texts):
                 raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts")
-            return RemoteAnswer(vectors, int((content.get("usage") or {}).get("prompt_tokens") or 0))
+            return Embedded(vectors, int((content.get("usage") or {}).get("prompt_tokens") or 0))
 
         try:
             return self._client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)

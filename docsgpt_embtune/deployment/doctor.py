@@ -165,7 +165,7 @@ def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteMode
     shown = without_credentials(url or "")
     if not url:
         found = (
-            f"EMBEDDINGS_BASE_URL is not set, so that DocsGPT asks no server; set it to "
+            "EMBEDDINGS_BASE_URL is not set, so that DocsGPT asks no server; set it to "
             f"{without_credentials(remote.url)}, and EMBEDDINGS_NAME to {remote.model}"
         )
     elif url.rstrip("/").endswith("/v1"):

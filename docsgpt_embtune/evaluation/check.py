@@ -20,12 +20,7 @@ from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncat
 from docsgpt_embtune.evaluation.vectors import cache_folder
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
-from docsgpt_embtune.model_folder import (
-    document_fingerprint,
-    fingerprint,
-    is_tuned_folder,
-    read_manifest,
-)
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.wording import Say, silent

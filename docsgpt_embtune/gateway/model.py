@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -16,26 +15,13 @@ from docsgpt_embtune.embeddings import QUESTION_CACHE, encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.model_folder import adapts_a_server, fingerprint
-from docsgpt_embtune.remote_model import RemoteAnswer, RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.remote_model import Embedded, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, silent
 
 Result = TypeVar("Result")
 
 DOCUMENTS_PER_CALL = 32  # of a long list: between two calls, another request's chunks get their turn
-
-
-@dataclass(frozen=True)
-class Embedded:
-    """What a request is answered with.
-
-    Attributes:
-        vectors: One for each text, in order.
-        tokens: Of all texts together, as the model's tokenizer counts.
-    """
-
-    vectors: list[list[float]]
-    tokens: int
 
 
 class ServedModel(Protocol):
@@ -148,14 +134,13 @@ class RelayedModel:
         """Wait for no answer that is not there."""
         self._server.stop()
 
-    def _asked(self, ask: Callable[[Result], RemoteAnswer], asked: Result) -> Embedded:
+    def _asked(self, ask: Callable[[Result], Embedded], asked: Result) -> Embedded:
         try:
-            answer = ask(asked)
+            return ask(asked)
         except RefusedTextsError as error:
             raise RequestError(400, str(error), param="input") from error
         except RemoteModelError as error:
             raise RequestError(502, str(error), code="bad_gateway") from error
-        return Embedded(answer.vectors, answer.tokens)
 
 
 @contextmanager
