@@ -58,7 +58,7 @@ def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def model_of(tiny_base_folder, tmp_path):
-    """A random model of a family: "roberta", "modernbert" or "mpnet"."""
+    """A random model of a family, as `random_models` knows them."""
     from tests.random_models import build_model
 
     return lambda kind: build_model(kind, tiny_base_folder, tmp_path)

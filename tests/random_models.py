@@ -7,6 +7,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from transformers import (
     AutoTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
     ModernBertConfig,
     ModernBertModel,
     MPNetConfig,
@@ -26,7 +28,9 @@ SIZES = {
     "pad_token_id": 0,
 }
 NEAR_ONLY = {"local_attention": 16, "global_attn_every_n_layers": 2, "cls_token_id": 2, "sep_token_id": 3}
+DISTILBERT = {"vocab_size": 400, "dim": 32, "hidden_dim": 64, "n_layers": 2, "n_heads": 4, "initializer_range": 0.5}
 MODELS = {
+    "distilbert": lambda: DistilBertModel(DistilBertConfig(**DISTILBERT)),
     "roberta": lambda: RobertaModel(RobertaConfig(**SIZES)),
     "modernbert": lambda: ModernBertModel(ModernBertConfig(**SIZES, **NEAR_ONLY)),
     "mpnet": lambda: MPNetModel(MPNetConfig(**SIZES)),

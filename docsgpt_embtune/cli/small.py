@@ -62,6 +62,7 @@ def shrink(
     help="Questions to choose by, but for those that the tuned model learned from; held out of --train if not given.",
 )
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
+@click.option("--layers", type=int, help="How many of the model's layers to keep; none, if not given.")
 @click.option("--baseline", default="bundled", show_default=True, help="The untuned model to stand beside.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--seed", type=int, default=13, show_default=True)
@@ -72,15 +73,17 @@ def distill(
     train_path: str,
     val_path: str | None,
     corpus: str | None,
+    layers: int | None,
     baseline: str,
     out: Path,
     seed: int,
     keep_worse: bool,
     relevant_docs: Any,
 ) -> None:
-    """Make a static model of a tuned one, for small machines.
+    """Make a smaller model of a tuned one: of some of its layers, or of none.
 
-    It is a table of tokens; a text is their mean.
+    Without --layers it is a table of tokens; a text is their mean. Either is taught to put texts where the tuned model
+    puts them.
     """
     from docsgpt_embtune.training.distillation import distill as teach_and_write
     from docsgpt_embtune.training.distillation import summary
@@ -91,6 +94,7 @@ def distill(
         load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs),
         load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None,
         out,
+        layers=layers,
         baseline=baseline,
         keep_worse=keep_worse,
         seed=seed,

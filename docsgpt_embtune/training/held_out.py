@@ -1,12 +1,15 @@
 """Questions to choose by, apart from those to learn from."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.learned import digests_of, without, without_learned
+from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.wording import Say, counted
 
 # Held out where no validation questions are given: this share of the questions, or of the chunks where there are
@@ -98,6 +101,20 @@ def apart_from_learned(
         return training, new
     _, validation = _hold_some_out(new, seed, say)
     return without(to_choose_by, digests_of(validation)), validation
+
+
+def asked_in_their_place(
+    folder: Path, reading: Reading, corpus: Mapping[str, str], say: Say
+) -> RetrievalDataset | None:
+    """Ask for chunks by words of their own, where a model has people's questions by heart; None where that is too few.
+
+    They are to be ranked by meaning alone, as keywords find each of these chunks.
+    """
+    of_chunks = asked_by_their_words(folder, reading, corpus)
+    if len(of_chunks) < FEWEST_GROUPS:
+        return None
+    say(f"instead     {counted(len(of_chunks), 'chunk')} asked for by their own words, by meaning alone")
+    return of_chunks
 
 
 def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:

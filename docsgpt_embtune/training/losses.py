@@ -9,6 +9,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import (
     CosineSimilarityLoss,
     MatryoshkaLoss,
+    MSELoss,
     MultipleNegativesRankingLoss,
     OnlineContrastiveLoss,
 )
@@ -128,16 +129,36 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
     Source:
         Kusupati et al., 2022, "Matryoshka representation learning".
     """
-    loss: torch.nn.Module = LOSSES[name](model)
-    # Cutting padding off the right end is only right where that is the end that is padded; a tokenizer that names no
-    # end does not pad.
-    if getattr(model.tokenizer, "padding_side", None) == "right":
-        # MatryoshkaLoss hands out what it has computed, which cannot be computed again without it.
-        loss = EachTextOnce(model, loss, may_compute_twice=not widths)
+    # MatryoshkaLoss hands out what it has computed, which cannot be computed again without it.
+    loss = _each_text_once(model, LOSSES[name](model), may_compute_twice=not widths)
     refuse_too_wide(model, widths)
     if not widths:
         return loss
     return MatryoshkaLoss(model, loss, sorted({*widths, model.get_embedding_dimension() or 0}))
+
+
+def loss_of_vectors(model: SentenceTransformer) -> torch.nn.Module:
+    """Return the loss of a model whose texts shall come out at given vectors, which are the labels (B, D)."""
+    return _each_text_once(model, _FromGivenVectors(model))
+
+
+class _FromGivenVectors(MSELoss):
+    """The library's mean squared error, which takes the vectors of each column; there is one."""
+
+    def compute_loss_from_embeddings(self, embeddings: Any, labels: Any) -> torch.Tensor:
+        loss: torch.Tensor = super().compute_loss_from_embeddings(
+            embeddings, [labels] if torch.is_tensor(labels) else labels
+        )
+        return loss
+
+
+def _each_text_once(model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> torch.nn.Module:
+    # Cutting padding off the right end is only right where that is the end that is padded; a tokenizer that names no
+    # end does not pad.
+    if getattr(model.tokenizer, "padding_side", None) == "right":
+        return EachTextOnce(model, loss, may_compute_twice=may_compute_twice)
+    unwrapped: torch.nn.Module = loss
+    return unwrapped
 
 
 def refuse_too_wide(model: SentenceTransformer, widths: Sequence[int]) -> None:

@@ -23,7 +23,7 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.exporting.quality import Decision, Trial, asked_by_their_words, is_harmless
+from docsgpt_embtune.exporting.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
@@ -31,7 +31,7 @@ from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about
+from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
@@ -201,14 +201,12 @@ def _to_decide_by(
     say(f"left out    {counted(learned, 'question')} that the model learned from")
     if answers_asked_about(unlearned) >= FEWEST_GROUPS:
         return unlearned, False
-    of_chunks = asked_by_their_words(folder, Reading.of(manifest), validation.corpus)
-    if len(of_chunks) < FEWEST_GROUPS:
+    of_chunks = asked_in_their_place(folder, Reading.of(manifest), validation.corpus, say)
+    if of_chunks is None:
         raise TrainingError(
-            f"the model learned from {learned:,} of {counted(len(validation), 'question')}, and "
-            f"{counted(len(of_chunks), 'chunk')} to ask for by words of their own are too few; give --data with "
-            "questions that it did not learn from"
+            f"the model learned from {learned:,} of {counted(len(validation), 'question')}, and too few of the "
+            "chunks can be asked for by words of their own; give --data with questions that it did not learn from"
         )
-    say(f"instead     {counted(len(of_chunks), 'chunk')} asked for by their own words, by meaning alone")
     return of_chunks, True
 
 

@@ -75,6 +75,7 @@ def fit(
     at_epoch_end: Callable[[int], None] = lambda epoch: None,
     goes_on: Callable[[], bool] | None = None,
     checkpoints: Path | None = None,
+    loss: torch.nn.Module | None = None,
     name: str = "training",
 ) -> None:
     """Train a model in place.
@@ -87,6 +88,7 @@ def fit(
         at_epoch_end: Called with the number of the epoch, from 1, while the model carries its weights.
         goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it says no.
         checkpoints: Folder to save to every minute, and to go on from if a killed run saved there.
+        loss: In place of the config's.
         name: What the progress bar is called.
 
     Raises:
@@ -97,7 +99,7 @@ def fit(
             model=model,
             args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
             train_dataset=examples.rows,
-            loss=make_loss(model, config.loss, config.widths),
+            loss=loss or make_loss(model, config.loss, config.widths),
             callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
         )
         trainer.remove_callback(PrinterCallback)

@@ -141,9 +141,9 @@ def tuned_with(tiny_tuned_folder, tmp_path):
 
 @pytest.fixture
 def distilled(tiny_base_folder, tmp_path):
-    def run(folder, training, validation):
+    def run(folder, training, validation, layers=None):
         said = []
-        options = {"baseline": str(tiny_base_folder), "keep_worse": True, "say": said.append}
+        options = {"baseline": str(tiny_base_folder), "keep_worse": True, "say": said.append, "layers": layers}
         return distill(folder, training, validation, tmp_path / "out", **options), said
 
     return run
@@ -165,6 +165,17 @@ def test_questions_that_the_tuned_model_learned_from_do_not_choose(tuned_with, d
     assert report.manifest["data"]["chosen_by"] == digests(VALIDATION)
     assert report.manifest["data"]["training"]["queries"] == 40  # the table may learn what the tuned model did
     assert "left out of validation: 40 questions that the tuned model learned from" in said
+
+
+def test_with_layers_chunks_are_asked_for_by_their_own_words_where_all_questions_were_learned(tuned_with, distilled):
+    in_folds = tuned_with(TRAINING, None)
+    for validation in (None, TRAINING):
+        report, said = distilled(in_folds, TRAINING, validation, layers=1)
+        assert "instead     40 chunks asked for by their own words, by meaning alone" in said
+        assert report.decision.queries == 40
+        assert report.decision.reason.endswith("by their own words, as the model learned from the questions")
+        assert report.manifest["data"]["chosen_by"] == []
+        assert set(report.manifest["data"]["seen_queries"]) == set(digests(TRAINING))
 
 
 def test_questions_that_chose_the_tuned_model_choose_again(tuned_with, distilled):

@@ -1,0 +1,144 @@
+"""Some of the layers: a text costs as much less as there are fewer of them, in every engine and on every machine.
+
+The layers that are kept begin as the tuned model has them, and are then trained so that the vectors come out where the
+tuned model's are. Chunks, words of theirs and questions are what is taught with; nobody has to say what answers what.
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.base_models import BaseModel
+from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.serving.reading import document_encoder
+from docsgpt_embtune.token_table import is_static
+from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.examples import TrainingExamples
+from docsgpt_embtune.training.losses import loss_of_vectors
+from docsgpt_embtune.training.students import Lesson, Student, Students, vectors_of
+from docsgpt_embtune.training.trainer import fit, load_base
+from docsgpt_embtune.wording import counted
+
+WEIGHTS = "model.safetensors"
+RUNS_OF_WORDS = 4  # of each chunk: short, as questions are, and so cheap
+MOST_TEXTS = 20_000
+READINGS = 25_000  # of texts, all epochs together, but for those of which there are more
+MOST_EPOCHS = 6
+BATCH = 32
+LEARNING_RATE = 5e-4
+
+
+def layered_students(lesson: Lesson, count: int, scratch: Path) -> Students:
+    """Yield the model with so many of the tuned one's layers, taught.
+
+    Args:
+        lesson: What to become like.
+        count: Layers to keep, fewer than there are.
+        scratch: An empty folder, for the model's files.
+    """
+    total = layer_count(lesson.teacher)
+    write_with_layers(lesson.folder, lesson.teacher, evenly_spaced(total, count), scratch)
+    student = load_base(BaseModel(str(scratch), scratch))
+    own_length, student.max_seq_length = student.max_seq_length, lesson.reading.max_seq_length
+    texts = lesson.texts(runs_of_words=RUNS_OF_WORDS, most=MOST_TEXTS)
+    epochs = min(MOST_EPOCHS, max(1, READINGS // len(texts)))
+    lesson.say(f"embedding   {counted(len(texts), 'text')} with the tuned model")
+    vectors = lesson.of_teacher.of(texts)
+    lesson.say(f"teaching    {count} of {total} layers, with {counted(len(texts), 'text')}, {epochs} times")
+    teach(student, texts, vectors, epochs=epochs, seed=lesson.seed)
+    encode = vectors_of(student).of
+    questions = encode(lesson.questions)
+    chunks = document_encoder(lesson.folder, lesson.reading, encode, None)(lesson.chunks)
+    student.max_seq_length = own_length
+    yield Student(f"{count} of {total} layers", questions, chunks, lambda: student, scratch)
+
+
+def layer_count(model: SentenceTransformer) -> int:
+    """Count a transformer's layers; 0 where it has none of their own."""
+    return _prefix_and_count(model)[1]
+
+
+def _prefix_and_count(model: SentenceTransformer) -> tuple[str, int]:
+    """Tell what the names of all layers' weights begin with, and how many layers there are."""
+    if is_static(model):
+        return "", 0
+    transformer: Any = model[0].auto_model
+    total = getattr(transformer.config, "num_hidden_layers", 0)
+    for name, module in transformer.named_modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == total:
+            return f"{name}.", total
+    return "", 0
+
+
+def refuse_count(total: int, count: int) -> None:
+    """Raise TrainingError if there are not more layers than are to be kept."""
+    if not total:
+        raise TrainingError("the tuned model has no layers that could be left out; distill it without --layers")
+    if not 0 < count < total:
+        raise TrainingError(
+            f"the tuned model has {total} layers, of which {count} cannot be kept; set --layers to 1 up to {total - 1}"
+        )
+
+
+def evenly_spaced(total: int, count: int) -> list[int]:
+    """Say which layers to keep, the first and the last among them: the first alone where only one is kept."""
+    return [round(number * (total - 1) / max(1, count - 1)) for number in range(count)]
+
+
+def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[int], out: Path) -> None:
+    """Write a model that has some of another's layers, as a folder, so that it is what any loader makes of it.
+
+    Args:
+        folder: Of the other one.
+        model: The other one.
+        kept: Numbers of its layers, from 0, in order.
+        out: Exists.
+    """
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "onnx"))
+    transformer: Any = model[0].auto_model
+    path, own_names = out / "config.json", transformer.config.attribute_map
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config[own_names.get("num_hidden_layers", "num_hidden_layers")] = len(kept)
+    if kinds := config.get("layer_types"):
+        config["layer_types"] = [kinds[number] for number in kept]
+    path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    prefix, _ = _prefix_and_count(model)
+    weights = load_file(folder / WEIGHTS)
+    renamed = {name: name for name in weights if not name.startswith(prefix)}
+    for new, old in enumerate(kept):
+        of_layer = f"{prefix}{old}."
+        renamed |= {
+            f"{prefix}{new}.{name.removeprefix(of_layer)}": name for name in weights if name.startswith(of_layer)
+        }
+    save_file({new: weights[old] for new, old in renamed.items()}, out / WEIGHTS, metadata={"format": "pt"})
+
+
+def teach(student: SentenceTransformer, texts: Sequence[str], vectors: Vectors, *, epochs: int, seed: int) -> None:
+    """Train a model in place until it puts texts near given vectors.
+
+    Args:
+        student: From `load_base`.
+        texts: N.
+        vectors: Where they shall come to be (N, D).
+        epochs: How often each text is read.
+        seed: Of the order.
+
+    Source:
+        Reimers and Gurevych, "Making monolingual sentence embeddings multilingual using knowledge distillation", 2020,
+        whose loss it is.
+    """
+    rows = Dataset.from_dict({"text": list(texts), "label": list(vectors)})
+    each_alone = tuple((n,) for n in range(len(texts)))
+    examples = TrainingExamples(rows, each_alone, (frozenset(),) * len(texts), turns=each_alone)
+    config = TrainConfig(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=seed)
+    precision = resolve_precision("auto", student.device)
+    fit(student, examples, config, precision, loss=loss_of_vectors(student), name="teaching")

@@ -1,0 +1,103 @@
+"""What a smaller model is taught: to put texts where a tuned one puts them. No answer is looked at."""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from sentence_transformers import SentenceTransformer
+
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus
+from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.serving.encoding import Encoder, Vectors
+from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.serving.reading import Reading, WindowReader
+from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.training.known_vectors import KnownVectors
+from docsgpt_embtune.wording import Say
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A tuned model, and what is asked of the one that is to become like it.
+
+    Attributes:
+        folder: Of the tuned model.
+        teacher: The tuned model, reading as much of a text as it does when it serves.
+        reading: How its chunks are read.
+        training: Questions and chunks to teach with; the judgments are not looked at.
+        validation: Questions to choose by.
+        by_words: Whether these are words of the chunks, as the tuned model has people's questions by heart.
+        keywords: What stands beside the tuned model's numbers where they are compared: nothing if `by_words`, as
+            keywords find each chunk by its own words.
+        seed: Of what is drawn.
+        say: Takes one line of plain text before each stage.
+    """
+
+    folder: Path
+    teacher: SentenceTransformer
+    reading: Reading
+    training: RetrievalDataset
+    validation: RetrievalDataset
+    by_words: bool
+    keywords: Keywords | None
+    seed: int
+    say: Say
+
+    @cached_property
+    def questions(self) -> list[str]:
+        """The validation questions, Q."""
+        return list(self.validation.queries.values())
+
+    @cached_property
+    def chunks(self) -> list[str]:
+        """The chunks that they are ranked over, N."""
+        return list(self.validation.corpus.values())
+
+    @cached_property
+    def of_teacher(self) -> KnownVectors:
+        """The tuned model's vectors."""
+        return vectors_of(self.teacher)
+
+    def texts(self, *, runs_of_words: int, most: int) -> list[str]:
+        """Draw what is taught with: the chunks, in windows that are read whole, words of each of them, the questions.
+
+        Args:
+            runs_of_words: For each chunk, each as long as a question.
+            most: Texts, at most.
+        """
+        reader = WindowReader(self.folder, tokens_read(self.teacher))
+        texts = dict.fromkeys(self.training.queries.values())
+        for number in range(runs_of_words):
+            texts |= dict.fromkeys(questions_from_corpus(self.training.corpus, self.seed + number).queries.values())
+        texts |= dict.fromkeys(window for chunk in self.training.corpus.values() for window in reader.windows_of(chunk))
+        return list(texts) if len(texts) <= most else random.Random(self.seed).sample(list(texts), most)
+
+
+@dataclass(frozen=True)
+class Student:
+    """A smaller model at some stage of its teaching.
+
+    Attributes:
+        name: What it is called where it is compared.
+        questions: Its vectors of the validation questions (Q, D).
+        chunks: Its vectors of the chunks (N, D).
+        model: Makes it.
+        files: Where its config and tokenizer are, and its prompts.
+    """
+
+    name: str
+    questions: Vectors
+    chunks: Vectors
+    model: Callable[[], SentenceTransformer]
+    files: Path
+
+
+Students = Iterator[Student]  # the least changed first
+
+
+def vectors_of(model: SentenceTransformer) -> KnownVectors:
+    """Embed with a model, in the precision that suits the machine, each text once."""
+    return KnownVectors(Encoder(model, resolve_precision("auto", model.device)))
