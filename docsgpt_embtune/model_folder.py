@@ -61,8 +61,8 @@ def refuse_adapter_of_a_server(folder: str | Path) -> None:
     """Raise ModelFolderError if a folder adapts a server's model, where a model is needed."""
     if is_tuned_folder(folder) and (server := read_manifest(folder).get(SERVER_KEY)):
         raise ModelFolderError(
-            f"{folder}: a query adapter for {server['model']!r} of {server['url']}, and no model; `embtune serve` puts "
-            "it before that server, and `embtune check --tuned` takes it"
+            f"{folder}: made for {server['model']!r} of {server['url']}, and holds no model; `embtune serve` puts it "
+            "before that server, and `embtune check --tuned` takes it"
         )
 
 

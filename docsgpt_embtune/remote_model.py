@@ -20,7 +20,6 @@ from docsgpt_embtune.agreement import SAME_VECTOR_IN_INT8, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.model_folder import (
-    ADAPTER_KEY,
     KEYWORDS_KEY,
     SERVER_KEY,
     adapts_a_server,
@@ -173,7 +172,7 @@ class RemoteModel:
     Attributes:
         url: Of the server, up to but without `/v1`.
         model: What the server calls it.
-        folder: Of the query adapter that was made for it; None without one.
+        folder: Of the query adapter, or the keywords, made for it; None without either.
     """
 
     url: str
@@ -235,7 +234,7 @@ class RemoteModel:
         What decides the server's vectors is not seen from here.
         """
         if self.folder is not None:
-            return str(self.manifest[ADAPTER_KEY]["document_fingerprint"])
+            return str(self.manifest[SERVER_KEY]["document_fingerprint"])
         return hashlib.sha256(f"{self.url}\n{self.model}".encode()).hexdigest()
 
     @property

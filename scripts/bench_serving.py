@@ -2,6 +2,7 @@
 
     python scripts/bench_serving.py --data ../shared/data
     python scripts/bench_serving.py --data ../shared/data --model models/tuned --only questions,chunks --rounds 9
+    python scripts/bench_serving.py --data ../shared/data --only questions,chunks --layers 3
 
 Without --model, all-MiniLM-L6-v2 is written as a tuned folder and exported first. Rounds of all sides take turns, so
 that a busy machine slows all alike; what is printed are medians, and their ratio to stock.
@@ -26,7 +27,7 @@ from pathlib import Path
 import click
 import numpy as np
 
-from docsgpt_embtune.base_models import resolve_base
+from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
@@ -40,6 +41,7 @@ from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.tokenizer import load_tokenizer
+from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, write_with_layers
 from docsgpt_embtune.training.trainer import load_base
 
 PARTS = ("questions", "chunks", "start", "threads", "int8", "windows")
@@ -70,6 +72,23 @@ def tuned_folder(out: Path) -> Path:
     base = resolve_base("bundled")
     write_model_folder(load_base(base, "cpu"), base.folder, out, {"base": {"name": base.name}})
     return out
+
+
+def folder_with_layers(folder: Path, count: int, out: Path) -> Path:
+    """Write a tuned folder with some of another's layers, untaught: how quick it is does not depend on that."""
+    model, cut = load_base(BaseModel(str(folder), folder), "cpu"), out.with_name(f"{out.name}, untaught")
+    write_with_layers(folder, model, evenly_spaced(layer_count(model), count), cut)
+    write_model_folder(load_base(BaseModel(str(cut), cut), "cpu"), cut, out, {})
+    export(out)
+    return out
+
+
+def sides_of(folder: Path, others: Mapping[str, Path]) -> dict[str, Embeddings]:
+    """Open what is timed: the stock class, then each engine of the folder, and of others by what they are called."""
+    sides: dict[str, Embeddings] = {"stock": StockEmbeddings(folder)}
+    for name, each in {"": folder, **others}.items():
+        sides |= {f"{engine}{name}": TunedEmbeddings(str(each), engine=engine, question_cache=0) for engine in ENGINES}
+    return sides
 
 
 def read_split(data: Path, name: str, split: str) -> RetrievalDataset:
@@ -304,6 +323,7 @@ def _seconds(action: Callable[[], object]) -> float:
 @click.option("--threads", type=int, default=96, show_default=True)
 @click.option("--seconds", type=float, default=60, show_default=True, help="How long the threads ask.")
 @click.option("--sets", default="emanual,feedbackqa,zoomcamp_faq", show_default=True, help="That int8 is asked of.")
+@click.option("--layers", type=int, help="Time a model with so many of the layers, too, as `embtune distill` makes it.")
 @click.option("--long-chunks", type=int, help="In each measurement of windows; all of them if not given.")
 def main(
     data: Path,
@@ -315,6 +335,7 @@ def main(
     threads: int,
     seconds: float,
     sets: str,
+    layers: int | None,
     long_chunks: int | None,
 ) -> None:
     """Measure and print."""
@@ -330,8 +351,8 @@ def main(
         chunks = random.Random(0).sample(list(texts.corpus.values()), chunk_count)
         click.echo(f"{folder}, {os.cpu_count()} processors, onnxruntime")
         if parts & {"questions", "chunks", "threads"}:
-            sides: dict[str, Embeddings] = {"stock": StockEmbeddings(folder)}
-            sides |= {engine: TunedEmbeddings(str(folder), engine=engine, question_cache=0) for engine in ENGINES}
+            fewer = folder_with_layers(folder, layers, Path(temporary) / "fewer") if layers else None
+            sides = sides_of(folder, {f", {layers} layers": fewer} if fewer else {})
         if "questions" in parts:
             bench_questions(sides, questions, rounds)
         if "chunks" in parts:

@@ -8,7 +8,7 @@ import click
 from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.urls import is_url
 
 
@@ -16,9 +16,9 @@ from docsgpt_embtune.urls import is_url
 @click.option(
     "--model", required=True, help="What made the stored vectors: a folder, a hub name, 'bundled', or URL#MODEL."
 )
-@click.option("--train", "train_path", required=True, help="Questions to learn from, with their good chunks.")
+@click.option("--train", "train_path", help="Questions to learn from, with their good chunks.")
 @click.option("--val", "val_path", help="More of them: cross-validation chooses, so that none need be held out.")
-@click.option("--corpus", help="The chunks, where the question files do not hold them.")
+@click.option("--corpus", help="The chunks, where the question files do not hold them; alone, for --keywords alone.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
 @click.option("--seed", type=int, default=13, show_default=True)
 @click.option(
@@ -31,7 +31,7 @@ from docsgpt_embtune.urls import is_url
 @relevant_docs_option
 def adapt(
     model: str,
-    train_path: str,
+    train_path: str | None,
     val_path: str | None,
     corpus: str | None,
     out: Path,
@@ -45,26 +45,28 @@ def adapt(
 
     It takes seconds, and stored chunks stay as they are, unless --keywords puts some beside theirs.
     URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it: it gets the questions and
-    the chunks, and the key in EMBEDDINGS_KEY, if any.
+    the chunks, and the key in EMBEDDINGS_KEY, if any. Without --train its chunks get keywords, and nothing is learned.
     """
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
-    from docsgpt_embtune.training.adapting import adapt as fit_and_write
-    from docsgpt_embtune.training.adapting import summary
+    from docsgpt_embtune.training import adapting, server_keywords
 
     hide_loading_bars()
-    report = fit_and_write(
-        load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs),
-        load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None,
-        out,
-        model=model,
-        cache=cache or default_cache_folder(),
-        seed=seed,
-        keywords=keywords,
-        keep_worse=keep_worse,
-        say=tqdm.write,
-    )
-    click.echo(summary(report))
-    if is_url(model) and not keywords:
-        click.echo("            --keywords tries more, for which stored chunks have to be embedded again")
-    if report.folder is None:
+    given: dict[str, Any] = {"model": model, "seed": seed, "keep_worse": keep_worse, "say": tqdm.write}
+    given["cache"] = cache or default_cache_folder()
+    if train_path is None:
+        if not (keywords and corpus) or val_path:
+            raise click.UsageError("give --train, or --corpus and --keywords for keywords alone")
+        added = server_keywords.add_keywords(load_corpus(corpus), out, **given)
+        _end(server_keywords.summary(added), added.folder)
+        return
+    training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs)
+    validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
+    report = adapting.adapt(training, validation, out, keywords=keywords, **given)
+    hint = "\n            --keywords tries more, for which stored chunks have to be embedded again"
+    _end(adapting.summary(report) + (hint if is_url(model) and not keywords else ""), report.folder)
+
+
+def _end(summary: str, folder: Path | None) -> None:
+    click.echo(summary)
+    if folder is None:
         sys.exit(EXIT_NO)

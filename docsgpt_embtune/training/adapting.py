@@ -3,34 +3,26 @@
 For a model of this machine that is a model folder; for a server's it holds the adapter and where the server is.
 """
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
-from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
-from docsgpt_embtune.files import folder_written_whole, sha256_of
+from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
-    KEYWORDS_KEY,
-    SCHEMA,
-    SERVER_KEY,
     adapts_a_server,
     document_fingerprint,
     fingerprint,
@@ -41,17 +33,24 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
-from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.encoding import Vectors
-from docsgpt_embtune.serving.keywords import KEYWORDS_FILE
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
+from docsgpt_embtune.training.server_folder import (
+    prove_that_chunks_stay,
+    what_it_asks_of_a_deployment,
+    write_for_server,
+)
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, counted, silent
 
-_PROBES = 8  # chunks whose vectors prove that the written folder embeds as the base does
+_CHUNKS_STAY = (
+    "stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune install): "
+    "without them the folder is the model it was made for"
+)
 
 
 def adapt(
@@ -130,7 +129,21 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     if is_url(model):
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
-            yield _Base(remote.name, server, remote.fingerprint, partial(_write_for_server, remote, server))
+
+            def write_before(
+                out: Path,
+                report: AdapterReport,
+                record: Mapping[str, Any],
+                corpus: tuple[Sequence[str], Vectors],
+                *,
+                learned: Collection[str],
+            ) -> None:
+                adapter, keywords = report.adapter, report.keywords
+                write_for_server(
+                    remote, server, out, corpus, adapter=adapter, keywords=keywords, record=record, learned=learned
+                )
+
+            yield _Base(remote.name, server, remote.fingerprint, write_before)
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
@@ -200,52 +213,7 @@ def write_adapted_folder(
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
-        _prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
-
-
-def _write_for_server(
-    remote: RemoteModel,
-    server: RemoteEmbeddings,
-    out: Path,
-    report: AdapterReport,
-    record: Mapping[str, Any],
-    corpus: tuple[Sequence[str], Vectors],
-    *,
-    learned: Collection[str],
-) -> None:
-    """Write a folder with a query adapter for a server's model: `embtune serve` relays to that server with it.
-
-    Args:
-        remote: The server's model, which made the stored vectors.
-        server: It, ready to embed.
-        out: Destination; replaced in one step if it is a tuned folder already.
-        report: The adapter, and the keywords, if any.
-        record: What the manifest says of it.
-        corpus: Chunks and the server's vectors of them (N, D); some are asked for again, as these may be of a cache.
-        learned: Digests of the questions that it learned from.
-
-    Raises:
-        ModelFolderError: If the destination is something else, or the server moves the chunks' vectors.
-    """
-    refuse_foreign_destination(out)
-    _prove_that_chunks_stay(server, *corpus)
-    with folder_written_whole(out) as new:
-        adapter = report.adapter.write(new)
-        of_chunks, beside, dimension = remote.document_fingerprint, {}, server.dimension
-        if keywords := report.keywords:
-            keywords.write(new)
-            of_chunks = hashlib.sha256(f"{of_chunks} {sha256_of(new / KEYWORDS_FILE)}".encode()).hexdigest()
-            beside = {KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}}
-            dimension += keywords.width
-        manifest = {
-            "schema": SCHEMA,
-            "fingerprint": fingerprint(new),
-            "dimension": dimension,
-            SERVER_KEY: remote.record(server.probe),
-            ADAPTER_KEY: {**adapter, "document_fingerprint": of_chunks, **record},
-            **beside,
-        }
-        write_manifest(new, with_learned_too(manifest, learned))
+        prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
 
 
 def _portable(folder: Path, target: Path) -> Path:
@@ -253,18 +221,6 @@ def _portable(folder: Path, target: Path) -> Path:
     details = {"base": {"name": name, "fingerprint": fingerprint(folder)}}
     write_model_folder(load_base(BaseModel(name, folder), "cpu"), folder, target, details)
     return target
-
-
-def _prove_that_chunks_stay(model: EmbeddingModel, texts: Sequence[str], vectors: Vectors) -> None:
-    again = np.array(model.embed_documents(texts[:_PROBES]), dtype=np.float32)
-    moved = float(cosines(again, vectors[:_PROBES]).min())
-    lengths = np.linalg.norm(vectors[:_PROBES], axis=1)
-    if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=1e-3):
-        raise ModelFolderError(
-            f"what would be served does not embed chunks as the model did (cosine {moved:.4f}, the model's lengths "
-            f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune "
-            "train`, or, where another model has come to answer at a server, give another --cache"
-        )
 
 
 def _record(report: AdapterReport, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -291,24 +247,11 @@ def summary(report: AdapterReport) -> str:
     lines.append(f"model       {report.folder.resolve()}")
     if not report.improved:
         lines.append(f"            written all the same: {reason}")
-    lines += [f"            {line}" for line in _what_it_asks_of_a_deployment(report.folder)]
-    return "\n".join(lines)
+    asked = [_CHUNKS_STAY]
+    if adapts_a_server(report.folder):
+        asked = what_it_asks_of_a_deployment(report.folder)
+    return "\n".join([*lines, *(f"            {line}" for line in asked)])
 
 
 def _keywords_of(report: AdapterReport) -> str:
     return f", keywords at {report.keywords.weight:.0%}" if report.keywords else ""
-
-
-def _what_it_asks_of_a_deployment(folder: Path) -> list[str]:
-    if not adapts_a_server(folder):
-        return [
-            "stored chunks stay as they are; the adapter works through `embtune serve` or the plugin (embtune "
-            "install): without them the folder is the model it was made for"
-        ]
-    serve = f"`embtune serve {folder}`, which asks the server"
-    if KEYWORDS_KEY not in read_manifest(folder):
-        return [f"stored chunks stay as they are; the adapter works through {serve}"]
-    return [
-        f"stored chunks need their keywords: embtune reembed --model {folder}, or upload the documents again",
-        f"it works through {serve}",
-    ]

@@ -282,7 +282,7 @@ def _details(manifest: Mapping[str, Any], found: _Comparison, lesson: Lesson, *,
 
 
 def _milliseconds(folder: Path, questions: list[str]) -> float:
-    embeddings = TunedEmbeddings(str(folder), question_cache=0)
+    embeddings = TunedEmbeddings(str(folder), engine="torch", question_cache=0)  # one of them may have graphs
 
     def one(question: str) -> float:
         started = time.perf_counter()

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.data.corpus_questions import MadeQuestions, questions_of_both_kinds
+from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, without_copies
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.exporting.quality import asked_by_their_words
@@ -16,6 +17,7 @@ from docsgpt_embtune.wording import Say, counted
 # no questions. With fewer than a hundred, luck does the choosing.
 VALIDATION_SHARE = 0.15
 ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
+MOST_VALIDATION_CHUNKS = 200  # asked for in either of two ways, where there are no questions
 MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
 # Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
 # largest has p = .0625, and p <= .05 is needed.
@@ -101,6 +103,26 @@ def apart_from_learned(
         return training, new
     _, validation = _hold_some_out(new, seed, say)
     return without(to_choose_by, digests_of(validation)), validation
+
+
+def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuestions:
+    """Ask for some of the chunks where there are no questions at all: by their own words, and by sentences cut out.
+
+    Raises:
+        TrainingError: If there are too few chunks to do so.
+    """
+    chunks = without_copies(corpus)  # words of the one would be asked of the other, which would count as wrong
+    count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(chunks)))
+    made = questions_of_both_kinds(chunks, seed, count=count)
+    if not len(made.questions):
+        raise TrainingError(
+            f"{len(chunks)} chunks are too few, or too short, to hold any out for validation; give --val"
+        )
+    say(
+        f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "
+        "their own, the others by a sentence that is cut out of each"
+    )
+    return made
 
 
 def asked_in_their_place(

@@ -9,7 +9,14 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, Unseen, Weighed, score_weights, worth_their_width
+from docsgpt_embtune.training.keyword_weights import (
+    USUAL_WEIGHT,
+    Unseen,
+    Weighed,
+    score_weights,
+    without_gains_of,
+    worth_their_width,
+)
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.tuning_run import TuningRun
 
@@ -73,11 +80,7 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
     run.selection.restore()
     alone = run.score(*run.pools)
     run.keywords = replace(_fitting(run, corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
-    scores = run.score(*run.pools)
-    for query_id, (doc_id, *_) in run.validation.relevant_docs.items():
-        if doc_id in found_anyway:
-            for metric, of_queries in scores.items():
-                of_queries[query_id] = alone[metric][query_id]
+    scores = without_gains_of(run.score(*run.pools), alone, run.validation, found_anyway)
     name = str(Weighed(NARROW, USUAL_WEIGHT))
     if not guards_hold(name):
         _leave_out(run, A_GUARD)

@@ -1,10 +1,11 @@
 """Keywords beside the model's numbers, at each weight that validation chooses from."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import NamedTuple
 
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.choice import is_beyond_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.serving.encoding import Vectors
@@ -82,6 +83,27 @@ class Weighed(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.kind}, {self.weight:.0%}"
+
+
+def without_gains_of(
+    scores: QueryScores, alone: QueryScores, questions: RetrievalDataset, found_anyway: Collection[str]
+) -> QueryScores:
+    """Leave as they were without keywords the scores of questions about chunks that keywords find whatever they weigh.
+
+    Args:
+        scores: With keywords.
+        alone: Without.
+        questions: Each about one chunk.
+        found_anyway: doc_ids of the chunks that are asked for by words which they have.
+    """
+    unmoved = {query_id for query_id, (doc_id, *_) in questions.relevant_docs.items() if doc_id in found_anyway}
+    return {
+        metric: {
+            query_id: alone[metric][query_id] if query_id in unmoved else score
+            for query_id, score in of_queries.items()
+        }
+        for metric, of_queries in scores.items()
+    }
 
 
 def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:

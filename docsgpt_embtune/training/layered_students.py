@@ -31,8 +31,8 @@ from docsgpt_embtune.wording import counted
 WEIGHTS = "model.safetensors"
 RUNS_OF_WORDS = 4  # of each chunk: short, as questions are, and so cheap
 MOST_TEXTS = 20_000
-READINGS = 25_000  # of texts, all epochs together, but for those of which there are more
-MOST_EPOCHS = 6
+READINGS = 40_000  # of texts, all epochs together, unless there are more of them
+MOST_EPOCHS = 8
 BATCH = 32
 LEARNING_RATE = 5e-4
 
@@ -101,7 +101,7 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
         folder: Of the other one.
         model: The other one.
         kept: Numbers of its layers, from 0, in order.
-        out: Exists.
+        out: Made if it is not there.
     """
     shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "onnx"))
     transformer: Any = model[0].auto_model

@@ -12,8 +12,8 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.base_models import BaseModel, resolve_base
-from docsgpt_embtune.data.corpus_questions import questions_from_corpus, questions_of_both_kinds
-from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
+from docsgpt_embtune.data.corpus_questions import questions_from_corpus
+from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
@@ -25,9 +25,9 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
-    VALIDATION_SHARE,
     apart_from_learned,
     are_few,
+    asked_of_chunks,
     keep_apart,
     refuse_too_few_to_choose_by,
 )
@@ -40,7 +40,6 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
 
-MOST_VALIDATION_CHUNKS = 200  # of either kind
 OPENINGS = "opening words"
 PROBED = 1000  # chunks that tell whether a corpus is prose
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
@@ -187,17 +186,7 @@ def _split(
         return Material(None, validation, guards)
     if not corpus:
         raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
-    chunks = without_copies(corpus)  # words of the one would be asked of the other, which would count as wrong
-    count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(chunks)))
-    made = questions_of_both_kinds(chunks, seed, count=count)
-    if not len(made.questions):
-        raise TrainingError(
-            f"{len(chunks)} chunks are too few, or too short, to hold any out for validation; give --val"
-        )
-    say(
-        f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "
-        "their own, the others by a sentence that is cut out of each"
-    )
+    made = asked_of_chunks(corpus, seed, say)
     return Material(None, made.questions, guards, made.by_own_words)
 
 

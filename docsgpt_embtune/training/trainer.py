@@ -331,7 +331,7 @@ class ProgressBar(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Show epoch and loss."""
         if "loss" in logs:
-            self.bar.set_postfix(epoch=f"{state.epoch:.1f}", loss=f"{float(logs['loss']):.3f}")
+            self.bar.set_postfix(epoch=f"{state.epoch:.1f}", loss=f"{float(logs['loss']):.3g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Close it."""

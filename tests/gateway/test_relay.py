@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import shutil
 import signal
 from contextlib import closing, contextmanager
@@ -32,6 +33,9 @@ from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteM
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.training.adapting import adapt
 from docsgpt_embtune.training.adapting import summary as adapted_in_words
+from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT
+from docsgpt_embtune.training.server_keywords import add_keywords
+from docsgpt_embtune.training.server_keywords import summary as keywords_in_words
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -139,6 +143,63 @@ def test_keywords_join_the_servers_vectors(with_keywords, upstream, stock, matri
         assert np.allclose(served.embed_query(question), asked[0], atol=1e-5)
         assert served.dimension == len(asked[0]) == read_manifest(with_keywords.folder)["dimension"]
     assert "stored chunks need their keywords: embtune reembed --model" in adapted_in_words(with_keywords)
+
+
+@pytest.fixture(scope="module")
+def keywords_alone(upstream, tmp_path_factory):
+    return add_keywords(TRAINING.corpus, tmp_path_factory.mktemp("alone") / "handbook", model=upstream.name)
+
+
+def test_without_questions_keywords_stand_beside_at_the_usual_weight(keywords_alone, upstream, stock):
+    manifest = read_manifest(keywords_alone.folder)
+    assert sorted(path.name for path in keywords_alone.folder.iterdir()) == ["embtune.json", "keywords.safetensors"]
+    assert manifest["keywords"]["weight"] == USUAL_WEIGHT
+    assert manifest["keywords"]["validation"]["asked_by"] == "words of the chunks and sentences cut out of them"
+    assert manifest["data"]["seen_queries"] == []
+    assert "query_adapter" not in manifest
+    keywords = load_keywords(keywords_alone.folder)
+    question = "when is the log kept"
+    with closing(RemoteModel.adapted_in(keywords_alone.folder).load()) as served:
+        chunks = keywords.beside(np.array(stock.embed_documents(TEXTS)), keywords.of_documents(TEXTS))
+        assert np.allclose(served.embed_documents(TEXTS), chunks, atol=1e-6)
+        asked = keywords.beside(np.array([stock.embed_query(question)]), keywords.of_questions([question]))
+        assert np.allclose(served.embed_query(question), asked[0], atol=1e-6)
+    compared = check_retrieval(upstream.name, keywords_alone.folder, UNSEEN)
+    assert compared.baseline.fingerprint != compared.tuned.fingerprint
+    assert "stored chunks need their keywords: embtune reembed --model" in keywords_in_words(keywords_alone)
+
+
+class _Knowing:
+    """Puts a chunk and each of its sentences at one place, and beside it the chunk that says the same backwards."""
+
+    def embed_query(self, text):
+        words = re.findall(r"\b[wxy][a-i][a-j]{2}\b", text) or ["waaa"]  # where it is asked how wide it is
+        topic = int("".join(str("abcdefghij".index(letter)) for letter in words[0][2:]))
+        backwards = words[-1][0] == "x" or (words[-1][0] == "w" and words[0] > words[-1])
+        vector = np.zeros(2 * _TOPICS)
+        vector[[2 * topic, 2 * topic + 1]] = (0.9, 0.19**0.5) if backwards else (1, 0)
+        return vector.tolist()
+
+    def embed_documents(self, texts):
+        return [self.embed_query(text) for text in texts]
+
+
+_TOPICS = 100
+
+
+def test_keywords_that_the_chunks_speak_against_are_not_written_unless_told(tmp_path):
+    corpus = {}
+    for topic in range(_TOPICS):
+        name = "".join("abcdefghij"[int(digit)] for digit in f"{topic:02}")
+        words = [f"w{letter}{name}" for letter in "abcdefg"]
+        corpus[f"{name} forwards"] = f"{' '.join(words)}. {' '.join(f'y{letter}{name}' for letter in 'abcdefghi')}."
+        others = " ".join(f"x{letter}{name}" for letter in "abcdefghi")
+        corpus[f"{name} backwards"] = f"{' '.join(reversed(words))}. {others}."
+    with serving(_Knowing()) as running:
+        report = add_keywords(corpus, tmp_path / "lost", model=running.name)
+        assert (report.folder, (tmp_path / "lost").exists()) == (None, False)
+        assert "found less often, beyond chance, so nothing was written" in keywords_in_words(report)
+        assert add_keywords(corpus, tmp_path / "kept", model=running.name, keep_worse=True).folder.is_dir()
 
 
 def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny_base_folder, tmp_path):
@@ -257,7 +318,7 @@ def test_server_is_asked_where_it_is_now(adapted, stock, matrix, monkeypatch):
         with closing(remote.load()) as server:
             assert server.embed_documents(TEXTS) == stock.embed_documents(TEXTS)
         assert moved.texts == list(TEXTS)
-    assert remote.document_fingerprint == read_manifest(adapted.folder)["query_adapter"]["document_fingerprint"]
+    assert remote.document_fingerprint == read_manifest(adapted.folder)["server"]["document_fingerprint"]
 
 
 def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tuned_folder, tmp_path):
@@ -271,7 +332,7 @@ def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tu
 
 def test_where_a_model_is_needed_the_folder_is_refused(adapted, upstream):
     for use in (TunedEmbeddings, resolve_base, export):
-        with pytest.raises(ModelFolderError, match=r"a query adapter for .org/minilm. of http"):
+        with pytest.raises(ModelFolderError, match=r"made for .org/minilm. of http"):
             use(str(adapted.folder))
     with pytest.raises(ModelFolderError, match="a server's model, which only"):
         resolve_base(upstream.name)
@@ -288,7 +349,7 @@ def test_command_says_how_to_serve_it_and_shows_no_key(upstream, tmp_path, monke
     assert "--keywords tries more, for which stored chunks have to be embedded again" in result.output
     manifest = read_manifest(tmp_path / "handbook")
     with_password = RemoteModel.named(upstream.name.replace("//", "//user:hunter2@"))
-    assert with_password.record(manifest["server"]["probe"]) == manifest["server"]
+    assert manifest["server"].items() >= with_password.record(manifest["server"]["probe"]).items()
     assert manifest["server"]["url"] == upstream.name.partition("#")[0]
     assert KEY not in result.output + json.dumps(manifest)
 

@@ -1,0 +1,103 @@
+"""A folder for a model whose weights are not here: what goes before its server, and where that is."""
+
+import hashlib
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from docsgpt_embtune.adapter import QueryAdapter
+from docsgpt_embtune.agreement import SAME_VECTOR, cosines
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.vectors import EmbeddingModel
+from docsgpt_embtune.files import folder_written_whole, sha256_of
+from docsgpt_embtune.learned import with_learned_too
+from docsgpt_embtune.model_folder import (
+    ADAPTER_KEY,
+    KEYWORDS_KEY,
+    SCHEMA,
+    SERVER_KEY,
+    fingerprint,
+    read_manifest,
+    refuse_foreign_destination,
+    write_manifest,
+)
+from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
+
+_PROBES = 8  # chunks whose vectors prove that what is served embeds as the model did
+
+
+def write_for_server(
+    remote: RemoteModel,
+    server: RemoteEmbeddings,
+    out: Path,
+    corpus: tuple[Sequence[str], Vectors],
+    *,
+    adapter: QueryAdapter | None,
+    keywords: Keywords | None,
+    record: Mapping[str, Any],
+    learned: Collection[str],
+) -> None:
+    """Write a folder with what `embtune serve` puts before a server's model: a query adapter, keywords, or both.
+
+    Args:
+        remote: The server's model, which made the stored vectors.
+        server: It, ready to embed.
+        out: Destination; replaced in one step if it is a tuned folder already.
+        corpus: Chunks and the server's vectors of them (N, D); some are asked for again, as these may be of a cache.
+        adapter: What to apply to questions.
+        keywords: What to put beside the vectors of questions and of chunks.
+        record: What the manifest says of the adapter, or of the keywords where there is none.
+        learned: Digests of the questions that it learned from.
+
+    Raises:
+        ModelFolderError: If the destination is something else, or the server moves the chunks' vectors.
+    """
+    refuse_foreign_destination(out)
+    prove_that_chunks_stay(server, *corpus)
+    with folder_written_whole(out) as new:
+        of_chunks, dimension = remote.document_fingerprint, server.dimension
+        parts: dict[str, dict[str, Any]] = {}
+        if keywords:
+            keywords.write(new)
+            of_chunks = hashlib.sha256(f"{of_chunks} {sha256_of(new / KEYWORDS_FILE)}".encode()).hexdigest()
+            parts[KEYWORDS_KEY] = {"weight": keywords.weight, "width": keywords.width}
+            dimension += keywords.width
+        if adapter:
+            parts[ADAPTER_KEY] = adapter.write(new)
+        parts[ADAPTER_KEY if adapter else KEYWORDS_KEY] |= record
+        manifest = {
+            "schema": SCHEMA,
+            "fingerprint": fingerprint(new),
+            "dimension": dimension,
+            SERVER_KEY: {**remote.record(server.probe), "document_fingerprint": of_chunks},
+            **parts,
+        }
+        write_manifest(new, with_learned_too(manifest, learned))
+
+
+def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
+    """Say in a line or two what has to be done for a folder that goes before a server's model."""
+    serve = f"`embtune serve {folder}`, which asks the server"
+    if KEYWORDS_KEY not in read_manifest(folder):
+        return [f"stored chunks stay as they are; the adapter works through {serve}"]
+    return [
+        f"stored chunks need their keywords: embtune reembed --model {folder}, or upload the documents again",
+        f"it works through {serve}",
+    ]
+
+
+def prove_that_chunks_stay(model: EmbeddingModel, texts: Sequence[str], vectors: Vectors) -> None:
+    """Raise ModelFolderError if a model does not give chunks the vectors (N, D) that are known of them."""
+    again = np.array(model.embed_documents(texts[:_PROBES]), dtype=np.float32)
+    moved = float(cosines(again, vectors[:_PROBES]).min())
+    lengths = np.linalg.norm(vectors[:_PROBES], axis=1)
+    if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=1e-3):
+        raise ModelFolderError(
+            f"what would be served does not embed chunks as the model did (cosine {moved:.4f}, the model's lengths "
+            f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune "
+            "train`, or, where another model has come to answer at a server, give another --cache"
+        )

@@ -1,0 +1,117 @@
+"""Keywords beside a server's vectors where nobody asked anything: a store that knows only vectors ranks by both."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from docsgpt_embtune import __version__
+from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.choice import Choice
+from docsgpt_embtune.evaluation.vectors import embed_both
+from docsgpt_embtune.model_folder import take_destination
+from docsgpt_embtune.remote_model import RemoteModel
+from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.training.held_out import asked_of_chunks
+from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
+from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, without_gains_of
+from docsgpt_embtune.training.server_folder import what_it_asks_of_a_deployment, write_for_server
+from docsgpt_embtune.training.validation import score_vectors
+from docsgpt_embtune.urls import is_url
+from docsgpt_embtune.wording import Say, counted, silent
+
+
+@dataclass(frozen=True)
+class KeywordsReport:
+    """What was found and written.
+
+    Attributes:
+        keywords: What stands beside the server's vectors.
+        choice: Of questions made of the chunks, which can speak against keywords and not for them.
+        folder: Where they were written; None if those questions speak against them.
+    """
+
+    keywords: Keywords
+    choice: Choice
+    folder: Path | None
+
+
+def add_keywords(
+    corpus: Mapping[str, str],
+    out: Path,
+    *,
+    model: str,
+    cache: Path | None = None,
+    seed: int = 13,
+    keep_worse: bool = False,
+    say: Say = silent,
+) -> KeywordsReport:
+    """Write what puts keywords beside a server's vectors, at the usual weight, unless the chunks speak against it.
+
+    Args:
+        corpus: doc_id -> text, of every chunk that is searched.
+        out: The folder; a tuned folder there is replaced in one step, anything else is left alone.
+        model: The server's, as URL#MODEL; it is sent the chunks, some of them with a sentence cut out.
+        cache: Folder that keeps vectors for the next time; none if not given.
+        seed: Of the chunks that are asked for.
+        keep_worse: Write the folder even if the questions made of the chunks speak against it.
+        say: Takes one line of plain text before each stage.
+
+    Raises:
+        ModelFolderError: If the model is none of a server, or the destination cannot be used.
+        TrainingError: If there are too few chunks to ask for.
+        EvaluationError: If the model gives unusable vectors.
+        RemoteModelError: If the server cannot be asked.
+    """
+    if not is_url(model):
+        raise ModelFolderError(
+            f"{model}: keywords alone are for a server's model; of one of this machine, `embtune train --corpus` "
+            "learns from the chunks and puts them beside it"
+        )
+    take_destination(out, say)
+    made = asked_of_chunks(corpus, seed, say)
+    remote = RemoteModel.named(model)
+    with closing(remote.load(say)) as server:
+        asked, chunks = embed_both(server, remote.fingerprint, made.questions, cache)
+        say(f"model       {remote.name}: {chunks.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}")
+        fitting = KeywordFitting(dict.fromkeys(corpus.values()), chunks.shape[1])
+        keywords = replace(fitting.kinds()[NARROW], weight=USUAL_WEIGHT)
+        alone = score_vectors(made.questions, asked, chunks)
+        both = score_vectors(
+            made.questions,
+            keywords.beside(asked, keywords.of_questions(list(made.questions.queries.values()))),
+            keywords.beside(chunks, keywords.of_documents(list(made.questions.corpus.values()))),
+        )
+        both = without_gains_of(both, alone, made.questions, made.by_own_words)
+        choice = Choice(alone, [both], both, groups_by_answer(made.questions))
+        if choice.judgment.verdict == "worse" and not keep_worse:
+            return KeywordsReport(keywords, choice, None)
+        known = list(made.questions.corpus.values()), chunks
+        write_for_server(
+            remote, server, out, known, adapter=None, keywords=keywords, record=_record(choice), learned=()
+        )
+    return KeywordsReport(keywords, choice, out)
+
+
+def _record(choice: Choice) -> dict[str, Any]:
+    return {
+        "validation": {"asked_by": "words of the chunks and sentences cut out of them", **choice.to_dict()},
+        "versions": {"docsgpt-embtune": __version__},
+    }
+
+
+def summary(report: KeywordsReport) -> str:
+    """Say what stands beside the vectors, what that was checked by, and what it asks of a deployment."""
+    keywords, choice = report.keywords, report.choice
+    lines = [
+        f"keywords    {keywords.width} numbers, {keywords.weight:.0%} of the score: {choice.line()}",
+        f"            {counted(choice.judgment.queries, 'question')} made of the chunks, which can speak against "
+        "keywords and hardly for them; a few dozen of people in --train choose better",
+    ]
+    if report.folder is None:
+        reason = "sentences that were cut out are found less often, beyond chance, so nothing was written"
+        return "\n".join([*lines, f"no model    {reason} (--keep-worse writes it)"])
+    lines.append(f"model       {report.folder.resolve()}")
+    return "\n".join([*lines, *(f"            {line}" for line in what_it_asks_of_a_deployment(report.folder))])
