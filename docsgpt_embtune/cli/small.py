@@ -80,10 +80,10 @@ def distill(
     keep_worse: bool,
     relevant_docs: Any,
 ) -> None:
-    """Make a smaller model of a tuned one: of some of its layers, or of none.
+    """Make a smaller, quicker model of a tuned one.
 
-    Without --layers it is a table of tokens; a text is their mean. Either is taught to put texts where the tuned model
-    puts them.
+    With --layers the new model keeps some of the tuned one's layers; without, none: it is a table of tokens, of which
+    a text is the mean. Either is taught to put texts where the tuned model puts them.
     """
     from docsgpt_embtune.training.distillation import distill as teach_and_write
     from docsgpt_embtune.training.distillation import summary
