@@ -46,6 +46,7 @@ _PROBE = "How wide are your vectors?"
 _DIGITS = 6  # of the probe's numbers in the manifest
 _CHUNKS_PER_REQUEST = 32  # what text-embeddings-inference takes at most, unless it is told otherwise
 _REQUESTS_AT_ONCE = 4
+EmbedsChunks = Callable[[Sequence[str]], list[list[float]]]
 # Where a client waits, as DocsGPT does for 180 s.
 _ATTEMPTS_FOR_CLIENTS = 3
 _WAIT_FOR_CLIENTS = 20.0  # seconds that a Retry-After can ask for
@@ -89,6 +90,7 @@ class RemoteEmbeddings:
         self._keywords = keywords
         self.probe = self._ask(_PROBE).vectors[0]
         self.dimension = len(self.probe) + (keywords.width if keywords else 0)
+        self._chunks_as_they_come: EmbedsChunks = self._ask_for_all
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
@@ -96,10 +98,23 @@ class RemoteEmbeddings:
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
+        vectors = self._chunks_as_they_come(texts)
+        return self._beside_keywords(Embedded(vectors, 0), texts, Keywords.of_documents).vectors if vectors else []
+
+    def remember_chunks(self, remembered: Callable[[EmbedsChunks], EmbedsChunks]) -> None:
+        """Let the server's own vectors of chunks be taken from elsewhere, where they are there.
+
+        Args:
+            remembered: Takes what asks the server for chunks, (texts) -> vectors, and returns what does so no more
+                often than it must.
+        """
+        self._chunks_as_they_come = remembered(self._ask_for_all)
+
+    def _ask_for_all(self, texts: Sequence[str]) -> list[list[float]]:
         batches = [texts[start : start + _CHUNKS_PER_REQUEST] for start in range(0, len(texts), _CHUNKS_PER_REQUEST)]
         with ThreadPoolExecutor(_REQUESTS_AT_ONCE) as pool:
             try:
-                answers = list(pool.map(self.ask_chunks, batches))
+                answers = list(pool.map(self._ask, batches))
             except BaseException:
                 self._client.stop()  # or those that wait would go on asking
                 raise
@@ -221,6 +236,11 @@ class RemoteModel:
     def name(self) -> str:
         """What it is called where others read it: the adapter's folder, or the address."""
         return str(self.folder) if self.folder else self.address
+
+    @property
+    def as_it_is(self) -> Self:
+        """The server's model without what goes before it."""
+        return type(self)(self.url, self.model)
 
     @property
     def address(self) -> str:

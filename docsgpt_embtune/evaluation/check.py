@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,7 +17,7 @@ from docsgpt_embtune.evaluation.metrics import KS
 from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
-from docsgpt_embtune.evaluation.vectors import cache_folder
+from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, remembered
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
@@ -224,6 +224,10 @@ def _opened(model: CheckedModel | RemoteModel, cache: Path, say: Say) -> Iterato
     """Yield a side of the comparison, and the model itself where it is on this machine."""
     if isinstance(model, RemoteModel):
         with closing(model.load(say)) as server:
+            if model.needs_reembedding:
+                # The other side asks for the server's own vectors, too, and `adapt` has.
+                own = VectorCache(cache, model.as_it_is.document_fingerprint, len(server.probe))
+                server.remember_chunks(partial(remembered, cache=own))
             yield Side(server, model.fingerprint, cache, model.document_fingerprint), None
     else:
         loaded = model.load()

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors are kept apart
+Embeds = Callable[[Sequence[str]], list[list[float]]]
 Shard = tuple[npt.NDArray[np.int64], FloatArray]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
 ROWS_PER_BLOCK = 512  # embedded in one call and written as one file: what a stopped run loses at most
@@ -112,9 +113,7 @@ class VectorCache:
         self._secret = bytes.fromhex(fingerprint)
         self._row = np.dtype([("key", f"V{_DIGEST}"), ("check", f"V{_DIGEST}"), ("vector", "<f4", (dimension,))])
 
-    def embed(
-        self, texts: Sequence[str], kind: Kind, call: Callable[[Sequence[str]], list[list[float]]], label: str
-    ) -> StoredVectors:
+    def embed(self, texts: Sequence[str], kind: Kind, call: Embeds, label: str | None = None) -> StoredVectors:
         """Look texts up, and embed those that are not there.
 
         Missing texts are embedded longest first, in blocks of 512: texts of like length waste no padding, and a
@@ -124,7 +123,7 @@ class VectorCache:
             texts: In any order, repeated or not.
             kind: Which of the model's two calls `call` is.
             call: Embeds texts.
-            label: What the progress bar calls them.
+            label: What the progress bar calls them; there is none if not given.
 
         Raises:
             EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
@@ -136,7 +135,7 @@ class VectorCache:
         self._remove_leftovers()
         self._refuse_full_disk(len(missing))
         done = len(text_of) - len(missing)
-        with Bar(total=len(text_of), initial=done, desc=label, unit=kind) as progress:
+        with Bar(total=len(text_of), initial=done, desc=label, unit=kind, disable=label is None) as progress:
             for start in range(0, len(missing), ROWS_PER_BLOCK):
                 block = missing[start : start + ROWS_PER_BLOCK]
                 block_texts = [text_of[key] for key in block]
@@ -265,6 +264,11 @@ def embed_both(
         kept = VectorCache(folder, fingerprint, model.dimension)
         queries = embed_queries(model, list(dataset.queries.values()), kept)
         return queries, embed_corpus(model, list(dataset.corpus.values()), kept).array()
+
+
+def remembered(embed: Embeds, cache: VectorCache) -> Embeds:
+    """Let the vectors of chunks be taken from a cache, and those that are not there be made: without a progress bar."""
+    return lambda texts: cache.embed(texts, "document", embed).array().tolist()
 
 
 class RememberedDocuments:

@@ -164,7 +164,9 @@ def test_without_questions_keywords_stand_beside_at_the_usual_weight(keywords_al
         assert np.allclose(served.embed_documents(TEXTS), chunks, atol=1e-6)
         asked = keywords.beside(np.array([stock.embed_query(question)]), keywords.of_questions([question]))
         assert np.allclose(served.embed_query(question), asked[0], atol=1e-6)
+    upstream.texts.clear()
     compared = check_retrieval(upstream.name, keywords_alone.folder, UNSEEN)
+    assert sorted(upstream.texts) == sorted(UNSEEN.corpus.values())  # once for both
     assert compared.baseline.fingerprint != compared.tuned.fingerprint
     assert "stored chunks need their keywords: embtune reembed --model" in keywords_in_words(keywords_alone)
 
