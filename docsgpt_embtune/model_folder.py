@@ -17,7 +17,7 @@ from docsgpt_embtune.wording import Say
 MANIFEST = "embtune.json"
 SCHEMA = 1
 ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
-SERVER_KEY = "server"  # of the manifest, where that map is for a server's model, and the folder holds none
+SERVER_KEY = "server"  # of the manifest, where map or keywords are for a server's model, and the folder holds none
 KEYWORDS_KEY = "keywords"  # of the manifest, where they stand beside the model's numbers
 
 # What decides a vector, and nothing else: a changed README or version note is the same model.
@@ -53,7 +53,7 @@ def is_tuned_folder(path: str | Path) -> bool:
 
 
 def adapts_a_server(path: str | Path) -> bool:
-    """Tell whether a path is a folder with a query adapter for a server's model, and without a model."""
+    """Tell whether a path is a folder with what goes before a server's model, and without a model."""
     return is_tuned_folder(path) and SERVER_KEY in read_manifest(path)
 
 
@@ -142,7 +142,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
 
 
 def verify_whole(folder: str | Path) -> dict[str, Any]:
-    """Check as `verify` does, a query adapter for a server's model, too."""
+    """Check as `verify` does, what goes before a server's model, too."""
     manifest = read_manifest(folder)
     found = fingerprint(folder)
     if found != manifest["fingerprint"]:

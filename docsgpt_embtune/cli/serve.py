@@ -51,10 +51,10 @@ def serve(
     """Serve MODEL to DocsGPT through OpenAI's /v1/embeddings.
 
     EMBEDDINGS_BASE_URL lets all of its processes use it.
-    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`; or the folder of a query adapter for a
-    server's model, which is then asked, with the key in EMBEDDINGS_KEY, if any, where it was or where EMBTUNE_UPSTREAM
-    says. With EMBTUNE_API_KEY in the environment, clients must send it. SIGTERM ends the server after it has answered
-    what it took.
+    MODEL is a tuned folder, any other model folder, a hub name, or `bundled`; or the folder of an adapter or keywords
+    for a server's model, which is then asked, with the key in EMBEDDINGS_KEY, if any, where it was or where
+    EMBTUNE_UPSTREAM says. With EMBTUNE_API_KEY in the environment, clients must send it. SIGTERM ends the server after
+    it has answered what it took.
     """
     key = os.environ.get("EMBTUNE_API_KEY")
     if key == "":

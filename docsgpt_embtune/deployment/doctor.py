@@ -172,8 +172,8 @@ def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteMode
         found = f"EMBEDDINGS_BASE_URL={shown}: DocsGPT puts /v1/embeddings behind it, so leave out /v1"
     elif remote.folder and url.rstrip("/") == remote.url:
         found = (
-            f"EMBEDDINGS_BASE_URL={shown} is the server that the adapter was made for, so that questions are not "
-            f"adapted; set it to where `embtune serve {remote.folder}` listens"
+            f"EMBEDDINGS_BASE_URL={shown} is the server that {remote.folder.name} goes before, so that it is "
+            f"passed by; set it to where `embtune serve {remote.folder}` listens"
         )
     elif name != remote.model:
         found = f"EMBEDDINGS_NAME={name}: the model examined here is called {remote.model}"

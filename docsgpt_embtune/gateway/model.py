@@ -101,7 +101,7 @@ class OwnModel:
 
 
 class RelayedModel:
-    """A server's model behind a query adapter: chunks come back as that server made them, unless keywords join them.
+    """A server's model and what goes before it: chunks come back as that server made them, unless keywords join them.
 
     Args:
         remote: The model, with an adapter's folder.
@@ -145,7 +145,7 @@ class RelayedModel:
 
 @contextmanager
 def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
-    """Open a model folder, a hub name, `bundled`, or the folder of a query adapter for a server's model.
+    """Open a model folder, a hub name, `bundled`, or the folder of what goes before a server's model.
 
     Args:
         name: Of the model.
