@@ -32,6 +32,7 @@ from docsgpt_embtune.token_table import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place, keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.large_corpora import part_worth_ranking
 from docsgpt_embtune.training.layered_students import layer_count, layered_students, refuse_count
 from docsgpt_embtune.training.static_students import NEEDS, static_students
 from docsgpt_embtune.training.students import Lesson, Student, vectors_of
@@ -39,6 +40,7 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
+MOST_RANKED = 10_000  # chunks: a quarter of an hour of a core with all-MiniLM-L6-v2
 _TIMED_QUESTIONS = 50
 
 
@@ -151,8 +153,11 @@ def _lesson(
     training, validation, by_words = _apart(folder, manifest, training, validation, layers, seed, say)
     say(f"training    {training.describe()}")
     say(f"validation  {validation.describe()}")
+    ranked = part_worth_ranking(validation, MOST_RANKED, seed)
+    if len(ranked.corpus) < len(validation.corpus):
+        say(f"            over {len(ranked.corpus):,} of the chunks: three models have to read them")
     keywords = None if by_words else load_keywords(folder)
-    return Lesson(folder, teacher, reading, training, validation, by_words, keywords, seed, say)
+    return Lesson(folder, teacher, reading, training, ranked, by_words, keywords, seed, say)
 
 
 def _apart(

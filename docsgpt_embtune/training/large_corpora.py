@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -200,8 +200,7 @@ def _part(material: Material, readings: float, seed: int) -> Material:
             share = QUESTIONS_SHARE if asks_chunks else 1.0
             training = training.sampled(int(share * room.training_questions), drawn)
             kept |= {*_judged(training), *_alike(training, CHUNKS_PER_TRAINING_QUESTION - 1, drawn)}
-        others = [text for text in chunks if text not in kept]
-        kept.update(drawn.sample(others, k=min(len(others), max(0, room.chunks - len(kept)))))
+        kept |= _some_others(chunks, kept, room.chunks, drawn)
         training, validation = (each and _over(each, kept) for each in (training, validation))
     return replace(
         material,
@@ -211,6 +210,28 @@ def _part(material: Material, readings: float, seed: int) -> Material:
         hardest=HARDEST_WHEN_CUT,
         asks_chunks=asks_chunks,
     )
+
+
+def part_worth_ranking(dataset: RetrievalDataset, most: int, seed: int) -> RetrievalDataset:
+    """Keep of a large corpus what its questions are judged by, what is most like them by words, and some of the others.
+
+    Args:
+        dataset: Questions over a corpus of any size.
+        most: Distinct chunks to keep, unless more are judged or alike.
+        seed: Of the drawing.
+    """
+    if len(dataset.corpus) <= most:
+        return dataset
+    drawn = random.Random(seed)
+    kept = _worth_ranking(dataset, drawn)
+    chunks = list(dict.fromkeys(dataset.corpus.values()))
+    return _over(dataset, kept | _some_others(chunks, kept, most, drawn))
+
+
+def _some_others(chunks: Sequence[str], kept: set[str], most: int, drawn: random.Random) -> set[str]:
+    """Draw as many other chunks as there is room for beside those that are kept."""
+    others = [text for text in chunks if text not in kept]
+    return set(drawn.sample(others, k=min(len(others), max(0, most - len(kept)))))
 
 
 def _worth_ranking(dataset: RetrievalDataset, drawn: random.Random) -> set[str]:

@@ -11,7 +11,7 @@ from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import large_corpora
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.large_corpora import as_time_allows
+from docsgpt_embtune.training.large_corpora import as_time_allows, part_worth_ranking
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
@@ -120,6 +120,20 @@ def test_a_run_that_goes_on_takes_the_part_that_it_began_with(encode, part, tmp_
     begun = as_time_allows(MATERIAL, encode, NO_TIME, seed=13, folder=tmp_path)
     gone_on = as_time_allows(MATERIAL, encode, PLENTY, seed=13, folder=tmp_path)  # as if the machine were quick now
     assert gone_on.chunks == begun.chunks == part.chunks
+
+
+def test_part_for_a_few_questions_holds_what_is_judged_and_what_words_confuse_with_it():
+    few = questions(FACTS[:20])
+    assert part_worth_ranking(few, len(CORPUS), seed=13) is few
+    part = part_worth_ranking(few, 200, seed=13)
+    assert (part.queries, len(part.corpus)) == (few.queries, 200)
+    judged = {
+        doc_id for judged in (few.relevant_docs, few.irrelevant_docs) for ids in judged.values() for doc_id in ids
+    }
+    assert judged <= part.corpus.keys() < CORPUS.keys()
+    nearest = retrieve_bm25(few, k=4)
+    assert all(set(nearest.top(query_id, 4)) <= part.corpus.keys() for query_id in few.queries)
+    assert len(part_worth_ranking(few, 10, seed=13).corpus) > 10
 
 
 def test_where_bm25_has_no_room_it_searches_a_sample(encode, monkeypatch):

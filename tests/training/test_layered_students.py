@@ -17,7 +17,9 @@ from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.training import distillation
 from docsgpt_embtune.training.distillation import distill
+from docsgpt_embtune.training.large_corpora import part_worth_ranking
 from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, teach, write_with_layers
 from docsgpt_embtune.training.trainer import load_base
 
@@ -115,6 +117,18 @@ def test_chunks_are_read_as_the_tuned_model_reads_them(tiny_tuned_folder, tiny_b
     report = distill(folder, TRAINING, VALIDATION, tmp_path / "out", **options)
     assert Reading.of(report.manifest) == reading
     assert SentenceTransformer(str(report.folder), device="cpu").max_seq_length == 64  # what it is without the plugin
+
+
+def test_of_a_large_corpus_a_part_is_ranked(tiny_tuned_folder, tiny_base_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "MOST_RANKED", 14)
+    said = []
+    options = {"layers": 1, "baseline": str(tiny_base_folder), "keep_worse": True, "say": said.append}
+    validation = VALIDATION.subset(list(VALIDATION.queries)[:2])
+    report = distill(tiny_tuned_folder, TRAINING, validation, tmp_path / "out", **options)
+    few = len(part_worth_ranking(validation, 14, seed=13).corpus)
+    assert few < len(validation.corpus)
+    assert f"            over {few} of the chunks: three models have to read them" in said
+    assert report.manifest["data"]["validation"]["corpus"] == few
 
 
 def test_a_default_prompt_stays(tiny_tuned_folder, tiny_base_folder, tmp_path):
