@@ -3,7 +3,14 @@ import torch
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.training.losses import LOSSES, EachTextOnce, make_loss, of_like_length, unique_texts
+from docsgpt_embtune.training.losses import (
+    LOSSES,
+    EachTextOnce,
+    loss_of_vectors,
+    make_loss,
+    of_like_length,
+    unique_texts,
+)
 from docsgpt_embtune.training.trainer import load_base
 from tests.conftest import TEXTS
 
@@ -75,3 +82,12 @@ def test_width_above_the_models_own_is_refused(model):
 def test_left_padded_models_keep_the_librarys_way(model):
     model.tokenizer.padding_side = "left"
     assert not isinstance(make_loss(model, "online-contrastive"), EachTextOnce)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_distance_to_given_vectors_is_the_librarys_mean_squared_error(model, side):
+    model.tokenizer.padding_side = side
+    wanted = torch.nn.functional.normalize(torch.randn(3, 32, generator=torch.Generator().manual_seed(0)))
+    value = loss_of_vectors(model)([model.preprocess(CHUNKS)], wanted)
+    vectors = model(model.preprocess(CHUNKS))["sentence_embedding"]
+    assert torch.allclose(value, torch.nn.functional.mse_loss(vectors, wanted), atol=1e-6)
