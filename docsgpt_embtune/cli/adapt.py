@@ -1,13 +1,12 @@
 """`embtune adapt`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.urls import is_url
 
@@ -57,16 +56,10 @@ def adapt(
         if not (keywords and corpus) or val_path:
             raise click.UsageError("give --train, or --corpus and --keywords for keywords alone")
         added = server_keywords.add_keywords(load_corpus(corpus), out, **given)
-        _end(server_keywords.summary(added), added.folder)
+        end_with(server_keywords.summary(added), added.folder)
         return
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs)
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
     report = adapting.adapt(training, validation, out, keywords=keywords, **given)
     hint = "\n            --keywords tries more, for which stored chunks have to be embedded again"
-    _end(adapting.summary(report) + (hint if is_url(model) and not keywords else ""), report.folder)
-
-
-def _end(summary: str, folder: Path | None) -> None:
-    click.echo(summary)
-    if folder is None:
-        sys.exit(EXIT_NO)
+    end_with(adapting.summary(report) + (hint if is_url(model) and not keywords else ""), report.folder)

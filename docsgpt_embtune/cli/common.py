@@ -25,6 +25,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
+def end_with(summary: str, folder: Path | None) -> None:
+    """Print what a command made, and end with exit code 1 where that is no folder."""
+    click.echo(summary)
+    if folder is None:
+        sys.exit(EXIT_NO)
+
+
 class EmbtuneCommand(click.Command):
     """A command in which an error that the user can mend is one line on stderr and exit code 2."""
 

@@ -1,13 +1,12 @@
 """`embtune shrink` and `embtune distill`."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
 
 
@@ -48,9 +47,7 @@ def shrink(
         cache=cache or default_cache_folder(),
         say=tqdm.write,
     )
-    click.echo(summary(report))
-    if report.folder is None:
-        sys.exit(EXIT_NO)
+    end_with(summary(report), report.folder)
 
 
 @click.command(cls=EmbtuneCommand)
@@ -100,6 +97,4 @@ def distill(
         seed=seed,
         say=tqdm.write,
     )
-    click.echo(summary(report))
-    if report.folder is None:
-        sys.exit(EXIT_NO)
+    end_with(summary(report), report.folder)

@@ -105,6 +105,9 @@ def apart_from_learned(
     return without(to_choose_by, digests_of(validation)), validation
 
 
+ASKED_OF_CHUNKS = "words of the chunks and sentences cut out of them"  # what a manifest calls these questions
+
+
 def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuestions:
     """Ask for some of the chunks where there are no questions at all: by their own words, and by sentences cut out.
 

@@ -25,6 +25,7 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
+    ASKED_OF_CHUNKS,
     apart_from_learned,
     are_few,
     asked_of_chunks,
@@ -263,7 +264,7 @@ def _validation_record(tuned: TunedModel) -> dict[str, Any]:
 
 def _asked_by(material: Material) -> str:
     if material.not_asked:
-        return "words of the chunks and sentences cut out of them"
+        return ASKED_OF_CHUNKS
     if material.validation:
         return "the questions given"
     return "the training questions, of models that learned without them"

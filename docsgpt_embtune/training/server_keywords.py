@@ -14,7 +14,7 @@ from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.model_folder import take_destination
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.held_out import asked_of_chunks
+from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, without_gains_of
 from docsgpt_embtune.training.server_folder import what_it_asks_of_a_deployment, write_for_server
@@ -72,6 +72,7 @@ def add_keywords(
         )
     take_destination(out, say)
     made = asked_of_chunks(corpus, seed, say)
+    questions, texts = (list(each.values()) for each in (made.questions.queries, made.questions.corpus))
     remote = RemoteModel.named(model)
     with closing(remote.load(say)) as server:
         asked, chunks = embed_both(server, remote.fingerprint, made.questions, cache)
@@ -81,23 +82,22 @@ def add_keywords(
         alone = score_vectors(made.questions, asked, chunks)
         both = score_vectors(
             made.questions,
-            keywords.beside(asked, keywords.of_questions(list(made.questions.queries.values()))),
-            keywords.beside(chunks, keywords.of_documents(list(made.questions.corpus.values()))),
+            keywords.beside(asked, keywords.of_questions(questions)),
+            keywords.beside(chunks, keywords.of_documents(texts)),
         )
         both = without_gains_of(both, alone, made.questions, made.by_own_words)
         choice = Choice(alone, [both], both, groups_by_answer(made.questions))
         if choice.judgment.verdict == "worse" and not keep_worse:
             return KeywordsReport(keywords, choice, None)
-        known = list(made.questions.corpus.values()), chunks
         write_for_server(
-            remote, server, out, known, adapter=None, keywords=keywords, record=_record(choice), learned=()
+            remote, server, out, (texts, chunks), adapter=None, keywords=keywords, record=_record(choice), learned=()
         )
     return KeywordsReport(keywords, choice, out)
 
 
 def _record(choice: Choice) -> dict[str, Any]:
     return {
-        "validation": {"asked_by": "words of the chunks and sentences cut out of them", **choice.to_dict()},
+        "validation": {"asked_by": ASKED_OF_CHUNKS, **choice.to_dict()},
         "versions": {"docsgpt-embtune": __version__},
     }
 
