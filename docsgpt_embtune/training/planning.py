@@ -5,9 +5,9 @@ import random
 import resource
 import sys
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from itertools import count, cycle, islice
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from docsgpt_embtune.wording import clock, counted
 PROBE_ROWS = 16
 # Of the time that a plan may fill: a machine with other work to do is slower than its probe.
 PLANNED_SHARE = 0.8
+# The same once stages have shown how slow it is; keywords and writing come after them.
+REPLANNED_SHARE = 0.9
 # What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
 # Four runs of one and two threads came to 0.9 to 1.3; a GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 1.3
@@ -46,6 +48,10 @@ class Pace:
 
     training: float
     encoding: float
+
+    def slower(self, times: float) -> "Pace":
+        """Return the pace of a machine that takes so many times as long."""
+        return Pace(self.training * times, self.encoding * times)
 
 
 @dataclass(frozen=True)
@@ -100,6 +106,7 @@ class Plan:
         seconds: Of each stage, mining and validation included.
         spent: Seconds that the run has taken so far.
         memory: Of them all.
+        pace: What it is reckoned by.
     """
 
     stages: tuple[Stage, ...]
@@ -107,6 +114,7 @@ class Plan:
     seconds: tuple[float, ...]
     spent: float
     memory: Memory
+    pace: Pace
 
     def describe(self, minutes: float) -> list[str]:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
@@ -135,26 +143,69 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
         minutes: That the whole run may take, what it has taken so far included.
     """
     pace, memory = _probe(run, stages[0])
-    left = PLANNED_SHARE * minutes * 60 - (time.monotonic() - run.started)
+    fitting = _fitting(stages, run, pace, PLANNED_SHARE * minutes, "plan.json")
+    seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
+    names = [stage.name for stage in fitting]
+    questions = tuple(len(stage.questions) for stage in stages if stage.name in names)
+    return Plan(tuple(fitting), questions, seconds, time.monotonic() - run.started, memory, pace)
+
+
+def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage]:
+    """Hand out the stages of a plan, cut down where those before took so long that not all has its time any more.
+
+    A machine that is given other work meanwhile is slower than its probe.
+
+    Args:
+        plan: Of the run; none of its stages begun.
+        run: Says what is cut.
+        minutes: That the whole run may take.
+    """
+    left, slower = list(plan.stages), 1.0
+    for number in count():
+        if number:
+            note = f"plan-before-stage-{number}.json"
+            fitting = _fitting(left, run, plan.pace.slower(slower), REPLANNED_SHARE * minutes, note)
+            if cut := _cut(left, fitting):
+                run.say(f"plan        {slower:.1f} times as slow as planned so far: {cut}")
+            left = fitting
+        if not left:
+            return
+        expected = _costs(left, run, plan.pace)[0].seconds
+        began = time.monotonic()
+        yield left.pop(0)
+        # A stage that an earlier, killed run had finished, or that was given up, says nothing of the pace.
+        slower = max(1.0, (time.monotonic() - began) / expected)
+
+
+def _fitting(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float, note: str) -> list[Stage]:
+    """Leave out what must not be where not all fits into the time of a run, then take the same share of each."""
+    left = minutes * 60 - (time.monotonic() - run.started)
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         left = math.inf
-
-    def cost(some: Sequence[Stage]) -> Cost:
-        costs = _costs(some, run, pace)
-        return Cost(sum(each.of_questions for each in costs), sum(each.fixed for each in costs))
-
-    fitting = stages if cost(stages).seconds <= left else [stage for stage in stages if not stage.if_time_allows]
-    needed = cost(fitting)
-    share = min(1.0, max(left - needed.fixed, 0.0) / needed.of_questions)
-    found: dict[str, Any] = {"stages": [stage.name for stage in fitting], "share": share}
+    costs = list(zip(stages, _costs(stages, run, pace), strict=True))
+    if sum(cost.seconds for _, cost in costs) > left:
+        costs = [(stage, cost) for stage, cost in costs if not stage.if_time_allows]
+    of_questions, fixed = (sum(getattr(cost, kind) for _, cost in costs) for kind in ("of_questions", "fixed"))
+    found: dict[str, Any] = {
+        "stages": [stage.name for stage, _ in costs],
+        "share": min(1.0, max(left - fixed, 0.0) / of_questions) if costs else 1.0,
+    }
     # A run that goes on after a kill does what it had begun with.
-    kept = found if process_count() > 1 else noted_once(run.folder, "plan.json", lambda: found)
+    kept = found if process_count() > 1 else noted_once(run.folder, note, lambda: found)
     fitting = [stage for stage in stages if stage.name in kept["stages"]]
-    if kept["share"] < 1:
-        fitting = [_with_share(stage, kept["share"]) for stage in fitting]
-    seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
-    questions = tuple(len(stage.questions) for stage in stages if stage.name in kept["stages"])
-    return Plan(tuple(fitting), questions, seconds, time.monotonic() - run.started, memory)
+    return fitting if kept["share"] == 1 else [_with_share(stage, kept["share"]) for stage in fitting]
+
+
+def _cut(planned: Sequence[Stage], left: Sequence[Stage]) -> str:
+    """Say what is no longer planned; nothing if all is."""
+    now = {stage.name: len(stage.questions) for stage in left}
+    return ", ".join(
+        f"{stage.name} from {_part_of(now[stage.name], len(stage.questions))}"
+        if stage.name in now
+        else f"{stage.name} left out"
+        for stage in planned
+        if now.get(stage.name) != len(stage.questions)
+    )
 
 
 def _part_of(count: int, questions: int) -> str:
@@ -186,6 +237,8 @@ def _bad_chunks_in_a_row(stage: Stage) -> int:
 
 def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
     """Return what each stage takes."""
+    if not stages:
+        return []
     # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
     # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
     corpus = stages[0].questions.corpus.values()  # as of all stages

@@ -24,7 +24,7 @@ from docsgpt_embtune.training.folds import folds_of
 from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, weigh_keywords
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.planning import make_plan
+from docsgpt_embtune.training.planning import make_plan, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.tuned_model import TunedModel
@@ -205,7 +205,7 @@ def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: flo
     plan = make_plan(run, stages, minutes)
     for line in plan.describe(minutes):
         run.say(f"plan        {line}")
-    for number, stage in enumerate(plan.stages):
+    for number, stage in enumerate(stages_in_time(plan, run, minutes)):
         run.train(number, stage)
 
 

@@ -2,8 +2,10 @@
 
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -276,6 +278,24 @@ def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     assert f"2. questions: 4 of {len(TRAINING)} questions" in second
     assert longer.endswith("that is longer than allowed, and the least that a run takes here; Ctrl-C stops it")
     assert last.endswith("not all questions have their time; give a longer --time-budget")
+
+
+def test_stages_are_cut_down_to_what_time_a_slow_one_left(tuned, monkeypatch):
+    late = 0.0
+
+    def train_for_an_hour(run: TuningRun, number: int, stage: Stage) -> None:
+        nonlocal late
+        train(run, number, stage)
+        late += 3600
+
+    train, clock = TuningRun.train, time.monotonic
+    monkeypatch.setattr(TuningRun, "train", train_for_an_hour)
+    monkeypatch.setattr(planning.time, "monotonic", lambda: clock() + late)
+    said: list[str] = []
+    report = tuned(automatic=Automatic(minutes=100), keep_worse=True, say=said.append)
+    (cut,) = (line for line in said if "times as slow as planned so far" in line)
+    assert re.search(rf"questions from \d+ of {len(TRAINING)} questions, hardest left out$", cut)
+    assert "hardest" not in [candidate.name for candidate in report.tuned.candidates]
 
 
 def test_question_with_many_good_chunks_counts_as_many_rows_that_do_not_grow_with_them(tuned):
