@@ -103,7 +103,8 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
         kept: Numbers of its layers, from 0, in order.
         out: Made if it is not there.
     """
-    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns(WEIGHTS, "onnx"))
+    # The transformer's weights are written over in the end; a Dense layer's have the same name.
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
     transformer: Any = model[0].auto_model
     path, own_names = out / "config.json", transformer.config.attribute_map
     config = json.loads(path.read_text(encoding="utf-8"))

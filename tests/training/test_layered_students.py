@@ -21,6 +21,7 @@ from docsgpt_embtune.training import distillation
 from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
 from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, teach, write_with_layers
+from docsgpt_embtune.training.shrinking import shrink
 from docsgpt_embtune.training.trainer import load_base
 
 from ..conftest import TEXTS
@@ -140,6 +141,13 @@ def test_a_default_prompt_stays(tiny_tuned_folder, tiny_base_folder, tmp_path):
     report = distill(prompted, TRAINING, VALIDATION, tmp_path / "out", **options)
     written = json.loads((report.folder / "config_sentence_transformers.json").read_text())
     assert written.items() >= prompts.items()
+
+
+def test_a_cut_of_the_vectors_stays(tiny_tuned_folder, tiny_base_folder, tmp_path):
+    narrow = shrink(tiny_tuned_folder, VALIDATION, tmp_path / "narrow", width=16).folder
+    options = {"layers": 1, "baseline": str(tiny_base_folder), "keep_worse": True}
+    report = distill(narrow, TRAINING, VALIDATION, tmp_path / "out", **options)
+    assert len(TunedEmbeddings(str(report.folder)).embed_query(TEXTS[0])) == 16
 
 
 @pytest.mark.parametrize("count", [0, 2, 3])
