@@ -73,7 +73,9 @@ class Lesson:
         for number in range(runs_of_words):
             texts |= dict.fromkeys(questions_from_corpus(self.training.corpus, self.seed + number).queries.values())
         texts |= dict.fromkeys(window for chunk in self.training.corpus.values() for window in reader.windows_of(chunk))
-        return list(texts) if len(texts) <= most else random.Random(self.seed).sample(list(texts), most)
+        to_choose_by = set(self.questions)  # these may be words of the chunks, too
+        taught = [text for text in texts if text not in to_choose_by]
+        return taught if len(taught) <= most else random.Random(self.seed).sample(taught, most)
 
 
 @dataclass(frozen=True)

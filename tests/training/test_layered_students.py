@@ -14,6 +14,7 @@ from docsgpt_embtune.data.dataset import save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.exporting.export import export
+from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading
@@ -22,7 +23,9 @@ from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
 from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, teach, write_with_layers
 from docsgpt_embtune.training.shrinking import shrink
+from docsgpt_embtune.training.students import Lesson
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.wording import silent
 
 from ..conftest import TEXTS
 from .small_dataset import TRAINING, VALIDATION
@@ -83,6 +86,17 @@ def test_teaching_brings_it_near_the_tuned_model(tiny_tuned_folder, tmp_path):
     teach(student, texts, wanted, epochs=100, seed=0)
     after = (student.encode(unseen) * teacher.encode(unseen)).sum(axis=1).mean()
     assert 1 - after < 0.5 * (1 - before)
+
+
+@pytest.mark.parametrize("seed", [0, 13])
+def test_words_that_are_to_choose_are_not_taught(tiny_tuned_folder, seed):
+    teacher = load_base(BaseModel("tiny", tiny_tuned_folder), "cpu")
+    reading = Reading(64)
+    of_chunks = asked_by_their_words(tiny_tuned_folder, reading, TRAINING.corpus)
+    lesson = Lesson(tiny_tuned_folder, teacher, reading, TRAINING, of_chunks, True, None, seed, silent)
+    taught = set(lesson.texts(runs_of_words=4, most=1000))
+    assert taught >= {*TRAINING.queries.values(), *TRAINING.corpus.values()}
+    assert not taught.intersection(lesson.questions)
 
 
 def test_written_folder_is_the_model_that_was_measured(one_layer):
