@@ -112,7 +112,8 @@ def distill(
 
     Raises:
         ModelFolderError: If the folder is not whole, is a static model, has a query adapter or no tokenizer.json, has a
-            default prompt (which a static model cannot put before a text), or the destination is something else.
+            default prompt (which a static model cannot put before a text), the destination is something else, or the
+            baseline is nowhere.
         TrainingError: If the tuned model has no more layers than that, every training question is a validation question
             too, or the tuned model learned from so many of the questions that too few are left to choose by.
     """
@@ -120,12 +121,13 @@ def distill(
     take_destination(out, say)
     manifest = verify(folder)
     _refuse(folder, manifest, layers)
+    untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work: it may be nowhere
     lesson = _lesson(folder, manifest, training, validation, layers, seed, say)
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch:
         students = static_students(lesson) if layers is None else layered_students(lesson, layers, Path(scratch))
         candidates = list(_candidates(students, lesson))
         say(f"comparing   with {baseline} and the tuned model")
-        found = _compare(candidates, lesson, baseline)
+        found = _compare(candidates, lesson, untuned)
         if found.against_untuned.verdict == "worse" and not keep_worse:
             return DistillationReport(found.decision, found.against_tuned, None, {}, {})
         details = _details(manifest, found, lesson, is_static=layers is None)
@@ -247,9 +249,9 @@ def _candidates(students: Iterator[Student], lesson: Lesson) -> Iterator[_Candid
         yield best
 
 
-def _compare(candidates: Sequence[_Candidate], lesson: Lesson, baseline: str) -> _Comparison:
+def _compare(candidates: Sequence[_Candidate], lesson: Lesson, base: BaseModel) -> _Comparison:
     best = max(candidates, key=lambda candidate: mean_ndcg(candidate.scores))
-    of_tuned, of_untuned = lesson.of_teacher.of, vectors_of(load_base(resolve_base(baseline))).of
+    of_tuned, of_untuned = lesson.of_teacher.of, vectors_of(load_base(base)).of
     chunks_as_served = document_encoder(lesson.folder, lesson.reading, of_tuned, lesson.keywords)
     tuned = _score(question_encoder(of_tuned, lesson.keywords), chunks_as_served, lesson)
     untuned = _score(of_untuned, of_untuned, lesson)
@@ -258,7 +260,7 @@ def _compare(candidates: Sequence[_Candidate], lesson: Lesson, baseline: str) ->
     judgments = {name: judge(untuned, scores, groups=groups) for name, scores in others.items()}
     choice = Choice(untuned, [candidate.scores for candidate in candidates], best.scores, groups)
     judgments[best.name] = choice.judgment
-    trials = [Trial(f"{baseline}, untuned", mean_scores(untuned))]
+    trials = [Trial(f"{base.name}, untuned", mean_scores(untuned))]
     trials += [Trial(name, mean_scores(scores), judgments[name]) for name, scores in others.items()]
     reason = "validation prefers it" if len(candidates) > 1 else "as asked for"
     if lesson.by_words:

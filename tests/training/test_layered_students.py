@@ -172,6 +172,15 @@ def test_it_must_be_fewer_layers_than_there_are(count, tiny_tuned_folder, tmp_pa
         distill(tiny_tuned_folder, TRAINING, VALIDATION, tmp_path / "out", layers=count)
 
 
+@pytest.mark.parametrize("layers", [None, 1])
+def test_baseline_that_is_nowhere_is_refused_before_the_work(layers, tiny_tuned_folder, tmp_path):
+    said = []
+    options = {"layers": layers, "baseline": str(tmp_path / "nowhere"), "say": said.append}
+    with pytest.raises(ModelFolderError, match="nowhere: no such folder"):
+        distill(tiny_tuned_folder, TRAINING, VALIDATION, tmp_path / "out", **options)
+    assert said == []
+
+
 def test_command_line(tiny_tuned_folder, tiny_base_folder, tmp_path):
     save_dataset(TRAINING, tmp_path / "train.json")
     save_dataset(VALIDATION, tmp_path / "val.json")
