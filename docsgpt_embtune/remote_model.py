@@ -88,7 +88,9 @@ class RemoteEmbeddings:
         self._client = client
         self._adapter = adapter
         self._keywords = keywords
+        self._server_width: int | None = None  # until it has answered
         self.probe = self._ask(_PROBE).vectors[0]
+        self._server_width = len(self.probe)
         self.dimension = len(self.probe) + (keywords.width if keywords else 0)
         self._chunks_as_they_come: EmbedsChunks = self._ask_for_all
 
@@ -155,10 +157,11 @@ class RemoteEmbeddings:
 
         def read(content: Any) -> Embedded:
             ordered = sorted(content["data"], key=lambda each: each["index"])
-            vectors = [[float(number) for number in each["embedding"]] for each in ordered]
-            if len(vectors) != len(texts):
-                raise ValueError(f"{len(vectors)} vectors for {len(texts)} texts")
-            return Embedded(vectors, int((content.get("usage") or {}).get("prompt_tokens") or 0))
+            vectors = np.array([each["embedding"] for each in ordered], dtype=np.float64)  # none that differ in width
+            width = self._server_width or vectors.shape[-1]
+            if not width or vectors.shape != (len(texts), width) or not np.isfinite(vectors).all():
+                raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
+            return Embedded(vectors.tolist(), int((content.get("usage") or {}).get("prompt_tokens") or 0))
 
         try:
             return self._client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)

@@ -1,6 +1,7 @@
 """A baseline behind a server: the real one on loopback, and one that misbehaves."""
 
 import json
+import math
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -36,7 +37,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.server.refusals.pop() if self.server.refusals else False:
             self.reply({}, 503)
         else:
-            vectors = [{"index": n, "embedding": [len(text), 1]} for n, text in enumerate(texts)]
+            vectors = [{"index": n, "embedding": self.server.odd or [len(t), 1]} for n, t in enumerate(texts)]
             self.reply({"data": vectors[::-1][: self.server.at_most]}, 200)
 
     def reply(self, content, status):
@@ -54,6 +55,7 @@ class _Handler(BaseHTTPRequestHandler):
 def misbehaving(at_most=None):
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     running.asked, running.refusals, running.at_most = [], [True, False, True, False], at_most
+    running.odd = None
     with answering(running):
         yield running
 
@@ -127,6 +129,16 @@ def test_text_that_the_server_refuses_is_named():
 
 def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
     with misbehaving(at_most=1) as running, embeddings_of(running) as embeddings:
+        with pytest.raises(RemoteModelError, match="an answer that is not the protocol's"):
+            embeddings.embed_documents(["one", "another"])
+
+
+@pytest.mark.parametrize("odd", [[1.0], [1.0, 0.0, 0.0], [1.0, math.nan], [1.0, None], "AACAPwAAAAA="])
+def test_vector_that_is_none_of_the_model_is_no_answer(odd):
+    with misbehaving() as running, embeddings_of(running) as embeddings:
+        running.odd = odd
+        with pytest.raises(RemoteModelError, match="an answer that is not the protocol's"):
+            embeddings.embed_query("How?")
         with pytest.raises(RemoteModelError, match="an answer that is not the protocol's"):
             embeddings.embed_documents(["one", "another"])
 
