@@ -254,11 +254,12 @@ class RemoteModel:
     def document_fingerprint(self) -> str:
         """Hex sha256 over where its vectors come from, and over the keywords beside them, if any.
 
-        What decides the server's vectors is not seen from here.
+        What decides the server's vectors is not seen from here. A password is no part of it: it may change, and from
+        a folder that travels it must not be guessed.
         """
         if self.folder is not None:
             return str(self.manifest[SERVER_KEY]["document_fingerprint"])
-        return hashlib.sha256(f"{self.url}\n{self.model}".encode()).hexdigest()
+        return hashlib.sha256(f"{without_credentials(self.url)}\n{self.model}".encode()).hexdigest()
 
     @property
     def fingerprint(self) -> str:

@@ -149,3 +149,8 @@ def test_name_without_a_model_is_refused_and_a_password_not_shown():
     assert "hunter2" not in str(refused.value)
     model = RemoteModel.named("http://u:hunter2@localhost/v1/#some/model")
     assert (model.name, model.model) == ("http://localhost#some/model", "some/model")
+
+
+def test_a_password_does_not_tell_one_model_from_another():
+    named = (RemoteModel.named(f"http://{user}localhost/v1#m") for user in ("", "u:hunter2@", "u:hunter3@"))
+    assert len({model.document_fingerprint for model in named}) == 1
