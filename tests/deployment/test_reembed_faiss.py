@@ -498,9 +498,10 @@ def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
 def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
     before = contents(index_folder)
     environment = tmp_path / ".env"
-    environment.write_text("EMBEDDINGS_BASE_URL=http://127.0.0.1:8765\nEMBEDDINGS_NAME=tuned\n")
+    environment.write_text("EMBEDDINGS_BASE_URL=http://user:hunter2@127.0.0.1:8765\nEMBEDDINGS_NAME=tuned\n")
     result = reembed_command("--model", tuned.folder, "--indexes", index_folder, "--env", environment)
     assert result.exit_code == 2
+    assert "hunter2" not in result.stderr
     assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765, so that DocsGPT asks that server" in result.stderr
     assert "give --served-at URL#NAME" in result.stderr
     assert contents(index_folder) == before
@@ -510,17 +511,18 @@ def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
 def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder, stock, tuned, tmp_path):
     before = contents(index_folder)
     environment = tmp_path / ".env"
-    settings = "EMBEDDINGS_BASE_URL=http://old:80\nEMBEDDINGS_NAME=stock\nAPI_KEY=x\n"
+    settings = "EMBEDDINGS_BASE_URL=http://user:hunter2@old:80\nEMBEDDINGS_NAME=stock\nAPI_KEY=x\n"
     environment.write_text(settings)
     given = ["--indexes", index_folder.parent, "--env", environment]
-    address = "http://embed:8765#tuned"
+    address = "http://user:hunter3@embed:8765#tuned"
     planned = reembed_command("--model", tuned.folder, *given, "--served-at", address, "--dry-run")
     assert f"{environment}: EMBEDDINGS_BASE_URL=http://embed:8765 instead of http://old:80" in planned.output
     assert environment.read_text() == settings
 
     result = reembed_command("--model", tuned.folder, *given, "--served-at", address)
     assert f"BASE_URL=http://embed:8765\n{environment}: EMBEDDINGS_NAME=tuned" in result.output
-    assert environment.read_text() == "EMBEDDINGS_BASE_URL=http://embed:8765\nEMBEDDINGS_NAME=tuned\nAPI_KEY=x\n"
+    switched = "EMBEDDINGS_BASE_URL=http://user:hunter3@embed:8765\nEMBEDDINGS_NAME=tuned\nAPI_KEY=x\n"
+    assert environment.read_text() == switched
     assert examine(FaissStore(index_folder), tuned) == []
 
     write_index_folder(index_folder.parent / "since", tuned)
@@ -529,6 +531,7 @@ def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder,
     shutil.rmtree(index_folder.parent / "since")
     rolled_back = reembed_command(*given, "--rollback")
     assert "sources that were uploaded since are found with --model" in rolled_back.stderr
+    assert "hunter" not in planned.output + result.output + rolled_back.output
     assert environment.read_text() == settings
     assert contents(index_folder) == before
 
