@@ -65,14 +65,15 @@ def reembed(
     if environment is not None and indexes is not None:
         require_all_sources(environment, indexes)
     hide_loading_bars()
+    key = _secret(environment, "EMBEDDINGS_KEY")
     if rollback:
-        _roll_back(_stores(environment, indexes, **databases), environment, _opened(model) if model else None)
+        _roll_back(_stores(environment, indexes, **databases), environment, _opened(model, key=key) if model else None)
         return
     if model is None:
         raise click.UsageError("--model is needed, unless it is a --rollback")
     _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
-    serving = _opened(model, key=_secret(environment, "EMBEDDINGS_KEY"), served_at=served_at)
+    serving = _opened(model, key=key, served_at=served_at)
     if environment is not None:
         _require_known_address(environment, serving)
     if dry_run:

@@ -232,6 +232,20 @@ def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny
     assert "nothing wrong" in run("doctor", "--model", with_keywords.folder, *stores).output
 
 
+def test_rollback_takes_the_servers_key_from_env_as_reembed_does(
+    with_keywords, tiny_base_folder, tmp_path, monkeypatch
+):
+    monkeypatch.delenv(KEY_VARIABLE)
+    write_index_folder(tmp_path / "indexes" / "handbook", load_serving_model(str(tiny_base_folder)))
+    (tmp_path / ".env").write_text(f"VECTOR_STORE=faiss\nEMBEDDINGS_KEY={KEY}\n")
+    given = ["--model", str(with_keywords.folder), "--indexes", str(tmp_path / "indexes")]
+    command = ["reembed", *given, "--env", str(tmp_path / ".env")]
+    for further in (["--served-at", "http://relay:8765#minilm"], ["--rollback"]):
+        result = CliRunner().invoke(main, [*command, *further])
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / ".env").read_text() == f"VECTOR_STORE=faiss\nEMBEDDINGS_KEY={KEY}\n"
+
+
 def test_relay_with_keywords_says_that_chunks_need_them(with_keywords, upstream):
     remote = RemoteModel.adapted_in(with_keywords.folder)
     with closing(remote.load()) as server:
