@@ -119,7 +119,8 @@ def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuest
     made = questions_of_both_kinds(chunks, seed, count=count)
     if not len(made.questions):
         raise TrainingError(
-            f"{len(chunks)} chunks are too few, or too short, to hold any out for validation; give --val"
+            f"{counted(len(chunks), 'chunk')}: too few, or too little prose in them, to ask for some by words "
+            "of their own; give questions, with --train"
         )
     say(
         f"no questions given: validation asks for {counted(len(made.questions), 'chunk')}, half of them by words of "

@@ -19,7 +19,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import save_dataset
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.errors import ModelFolderError, RemoteModelError
+from docsgpt_embtune.errors import ModelFolderError, RemoteModelError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.report import write_report
 from docsgpt_embtune.evaluation.summary import summary
@@ -169,6 +169,12 @@ def test_without_questions_keywords_stand_beside_at_the_usual_weight(keywords_al
     assert sorted(upstream.texts) == sorted(UNSEEN.corpus.values())  # once for both
     assert compared.baseline.fingerprint != compared.tuned.fingerprint
     assert "stored chunks need their keywords: embtune reembed --model" in keywords_in_words(keywords_alone)
+
+
+@pytest.mark.parametrize("corpus", [{"1": TEXTS[0]}, {str(n): f"x{n} = f({n}); y[{n}] += 1" for n in range(20)}])
+def test_where_no_chunk_can_be_asked_for_questions_are_wanted(corpus, upstream, tmp_path):
+    with pytest.raises(TrainingError, match=r"chunks?: too few, or too little prose.*; give questions, with --train"):
+        add_keywords(corpus, tmp_path / "out", model=upstream.name)
 
 
 class _Knowing:
