@@ -40,6 +40,7 @@ from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.server_folder import (
     prove_that_chunks_stay,
+    refuse_other_lengths,
     what_it_asks_of_a_deployment,
     write_for_server,
 )
@@ -129,6 +130,7 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     if is_url(model):
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
+            refuse_other_lengths(server, remote.name)
 
             def write_before(
                 out: Path,

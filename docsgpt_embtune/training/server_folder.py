@@ -28,6 +28,7 @@ from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
 
 _PROBES = 8  # chunks whose vectors prove that what is served embeds as the model did
+_SAME_LENGTH = 1e-3  # how far from 1, by rounding
 
 
 def write_for_server(
@@ -90,12 +91,27 @@ def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
     ]
 
 
+def refuse_other_lengths(server: RemoteEmbeddings, name: str) -> None:
+    """Raise ModelFolderError if a server's vectors are not of unit norm: before it is paid for all of them.
+
+    Args:
+        server: It, ready to embed.
+        name: What it is called.
+    """
+    length = np.linalg.norm(server.probe)
+    if not np.isclose(length, 1.0, atol=_SAME_LENGTH):
+        raise ModelFolderError(
+            f"{name}: gives vectors of length {length:.3f}, and an adapter or keywords can go before those of length 1 "
+            "alone; let the server normalise them"
+        )
+
+
 def prove_that_chunks_stay(model: EmbeddingModel, texts: Sequence[str], vectors: Vectors) -> None:
     """Raise ModelFolderError if a model does not give chunks the vectors (N, D) that are known of them."""
     again = np.array(model.embed_documents(texts[:_PROBES]), dtype=np.float32)
     moved = float(cosines(again, vectors[:_PROBES]).min())
     lengths = np.linalg.norm(vectors[:_PROBES], axis=1)
-    if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=1e-3):
+    if moved < SAME_VECTOR or not np.allclose(lengths, 1.0, atol=_SAME_LENGTH):
         raise ModelFolderError(
             f"what would be served does not embed chunks as the model did (cosine {moved:.4f}, the model's lengths "
             f"{lengths.min():.3f} to {lengths.max():.3f}), so stored vectors would be wrong; tune with `embtune "

@@ -17,7 +17,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, without_gains_of
-from docsgpt_embtune.training.server_folder import what_it_asks_of_a_deployment, write_for_server
+from docsgpt_embtune.training.server_folder import refuse_other_lengths, what_it_asks_of_a_deployment, write_for_server
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, counted, silent
@@ -60,7 +60,8 @@ def add_keywords(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the model is none of a server, or the destination cannot be used.
+        ModelFolderError: If the model is none of a server, its vectors are not of unit norm, or the destination cannot
+            be used.
         TrainingError: If there are too few chunks to ask for.
         EvaluationError: If the model gives unusable vectors.
         RemoteModelError: If the server cannot be asked.
@@ -75,6 +76,7 @@ def add_keywords(
     questions, texts = (list(each.values()) for each in (made.questions.queries, made.questions.corpus))
     remote = RemoteModel.named(model)
     with closing(remote.load(say)) as server:
+        refuse_other_lengths(server, remote.name)
         asked, chunks = embed_both(server, remote.fingerprint, made.questions, cache)
         say(f"model       {remote.name}: {chunks.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}")
         fitting = KeywordFitting(dict.fromkeys(corpus.values()), chunks.shape[1])

@@ -352,6 +352,21 @@ def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tu
     assert not (tmp_path / "second").exists()
 
 
+class _Unnormalised:
+    """Gives each text the same vector, of length 2."""
+
+    def embed_documents(self, texts):
+        return [[2.0, 0.0]] * len(texts)
+
+
+def test_vectors_of_another_length_are_refused_before_the_chunks_are_sent(tmp_path):
+    with serving(_Unnormalised()) as running:
+        for make, given in ((adapt, (TRAINING, None)), (add_keywords, (TRAINING.corpus,))):
+            with pytest.raises(ModelFolderError, match=r"length 2\.000, .* let the server normalise them"):
+                make(*given, tmp_path / "out", model=running.name)
+        assert running.texts == []
+
+
 def test_where_a_model_is_needed_the_folder_is_refused(adapted, upstream):
     for use in (TunedEmbeddings, resolve_base, export):
         with pytest.raises(ModelFolderError, match=r"made for .org/minilm. of http"):
