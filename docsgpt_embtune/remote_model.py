@@ -285,11 +285,12 @@ class RemoteModel:
             ModelFolderError: If the adapter's folder is not as it was written.
             RemoteModelError: If the server cannot be asked, or another model than the adapter's answers there.
         """
+        address = f"{ADDRESS_VARIABLE}, if set," if self.folder else _FORM
         client = OpenAIClient(
             f"{self.url}/v1/embeddings",
             self.model,
             key=key or os.environ.get(KEY_VARIABLE),
-            settings=f"{_FORM} and the key in {KEY_VARIABLE}",
+            settings=f"{address} and the key in {KEY_VARIABLE}",
             error=RemoteModelError,
             attempts=_ATTEMPTS_FOR_CLIENTS if for_clients else ATTEMPTS,
             longest_wait=_WAIT_FOR_CLIENTS if for_clients else LONGEST_WAIT,

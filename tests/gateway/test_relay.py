@@ -343,6 +343,12 @@ def test_server_is_asked_where_it_is_now(adapted, stock, matrix, monkeypatch):
     assert remote.document_fingerprint == read_manifest(adapted.folder)["server"]["document_fingerprint"]
 
 
+def test_address_of_a_moved_server_is_named_where_it_is_wrong(adapted, monkeypatch):
+    monkeypatch.setenv("EMBTUNE_UPSTREAM", "embed:8080")
+    with pytest.raises(RemoteModelError, match="does not begin with http:// or https://; check EMBTUNE_UPSTREAM, if"):
+        RemoteModel.adapted_in(adapted.folder).load()
+
+
 def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tuned_folder, tmp_path):
     with serving(TunedEmbeddings(str(tiny_tuned_folder))) as running:
         adapt(TRAINING, None, tmp_path / "first", model=running.name, keep_worse=True, cache=tmp_path / "cache")
