@@ -20,7 +20,7 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
 from docsgpt_embtune.files import folder_written_whole
-from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too
+from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
@@ -37,7 +37,7 @@ from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
-from docsgpt_embtune.training.held_out import keep_apart, refuse_too_few_to_choose_by
+from docsgpt_embtune.training.held_out import refuse_too_few_to_choose_by
 from docsgpt_embtune.training.server_folder import (
     prove_that_chunks_stay,
     refuse_other_lengths,
@@ -93,7 +93,7 @@ def adapt(
             f"{model}: --keywords is for a server's model; of one of this machine embtune train sees to them"
         )
     take_destination(out, say)
-    questions = training if validation is None else _together(*keep_apart(training, validation, seed, say))
+    questions = training if validation is None else _together(training, validation)
     refuse_too_few_to_choose_by(questions)
     say(f"questions   {questions.describe()}")
     with _opened(model, say) as base:
@@ -159,14 +159,14 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
 
 
 def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
-    """Join the questions of two files, which may number them alike, over the chunks of both."""
+    """Join the questions of two files, which may number them alike, over the chunks of both; those of both once."""
     for doc_id, text in validation.corpus.items():
         if training.corpus.get(doc_id, text) != text:
             raise DatasetError(
                 f"{', '.join(validation.sources)}: chunk {doc_id!r} is another text than in "
                 f"{', '.join(training.sources)}; give both files the chunks of one corpus"
             )
-    parts = {"training": training, "validation": validation}
+    parts = {"training": without(training, digests_of(validation)), "validation": validation}
 
     def joined(field: str) -> dict[str, Any]:
         return {f"{name} {key}": value for name, part in parts.items() for key, value in getattr(part, field).items()}

@@ -176,6 +176,15 @@ def adapted(tiny_base_folder, tmp_path_factory):
     return adapt(TRAINING, VALIDATION, out, model=str(tiny_base_folder), keep_worse=True)
 
 
+def test_question_of_both_files_is_asked_once_and_nothing_held_against_it(tiny_base_folder, tmp_path):
+    said = []
+    options = {"model": str(tiny_base_folder), "keep_worse": True, "say": said.append}
+    report = adapt(TRAINING, dataset(), tmp_path / "out", **options)
+    assert len(dataset()) == report.choice.judgment.queries
+    assert set(said[0].split()) >= {"questions", "60"}
+    assert not any("validation" in line for line in said)
+
+
 def test_questions_move_and_chunks_stay(adapted, tiny_base_folder):
     base, tuned = StockEmbeddings(tiny_base_folder), TunedEmbeddings(str(adapted.folder))
     question = "when is the log kept"
