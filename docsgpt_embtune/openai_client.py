@@ -80,6 +80,9 @@ class OpenAIClient:
             import httpx
         except ImportError as missing:
             raise error("httpx is needed; run: pip install 'docsgpt-embtune[gather]'") from missing
+        if key and (key != key.strip() or not key.isprintable()):
+            # Of such a header the library's own message quotes the whole.
+            raise error(f"the key has a line break in it, or a blank at an end; check {settings}")
         self.model = model
         self.requests = 0
         self._key = key

@@ -143,6 +143,15 @@ def test_vector_that_is_none_of_the_model_is_no_answer(odd):
             embeddings.embed_documents(["one", "another"])
 
 
+@pytest.mark.parametrize("around", ["{}\n", "{}\r", "{} ", "{0}\n{0}"])
+def test_key_that_no_header_can_hold_is_refused_and_not_shown(around, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, around.format("sk-secret"))
+    with misbehaving() as running:
+        with pytest.raises(RemoteModelError, match=f"the key has a line break .*{KEY_VARIABLE}$") as refused:
+            RemoteModel.named(f"http://127.0.0.1:{running.server_address[1]}#m").load()
+    assert "sk-secret" not in str(refused.value)
+
+
 def test_name_without_a_model_is_refused_and_a_password_not_shown():
     with pytest.raises(RemoteModelError, match=r"http://localhost/v1: names no model; give URL#MODEL") as refused:
         RemoteModel.named("http://u:hunter2@localhost/v1")
