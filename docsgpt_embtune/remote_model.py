@@ -166,12 +166,12 @@ class RemoteEmbeddings:
         try:
             return self._client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)
         except RefusedRequestError as error:
-            first = texts[0]
+            longest = max(texts, key=len)
             refused = RemoteModelError if isinstance(error, UnansweredRequestError) else RefusedTextsError
             raise refused(
-                f"{self._client.label}: {error}, for {counted(len(texts), 'text')} (first: {first[:60]!r}, "
-                f"{len(first):,} characters); it may take no text as long as this: cut the chunks smaller, or let the "
-                "server truncate"
+                f"{self._client.label}: {error}, for {counted(len(texts), 'text')} (the longest: {longest[:60]!r}, "
+                f"{len(longest):,} characters); it may take no text as long as this: cut the chunks smaller, or let "
+                "the server truncate"
             ) from error
 
     def stop(self) -> None:

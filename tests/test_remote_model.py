@@ -122,7 +122,7 @@ def test_questions_are_sent_as_strings_and_chunks_in_lists_that_come_back_in_ord
 def test_text_that_the_server_refuses_is_named():
     with misbehaving() as running, embeddings_of(running) as embeddings:
         with pytest.raises(
-            RefusedTextsError, match=r"HTTP 400: 'input is too long', for 2 texts \(first: 'short', 5 char"
+            RefusedTextsError, match=r"HTTP 400: 'input is too long', for 2 texts \(the longest: 'x{41}', 41 char"
         ):
             embeddings.embed_documents(["short", "x" * (LONGEST_TAKEN + 1)])
 
