@@ -213,9 +213,7 @@ class VectorCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EvaluationError(
-                f"{self.folder}: cannot be made ({error.strerror}); give another --cache, or --no-cache"
-            ) from error
+            raise EvaluationError(f"{self.folder}: cannot be made ({error.strerror}); give another --cache") from error
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise EvaluationError(

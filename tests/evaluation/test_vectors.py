@@ -158,7 +158,7 @@ def test_a_cache_that_cannot_be_read_or_made_is_said_and_nothing_is_removed(tmp_
     with pytest.raises(EvaluationError, match=r"folder.npy: cannot be read \(Is a directory\); remove it"):
         stored(tmp_path)
     (tmp_path / "file").touch()
-    with pytest.raises(EvaluationError, match=r"cannot be made \(Not a directory\); give another --cache"):
+    with pytest.raises(EvaluationError, match=r"cannot be made \(Not a directory\); give another --cache$"):
         stored(tmp_path / "file")
 
 
