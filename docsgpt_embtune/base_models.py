@@ -57,8 +57,8 @@ def resolve_base(base: str) -> BaseModel:
         return BaseModel(BUNDLED_NAME, _bundled_folder())
     if is_url(base):
         raise ModelFolderError(
-            f"{without_credentials(base)}: a server's model, which only `embtune check --baseline` and "
-            "`embtune adapt --model` take"
+            f"{without_credentials(base)}: a server's model, which only `embtune check --baseline`, and `adapt`, "
+            "`reembed` and `doctor` with --model, take"
         )
     folder = Path(base).expanduser()
     if folder.is_dir():
