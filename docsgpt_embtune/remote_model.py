@@ -202,9 +202,13 @@ class RemoteModel:
         """Read URL#MODEL, the URL as EMBEDDINGS_BASE_URL has it, or with `/v1` at its end.
 
         Raises:
-            RemoteModelError: If there is no model in it.
+            RemoteModelError: If it is no URL, or there is no model in it.
         """
         url, _, model = name.partition("#")
+        if not is_url(url):
+            raise RemoteModelError(
+                f"{without_credentials(name)}: does not begin with http:// or https://; give {_FORM}"
+            )
         if not model:
             raise RemoteModelError(
                 f"{without_credentials(name)}: names no model; give {_FORM}, e.g. http://localhost:8000#my-model"

@@ -514,6 +514,10 @@ def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder,
     settings = "EMBEDDINGS_BASE_URL=http://user:hunter2@old:80\nEMBEDDINGS_NAME=stock\nAPI_KEY=x\n"
     environment.write_text(settings)
     given = ["--indexes", index_folder.parent, "--env", environment]
+    without_scheme = reembed_command("--model", tuned.folder, *given, "--served-at", "embed:8765#tuned")
+    assert "embed:8765#tuned: does not begin with http:// or https://; give URL#MODEL" in without_scheme.stderr
+    assert (contents(index_folder), environment.read_text()) == (before, settings)
+
     address = "http://user:hunter3@embed:8765#tuned"
     planned = reembed_command("--model", tuned.folder, *given, "--served-at", address, "--dry-run")
     assert f"{environment}: EMBEDDINGS_BASE_URL=http://embed:8765 instead of http://old:80" in planned.output
