@@ -112,7 +112,7 @@ def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None"
         untouched = "nothing to take back; if it was uploaded since, embed it with the old model"
         click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
     if environment is None:
-        click.echo("\nset EMBEDDINGS_NAME in DocsGPT's .env back to the old model, as it was before")
+        click.echo("\nset EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back to what they were")
     _print_what_is_in_force(environment)
 
 

@@ -318,7 +318,7 @@ def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):
     steps.reembed([FaissStore(index_folder)], tuned)
     result = CliRunner().invoke(main, ("reembed", "--rollback", "--indexes", str(index_folder)))
     assert result.exit_code == 0
-    assert "set EMBEDDINGS_NAME in DocsGPT's .env back" in result.output
+    assert "set EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back" in result.output
 
 
 def test_damaged_record_of_runs_is_named(index_folder, tuned):

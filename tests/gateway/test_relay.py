@@ -224,7 +224,9 @@ def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny
     assert swapped.exit_code == 0, swapped.output
     assert "set in DocsGPT's .env:  EMBEDDINGS_BASE_URL, to where it is served" in swapped.output
     assert "nothing wrong" in run("doctor", "--model", with_keywords.folder, *stores).output
-    assert run("reembed", *stores, "--rollback").exit_code == 0
+    rolled_back = run("reembed", *stores, "--rollback")
+    assert "set EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back" in rolled_back.output
+    assert rolled_back.exit_code == 0
     assert (index / "index.faiss").read_bytes() == before
 
     (tmp_path / ".env").write_text("VECTOR_STORE=faiss\n")
