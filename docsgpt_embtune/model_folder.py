@@ -188,9 +188,17 @@ def refuse_foreign_destination(out: Path) -> None:
         raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
 
 
-def take_destination(out: Path, say: Say) -> None:
-    """Refuse what `refuse_foreign_destination` does, and say so where a tuned folder is going to be replaced."""
+def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> None:
+    """Refuse what `refuse_foreign_destination` does, and say so where a tuned folder is going to be replaced.
+
+    Args:
+        out: Where a model shall go.
+        say: Takes a line of plain text.
+        made_of: Folder of a larger model that it is made of, and that cannot be made of it again.
+    """
     refuse_foreign_destination(out)
+    if made_of is not None and out.resolve() == made_of:
+        raise ModelFolderError(f"{out}: is the model to begin with, and would be gone; choose another --out")
     if is_tuned_folder(out):
         say(f"replaces    {out}, if a model is written")
 

@@ -118,7 +118,7 @@ def distill(
             too, or the tuned model learned from so many of the questions that too few are left to choose by.
     """
     folder = Path(folder).expanduser().resolve()
-    take_destination(out, say)
+    take_destination(out, say, made_of=folder)
     manifest = verify(folder)
     _refuse(folder, manifest, layers)
     untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work: it may be nowhere

@@ -119,7 +119,7 @@ def shrink(
         EvaluationError: If the model gives unusable vectors.
     """
     folder = Path(folder).expanduser().resolve()
-    take_destination(out, say)
+    take_destination(out, say, made_of=folder)
     manifest = verify(folder)
     keywords = load_keywords(folder)
     beside = keywords.width if keywords else 0

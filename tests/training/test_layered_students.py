@@ -173,6 +173,18 @@ def test_it_must_be_fewer_layers_than_there_are(count, tiny_tuned_folder, tmp_pa
 
 
 @pytest.mark.parametrize("layers", [None, 1])
+def test_tuned_model_is_not_written_over(layers, tiny_tuned_folder, tiny_base_folder, tmp_path):
+    tuned = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    (tmp_path / "link").symlink_to(tuned)
+    for given, out in ((tuned, tmp_path / "link"), (tmp_path / "link", tuned)):
+        with pytest.raises(ModelFolderError, match="is the model to begin with, and would be gone"):
+            distill(given, TRAINING, VALIDATION, out, layers=layers, baseline=str(tiny_base_folder), keep_worse=True)
+        with pytest.raises(ModelFolderError, match="is the model to begin with, and would be gone"):
+            shrink(given, VALIDATION, out, width=16)
+    assert read_manifest(tuned) == read_manifest(tiny_tuned_folder)
+
+
+@pytest.mark.parametrize("layers", [None, 1])
 def test_baseline_that_is_nowhere_is_refused_before_the_work(layers, tiny_tuned_folder, tmp_path):
     said = []
     options = {"layers": layers, "baseline": str(tmp_path / "nowhere"), "say": said.append}
