@@ -105,6 +105,8 @@ class OpenAIClient:
         self.label = without_credentials(str(self._url))
         if self._url.scheme not in ("http", "https"):
             raise error(f"{self.label!r} does not begin with http:// or https://; check {settings}")
+        if not self._url.host:
+            raise error(f"{self.label!r} names no server; check {settings}")
 
     def close(self) -> None:
         """Close its connections."""
@@ -171,8 +173,9 @@ class OpenAIClient:
         self._refuse_status(response)
         try:
             found = read(response.json())
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-            raise _TryAgainError(f"an answer that is not the protocol's ({type(error).__name__})") from error
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            what = f"{type(error).__name__} {error}"[:_LONGEST_REASON]
+            raise _TryAgainError(f"an answer that is not the protocol's ({what})") from error
         with self._lock:
             self._answers += 1
             self._said_that_it_waits = False

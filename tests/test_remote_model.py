@@ -129,8 +129,13 @@ def test_text_that_the_server_refuses_is_named():
 
 def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
     with misbehaving(at_most=1) as running, embeddings_of(running) as embeddings:
-        with pytest.raises(RemoteModelError, match="an answer that is not the protocol's"):
+        with pytest.raises(RemoteModelError, match=r"not the protocol's \(ValueError vectors \(1, 2\) for 2 texts"):
             embeddings.embed_documents(["one", "another"])
+
+
+def test_address_without_a_server_is_refused_at_once():
+    with pytest.raises(RemoteModelError, match="names no server; check URL#MODEL"):
+        RemoteModel.named("http://#m").load()
 
 
 @pytest.mark.parametrize("odd", [[1.0], [1.0, 0.0, 0.0], [1.0, math.nan], [1.0, None], "AACAPwAAAAA="])
