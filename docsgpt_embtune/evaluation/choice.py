@@ -88,9 +88,3 @@ def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequ
     """
     gains = paired_gains({DECIDING: than[DECIDING]}, {DECIDING: scores[DECIDING]}, groups)[DECIDING]
     return gains.mean, gains.standard_error
-
-
-def is_beyond_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> bool:
-    """Tell whether the first are better in the mean by more than the standard error of that."""
-    gain, error = gain_and_error(scores, than, groups)
-    return gain > error

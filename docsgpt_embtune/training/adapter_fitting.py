@@ -110,9 +110,9 @@ def fit_adapter(
 def _with_keywords(
     choice: Choice, every: Sequence[Unseen], fitting: KeywordFitting, questions: RetrievalDataset
 ) -> tuple[Choice, Keywords | None]:
-    """Choose among keywords at each weight, too; None where they gain no more than the standard error of that."""
+    """Choose among keywords at each weight, too; None where they are not worth their width."""
     scores = score_weights(every)
-    better = worth_their_width(scores, choice.chosen, choice.groups)
+    better = worth_their_width(scores, choice.chosen)
     tried = [*choice.tried, *scores.values()]
     if not better:
         return replace(choice, tried=tried), None

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.choice import gain_and_error
+from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.serving.keywords import Keywords
@@ -32,10 +32,9 @@ def weigh_keywords(
     *,
     wide: bool = True,
 ) -> None:
-    """Put keywords beside the best weights' vectors, if that answers the validation questions better.
+    """Put keywords beside the best weights' vectors, if the validation questions are answered better for it.
 
-    They make vectors wider: the gain must be more than its standard error over the model alone, and of each kind of
-    keywords over those that cost or assume less.
+    They make vectors wider, and must be worth that.
 
     Args:
         run: With its stages behind it.
@@ -50,7 +49,7 @@ def weigh_keywords(
     every = _unseen(run, fitting, kinds, training)
     alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
     scores = score_weights(every)
-    better = worth_their_width(scores, alone, run.groups)
+    better = worth_their_width(scores, alone)
     for best in better:
         run.keywords = replace(kinds[best.kind], weight=best.weight)
         if guards_hold(str(best)):
@@ -58,7 +57,7 @@ def weigh_keywords(
             if not run.selection.enter_last(named, str(best)):
                 run.keywords = None  # the base model is better still
             return
-    highest = max(scores.values(), key=lambda each: gain_and_error(each, alone, run.groups))
+    highest = max(scores.values(), key=mean_ndcg)
     _leave_out(run, A_GUARD if better else _too_little(run, highest, alone))
 
 

@@ -1,9 +1,11 @@
 """What validation says of the model that it chose."""
 
+import math
+
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.choice import Choice, is_beyond_error
+from docsgpt_embtune.evaluation.choice import Choice, gain_and_error
 from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE
 
 QUERIES = [f"q{n}" for n in range(60)]
@@ -64,11 +66,14 @@ def test_wordings_of_one_question_are_one_piece_of_evidence():
     for _ in range(300):
         gains = np.repeat(drawn.normal(0.0, 0.2, len(wordings)), 6)
         new, old = scores(0.5 + gains), scores([0.5] * len(QUERIES))
-        by_luck["alone"] += is_beyond_error(new, old, GROUPS)
-        by_luck["together"] += is_beyond_error(new, old, wordings)
+        for kind, groups in (("alone", GROUPS), ("together", wordings)):
+            gain, error = gain_and_error(new, old, groups)
+            by_luck[kind] += gain > error
     assert by_luck["together"] < 0.26 * 300  # with ten answers one error is passed by luck in 17 of 100
     assert by_luck["alone"] > 0.3 * 300
 
 
 def test_one_answer_is_no_evidence():
-    assert not is_beyond_error(scores([0.9] * len(QUERIES)), scores([0.1] * len(QUERIES)), [QUERIES])
+    gain, error = gain_and_error(scores([0.9] * len(QUERIES)), scores([0.1] * len(QUERIES)), [QUERIES])
+    assert gain == pytest.approx(0.8)
+    assert error == math.inf
