@@ -162,7 +162,7 @@ def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage
     """
     left, slower = list(plan.stages), 1.0
     for number in count():
-        if number:
+        if number and left:
             note = f"plan-before-stage-{number}.json"
             fitting = _fitting(left, run, plan.pace.slower(slower), REPLANNED_SHARE * minutes, note)
             if cut := _cut(left, fitting):
@@ -237,8 +237,6 @@ def _bad_chunks_in_a_row(stage: Stage) -> int:
 
 def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
     """Return what each stage takes."""
-    if not stages:
-        return []
     # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
     # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
     corpus = stages[0].questions.corpus.values()  # as of all stages
