@@ -185,7 +185,7 @@ def _fitting(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float
     costs = list(zip(stages, _costs(stages, run, pace), strict=True))
     if sum(cost.seconds for _, cost in costs) > left:
         costs = [(stage, cost) for stage, cost in costs if not stage.if_time_allows]
-    of_questions, fixed = (sum(getattr(cost, kind) for _, cost in costs) for kind in ("of_questions", "fixed"))
+    of_questions, fixed = sum(cost.of_questions for _, cost in costs), sum(cost.fixed for _, cost in costs)
     found: dict[str, Any] = {
         "stages": [stage.name for stage, _ in costs],
         "share": min(1.0, max(left - fixed, 0.0) / of_questions) if costs else 1.0,
