@@ -17,10 +17,10 @@ from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.errors import DatasetError, ModelFolderError
+from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
 from docsgpt_embtune.files import folder_written_whole
-from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without
+from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without, without_learned
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
@@ -37,7 +37,7 @@ from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
-from docsgpt_embtune.training.held_out import refuse_too_few_to_choose_by
+from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.server_folder import (
     prove_that_chunks_stay,
     refuse_other_lengths,
@@ -93,10 +93,11 @@ def adapt(
             f"{model}: --keywords is for a server's model; of one of this machine embtune train sees to them"
         )
     take_destination(out, say)
-    questions = training if validation is None else _together(training, validation)
-    refuse_too_few_to_choose_by(questions)
-    say(f"questions   {questions.describe()}")
+    given = training if validation is None else _together(training, validation)
+    refuse_too_few_to_choose_by(given)
+    say(f"questions   {given.describe()}")
     with _opened(model, say) as base:
+        questions = _new_to(base, given, say)
         asked, chunks = embed_both(base.embeddings, base.fingerprint, questions, cache)
         say(f"model       {base.name}: {chunks.shape[1]} wide; fitting a map on {counted(len(questions), 'question')}")
         report = fit_adapter(questions, asked, chunks, seed=seed, keywords=keywords)
@@ -116,12 +117,14 @@ class _Base:
         name: Its folder or its address.
         embeddings: It, ready to embed.
         fingerprint: Of what decides its vectors.
+        manifest: What its folder says of it; empty where none does.
         write: Writes an adapter for it into a folder.
     """
 
     name: str
     embeddings: EmbeddingModel
     fingerprint: str
+    manifest: Mapping[str, Any]
     write: Callable[..., None]
 
 
@@ -145,7 +148,7 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
                     remote, server, out, corpus, adapter=adapter, keywords=keywords, record=record, learned=learned
                 )
 
-            yield _Base(remote.name, server, remote.fingerprint, write_before)
+            yield _Base(remote.name, server, remote.fingerprint, {}, write_before)
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
@@ -155,7 +158,22 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     def write(out: Path, report: AdapterReport, *written: Any, learned: Collection[str]) -> None:
         write_adapted_folder(serving, out, report.adapter, *written, learned=learned)
 
-    yield _Base(str(folder), serving.embeddings, serving.fingerprint, write)
+    manifest = read_manifest(folder) if is_tuned_folder(folder) else {}
+    yield _Base(str(folder), serving.embeddings, serving.fingerprint, manifest, write)
+
+
+def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalDataset:
+    """Leave out what the model has by heart: those questions lie where their chunks are, and others do not."""
+    new = without_learned(questions, base.manifest)
+    if learned := len(questions) - len(new):
+        say(f"left out    {counted(learned, 'question')} that the model learned from")
+        if answers_asked_about(new) < FEWEST_GROUPS:
+            raise TrainingError(
+                f"{base.name} learned from {learned:,} of {counted(len(questions), 'question')}, which leaves "
+                f"{counted(answers_asked_about(new), 'answer')} to choose by: fewer than {FEWEST_GROUPS} cannot tell "
+                "any gain from luck; give questions that it did not learn from, or as --model what it was made of"
+            )
+    return new
 
 
 def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:

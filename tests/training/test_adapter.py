@@ -261,12 +261,26 @@ def test_questions_that_chose_the_model_count_as_learned_once_an_adapter_learned
         TRAINING, VALIDATION, tmp_path / "tuned", base=str(tiny_base_folder), config=config, keep_worse=True
     ).folder
     assert without_learned(VALIDATION, read_manifest(base)) == VALIDATION
+    others = dataset(verbs=["cleaned"])
     with_them, without_them = (
-        adapt(TRAINING, others, tmp_path / name, model=str(base), keep_worse=True).folder
-        for name, others in (("with", VALIDATION), ("without", None))
+        adapt(others, chosen, tmp_path / name, model=str(base), keep_worse=True).folder
+        for name, chosen in (("with", VALIDATION), ("without", None))
     )
     assert not len(without_learned(VALIDATION, read_manifest(with_them)))
     assert without_learned(VALIDATION, read_manifest(without_them)) == VALIDATION
+
+
+def test_what_the_model_has_by_heart_neither_teaches_nor_chooses(tiny_tuned_folder, tmp_path):
+    base = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    manifest = read_manifest(base)
+    manifest["data"] = {"seen_queries": sorted(query_digest(text) for text in TRAINING.queries.values())}
+    (base / "embtune.json").write_text(json.dumps(manifest))
+    said = []
+    report = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), say=said.append)
+    assert "left out    40 questions that the model learned from" in said
+    assert report.choice.judgment.queries == len(VALIDATION)
+    with pytest.raises(TrainingError, match="learned from 40 of 40 questions, which leaves 0 answers to choose by"):
+        adapt(TRAINING, None, tmp_path / "out", model=str(base))
 
 
 @pytest.fixture
