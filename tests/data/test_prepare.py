@@ -129,7 +129,7 @@ def plant_no_good_chunk(data: dict) -> None:
 
 
 PLANTS = {name.removeprefix("plant_").replace("_", "-"): plant for name, plant in globals().items() if "plant_" in name}
-FOR_A_PERSON = {"cut-chunk", "foreign-chunk"}
+FOR_A_PERSON = {"cut-chunk", "foreign-question", "foreign-chunk"}
 OF_HELD_OUT_FILES = {"seen-question", "seen-answer", "nearly-seen-question", "nearly-seen-answer"}
 
 
@@ -189,6 +189,26 @@ def test_chunk_that_nearly_repeats_two_good_ones_is_counted_once(tmp_path):
     result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
     assert "and are not marked: 1 (two-chunks-answer)" in result.output, result.output
     assert [(change["query_id"], change["doc_id"]) for change in changes(tmp_path / "out")] == [("q3", "edit")]
+
+
+def test_chunks_that_differ_by_what_is_asked_for_are_no_copies_of_each_other(tmp_path, tiny_base_folder):
+    data = made_up(40)
+    names = ["Alpha100", "Alpha200", "Alpha300"]
+    alike = sentence(50)
+    data["corpus"] |= {name: f"{alike} The {name} takes 7 {name[:-3]}watts." for name in names}
+    data["queries"] |= {name: f"What does the {name} take?" for name in names}
+    data["relevant_docs"] |= {name: [name] for name in names}
+    data["irrelevant_docs"] |= {"Alpha100": ["Alpha200"]}
+    path = write(tmp_path, data)
+    for model in ("none", str(tiny_base_folder)):
+        result = prepare(path, "--model", model)
+        assert "(bad-chunk-answers)" not in result.output, result.output
+        assert "(two-chunks-answer)" not in result.output, result.output
+    data["queries"]["Alpha100"] = "What do they take?"  # of which both chunks tell
+    prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert set(mended.relevant_docs["Alpha100"]) == set(names)
+    assert mended.relevant_docs["Alpha200"] == ("Alpha200",)
 
 
 def test_something_serious_keeps_the_files_from_being_written(tmp_path):

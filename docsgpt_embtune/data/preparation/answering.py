@@ -1,7 +1,7 @@
 """Bad chunks that answer after all, told by a model."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,11 @@ _AT_ONCE = 512  # texts handed to a model between two moves of the bar
 
 
 def like_the_good_chunk(
-    queries: Mapping[str, str], corpus: Mapping[str, str], judged: Judged, model: str
+    queries: Mapping[str, str],
+    corpus: Mapping[str, str],
+    judged: Judged,
+    told_apart: Collection[tuple[str, str, str]],
+    model: str,
 ) -> tuple[Pairs, Pairs]:
     """Find bad chunks that say what the good one says.
 
@@ -32,6 +36,7 @@ def like_the_good_chunk(
         queries: query_id -> text.
         corpus: doc_id -> text, of the chunks named in `judged`.
         judged: Bad chunks, each beside each good chunk of its question.
+        told_apart: Those of them that a word of the question tells from the good one: no near-duplicates.
         model: The base model: "bundled", a folder or a hub name.
 
     Returns:
@@ -56,7 +61,8 @@ def like_the_good_chunk(
     for query_id, score in zip(query_ids, (good * query).sum(axis=1).tolist(), strict=True):
         best_score[query_id] = max(best_score.get(query_id, -1.0), score)
     as_near = (bad * query).sum(axis=1) > MAX_SHARE_OF_GOOD_SCORE * np.array([best_score[q] for q in query_ids])
-    return _pairs(judged, alike >= NEAR_DUPLICATE), _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
+    same = (alike >= NEAR_DUPLICATE) & np.array([each not in told_apart for each in judged])
+    return _pairs(judged, same), _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
 
 
 def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:

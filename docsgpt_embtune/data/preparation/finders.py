@@ -14,8 +14,8 @@ NEAR_PAIRS = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM n
 _NEAR_BAD = f"""
     SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
     FROM judgments b JOIN judgments g USING (query_id) JOIN {NEAR_PAIRS} n ON n.one = g.doc_id AND n.two = b.doc_id
-    JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
-    WHERE g.good AND NOT b.good"""
+    JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id JOIN chunks a ON a.doc_id = g.doc_id
+    WHERE g.good AND NOT b.good AND NOT told_apart(q.text, a.text, c.text)"""
 
 
 def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
@@ -109,7 +109,12 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         if settings.cross_encoder:
             pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
         else:
-            pairs, suspected = like_the_good_chunk(queries, corpus, judged, str(settings.model))
+            apart = store.query("""
+                SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
+                JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
+                JOIN chunks a ON a.doc_id = g.doc_id
+                WHERE g.good AND NOT b.good AND told_apart(q.text, a.text, c.text)""")
+            pairs, suspected = like_the_good_chunk(queries, corpus, judged, set(apart), str(settings.model))
         found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
         suspected = [pair for pair in suspected if pair not in found]
     _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])

@@ -1,5 +1,6 @@
 """The data being prepared, in a DuckDB file: of ten million rows, memory holds a bounded part."""
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
+from docsgpt_embtune.words import ONE_BY_ONE
 
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
@@ -32,6 +34,8 @@ _BLOCK = 20_000  # rows handed over at a time
 # `plain` is a text as a copy of it would be recognised: its letters and digits, so lowered, one space between. Marks
 # count, as they are the vowels of Hindi and Thai, but those that choose between two pictures of a sign do not.
 # `wordless` tells of a key, which is the hash of that, whether nothing was left.
+# `told_apart` tells whether a question has a word that one of two chunks has and the other has not: "A100", say, of
+# products whose descriptions are alike but for the name. Such chunks are no copies of each other for that question.
 # `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 # `moment` takes ISO 8601 alone: a cast would read 05-01-23 as a day of the year 5, and "epoch" and "infinity", too.
 _TABLES = r"""
@@ -40,12 +44,16 @@ CREATE MACRO plain(text) AS
     trim(regexp_replace(lowered(text), '([^\p{L}\p{M}\p{N}]|[\x{FE00}-\x{FE0F}])+', ' ', 'g'));
 CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lowered(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
 CREATE MACRO wordless(key) AS key = hash('');
+CREATE MACRO words_of(text) AS regexp_extract_all(strip_accents(plain(text)), '@WORDS@');
+CREATE MACRO told_apart(question, one, other) AS
+    list_sort(list_intersect(words_of(question), words_of(one)))
+    <> list_sort(list_intersect(words_of(question), words_of(other)));
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
 CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
-"""
+""".replace("@WORDS@", re.sub(r"\\u(....)", r"\\x{\1}", ONE_BY_ONE.pattern))  # as DuckDB writes characters
 _TAKEN_IN = {
     table: pyarrow.schema({"position": pyarrow.int64(), **columns})
     for table, columns in {
