@@ -2,12 +2,13 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import data as cli_data
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, checked, load_dataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, checked, load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import FORMATS, find_format, read_content
@@ -173,6 +174,28 @@ def test_rows_of_one_question_are_joined_and_a_corpus_lends_its_ids(tmp_path):
         DatasetError, match=r"other.json does not have, by text or id .*: 'Workers' \(first of 1, of 2\)"
     ):
         load_dataset(table, corpus=other)
+
+
+def test_ids_that_a_spreadsheet_or_json_made_numbers_of_name_their_chunks(tmp_path):
+    corpus = write(
+        tmp_path, "corpus.jsonl", *(json.dumps({"id": n, "text": text}) for n, text in ((7, LOGS), (8, WORKERS)))
+    )
+    sheet = tmp_path / "d.xlsx"
+    pandas.DataFrame({"question": [KEPT, RESTARTS, "When?"], "good": [7, 8, 8], "bad": [8, None, 7]}).to_excel(sheet)
+    lines = [{"question": KEPT, "good": 7, "bad": [8]}, {"question": RESTARTS, "good": [8.0]}]
+    for path in (sheet, write(tmp_path, "d.jsonl", *map(json.dumps, lines))):
+        dataset = load_dataset(path, corpus=corpus)
+        assert dataset.corpus == {"7": LOGS, "8": WORKERS}
+        assert [dataset.relevant_docs[text_id(query)] for query in (KEPT, RESTARTS)] == [("7",), ("8",)]
+        assert dataset.irrelevant_docs[text_id(KEPT)] == ("8",)
+
+
+def test_chunk_file_whose_column_is_no_text_says_which(tmp_path):
+    lines = [{"id": 1.5, "text": LOGS}, {"id": 2, "text": 3}]
+    with pytest.raises(DatasetError, match="id: text is not a string"):
+        load_corpus(write(tmp_path, "corpus.jsonl", *map(json.dumps, lines)))
+    with pytest.raises(DatasetError, match="text: text is not a string"):
+        load_corpus(write(tmp_path, "corpus.jsonl", json.dumps(lines[1])))
 
 
 MALFORMED = {

@@ -69,6 +69,13 @@ def text_fault(value: object) -> str | None:
     return None
 
 
+def digits_as_text(value: object) -> object:
+    """Write a whole number as its digits: spreadsheets and JSON turn ids such as 911 into numbers, Excel into 911.0."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
 def text_id(text: str) -> str:
     """Make an id of a text that has none: 16 hex digits, so that a text has one id in whatever row it stands."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docsgpt_embtune.data.formats.content import text_fault
+from docsgpt_embtune.data.formats.content import digits_as_text, text_fault
 from docsgpt_embtune.data.formats.source import Record, Source
 from docsgpt_embtune.data.offences import Offences
 from docsgpt_embtune.errors import DatasetError
@@ -64,16 +64,20 @@ class Fields:
     def texts(self, name: str) -> list[str]:
         """Return a list of texts: of a list, of one text, or of a list that a CSV holds as Python wrote it.
 
+        Whole numbers are ids of chunks, but not beside texts.
+
         Raises:
             RecordFault: If it is none of these.
         """
-        value = self._record.get(name)
+        value = digits_as_text(self._record.get(name))
         if isinstance(value, str):
             value = _as_list(value)
         if value is None or value != value:
             return []
         if not isinstance(value, (list, tuple)):
-            raise RecordFault(f"{name}: neither a text nor a list of texts")
+            raise RecordFault(f"{name}: neither a text nor a list of texts, but a {type(value).__name__}")
+        if not any(isinstance(text, str) for text in value):
+            value = [digits_as_text(text) for text in value]
         faults = [fault for text in value if (fault := text_fault(text))]
         if faults:
             raise RecordFault(f"{name}: {faults[0]}")

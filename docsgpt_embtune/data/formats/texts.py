@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.formats.content import text_fault
+from docsgpt_embtune.data.formats.content import digits_as_text, text_fault
 from docsgpt_embtune.data.formats.source import Source, json_type
 from docsgpt_embtune.data.offences import Offences, refuse
 from docsgpt_embtune.errors import DatasetError
@@ -66,10 +66,10 @@ def read_text_records(source: Source) -> dict[str, str]:
     texts: dict[str, str] = {}
     number = 0
     for number, record in source.numbered_records():
-        row_id, text = record.get(id_field), titled(record.get("title"), record.get(text_field))
-        fault = text_fault(row_id) or text_fault(text)
-        if fault:
-            offences.add(f"{id_field}, {text_field}: {fault}", f"row {number}")
+        row_id, text = digits_as_text(record.get(id_field)), titled(record.get("title"), record.get(text_field))
+        faults = {id_field: text_fault(row_id), text_field: text_fault(text)}
+        if at_fault := [name for name, fault in faults.items() if fault]:
+            offences.add(f"{at_fault[0]}: {faults[at_fault[0]]}", f"row {number}")
         elif str(row_id) in texts:
             offences.add("the same id stands twice", f"'{row_id}'")
         else:
