@@ -130,7 +130,7 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, value: str
     try:
         return tuple(int(number) for number in value.split(",")) if value else ()
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a list of numbers like 256,128,64") from error
+        raise click.BadParameter(f"{value!r} is not a list of whole numbers such as 64,128") from error
 
 
 def minutes(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
@@ -143,11 +143,14 @@ def minutes(context: click.Context, parameter: click.Parameter, value: str | Non
     except ValueError as error:
         raise click.BadParameter(f"{value!r} is not a time like 90s, 10m or 1.5h") from error
     if not 0 < time < math.inf:
-        raise click.BadParameter(f"{value!r} is not a time above 0, and not endless")
+        raise click.BadParameter(f"{value!r}: give a time above 0 that ends, such as 10m")
     return time
 
 
 def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:
     """Read what a --guard names: FILE, or FILE,CORPUS."""
     questions, _, corpus = option.partition(",")
-    return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
+    try:
+        return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
+    except DatasetError as error:  # a guard has chunks of its own: --corpus is what the questions are asked over
+        raise DatasetError(str(error).replace("with --corpus", f"as --guard {questions},CORPUS")) from error

@@ -43,7 +43,10 @@ _DEFAULTS = TrainConfig()
     help="That the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
 )
 @click.option(
-    "--guard", "guards", multiple=True, help="Questions of another source that must not get worse. Repeatable."
+    "--guard",
+    "guards",
+    multiple=True,
+    help="Questions of another source that must not get worse: FILE, or FILE,CORPUS. Repeatable.",
 )
 @click.option(
     "--windows",

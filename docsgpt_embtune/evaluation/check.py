@@ -23,7 +23,7 @@ from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.graphs import graphs_of
-from docsgpt_embtune.wording import Say, silent
+from docsgpt_embtune.wording import Say, counted, silent
 
 
 @dataclass(frozen=True)
@@ -267,7 +267,7 @@ def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[Re
     left_out = len(dataset) - len(unseen)
     if not len(unseen):
         raise EvaluationError(
-            f"{', '.join(dataset.sources) or 'the dataset'}: the models learned from all {left_out} questions, "
-            "so they prove nothing; give questions that were kept out of training"
+            f"{', '.join(dataset.sources) or 'the dataset'}: a model learned from the "
+            f"{counted(left_out, 'question')} given, or was chosen by them, so that they prove nothing; give others"
         )
     return (unseen if left_out else dataset), left_out

@@ -187,10 +187,11 @@ def search_cosine(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.N
 def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
     """Find the same documents as `search_exact` through langchain_community's FAISS store, one query at a time."""
     from langchain_community.vectorstores import FAISS
+    from langchain_core.embeddings import FakeEmbeddings
 
     vectors: Any = [(str(row), corpus[row].tolist()) for row in range(len(corpus))]
-    no_model: Any = None  # every vector is given, so there is nothing left to embed
-    store = FAISS.from_embeddings(text_embeddings=vectors, embedding=no_model)
+    nothing_to_embed = FakeEmbeddings(size=corpus.shape[1])  # every vector is given
+    store = FAISS.from_embeddings(text_embeddings=vectors, embedding=nothing_to_embed)
     return np.array(
         [
             [int(document.page_content) for document, _ in store.similarity_search_with_score_by_vector(query, k=k)]

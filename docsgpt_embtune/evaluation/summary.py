@@ -9,6 +9,7 @@ from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
 from docsgpt_embtune.model_folder import MANIFEST, is_tuned_folder
+from docsgpt_embtune.wording import counted
 
 _OPENING: dict[Verdict, str] = {
     "improved": "Improved: the tuned model finds more.",
@@ -22,7 +23,10 @@ HOST_K = 2  # chunks that DocsGPT feeds unless told otherwise
 
 def verdict_in_words(report: CheckReport) -> str:
     """Say in a sentence or two what the check found."""
-    sentences = [_OPENING[report.verdict], _first_hits(report.main)]
+    opening = _OPENING[report.verdict]
+    if report.main.scores["tuned"] == report.main.scores["baseline"]:
+        opening = "Not enough evidence: both models find the same."
+    sentences = [opening, _first_hits(report.main)]
     if report.verdict == "not enough evidence":
         sentences.append(_what_could_show(report.main))
     if report.failed_guards:
@@ -60,7 +64,7 @@ def default_k_in_words(comparison: Comparison) -> str:
         return ""
     baseline, tuned = (comparison.scores[name][metric] for name in ("baseline", "tuned"))
     difference = comparison.judgment.differences[metric]
-    luck = "" if difference.significant else ", which could be chance"
+    luck = "" if difference.significant or baseline == tuned else ", which could be chance"
     return (
         f"At DocsGPT's default of K = {HOST_K}, an answer is among the chunks for {tuned:.0%} of the questions, "
         f"with the baseline for {baseline:.0%}{luck}."
@@ -70,8 +74,8 @@ def default_k_in_words(comparison: Comparison) -> str:
 def evidence_in_words(comparison: Comparison) -> str:
     """Say how many questions there are, and about how many answers where several ask for the same one."""
     judgment = comparison.judgment
-    answers = f" about {judgment.groups:,} separate answers" if judgment.groups < judgment.queries else ""
-    return f"{judgment.queries:,} questions{answers}"
+    answers = f" about {counted(judgment.groups, 'separate answer')}" if judgment.groups < judgment.queries else ""
+    return f"{counted(judgment.queries, 'question')}{answers}"
 
 
 def truncation_in_words(audit: TruncationAudit | None) -> str:
@@ -202,7 +206,7 @@ def _setting(report: CheckReport) -> Iterator[str]:
 
 
 def _left_out(comparison: Comparison) -> str:
-    return f"; {comparison.seen:,} left out, as the model learned from them" if comparison.seen else ""
+    return f"; {comparison.seen:,} left out, as they had a part in making a model" if comparison.seen else ""
 
 
 def _table(comparison: Comparison) -> Iterator[str]:

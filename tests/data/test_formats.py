@@ -196,6 +196,9 @@ def test_chunk_file_whose_column_is_no_text_says_which(tmp_path):
         load_corpus(write(tmp_path, "corpus.jsonl", *map(json.dumps, lines)))
     with pytest.raises(DatasetError, match="text: text is not a string"):
         load_corpus(write(tmp_path, "corpus.jsonl", json.dumps(lines[1])))
+    questions = {"queries": {"q": KEPT}, "relevant_docs": {"q": ["c"]}}
+    with pytest.raises(DatasetError, match="holds questions and no chunks; give the file that has the chunks"):
+        load_corpus(write(tmp_path, "train.json", json.dumps(questions)))
 
 
 MALFORMED = {

@@ -75,9 +75,10 @@ def test_many_queries_at_once_rank_as_the_hosts_single_ones():
     assert search_exact(queries, shards(corpus, 99), 20).tolist() == alone
 
 
-def test_langchain_ranks_alike():
+def test_langchain_ranks_alike(caplog):
     queries, corpus = vectors(30, seed=6), vectors(200, seed=7)
     assert (search_langchain(queries, corpus, 50) == search_exact(queries, shards(corpus, 99), 50)).all()
+    assert not caplog.records
 
 
 def test_both_stores_rank_a_real_model_alike(tiny_base_folder):

@@ -25,6 +25,7 @@ HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it
 _LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
+_TABLE_OF_TEXT = "UTF-8 (Excel calls it CSV UTF-8)"
 # What files begin with that are made by other programs than their names may say, and what to do with them.
 _OTHER_PACKINGS = {
     b"\x1f\x8b": "is packed with gzip; unpack it with gunzip",
@@ -211,7 +212,7 @@ class Source:
                 file.seek(0)
                 return delimiter, next(self._rows(file, delimiter), (1, []))[1]
             except UnicodeDecodeError as error:
-                raise not_utf8(self.path, error) from error
+                raise not_utf8(self.path, error, save_as=_TABLE_OF_TEXT) from error
 
     def _delimited_records(self) -> Iterator[Record]:
         delimiter, names = self._header()
@@ -230,7 +231,7 @@ class Source:
                         what = f"not {len(names)} columns, as in the first line, but {len(values)}"
                         offences.add(what, f"line {line}")
             except UnicodeDecodeError as error:
-                raise not_utf8(self.path, error) from error
+                raise not_utf8(self.path, error, save_as=_TABLE_OF_TEXT) from error
         offences.refuse(number)
 
     def _rows(self, file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:

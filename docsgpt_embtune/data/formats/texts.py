@@ -25,6 +25,8 @@ def read_corpus(path: Path) -> dict[str, str]:
     content: Mapping[str, Any] = source.object
     if isinstance(content.get("corpus"), dict):
         content = content["corpus"]
+    elif "queries" in content:
+        raise DatasetError(f"{path}: holds questions and no chunks; give the file that has the chunks")
     return text_object(path, "corpus", content)
 
 
