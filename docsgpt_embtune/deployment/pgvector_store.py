@@ -119,6 +119,7 @@ class PgvectorStore:
             if self._is_swapped_to(model):
                 self._embed([row_id for row_id, _, _ in self._latecomers()], self._table.column, model)
                 return
+            self._table.require_copyable_indexes(model.dimension)
             self._prepare_column(model)
             self._fill(model)
             self._table.copy_indexes()

@@ -1,6 +1,7 @@
 """A table of PostgreSQL with a vector column, and two more that are filled or kept beside it."""
 
 import re
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, LiteralString
@@ -84,22 +85,43 @@ class VectorTable:
             )
         )
 
-    def copy_indexes(self) -> None:
-        """Give the second column the vector indexes that an operator made on the first."""
-        for name, definition in self._vector_indexes():
-            copy = f"{name}_embtune"[-63:]
-            if not self.rows("SELECT 1 FROM pg_class WHERE relname = %s", [copy]):
-                _, using = definition.split(" USING ", 1)
-                using = using.replace(self.column, self.pending, 1)
-                self.execute('CREATE INDEX "{index}" ON {table} USING {using}', index=copy, using=using)
+    def require_copyable_indexes(self, width: int) -> None:
+        """Check that the indexes can be copied to a column of this width, before that is filled.
 
-    def _vector_indexes(self) -> Any:
-        return self.rows(
-            "SELECT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_index i "
-            "JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_attribute a ON a.attrelid = i.indrelid "
-            "AND a.attnum = ANY(i.indkey) WHERE i.indrelid = %s::regclass AND a.attname = %s",
-            [self.name, self.column],
+        Raises:
+            DeploymentError: If one is on an expression in which another width is written.
+        """
+        before = self.width_of(self.column)
+        for name, using in self._indexes_on(self.column):
+            if width != before and f"({before})" in using:
+                raise DeploymentError(
+                    f"{self.label}: the index {name!r} ({using}) is for vectors of {before} numbers, and the new ones "
+                    f"have {width}; drop it, run the same command again, and make it anew for these"
+                )
+
+    def copy_indexes(self) -> None:
+        """Give the second column the indexes that an operator made on the first, or on a condition of it."""
+        from psycopg import sql
+
+        copied = [using for _, using in self._indexes_on(self.pending)]
+        for name, using in self._indexes_on(self.column):
+            using = _of_column(using, self.column, self.pending)
+            if using not in copied:
+                copied.append(using)
+                copy = sql.Identifier(_name_of_copy(name)).as_string()
+                self.execute("CREATE INDEX {index} ON {table} USING {using}", index=copy, using=using)
+
+    def _indexes_on(self, column: str) -> list[tuple[str, str]]:
+        """List each index over a column, by its name and what it is of: the column, an expression or a condition."""
+        found = self.rows(
+            "SELECT DISTINCT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_depend d "
+            "JOIN pg_index i ON i.indexrelid = d.objid JOIN pg_class c ON c.oid = i.indexrelid "
+            "JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
+            "WHERE d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass "
+            "AND i.indrelid = %s::regclass AND a.attname = %s ORDER BY c.relname",
+            [self.name, column],
         )
+        return [(name, definition.split(" USING ", 1)[1]) for name, definition in found]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -168,3 +190,18 @@ class VectorTable:
 
         raw: dict[str, Any] = {name: sql.SQL(part) for name, part in parts.items()}
         return self._connection.execute(sql.SQL(query).format(**self._names, **raw), values or None)
+
+
+def _of_column(using: str, column: str, other: str) -> str:
+    """Name another column wherever one is named in an index's definition, and in no string of it."""
+    parts = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[\w$]+"""
+    return re.sub(parts, lambda part: other if part[0] == column else part[0], using)
+
+
+def _name_of_copy(name: str) -> str:
+    """Name an index after the operator's, however often that was copied, and as no other is named.
+
+    PostgreSQL cuts a name after 63 bytes: two that differ only behind would be the same.
+    """
+    first = re.sub(r"(_embtune(_[0-9a-f]{8})?)+$", "", name)
+    return f"{first.encode()[:40].decode(errors='ignore')}_embtune_{uuid.uuid4().hex[:8]}"

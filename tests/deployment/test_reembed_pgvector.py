@@ -3,6 +3,7 @@
 import contextlib
 import json
 import random
+import re
 import subprocess
 import sys
 
@@ -38,6 +39,8 @@ CREATE TABLE graph_nodes (
     name_embedding vector(32), UNIQUE (source_id, normalized_name)
 );
 """
+
+INDEX_BY_CAST = "CREATE INDEX by_cast ON documents USING hnsw ((embedding::real[]::vector(32)) vector_ip_ops)"
 
 
 @pytest.fixture
@@ -85,6 +88,16 @@ def dump(uri):
 def vectors(uri):
     found = rows(uri, "SELECT embedding::text FROM documents ORDER BY id")
     return np.array([json.loads(vector) for (vector,) in found])
+
+
+def indexes_in_force(uri):
+    """Return what each index over the vectors in force is of, by its name."""
+    found = rows(
+        uri,
+        "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'documents' "
+        "AND indexdef ~ '\\membedding\\M' AND indexdef !~ '_embtune_previous' ORDER BY indexdef",
+    )
+    return {name: definition.split(" USING ")[1] for name, definition in found}
 
 
 def nearest(uri, model, text):
@@ -151,6 +164,46 @@ def test_new_width(uri, stores, tmp_path):
     assert nearest(uri, wide, CHUNKS[3]) == CHUNKS[3]
     steps.roll_back(stores)
     assert dump(uri) == before
+
+
+def test_every_re_embedding_copies_the_index_under_a_name_of_its_own(uri, stores, stock, tuned):
+    before = indexes_in_force(uri)
+    for model in [tuned, stock] * 5:
+        steps.reembed(stores[:1], model)
+        names = indexes_in_force(uri)
+        assert list(names.values()) == list(before.values())
+        assert all(re.fullmatch(r"documents_by_vector_embtune_[0-9a-f]{8}", name) for name in names)
+
+
+def test_index_is_copied_with_its_condition_and_whatever_other_schemas_have(uri, stores, tuned):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(
+            "CREATE INDEX partial ON documents USING hnsw (embedding vector_l2_ops) "
+            "WHERE embedding IS NOT NULL AND source_id <> 'embedding';"
+            "CREATE INDEX by_source ON documents USING btree (source_id) WHERE embedding IS NULL;"
+            "DROP SCHEMA IF EXISTS other CASCADE; CREATE SCHEMA other;"
+            "CREATE TABLE other.documents_by_vector_embtune (x int);"
+        )
+        connection.execute(INDEX_BY_CAST)
+    before = indexes_in_force(uri)
+    store = stores[0]
+    store.build(tuned)
+    store.build(tuned)  # as after a crash: what was copied is not copied again
+    store.swap(tuned)
+    assert list(indexes_in_force(uri).values()) == list(before.values())
+    assert len(before) == 4
+
+
+def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_embedded(uri, stores, tuned, tmp_path):
+    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(INDEX_BY_CAST)
+        before = dump(uri)
+        with pytest.raises(DeploymentError, match=r"index 'by_cast' .* vectors of 32 numbers, .* have 48; drop it"):
+            steps.reembed(stores, wide)
+        assert dump(uri) == before
+        connection.execute("DROP INDEX by_cast")
+    assert steps.reembed(stores, wide) == stores
 
 
 def test_table_that_another_transaction_holds_is_left_to_it_and_named(uri, stores, tuned, monkeypatch):
