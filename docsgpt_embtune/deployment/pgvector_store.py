@@ -3,8 +3,8 @@
 A column and not a second table: ids, sequences, foreign keys, grants and the text index stay what they are, a new
 width is no different from the old one, rows that come in meanwhile show as NULL, and both swap and rollback are two
 renames in one transaction. The database is the journal: a block is committed when it is embedded. Rows that a worker
-which was not restarted writes with the old model after the swap have no previous vector: by that they are found, and
-embedded again where they are.
+which was not restarted adds with the old model after the swap have no previous vector: by that they are found, and
+embedded again where they are. Entities that it updates have one: where one is in a sample, all are embedded again.
 """
 
 import json
@@ -82,11 +82,14 @@ class PgvectorStore:
         """Return rows in the order of a hash of their ids."""
         return self._sample(self._table.column, size)
 
-    def _sample(self, column: str, size: int) -> StoredSample:
+    def _sample(self, column: str, size: int, *, among: str = "true", order: str = "md5(id::text)") -> StoredSample:
         found = self._table.rows(
-            "SELECT id::text, {text}, {of}::text FROM {table} WHERE {of} IS NOT NULL ORDER BY md5(id::text) LIMIT %s",
+            "SELECT id::text, {text}, {of}::text FROM {table} WHERE {of} IS NOT NULL AND {among} "
+            "ORDER BY {order} LIMIT %s",
             [size],
             of=column,
+            among=among,
+            order=order,
         )
         vectors = np.array([json.loads(vector) for _, _, vector in found], dtype=np.float32)
         return StoredSample(
@@ -97,12 +100,12 @@ class PgvectorStore:
 
     def is_on(self, model: ServingModel) -> bool:
         """Tell whether the column in force was written with this model, as its comment says, and no row by another."""
-        return self._is_swapped_to(model) and not self._has_foreign_latecomers(model)
+        return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts of the rows whose new vector is not there."""
         if self._is_swapped_to(model):
-            return sorted({text for _, text, _ in self._latecomers()})
+            return sorted({text for _, text in self._to_mend(model)})
         if self._table.comment_on(self._table.pending) != _comment(model):
             return sorted(set(self.texts()))
         query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
@@ -117,7 +120,7 @@ class PgvectorStore:
         """Fill the second column, longest texts first, one committed block after another."""
         with _as_deployment_error(self.label), self._table.alone():
             if self._is_swapped_to(model):
-                self._embed([row_id for row_id, _, _ in self._latecomers()], self._table.column, model)
+                self._embed([row_id for row_id, _ in self._to_mend(model)], self._table.column, model)
                 return
             self._table.require_copyable_indexes(model.dimension)
             self._prepare_column(model)
@@ -191,26 +194,33 @@ class PgvectorStore:
     def _is_swapped_to(self, model: ServingModel) -> bool:
         return self._table.comment_on(self._table.column) == _comment(model)
 
-    def _has_foreign_latecomers(self, model: ServingModel) -> bool:
-        late = self._latecomers(LATECOMERS_CHECKED)
-        if not late:
-            return False
-        stored = np.array([json.loads(vector) for _, _, vector in late], dtype=np.float32)
-        own = cosines(stored, model.embed([text for _, text, _ in late])) >= model.same_vector  # a NaN is not
-        return not own.all()
+    def _looked_at(self, model: ServingModel) -> dict[str, bool]:
+        """Tell of the rows that the doctor samples, and of the first since the swap, whether each is the model's."""
+        drawn = self.sample(LATECOMERS_CHECKED)
+        first = self._sample(self._table.column, LATECOMERS_CHECKED, among=self._came_since(), order="id")
+        return {
+            row_id: bool(cosine >= model.same_vector)  # a NaN is not
+            for rows in (drawn, first)
+            for row_id, cosine in zip(rows.doc_ids, cosines(rows.vectors, model.embed(rows.texts)), strict=True)
+        }
 
-    def _latecomers(self, size: int | None = None) -> list[tuple[str, str, str]]:
-        """Read id, text and vector of the rows that the swap did not make: all, or the first ones and a sample."""
-        if not self._keeps_old_vectors():
-            return []
-        found: list[tuple[str, str, str]] = self._table.rows(
-            "SELECT id, text, vector FROM (SELECT id::text, {text} AS text, {column}::text AS vector, "
-            "row_number() OVER (ORDER BY id) AS came, row_number() OVER (ORDER BY md5(id::text)) AS drawn "
-            "FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL) late "
-            "WHERE least(came, drawn) <= coalesce(%s, came) ORDER BY length(text) DESC, id",
-            [size],
-        )
-        return found
+    def _to_mend(self, model: ServingModel) -> list[tuple[str, str]]:
+        """Return id and text of the rows that came since the swap; of all, where another one is not the model's.
+
+        Those that are looked at come last: of a run that was interrupted, the rest is found by them.
+        """
+        looked_at, rows = self._looked_at(model), self._texts_of(self._came_since())
+        if any(row_id not in rows for row_id, is_own in looked_at.items() if not is_own):
+            rows = self._texts_of("true")
+        return sorted(rows.items(), key=lambda row: (row[0] in looked_at, -len(row[1]), row[0]))
+
+    def _texts_of(self, among: str) -> dict[str, str]:
+        query = "SELECT id::text, {text} FROM {table} WHERE {column} IS NOT NULL AND {among}"
+        return dict(self._table.rows(query, among=among))
+
+    def _came_since(self) -> str:
+        """Return the condition of a row that the swap did not make."""
+        return f"{self._table.previous} IS NULL" if self._keeps_old_vectors() else "false"
 
     def _prepare_column(self, model: ServingModel) -> None:
         if self._table.comment_on(self._table.pending) == _comment(model):

@@ -10,8 +10,8 @@ import sys
 import numpy as np
 import pytest
 
+from docsgpt_embtune.deployment import pgvector_store, vector_journal, vector_table
 from docsgpt_embtune.deployment import reembed as steps
-from docsgpt_embtune.deployment import vector_table
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
@@ -69,6 +69,13 @@ def add(connection, texts, model):
             "INSERT INTO documents (text, embedding, metadata, source_id) VALUES (%s, %s, %s, 'handbook')",
             [text, json.dumps(vector.tolist()), json.dumps({"source": "a.md"})],
         )
+
+
+def overwrite(uri, texts, model, table, column, text_column):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        for text, vector in zip(texts, model.embed(texts), strict=True):
+            query = f"UPDATE {table} SET {column} = %s::vector WHERE {text_column} = %s"
+            connection.execute(query, [json.dumps(vector.tolist()), text])
 
 
 def rows(uri, query):
@@ -272,6 +279,36 @@ def test_rows_of_a_worker_that_was_not_restarted_are_mended(uri, stores, stock, 
     assert steps.reembed([store], tuned) == []
     with pytest.raises(DeploymentError, match="3 rows were added since"):
         steps.roll_back([store])
+
+
+def test_entities_that_such_a_worker_updates_are_mended(uri, stores, stock, tuned):
+    store = stores[1]
+    steps.reembed(stores, tuned)
+    overwrite(uri, NAMES[:2], stock, "graph_nodes", "name_embedding", "name")
+    assert [finding.problem for finding in examine(store, tuned)] == ["mixed"]
+    assert steps.plan(stores, tuned)[1].remaining == 3
+    assert steps.reembed(stores, tuned) == [store]
+    assert examine(store, tuned) == []
+    assert steps.reembed(stores, tuned) == []
+    steps.roll_back(stores)
+    assert examine(store, stock) == []
+
+
+@pytest.mark.parametrize("blocks", [0, 1, 15, len(CHUNKS) // 2 - 1])
+def test_mending_that_was_interrupted_goes_on(uri, stores, stock, tuned, monkeypatch, blocks):
+    monkeypatch.setattr(pgvector_store, "LATECOMERS_CHECKED", 5)
+    monkeypatch.setattr(vector_journal, "BLOCK", 2)
+    store = stores[0]
+    steps.reembed([store], tuned)
+    overwrite(uri, CHUNKS, stock, "documents", "embedding", "text")
+    left = iter(range(blocks))
+    embed = type(tuned).embed_many
+    monkeypatch.setattr(type(tuned), "embed_many", lambda model, texts: [next(left), embed(model, texts)][1])
+    with pytest.raises(StopIteration):
+        store.build(tuned)
+    monkeypatch.setattr(type(tuned), "embed_many", embed)
+    assert steps.reembed([store], tuned) == [store]
+    assert same_vectors(vectors(uri), tuned.embed(CHUNKS))
 
 
 def test_empty_table_is_said_to_be_empty(uri, stores, tuned):
