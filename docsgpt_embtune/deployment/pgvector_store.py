@@ -143,7 +143,7 @@ class PgvectorStore:
             return
         with _as_deployment_error(self.label), self._table.alone():
             for _ in range(LATECOMER_ROUNDS):
-                if self._rename_if_complete():
+                if self._rename_if_complete(model):
                     return
                 self._fill(model)
         raise DeploymentError(
@@ -259,9 +259,15 @@ class PgvectorStore:
                 )
                 progress.update(len(block))
 
-    def _verify(self, model: ServingModel) -> None:
+    def _require_built_for(self, model: ServingModel) -> None:
         if self._table.comment_on(self._table.pending) != _comment(model):
-            raise DeploymentError(f"{self.label}: nothing was built for {model.name}; run the same command again")
+            raise DeploymentError(
+                f"{self.label}: nothing is built for {model.name}, or no more, since another model was built there; "
+                "run the same command again"
+            )
+
+    def _verify(self, model: ServingModel) -> None:
+        self._require_built_for(model)
         found = self._table.rows(
             "SELECT id::text, {text}, {pending}::text FROM {table} WHERE {pending} IS NOT NULL "
             "ORDER BY md5(id::text) LIMIT %s",
@@ -278,8 +284,9 @@ class PgvectorStore:
         if text != found[0][1] and not cosines(model.embed([text]), again[:1]).min() >= SAME_VECTOR:
             raise DeploymentError(f"{self.label}: a search for row {found[0][0]} finds another row")
 
-    def _rename_if_complete(self) -> bool:
+    def _rename_if_complete(self, model: ServingModel) -> bool:
         with self._table.locked():
+            self._require_built_for(model)  # another process may have built since this was prepared
             not_filled = "SELECT count(*) FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
             ((late,),) = self._table.rows(not_filled)
             if late:

@@ -349,6 +349,21 @@ def test_two_runs_at_once_are_refused(uri, stores, tuned):
         others[0].build(tuned)
 
 
+def test_what_another_run_built_meanwhile_is_not_swapped_in(uri, stores, stock, tuned, third):
+    store = stores[0]
+    store.build(tuned)
+    store.prepare(tuned)
+    with pgvector_stores(uri) as others:
+        others[0].build(third)
+        with pytest.raises(DeploymentError, match=r"another model was built there; run the same command again"):
+            store.swap(tuned)
+        assert same_vectors(vectors(uri), stock.embed(CHUNKS))
+        others[0].swap(third)
+    with pytest.raises(DeploymentError, match=r"nothing is built for"):
+        store.swap(tuned)
+    assert same_vectors(vectors(uri), third.embed(CHUNKS))
+
+
 def test_database_without_the_tables_and_server_that_is_not_there(uri, server):
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("DROP TABLE documents, graph_nodes")
