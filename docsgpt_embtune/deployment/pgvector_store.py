@@ -9,7 +9,7 @@ embedded again where they are. Entities that it updates have one: where one is i
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -23,7 +23,6 @@ from docsgpt_embtune.deployment.stores import (
     VERIFIED_CHUNKS,
     ChunkStore,
     StoredSample,
-    as_deployment_error,
 )
 from docsgpt_embtune.deployment.vector_table import VectorTable
 from docsgpt_embtune.errors import DeploymentError
@@ -118,7 +117,7 @@ class PgvectorStore:
 
     def build(self, model: ServingModel) -> None:
         """Fill the second column, longest texts first, one committed block after another."""
-        with _as_deployment_error(self.label), self._table.alone():
+        with self._table.alone():
             if self._is_swapped_to(model):
                 self._embed([row_id for row_id, _ in self._to_mend(model)], self._table.column, model)
                 return
@@ -133,15 +132,14 @@ class PgvectorStore:
 
     def prepare(self, model: ServingModel) -> None:
         """Verify the second column."""
-        with _as_deployment_error(self.label):
-            if not self._is_swapped_to(model):
-                self._verify(model)
+        if not self._is_swapped_to(model):
+            self._verify(model)
 
     def swap(self, model: ServingModel) -> None:
         """Rename both columns in one transaction that no row can slip past."""
         if self._is_swapped_to(model):
             return
-        with _as_deployment_error(self.label), self._table.alone():
+        with self._table.alone():
             for _ in range(LATECOMER_ROUNDS):
                 if self._rename_if_complete(model):
                     return
@@ -152,26 +150,23 @@ class PgvectorStore:
 
     def can_roll_back(self) -> bool:
         """Tell whether the old column is there, and whole."""
-        with _as_deployment_error(self.label):
-            if not self._keeps_old_vectors():
-                return False
-            self._require_old_vectors()
+        if not self._keeps_old_vectors():
+            return False
+        self._require_old_vectors()
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
         """Return rows with what is in the old column."""
-        with _as_deployment_error(self.label):
-            return self._sample(self._table.previous, size) if self._keeps_old_vectors() else None
+        return self._sample(self._table.previous, size) if self._keeps_old_vectors() else None
 
     def fingerprint_before(self) -> str | None:
         """Return what the old column's comment says."""
-        with _as_deployment_error(self.label):
-            comment = self._table.comment_on(self._table.previous) or ""
+        comment = self._table.comment_on(self._table.previous) or ""
         return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else None
 
     def roll_back(self) -> None:
         """Rename the columns back; the old values were never touched."""
-        with _as_deployment_error(self.label), self._table.alone(), self._table.locked():
+        with self._table.alone(), self._table.locked():
             self._require_old_vectors()
             required = self._table.is_required(self._table.column)
             self._table.execute("ALTER TABLE {table} DROP COLUMN {column}")
@@ -303,9 +298,3 @@ class PgvectorStore:
 
 def _comment(model: ServingModel) -> str:
     return f"{_COMMENT}{model.fingerprint}"
-
-
-def _as_deployment_error(label: str) -> AbstractContextManager[None]:
-    import psycopg
-
-    return as_deployment_error(label, (psycopg.Error,))

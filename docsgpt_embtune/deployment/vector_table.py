@@ -3,11 +3,14 @@
 import re
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, LiteralString
 
+from docsgpt_embtune.deployment.stores import as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
 
+# As it is before a swap and after it, and where nothing was to be changed.
+_NOTHING_LOST = "no vector is lost, and what was embedded is kept: mend that and run the same command again"
 _LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
 
 
@@ -21,6 +24,7 @@ class VectorTable:
         text_column: The text that the vectors are of.
 
     Attributes:
+        label: What to call it in messages.
         pending: The column that is being filled.
         previous: The column that is kept to go back to.
     """
@@ -29,6 +33,7 @@ class VectorTable:
         from psycopg import sql
 
         self._connection = connection
+        self.label = f"PostgreSQL {connection.info.dbname}.{name}"
         self.name = name
         self.column = column
         self.pending = f"{column}_embtune_pending"
@@ -40,11 +45,6 @@ class VectorTable:
             "pending": sql.Identifier(self.pending),
             "previous": sql.Identifier(self.previous),
         }
-
-    @property
-    def label(self) -> str:
-        """What to call it in messages."""
-        return f"PostgreSQL {self._connection.info.dbname}.{self.name}"
 
     def exists(self) -> bool:
         """Tell whether the table is there and has the column."""
@@ -149,12 +149,12 @@ class VectorTable:
         """
         from psycopg.errors import LockNotAvailable
 
-        with self._connection.transaction():
+        with self._errors_in_one_line(), self._connection.transaction():
             self.execute("SET LOCAL lock_timeout = {milliseconds}", milliseconds=str(_LOCK_TIMEOUT_MS))
             for tries_left in reversed(range(_LOCK_TRIES)):
                 try:
                     with self._connection.transaction():  # a savepoint
-                        self.execute("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+                        self._connection.execute(self._named("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE"))
                     break
                 except LockNotAvailable as error:
                     if not tries_left:
@@ -185,11 +185,23 @@ class VectorTable:
 
         Returns:
             psycopg's cursor.
+
+        Raises:
+            DeploymentError: If the database refuses it, or is gone.
         """
+        with self._errors_in_one_line():
+            return self._connection.execute(self._named(query, **parts), values or None)
+
+    def _named(self, query: LiteralString, **parts: str) -> Any:
         from psycopg import sql
 
         raw: dict[str, Any] = {name: sql.SQL(part) for name, part in parts.items()}
-        return self._connection.execute(sql.SQL(query).format(**self._names, **raw), values or None)
+        return sql.SQL(query).format(**self._names, **raw)
+
+    def _errors_in_one_line(self) -> AbstractContextManager[None]:
+        import psycopg
+
+        return as_deployment_error(self.label, (psycopg.Error,), _NOTHING_LOST)
 
 
 def _of_column(using: str, column: str, other: str) -> str:

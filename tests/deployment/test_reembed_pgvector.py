@@ -349,6 +349,38 @@ def test_two_runs_at_once_are_refused(uri, stores, tuned):
         others[0].build(tuned)
 
 
+ASKED = {
+    "texts": lambda store, model: store.texts(),
+    "sample": lambda store, model: store.sample(1),
+    "is_on": lambda store, model: store.is_on(model),
+    "remaining": lambda store, model: store.remaining(model),
+    "bytes_needed": lambda store, model: store.bytes_needed(model),
+    "build": lambda store, model: store.build(model),
+    "swap": lambda store, model: store.swap(model),
+    "can_roll_back": lambda store, model: store.can_roll_back(),
+    "roll_back": lambda store, model: store.roll_back(),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_connection_that_is_lost_ends_in_one_line(uri, tuned, ask):
+    with pgvector_stores(f"{uri}&application_name=lost") as opened:
+        rows(uri, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lost'")
+        with pytest.raises(DeploymentError, match=r"postgres\.documents: .*; no vector is lost, .* run the same"):
+            ask(opened[0], tuned)
+
+
+def test_rows_that_may_not_be_read_are_named(uri, tuned):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS reader; CREATE ROLE reader LOGIN")
+    with pgvector_stores(uri.replace("//postgres:@", "//reader@")) as opened:
+        for finding in (examine(store, tuned)[0] for store in opened):
+            assert finding.problem == "unreadable"
+            assert "permission denied for table" in finding.message
+        with pytest.raises(DeploymentError, match="permission denied for table documents"):
+            steps.plan(opened, tuned)
+
+
 def test_what_another_run_built_meanwhile_is_not_swapped_in(uri, stores, stock, tuned, third):
     store = stores[0]
     store.build(tuned)
