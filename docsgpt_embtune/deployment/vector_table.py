@@ -11,6 +11,7 @@ from docsgpt_embtune.errors import DeploymentError
 
 # As it is before a swap and after it, and where nothing was to be changed.
 _NOTHING_LOST = "no vector is lost, and what was embedded is kept: mend that and run the same command again"
+_WIDEST_INDEXED = 2000  # numbers of a pgvector `vector`, in every version until now
 _LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
 
 
@@ -89,10 +90,15 @@ class VectorTable:
         """Check that the indexes can be copied to a column of this width, before that is filled.
 
         Raises:
-            DeploymentError: If one is on an expression in which another width is written.
+            DeploymentError: If one takes no vectors as wide, or is on an expression in which another width is written.
         """
         before = self.width_of(self.column)
         for name, using in self._indexes_on(self.column):
+            if width > _WIDEST_INDEXED and re.match(rf"(hnsw|ivfflat) \({self.column}\b", using):
+                raise DeploymentError(
+                    f"{self.label}: the index {name!r} ({using}) takes vectors of at most {_WIDEST_INDEXED:,} numbers, "
+                    f"and the new ones have {width:,}; drop it and run the same command again, or take a narrower model"
+                )
             if width != before and f"({before})" in using:
                 raise DeploymentError(
                     f"{self.label}: the index {name!r} ({using}) is for vectors of {before} numbers, and the new ones "

@@ -15,7 +15,7 @@ from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import build_tiny_folder
@@ -211,6 +211,20 @@ def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_emb
         assert dump(uri) == before
         connection.execute("DROP INDEX by_cast")
     assert steps.reembed(stores, wide) == stores
+
+
+class _NeverAsked:
+    dimension = 2001
+
+
+@pytest.mark.parametrize("index", ["hnsw (embedding vector_cosine_ops)", "ivfflat (embedding)"])
+def test_index_that_takes_no_vectors_as_wide_is_named_before_anything_is_embedded(uri, stores, index):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute(f"DROP INDEX documents_by_vector; CREATE INDEX by_vector ON documents USING {index}")
+    before = dump(uri)
+    with pytest.raises(DeploymentError, match=r"index 'by_vector' .* at most 2,000 numbers, .* 2,001; drop it"):
+        stores[0].build(ServingModel("wide", "f" * 64, _NeverAsked()))
+    assert dump(uri) == before
 
 
 def test_table_that_another_transaction_holds_is_left_to_it_and_named(uri, stores, tuned, monkeypatch):
@@ -409,7 +423,7 @@ def test_database_without_the_tables_and_server_that_is_not_there(uri, server):
 CHILD = """
 import sys
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 vector_journal.BLOCK = 2
 model = load_serving_model(sys.argv[2])
 with pgvector_store.pgvector_stores(sys.argv[1]) as stores:
