@@ -239,7 +239,7 @@ class PgvectorStore:
                 ids = all_ids[start : start + vector_journal.BLOCK]
                 # Their order is kept: texts of like length are in one batch.
                 block = self._table.rows(
-                    "SELECT t.id::text, t.{text} FROM {table} t "
+                    "SELECT t.id::text, {text} FROM {table} t "
                     "JOIN unnest(%s::{id_type}[]) WITH ORDINALITY AS o(id, n) ON t.id = o.id ORDER BY o.n",
                     [ids],
                     id_type=id_type,

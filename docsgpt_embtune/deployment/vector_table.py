@@ -42,7 +42,7 @@ class VectorTable:
         self._names = {
             "table": sql.Identifier(name),
             "column": sql.Identifier(column),
-            "text": sql.Identifier(text_column),
+            "text": sql.SQL("coalesce({}, '')").format(sql.Identifier(text_column)),  # an entity may have no name
             "pending": sql.Identifier(self.pending),
             "previous": sql.Identifier(self.previous),
         }

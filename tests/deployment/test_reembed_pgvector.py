@@ -325,6 +325,20 @@ def test_mending_that_was_interrupted_goes_on(uri, stores, stock, tuned, monkeyp
     assert same_vectors(vectors(uri), tuned.embed(CHUNKS))
 
 
+def test_entity_without_a_name_does_not_stop_the_others(uri, stores, stock, tuned):
+    with psycopg.connect(uri, autocommit=True) as connection:
+        connection.execute("UPDATE graph_nodes SET name = NULL WHERE name = 'Worker'")
+    before = dump(uri)
+    assert steps.plan(stores, tuned)[1].remaining == 3
+    steps.reembed(stores, tuned)
+    assert [examine(store, tuned) for store in stores] == [[], []]
+    overwrite(uri, NAMES[:2], stock, "graph_nodes", "name_embedding", "name")
+    assert steps.reembed(stores, tuned) == stores[1:]
+    assert [examine(store, tuned) for store in stores] == [[], []]
+    steps.roll_back(stores)
+    assert dump(uri) == before
+
+
 def test_empty_table_is_said_to_be_empty(uri, stores, tuned):
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("DELETE FROM graph_nodes")
