@@ -24,9 +24,10 @@ def install(python: Path, yes: bool) -> None:
 
     It does so through the plugin, the web process and the worker alike.
     """
-    from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook
+    from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook, require_importable
 
     status = hook_status(python)
+    require_importable(status)
     if status.current:
         click.echo(f"already installed: {status.pth}")
         return

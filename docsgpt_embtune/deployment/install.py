@@ -90,11 +90,7 @@ def install_hook(python: Path) -> HookStatus:
         DeploymentError: If docsgpt-embtune cannot be imported there, or the file cannot be written.
     """
     status = hook_status(python)
-    if not status.importable:
-        raise DeploymentError(
-            f"{python}: docsgpt-embtune cannot be imported there ({status.problem}); run first: "
-            f"{python} -m pip install docsgpt-embtune"
-        )
+    require_importable(status)
     if not status.current:
         try:
             write_text_atomically(status.pth, PTH_LINE)
@@ -103,6 +99,15 @@ def install_hook(python: Path) -> HookStatus:
                 f"{status.pth}: cannot be written ({error.strerror}); run as the environment's owner"
             ) from error
     return hook_status(python)
+
+
+def require_importable(status: HookStatus) -> None:
+    """Raise DeploymentError if an environment's Python cannot import docsgpt-embtune."""
+    if not status.importable:
+        raise DeploymentError(
+            f"{status.python}: docsgpt-embtune cannot be imported there ({status.problem}); run first: "
+            f"{status.python} -m pip install docsgpt-embtune"
+        )
 
 
 def uninstall_hook(python: Path) -> HookStatus:

@@ -7,7 +7,9 @@ import venv
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook, uninstall_hook
 from docsgpt_embtune.errors import DeploymentError
 
@@ -146,13 +148,31 @@ def test_older_hook_is_replaced(environment):
     uninstall_hook(environment)
 
 
-def test_environment_without_the_package_is_refused(tmp_path):
+@pytest.fixture
+def bare(tmp_path):
+    """A Python that lacks the package."""
     venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
-    python = tmp_path / "bare" / "bin" / "python"
+    return tmp_path / "bare" / "bin" / "python"
+
+
+def test_environment_without_the_package_is_refused(bare, tmp_path):
     with pytest.raises(DeploymentError, match="-m pip install docsgpt-embtune"):
-        install_hook(python)
+        install_hook(bare)
     with pytest.raises(DeploymentError, match="does not run as a Python interpreter"):
         hook_status(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("hook_is_there", [True, False])
+def test_install_says_as_status_does_that_the_package_is_gone(bare, hook_is_there):
+    pth = hook_status(bare).pth
+    if hook_is_there:
+        pth.write_text(PTH_LINE)
+    installed, asked = (CliRunner().invoke(main, [name, "--python", str(bare)]) for name in ("install", "status"))
+    assert (installed.exit_code, installed.stdout) == (2, "")
+    assert "cannot be imported there (ModuleNotFoundError(\"No module named 'docsgpt_embtune'\"))" in installed.stderr
+    assert asked.exit_code == 1
+    assert "package       cannot be imported: ModuleNotFoundError" in asked.stdout
+    assert pth.exists() == hook_is_there
 
 
 def test_what_a_failing_interpreter_says_is_passed_on_and_nothing_else(tmp_path):
