@@ -29,6 +29,13 @@ _LONGEST_REASON = 200  # characters of what a server says about its refusal
 Read = TypeVar("Read")
 
 
+def fault_of_key(key: str) -> str | None:
+    """Say why a key cannot be sent, or not be compared, as a header; None if it can. The key is not shown."""
+    if key == key.strip() and key.isprintable() and key.isascii():
+        return None
+    return "has a line break in it, or a letter that is not ASCII, or a blank at an end"
+
+
 class RefusedRequestError(Exception):
     """The server refuses this request, while it answers others."""
 
@@ -80,9 +87,9 @@ class OpenAIClient:
             import httpx
         except ImportError as missing:
             raise error("httpx is needed; run: pip install 'docsgpt-embtune[gather]'") from missing
-        if key and (key != key.strip() or not key.isprintable()):
+        if key and (fault := fault_of_key(key)):
             # Of such a header the library's own message quotes the whole.
-            raise error(f"the key has a line break in it, or a blank at an end; check {settings}")
+            raise error(f"the key {fault}; check {settings}")
         self.model = model
         self.requests = 0
         self._key = key

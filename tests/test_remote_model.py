@@ -148,7 +148,7 @@ def test_vector_that_is_none_of_the_model_is_no_answer(odd):
             embeddings.embed_documents(["one", "another"])
 
 
-@pytest.mark.parametrize("around", ["{}\n", "{}\r", "{} ", "{0}\n{0}"])
+@pytest.mark.parametrize("around", ["{}\n", "{}\r", "{} ", "{0}\n{0}", "{} für uns"])
 def test_key_that_no_header_can_hold_is_refused_and_not_shown(around, monkeypatch):
     monkeypatch.setenv(KEY_VARIABLE, around.format("sk-secret"))
     with misbehaving() as running:

@@ -8,6 +8,7 @@ import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.openai_client import fault_of_key
 from docsgpt_embtune.wording import counted
 
 
@@ -59,6 +60,8 @@ def serve(
     key = os.environ.get("EMBTUNE_API_KEY")
     if key == "":
         raise DeploymentError("EMBTUNE_API_KEY is set and empty, which would leave the door open; give it a value")
+    if key and (fault := fault_of_key(key)):
+        raise DeploymentError(f"EMBTUNE_API_KEY {fault}, so that no client could send it; give it without that")
     try:
         from docsgpt_embtune.gateway.app import Limits
         from docsgpt_embtune.gateway.model import served_model

@@ -363,12 +363,16 @@ def test_padding_keeps_every_distance(adapted_folder, in_process):
         (["--pad-to", "16"], KEY, "cannot be padded to 16"),
         (["--host", "192.0.2.1"], KEY, "cannot listen there"),
         ([], "", "EMBTUNE_API_KEY is set and empty"),
+        ([], f"{KEY}\n", "EMBTUNE_API_KEY has a line break in it"),
+        ([], f" {KEY}", "or a blank at an end"),
+        ([], "schlüssel", "a letter that is not ASCII"),
     ],
 )
 def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, message):
     result = CliRunner(env={"EMBTUNE_API_KEY": key}).invoke(main, ["serve", str(adapted_folder), *options])
     assert result.exit_code == 2
     assert message in result.stderr
+    assert not key.strip() or key.strip() not in result.stderr
     assert len(result.stderr.splitlines()) == 1
 
 
