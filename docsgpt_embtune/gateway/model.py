@@ -155,8 +155,9 @@ def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
         ModelFolderError: If it is nowhere, or a folder is not whole.
         RemoteModelError: If the server cannot be asked.
     """
-    if adapts_a_server(name):
-        remote = RemoteModel.adapted_in(Path(name))
+    folder = Path(name).expanduser()
+    if adapts_a_server(folder):
+        remote = RemoteModel.adapted_in(folder)
         with closing(remote.load(say, for_clients=True)) as server:
             yield RelayedModel(remote, server)
     else:

@@ -25,7 +25,7 @@ from docsgpt_embtune.evaluation.report import write_report
 from docsgpt_embtune.evaluation.summary import summary
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.gateway.app import Gateway, Limits
-from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel
+from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_model
 from docsgpt_embtune.gateway.server import ServerConfig, instructions
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.openai_client import OpenAIClient
@@ -343,6 +343,12 @@ def test_server_is_asked_where_it_is_now(adapted, stock, matrix, monkeypatch):
             assert server.embed_documents(TEXTS) == stock.embed_documents(TEXTS)
         assert moved.texts == list(TEXTS)
     assert remote.document_fingerprint == read_manifest(adapted.folder)["server"]["document_fingerprint"]
+
+
+def test_folder_below_the_home_folder_is_found(adapted, monkeypatch):
+    monkeypatch.setenv("HOME", str(adapted.folder.parent))
+    with served_model(f"~/{adapted.folder.name}") as served:
+        assert served.label == str(adapted.folder)
 
 
 def test_address_of_a_moved_server_is_named_where_it_is_wrong(adapted, monkeypatch):
