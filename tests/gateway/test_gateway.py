@@ -384,6 +384,7 @@ def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, me
         (ServerConfig(width=1536), "tuned with --keywords narrow", "--pad-to"),
         (ServerConfig(host="0.0.0.0"), "warning: no EMBTUNE_API_KEY", "EMBEDDINGS_KEY"),
         (ServerConfig(host="0.0.0.0", api_key="k"), "EMBEDDINGS_KEY=", "warning"),
+        (ServerConfig(name="tuned #2"), "  EMBEDDINGS_NAME='tuned #2'\n", "EMBEDDINGS_NAME=tuned"),
     ],
 )
 def test_operator_is_told_what_to_set(tiny_tuned_folder, config, said, unsaid):
