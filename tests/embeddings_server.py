@@ -8,11 +8,15 @@ from .gateway_process import KEY
 from .loopback import answering
 
 TOO_LONG = "x" * 1000
+ENDLESS = "endless"
 TOKENS = 3  # that the server counts in each text
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Embeds with the model of `server`, behind a key; takes no text of 1,000 characters, and answers no "silence"."""
+    """Embeds with the model of `server`, behind a key.
+
+    It takes no text of 1,000 characters, refuses "silence" again and again, and says nothing at all to ENDLESS.
+    """
 
     protocol_version = "HTTP/1.1"
 
@@ -27,6 +31,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply(429, {}, {"Retry-After": "600"})
         else:
             (self.server.texts if asked["input"] is texts else self.server.questions).extend(texts)
+            if ENDLESS in texts:
+                self.rfile.read(1)  # until the client has left
             vectors = self.server.model.embed_documents(texts)
             data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
             self.reply(200, {"data": data, "usage": {"prompt_tokens": TOKENS * len(texts)}})

@@ -84,6 +84,7 @@ def serve(
     with served_model(model, say=partial(click.echo, err=True)) as served:
         done = serve_until_stopped(served, config, say=click.echo)
     click.echo(f"stopped: {counted(done.taken, 'request')} taken, {done.answered:,} answered")
+    os._exit(0)  # Python would wait for every thread, and one may wait for a server that says nothing
 
 
 def _name_of(model: str) -> str | None:

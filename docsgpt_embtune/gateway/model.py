@@ -208,10 +208,10 @@ class GatewayModel:
         return self._padded(Embedded(vectors, tokens))
 
     def close(self) -> None:
-        """Let the threads finish what they have, and end."""
+        """Begin nothing more, and wait for no thread: nobody reads what it may yet have to say."""
         self._served.close()
-        self._questions.shutdown()
-        self._documents.shutdown()
+        for pool in (self._questions, self._documents):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     async def _in(self, pool: ThreadPoolExecutor, call: Callable[[], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(pool, call)

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -39,7 +40,7 @@ from docsgpt_embtune.training.server_keywords import summary as keywords_in_word
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
-from ..embeddings_server import TOKENS, TOO_LONG, serving
+from ..embeddings_server import ENDLESS, TOKENS, TOO_LONG, serving
 from ..gateway_process import KEY, server
 from ..training.small_dataset import dataset
 
@@ -124,6 +125,22 @@ def test_relay_moves_questions_and_leaves_chunks(adapted, upstream, stock, matri
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(20) == 0
         assert "3 requests taken, 3 answered" in relay.stdout.read()
+
+
+@pytest.mark.parametrize("asked", [ENDLESS, [ENDLESS]])
+def test_server_that_says_nothing_cannot_keep_a_stopped_relay(adapted, upstream, asked):
+    upstream.questions.clear()
+    upstream.texts.clear()
+    with server(adapted.folder, "--finish-seconds", "1") as relay, ThreadPoolExecutor(1) as pool:
+        headers = {"Authorization": f"Bearer {KEY}"}
+        url = f"{relay.address}/v1/embeddings"
+        answer = pool.submit(httpx.post, url, json={"input": asked}, headers=headers, timeout=60)
+        while ENDLESS not in upstream.questions + upstream.texts:
+            pass
+        relay.send_signal(signal.SIGTERM)
+        assert relay.wait(20) == 0
+        assert "1 request taken, 1 answered" in relay.stdout.read()
+        assert answer.result().status_code == 500
 
 
 @pytest.fixture(scope="module")
