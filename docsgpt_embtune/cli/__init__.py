@@ -50,6 +50,7 @@ for command in (  # in the order in which they are needed
     install.uninstall,
     reembed.reembed,
     reembed.doctor,
+    reembed.forget,
     serve.serve,
 ):
     main.add_command(command)

@@ -214,6 +214,40 @@ def _print_plans(plans: list[Any]) -> None:
 
 
 @click.command(cls=EmbtuneCommand)
+@store_options
+@click.option("--yes", is_flag=True, help="Delete without asking.")
+def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: Any) -> None:
+    """Delete the old vectors that are kept for a rollback.
+
+    They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too.
+    With --env, the record of its old lines goes as well.
+    """
+    from docsgpt_embtune.deployment import reembed as steps
+    from docsgpt_embtune.deployment.coverage import require_all_sources
+    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+
+    environment = EnvironmentFile(env_file) if env_file else None
+    if environment is not None and indexes is not None:
+        require_all_sources(environment, indexes)
+    _require_searched_store(environment, faiss=indexes, **databases)
+    hide_loading_bars()
+    stores = _stores(environment, indexes, **databases)
+    kept = {store.label: store.kept() for store in stores} | (
+        {str(environment.path.parent): environment.kept()} if environment is not None else {}
+    )
+    for label, what in kept.items():
+        if what:
+            click.echo(f"{label}: {what}")
+    if not any(kept.values()):
+        click.echo("nothing is kept")
+        return
+    if not yes:
+        click.confirm("delete it, and the way back?", abort=True)
+    steps.forget(stores, environment)
+    click.echo("deleted; embtune reembed --rollback has nothing to go back to now")
+
+
+@click.command(cls=EmbtuneCommand)
 @click.option("--model", required=True, help="What EMBEDDINGS_NAME is, or is to be; or a server's, as URL#MODEL.")
 @store_options
 @click.option("--docsgpt", type=click.Path(path_type=Path), help="DocsGPT's folder: read through its own store.")

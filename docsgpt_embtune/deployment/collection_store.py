@@ -223,6 +223,19 @@ class CollectionStore:
         with self._as_deployment_error():
             self._collections.drop(self._name)
 
+    def kept(self) -> str:
+        """Name the collection that `.env` named before, if it names one that was built here."""
+        with self._as_deployment_error():
+            if self._previous is None or _MARK not in self._name or not self._collections.exists(self._previous):
+                return ""
+        return f"collection {self._previous}"
+
+    def forget(self) -> None:
+        """Delete that collection."""
+        if self._previous is not None and self.kept():
+            with self._as_deployment_error():
+                self._collections.drop(self._previous)
+
     def _target(self, model: ServingModel) -> str:
         root = self._name.split(_MARK)[0]
         return f"{root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"

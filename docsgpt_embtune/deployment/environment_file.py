@@ -124,6 +124,14 @@ class EnvironmentFile:
         self._kept_path.unlink()
         return True
 
+    def kept(self) -> str:
+        """Name the record of what was replaced; empty if there is none."""
+        return self._kept_path.name if self._kept_path.is_file() else ""
+
+    def forget(self) -> None:
+        """Delete that record, which holds whole lines; there is nothing to take back then."""
+        self._kept_path.unlink(missing_ok=True)
+
     def _kept(self) -> dict[str, Any] | None:
         if not self._kept_path.is_file():
             return None

@@ -157,6 +157,15 @@ class FaissStore:
         _sync(self.folder)
         shutil.rmtree(self._work)
 
+    def kept(self) -> str:
+        """Name the replaced index."""
+        return str(self._previous.relative_to(self.folder)) if self._previous.is_file() else ""
+
+    def forget(self) -> None:
+        """Delete the replaced index; which model made the one in force stays on record."""
+        self._previous.unlink(missing_ok=True)
+        self._to_be_previous.unlink(missing_ok=True)
+
     def _reversible(self, now: Mapping[str, str | None]) -> list[dict[str, Any]]:
         """List the runs that were swapped in and can be taken back: what they were built from is the replaced index."""
         previous = _sha256(self._previous)

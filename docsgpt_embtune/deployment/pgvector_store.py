@@ -174,6 +174,15 @@ class PgvectorStore:
             if required:
                 self._table.execute("ALTER TABLE {table} ALTER COLUMN {column} SET NOT NULL")
 
+    def kept(self) -> str:
+        """Name the old column."""
+        return f"column {self._table.previous}" if self._keeps_old_vectors() else ""
+
+    def forget(self) -> None:
+        """Drop the old column, and the indexes over it."""
+        with self._table.alone(), self._table.locked():
+            self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
+
     def _keeps_old_vectors(self) -> bool:
         return self._table.type_of(self._table.previous) is not None
 

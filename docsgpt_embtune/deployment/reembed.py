@@ -179,6 +179,33 @@ def roll_back(
     return _all_rolled_back(swapped)  # after `.env`: what it named goes when it names it no more
 
 
+def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
+    """Delete the vectors, and the record of `.env`'s lines, that are kept for a rollback; safe to repeat.
+
+    Args:
+        stores: The stores of one deployment.
+        environment: The host's `.env`.
+
+    Raises:
+        DeploymentError: If a store is not on the model in `.env`, so that the way back may be needed; nothing is
+            deleted then. Of a model behind a server that is not asked.
+    """
+    model = None if environment is None else _model_in(environment.get("EMBEDDINGS_NAME"))
+    if environment is not None and model is not None:
+        others = [
+            store.label for store in stores if store.kept() and store.texts() and not _has_vectors_of(model, store)
+        ]
+        if others:
+            raise DeploymentError(
+                f"{', '.join(others)}: not on {model.name}, which {environment.path} names, so nothing is deleted; "
+                "run embtune reembed with that model, or with --rollback, first"
+            )
+    for store in stores:
+        store.forget()
+    if environment is not None:  # last: it names the collections before
+        environment.forget()
+
+
 def _all_rolled_back(stores: list[ChunkStore]) -> list[ChunkStore]:
     for store in stores:
         store.roll_back()

@@ -95,6 +95,12 @@ class ChunkStore(Protocol):
     def roll_back(self) -> None:
         """Put the vectors before the last swap in force again, to the byte."""
 
+    def kept(self) -> str:
+        """Name what is kept for a rollback; empty if nothing is."""
+
+    def forget(self) -> None:
+        """Delete that; what is in force stays, and there is no way back."""
+
 
 def spread(total: int, size: int) -> list[int]:
     """Return `size` positions, evenly spread over `total`; all of them if there are fewer.

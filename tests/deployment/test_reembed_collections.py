@@ -219,6 +219,23 @@ def test_rollback_brings_everything_back(database, opened, environment, tuned):
         steps.roll_back([store], environment)
 
 
+def test_what_was_kept_for_a_rollback_can_be_deleted(database, opened, environment, tuned):
+    with opened() as store:
+        assert store.kept() == ""
+        store.forget()
+    reembed(opened, tuned, environment)
+    with opened() as store:
+        assert store.kept() == "collection docsgpt"
+    options = ["forget", f"--{database.name}", database.location, "--env", str(environment.path), "--yes"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    assert database.names() == [in_force(environment)]
+    require_whole(database.dump(in_force(environment)), tuned)
+    assert reembed(opened, tuned, environment) == 0
+    with opened() as store, pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        steps.roll_back([store], environment)
+
+
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
     reembed(opened, tuned, environment)
     with opened() as store, pytest.raises(DeploymentError, match="names it still"):

@@ -89,6 +89,36 @@ def test_rollback_brings_every_byte_back(index_folder, tuned, tmp_path):
         steps.roll_back([store], environment)
 
 
+def test_what_was_kept_for_a_rollback_can_be_deleted(index_folder, tuned, tmp_path):
+    store, environment = FaissStore(index_folder), EnvironmentFile(tmp_path / ".env")
+    environment.path.write_bytes(b"EMBEDDINGS_NAME=old\n")
+    steps.reembed([store], tuned, environment)
+    in_force = contents(index_folder)
+    options = ["forget", "--indexes", str(index_folder), "--env", str(environment.path)]
+    asked = CliRunner().invoke(main, options, input="n\n")
+    assert asked.exit_code == 1
+    assert f"{index_folder}: .embtune/previous-index.faiss" in asked.output
+    assert ".env.embtune.json" in asked.output
+    assert store.can_roll_back()
+    assert CliRunner().invoke(main, [*options, "--yes"]).exit_code == 0
+    assert contents(index_folder) == in_force
+    assert [path.name for path in (index_folder / ".embtune").iterdir()] == ["runs.json"]
+    assert not environment.path.with_name(".env.embtune.json").exists()
+    with pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        steps.roll_back([store], environment)
+    assert steps.reembed([store], tuned, environment) == []  # it is known whose vectors these are
+    assert "nothing is kept" in CliRunner().invoke(main, options).output
+
+
+def test_way_back_that_may_be_needed_is_not_deleted(index_folder, stock, tuned, tmp_path):
+    store, environment = FaissStore(index_folder), EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    steps.reembed([store], tuned)  # as if `.env` could not be written
+    with pytest.raises(DeploymentError, match=r"not on .*, which .*\.env names, so nothing is deleted"):
+        steps.forget([store], environment)
+    steps.roll_back([store])
+
+
 def test_second_run_has_nothing_to_do(index_folder, tuned):
     store = FaissStore(index_folder)
     steps.reembed([store], tuned)

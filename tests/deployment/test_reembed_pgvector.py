@@ -9,7 +9,9 @@ import sys
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import pgvector_store, vector_journal, vector_table
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
@@ -133,6 +135,23 @@ def test_rollback_brings_everything_back(uri, stores, tuned):
     steps.reembed(stores, tuned)
     steps.roll_back(stores)
     assert dump(uri) == before
+    with pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        steps.roll_back(stores)
+
+
+def test_what_was_kept_for_a_rollback_can_be_deleted(uri, stores, tuned):
+    steps.reembed(stores, tuned)
+    assert [store.kept() for store in stores] == [
+        "column embedding_embtune_previous",
+        "column name_embedding_embtune_previous",
+    ]
+    in_force = vectors(uri)
+    result = CliRunner().invoke(main, ["forget", "--pgvector", uri, "--yes"])
+    assert result.exit_code == 0, result.output
+    assert [store.kept() for store in stores] == ["", ""]
+    assert vectors(uri) == in_force
+    assert all("previous" not in definition for definition in indexes_in_force(uri))
+    assert steps.reembed(stores, tuned) == []
     with pytest.raises(DeploymentError, match="no re-embedding to take back"):
         steps.roll_back(stores)
 
