@@ -119,7 +119,9 @@ CHECKS = (
             FROM judgments g JOIN {NEAR_PAIRS} n ON n.one = g.doc_id JOIN questions q USING (query_id)
             JOIN chunks c ON c.doc_id = n.two JOIN chunks a ON a.doc_id = g.doc_id
             LEFT JOIN judgments j ON j.query_id = g.query_id AND j.doc_id = n.two
-            WHERE g.good AND j.doc_id IS NULL AND NOT told_apart(q.text, a.text, c.text) GROUP BY g.query_id, n.two""",
+            LEFT JOIN telling t ON t.query_id = g.query_id
+            WHERE g.good AND j.doc_id IS NULL AND NOT told_apart(coalesce(t.words, []), a.text, c.text)
+            GROUP BY g.query_id, n.two""",
         slow=True,
     ),
     Check(

@@ -8,14 +8,29 @@ from docsgpt_embtune.data.preparation.store import Store
 
 NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
 NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
+# Words that occur in more of the chunks, and in more than a few, tell nothing of what is asked for.
+_USUAL_SHARE, _USUAL_CHUNKS, _COUNTED_CHUNKS = 0.02, 5, 20_000
 SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
+# `telling` (query_id, words) has a question's words that are not usual. Two chunks of which one has such a word and the
+# other has not are no copies of each other for that question: "A100", of products that are alike but for the name.
+_TELLING = f"""
+    CREATE OR REPLACE TABLE telling AS
+    WITH drawn AS (SELECT text FROM chunks ORDER BY hash(doc_id) LIMIT {_COUNTED_CHUNKS}),
+    usual AS (
+        SELECT word FROM (SELECT unnest(list_distinct(words_of(text))) AS word FROM drawn) GROUP BY word
+        HAVING count(*) > greatest({_USUAL_CHUNKS}, {_USUAL_SHARE} * (SELECT count(*) FROM drawn))
+    )
+    SELECT query_id, list(word) AS words
+    FROM (SELECT query_id, unnest(list_distinct(words_of(text))) AS word FROM questions) ANTI JOIN usual USING (word)
+    GROUP BY query_id"""
 # Each pair from both sides.
 NEAR_PAIRS = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
 _NEAR_BAD = f"""
     SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
     FROM judgments b JOIN judgments g USING (query_id) JOIN {NEAR_PAIRS} n ON n.one = g.doc_id AND n.two = b.doc_id
     JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id JOIN chunks a ON a.doc_id = g.doc_id
-    WHERE g.good AND NOT b.good AND NOT told_apart(q.text, a.text, c.text)"""
+    LEFT JOIN telling t USING (query_id)
+    WHERE g.good AND NOT b.good AND NOT told_apart(coalesce(t.words, []), a.text, c.text)"""
 
 
 def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
@@ -60,10 +75,11 @@ def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, s
 
 
 def find_near_duplicates(store: Store) -> None:
-    """Make tables `near_questions` and `near_chunks` (one, two), and `near_held_out_…` (id, held_out_id).
+    """Make tables `near_questions` and `near_chunks` (one, two), `near_held_out_…` (id, held_out_id), and `telling`.
 
     Of copies the first stands for all, and texts without a word are left out: both are for SQL to find.
     """
+    store.query(_TELLING)
     for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
         id_name = "query_id" if table == "questions" else "doc_id"
         own = store.query(
@@ -111,9 +127,9 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         else:
             apart = store.query("""
                 SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
-                JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
+                JOIN telling t USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
                 JOIN chunks a ON a.doc_id = g.doc_id
-                WHERE g.good AND NOT b.good AND told_apart(q.text, a.text, c.text)""")
+                WHERE g.good AND NOT b.good AND told_apart(t.words, a.text, c.text)""")
             pairs, suspected = like_the_good_chunk(queries, corpus, judged, set(apart), str(settings.model))
         found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
         suspected = [pair for pair in suspected if pair not in found]

@@ -34,8 +34,7 @@ _BLOCK = 20_000  # rows handed over at a time
 # `plain` is a text as a copy of it would be recognised: its letters and digits, so lowered, one space between. Marks
 # count, as they are the vowels of Hindi and Thai, but those that choose between two pictures of a sign do not.
 # `wordless` tells of a key, which is the hash of that, whether nothing was left.
-# `told_apart` tells whether a question has a word that one of two chunks has and the other has not: "A100", say, of
-# products whose descriptions are alike but for the name. Such chunks are no copies of each other for that question.
+# `told_apart` tells whether one of some words is in one of two texts and not in the other.
 # `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 # `moment` takes ISO 8601 alone: a cast would read 05-01-23 as a day of the year 5, and "epoch" and "infinity", too.
 _TABLES = r"""
@@ -45,9 +44,8 @@ CREATE MACRO plain(text) AS
 CREATE MACRO spelled(text) AS regexp_replace(trim(regexp_replace(lowered(text), '\s+', ' ', 'g')), '[\s.?!…]+$', '');
 CREATE MACRO wordless(key) AS key = hash('');
 CREATE MACRO words_of(text) AS regexp_extract_all(strip_accents(plain(text)), '@WORDS@');
-CREATE MACRO told_apart(question, one, other) AS
-    list_sort(list_intersect(words_of(question), words_of(one)))
-    <> list_sort(list_intersect(words_of(question), words_of(other)));
+CREATE MACRO told_apart(words, one, other) AS
+    list_sort(list_intersect(words, words_of(one))) <> list_sort(list_intersect(words, words_of(other)));
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
 CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);
