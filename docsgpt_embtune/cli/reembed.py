@@ -61,6 +61,8 @@ def reembed(
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.faiss_store import FaissStore
 
+    if rollback and dry_run:
+        raise click.UsageError("--dry-run is of a re-embedding, and not of a --rollback; leave one of them out")
     environment = EnvironmentFile(env_file) if env_file else None
     if environment is not None and indexes is not None:
         require_all_sources(environment, indexes)

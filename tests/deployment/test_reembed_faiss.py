@@ -525,6 +525,15 @@ def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
     assert examine(FaissStore(index_folder), tuned) == []
 
 
+def test_dry_run_of_a_rollback_is_refused_and_takes_nothing_back(index_folder, tuned):
+    given = ("--indexes", index_folder)
+    reembed_command("--model", tuned.folder, *given)
+    refused = reembed_command(*given, "--rollback", "--dry-run")
+    assert refused.exit_code == 2
+    assert "leave one of them out" in refused.stderr
+    assert FaissStore(index_folder).is_on(tuned)
+
+
 def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
     before = contents(index_folder)
     environment = tmp_path / ".env"
