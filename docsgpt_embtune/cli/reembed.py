@@ -68,12 +68,12 @@ def reembed(
         require_all_sources(environment, indexes)
     hide_loading_bars()
     key = _secret(environment, "EMBEDDINGS_KEY")
+    _require_searched_store(environment, faiss=indexes, **databases)
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment, _opened(model, key=key) if model else None)
         return
     if model is None:
         raise click.UsageError("--model is needed, unless it is a --rollback")
-    _require_searched_store(environment, faiss=indexes, **databases)
     stores = _stores(environment, indexes, **databases)
     serving = _opened(model, key=key, served_at=served_at)
     if environment is not None:

@@ -20,7 +20,7 @@ _WHY_NOT = {
 def require_searched_store(environment: EnvironmentFile, given: Collection[str]) -> None:
     """Check that the store whose vectors DocsGPT searches is among those given.
 
-    A model that is put in force while these vectors stay the old model's raises no error in DocsGPT.
+    A model that is put in force, or taken back, while these vectors stay another model's raises no error in DocsGPT.
 
     Args:
         environment: The host's `.env`; without a VECTOR_STORE in it, nothing is known and nothing checked.
@@ -38,7 +38,7 @@ def require_searched_store(environment: EnvironmentFile, given: Collection[str])
     if name in _OPTIONS and name not in given:
         raise DeploymentError(
             f"{environment.path}: DocsGPT searches VECTOR_STORE={name}, which was not given, so that its vectors "
-            f"would stay the old model's; give {_OPTIONS[name]}"
+            f"would stay another model's; give {_OPTIONS[name]}"
         )
 
 

@@ -10,11 +10,11 @@ from docsgpt_embtune.cli import main
 from .conftest import contents, write_index_folder
 
 
-@pytest.mark.parametrize("command", ["reembed", "doctor"])
+@pytest.mark.parametrize("command", ["reembed", "reembed --rollback", "doctor"])
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("VECTOR_STORE=pgvector", "was not given, so that its vectors would stay the old model's; give --pgvector"),
+        ("VECTOR_STORE=pgvector", "was not given, so that its vectors would stay another model's; give --pgvector"),
         ("VECTOR_STORE='Qdrant'  # ours", "give --qdrant"),
         ("VECTOR_STORE=elasticsearch", "hands out none of its chunks; set EMBEDDINGS_NAME"),
         ("VECTOR_STORE=mongodb", "nothing can be built beside the old vectors"),
@@ -25,7 +25,7 @@ def test_store_that_is_searched_and_not_given_is_named(index_folder, tuned, tmp_
     environment = tmp_path / ".env"
     environment.write_text(f"EMBEDDINGS_NAME=/models/stock\n{line}\n")
     before = contents(index_folder), environment.read_bytes()
-    words = (command, "--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment))
+    words = (*command.split(), "--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment))
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
     assert message in result.stderr
