@@ -68,7 +68,8 @@ def reembed(
         require_all_sources(environment, indexes)
     hide_loading_bars()
     key = _secret(environment, "EMBEDDINGS_KEY")
-    _require_searched_store(environment, faiss=indexes, **databases)
+    given = _given(faiss=indexes, **databases)
+    _require_stores(environment, given, taken_back=rollback)
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment, _opened(model, key=key) if model else None)
         return
@@ -89,7 +90,9 @@ def reembed(
         swapped = steps.reembed(stores, serving, environment)
     for store in stores:
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
-    if environment is None:
+    if environment is not None:
+        environment.keep_stores(given)
+    else:
         click.echo(f"\nset in DocsGPT's .env:  {serving.settings_in_words}")
     _print_what_it_needs(serving)
     _print_what_is_in_force(environment)
@@ -140,11 +143,17 @@ def _print_changes(environment: Any, settings: Mapping[str, str]) -> None:
             click.echo(f"{environment.path}: {name}={_shown(value)} instead of {_setting(environment, name)}")
 
 
-def _require_searched_store(environment: Any, **given: Any) -> None:
-    from docsgpt_embtune.deployment.coverage import require_searched_store
+def _given(**stores: Any) -> list[str]:
+    return [name for name, where in stores.items() if where is not None]
+
+
+def _require_stores(environment: Any, given: list[str], *, taken_back: bool = False) -> None:
+    from docsgpt_embtune.deployment.coverage import require_searched_store, require_switched_stores
 
     if environment is not None:
-        require_searched_store(environment, [name for name, where in given.items() if where is not None])
+        require_searched_store(environment, given)
+        if taken_back:
+            require_switched_stores(environment, given)
 
 
 def _stores(
@@ -283,7 +292,7 @@ def doctor(
         sources = open_host_sources(docsgpt, source_ids)
         examined = [examine_in_host(source, serving, sample) for source in sources]
     else:
-        _require_searched_store(environment, faiss=indexes, **databases)
+        _require_stores(environment, _given(faiss=indexes, **databases))
         examined = [examine(store, serving, sample) for store in _stores(environment, indexes, **databases)]
     findings = [finding for found in examined for finding in found]
     if environment is not None:

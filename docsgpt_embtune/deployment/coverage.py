@@ -42,6 +42,23 @@ def require_searched_store(environment: EnvironmentFile, given: Collection[str])
         )
 
 
+def require_switched_stores(environment: EnvironmentFile, given: Collection[str]) -> None:
+    """Check that no store which was switched with `.env` is left out where that is taken back.
+
+    Args:
+        environment: The host's `.env`, beside which they are on record.
+        given: Names of the stores, as VECTOR_STORE has them.
+
+    Raises:
+        DeploymentError: If one is.
+    """
+    if left_out := [name for name in environment.switched_stores() if name not in given]:
+        raise DeploymentError(
+            f"{environment.path}: was switched together with {', '.join(left_out)}, whose vectors would stay the new "
+            f"model's; give {' and '.join(_OPTIONS[name] for name in left_out)}, too"
+        )
+
+
 def require_all_sources(environment: EnvironmentFile, indexes: Path) -> None:
     """Check that a source's folder is not given without the others beside it, whose model `.env` switches as well.
 

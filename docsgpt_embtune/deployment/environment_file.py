@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,20 @@ class EnvironmentFile:
             new.write_bytes("".join(lines).encode())
             record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             yield
+
+    def keep_stores(self, names: Collection[str]) -> None:
+        """Put on record which stores were switched to the model that the last switch named, as VECTOR_STORE has them.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        if kept := self._kept():
+            kept["stores"] = sorted({*names, *kept.get("stores", ())})
+            write_text_atomically(self._kept_path, json.dumps(kept, indent=1) + "\n", mode=self._mode())
+
+    def switched_stores(self) -> list[str]:
+        """Return the stores that are on record."""
+        return list((self._kept() or {}).get("stores", ()))
 
     def take_back(self) -> bool:
         """Put back the lines that the last switch replaced.

@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
+from scripts.kill_reembed import make_qdrant
 
 from .conftest import contents, write_index_folder
 
@@ -38,6 +39,24 @@ def test_store_that_is_given_raises_no_alarm(index_folder, stock, tmp_path, line
     environment.write_text(f"EMBEDDINGS_NAME={stock.folder}\n{line}\n")
     words = ("doctor", "--model", str(stock.folder), "--indexes", str(index_folder), "--env", str(environment))
     assert CliRunner().invoke(main, words).exit_code == 0
+
+
+def test_store_that_was_switched_is_not_left_out_of_the_way_back(index_folder, stock, tuned, tmp_path):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")
+    make_qdrant(str(tmp_path / "qdrant"), stock.dimension)
+    environment = tmp_path / ".env"
+    environment.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    given = ["--indexes", str(index_folder), "--env", str(environment)]
+    database = ["--qdrant", str(tmp_path / "qdrant")]
+    for stores in (given, [*database, *given[2:]]):  # the second finds .env switched
+        assert CliRunner().invoke(main, ["reembed", "--model", str(tuned.folder), *stores]).exit_code == 0
+    before = contents(index_folder), environment.read_bytes()
+    refused = CliRunner().invoke(main, ["reembed", "--rollback", *given])
+    assert refused.exit_code == 2
+    assert "switched together with qdrant, whose vectors would stay the new model's; give --qdrant" in refused.stderr
+    assert (contents(index_folder), environment.read_bytes()) == before
+    assert CliRunner().invoke(main, ["reembed", "--rollback", *given, *database]).exit_code == 0
+    assert environment.read_text() == f"EMBEDDINGS_NAME={stock.folder}\n"
 
 
 @pytest.mark.parametrize("how", [["--dry-run"], ["--rollback"]])
