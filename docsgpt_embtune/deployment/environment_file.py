@@ -16,7 +16,8 @@ from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomic
 class EnvironmentFile:
     """A `.env` file whose other lines are left as they are, to the byte.
 
-    What a switch replaced is kept beside it, in `.env.embtune.json`, until it is taken back.
+    What a switch replaced is kept beside it, in `.env.embtune.json`, until it is taken back; of a link, beside what it
+    names, so that it is found by either.
 
     Args:
         path: The file; it need not exist yet.
@@ -24,7 +25,15 @@ class EnvironmentFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kept_path = path.with_name(f"{path.name}.embtune.json")
+
+    @property
+    def _kept_path(self) -> Path:
+        return _record_beside(self.path.resolve())
+
+    @property
+    def _kept_by_link(self) -> Path:
+        """Where an earlier version put it."""
+        return _record_beside(self.path)
 
     def get(self, name: str) -> str | None:
         """Return a setting's value, without its quotes; the last line counts, as for the host."""
@@ -135,7 +144,8 @@ class EnvironmentFile:
                 write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
             except OSError as error:
                 raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self._kept_path.unlink()
+        for path in (self._kept_path, self._kept_by_link):
+            path.unlink(missing_ok=True)
         return True
 
     def kept(self) -> str:
@@ -147,15 +157,16 @@ class EnvironmentFile:
         self._kept_path.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, Any] | None:
-        if not self._kept_path.is_file():
+        path = next((path for path in (self._kept_path, self._kept_by_link) if path.is_file()), None)
+        if path is None:
             return None
         try:
-            kept = dict(json.loads(self._kept_path.read_text(encoding="utf-8")))
+            kept = dict(json.loads(path.read_text(encoding="utf-8")))
             if not {"replaced", "written", "open_end"} <= kept.keys():
                 raise ValueError("a part of it is missing")
         except (OSError, ValueError, TypeError) as error:
             raise DeploymentError(
-                f"{self._kept_path}: damaged ({' '.join(str(error).split())}), so that what was switched cannot be "
+                f"{path}: damaged ({' '.join(str(error).split())}), so that what was switched cannot be "
                 f"taken back by itself; delete it, and see that {self.path.name} says what it is to say"
             ) from error
         return kept
@@ -174,6 +185,10 @@ class EnvironmentFile:
 
     def _mode(self) -> int:
         return self.path.stat().st_mode & 0o777 if self.path.exists() else PRIVATE  # it may hold keys
+
+
+def _record_beside(path: Path) -> Path:
+    return path.with_name(f"{path.name}.embtune.json")
 
 
 def _is_mount_point(path: Path) -> bool:

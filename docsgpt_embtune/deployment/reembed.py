@@ -153,8 +153,8 @@ def roll_back(
     Args:
         stores: The stores of one deployment.
         environment: The host's `.env`.
-        model: What was switched to, where `.env` names a server and no folder. Without it, chunks that were uploaded
-            since to a store with nothing to take back are not noticed.
+        model: What `.env` names now, where that is a server's or a name and no folder. Without it, chunks that were
+            uploaded since to a store with nothing to take back are not noticed.
 
     Returns:
         The stores that were rolled back: not those that have nothing to take back.
@@ -172,7 +172,8 @@ def roll_back(
     else:
         if switched_to is not None:
             _require_none_left_behind([store for store in stores if store not in swapped], switched_to)
-        _require_model_of_then(swapped, environment)
+        if swapped:
+            _require_model_of_then(swapped, environment, model)
     taken_back = environment is not None and environment.take_back()
     if not swapped and not taken_back:
         raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
@@ -233,10 +234,20 @@ def _require_one_model_before(stores: Sequence[ChunkStore]) -> None:
         )
 
 
-def _require_model_of_then(stores: Sequence[ChunkStore], environment: EnvironmentFile) -> None:
+def _require_model_of_then(
+    stores: Sequence[ChunkStore], environment: EnvironmentFile, named_now: ServingModel | None
+) -> None:
     """Check that the vectors which would come back are of the model that `.env` would name."""
-    name = environment.get_replaced("EMBEDDINGS_NAME", _DEFAULT) or environment.get("EMBEDDINGS_NAME") or _DEFAULT
+    replaced = environment.get_replaced("EMBEDDINGS_NAME", _DEFAULT)
+    name = (environment.get("EMBEDDINGS_NAME") if replaced is None else replaced) or _DEFAULT
     model = _model_in(name)
+    if replaced is None:  # it would stay as it is: not switched yet, or switched and its record is gone
+        model = model or named_now
+        if model is None:
+            raise DeploymentError(
+                f"{environment.path}: no switch is on record beside it, and {name}, which it names, is no folder here, "
+                "so that the vectors which would come back may not be of it; give --model, too: the one that it names"
+            )
     others = [
         store.label
         for store in stores
@@ -305,10 +316,13 @@ def _half_is_said(in_force: Sequence[ChunkStore], environment: EnvironmentFile |
     except DeploymentError as error:
         if not in_force:
             raise
-        beside = f", while {environment.path} still names the old one" if environment is not None else ""
+        beside, named = "", ""
+        if environment is not None:
+            beside = f", while {environment.path} still names the old one"
+            named = ", and with --model the old one where that is no folder here"
         labels = ", ".join(store.label for store in in_force)
         raise DeploymentError(
-            f"{error}; but {labels}: on the new model already{beside}; to go back there, run with --rollback"
+            f"{error}; but {labels}: on the new model already{beside}; to go back there, run with --rollback{named}"
         ) from error
 
 

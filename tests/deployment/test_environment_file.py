@@ -1,5 +1,6 @@
 """One line of `.env` switched and taken back; every other line is its owner's."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -84,8 +85,22 @@ def test_link_stays_a_link(environment, tmp_path):
     switch(environment, "EMBEDDINGS_NAME=old\n")
     assert environment.path.is_symlink()
     assert secrets.read_text() == "EMBEDDINGS_NAME=/models/tuned\n"
+    assert EnvironmentFile(secrets).get_switched("EMBEDDINGS_NAME") == "/models/tuned"
     environment.take_back()
     assert secrets.read_text() == "EMBEDDINGS_NAME=old\n"
+    assert sorted(tmp_path.iterdir()) == [environment.path, secrets]
+
+
+def test_record_that_lies_beside_a_link_is_found(environment, tmp_path):
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    environment.path.symlink_to(folder / ".env")
+    switch(environment, "EMBEDDINGS_NAME=old\n")
+    shutil.move(folder / ".env.embtune.json", tmp_path)  # where it was once written
+    environment = EnvironmentFile(environment.path)
+    assert environment.take_back()
+    assert environment.get("EMBEDDINGS_NAME") == "old"
+    assert sorted(tmp_path.rglob("*")) == [environment.path, folder, folder / ".env"]
 
 
 def test_a_key_on_the_last_line_is_not_copied_into_the_record(environment, tmp_path):

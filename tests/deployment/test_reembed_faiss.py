@@ -218,7 +218,9 @@ def test_failure_after_the_first_swap_names_it_and_both_ways_out(index_folder, s
     with pytest.raises(DeploymentError, match=r"other: changed .*handbook: on the new model already, while .*rollback"):
         steps.reembed(stores, tuned, environment)
     assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
-    assert steps.roll_back(stores[:1], environment) == stores[:1]
+    with pytest.raises(DeploymentError, match=r"/models/stock, which it names, is no folder here.* give --model"):
+        steps.roll_back(stores[:1], environment)
+    assert steps.roll_back(stores[:1], environment, stock) == stores[:1]
     assert contents(index_folder) == before
 
 
@@ -244,7 +246,7 @@ def test_env_that_cannot_be_renamed_after_the_swap(index_folder, tuned, tmp_path
             environment.path.mkdir()
 
     before = contents(index_folder)
-    with pytest.raises(DeploymentError, match=r"\.env: .*handbook: on the new model already, while .*rollback"):
+    with pytest.raises(DeploymentError, match=r"\.env: .*handbook: on the new model already, while .*rollback, and"):
         steps.reembed([TurnsEnvironmentIntoFolder(index_folder)], tuned, environment)
     environment.path.rmdir()
     steps.roll_back([FaissStore(index_folder)], environment)
@@ -331,6 +333,19 @@ def test_env_that_was_set_by_hand_is_not_left_behind(index_folder, tuned, tmp_pa
     with pytest.raises(DeploymentError, match="the vectors that would come back are not of"):
         steps.roll_back([store], environment)
     assert store.is_on(tuned)
+
+
+@pytest.mark.parametrize("model", [[], ["--model"]])
+def test_env_that_names_a_server_and_has_lost_its_record_is_not_left_behind(index_folder, tuned, tmp_path, model):
+    environment = tmp_path / ".env"
+    environment.write_text("EMBEDDINGS_NAME=/models/stock\n")
+    given = ("--indexes", index_folder, "--env", environment)
+    reembed_command("--model", tuned.folder, *given, "--served-at", "http://embed:8765#tuned")
+    (tmp_path / ".env.embtune.json").unlink()
+    refused = reembed_command("--rollback", *given, *model, *([tuned.folder] if model else []))
+    assert refused.exit_code == 2
+    assert ("embed them all with the old model" if model else "give --model, too") in refused.stderr
+    assert FaissStore(index_folder).is_on(tuned)
 
 
 def test_rollback_without_env_goes_back_to_one_model(index_folder, stock, tuned, third):
