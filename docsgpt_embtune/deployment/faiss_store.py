@@ -25,7 +25,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
 )
 from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
-from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal
+from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
 
@@ -73,11 +73,7 @@ class FaissStore:
 
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts whose vectors are not in the journal."""
-        texts = set(self.texts())
-        if not self._work.is_dir():
-            return sorted(texts)
-        with VectorJournal(self._work, model) as journal:
-            return sorted(text for text in texts if text not in journal)
+        return not_embedded(self._work, model, self.texts())
 
     def bytes_needed(self, model: ServingModel) -> int:
         """Count what the journal has still to take, the new index, and the copy of the old one."""

@@ -32,10 +32,7 @@ class VectorJournal:
     def __init__(self, folder: Path, model: ServingModel) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._model = model
-        name = f"{model.fingerprint[:16]}-{model.dimension}"
-        self._vectors_path = folder / f"{name}.vectors"
-        self._keys_path = folder / f"{name}.keys"
-        self._row_bytes = 4 * model.dimension
+        self._vectors_path, self._keys_path = _paths(folder, model)
         self._lock = self._keys_path.open("ab")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
@@ -94,13 +91,40 @@ class VectorJournal:
     def _recover(self) -> dict[bytes, int]:
         for path in (self._vectors_path, self._keys_path):
             path.touch()
-        whole_rows = min(
-            self._vectors_path.stat().st_size // self._row_bytes, self._keys_path.stat().st_size // DIGEST_BYTES
-        )
-        os.truncate(self._vectors_path, whole_rows * self._row_bytes)
-        os.truncate(self._keys_path, whole_rows * DIGEST_BYTES)
-        keys = self._keys_path.read_bytes()
-        return {keys[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES]: row for row in range(whole_rows)}
+        keys = _whole_keys(self._vectors_path, self._keys_path, self._model)
+        os.truncate(self._vectors_path, len(keys) * _row_bytes(self._model))
+        os.truncate(self._keys_path, len(keys) * DIGEST_BYTES)
+        return {key: row for row, key in enumerate(keys)}
+
+
+def not_embedded(folder: Path, model: ServingModel, texts: Iterable[str]) -> list[str]:
+    """List the different texts that a journal does not have, sorted; it is read as it is, whoever is at work with it.
+
+    Args:
+        folder: Where its files are, if there are any.
+        model: The model of its vectors.
+        texts: Any texts.
+    """
+    try:
+        keys = set(_whole_keys(*_paths(folder, model), model))
+    except FileNotFoundError:
+        keys = set()
+    return sorted(text for text in set(texts) if _key(text) not in keys)
+
+
+def _paths(folder: Path, model: ServingModel) -> tuple[Path, Path]:
+    name = f"{model.fingerprint[:16]}-{model.dimension}"
+    return folder / f"{name}.vectors", folder / f"{name}.keys"
+
+
+def _row_bytes(model: ServingModel) -> int:
+    return 4 * model.dimension
+
+
+def _whole_keys(vectors_path: Path, keys_path: Path, model: ServingModel) -> list[bytes]:
+    whole_rows = min(vectors_path.stat().st_size // _row_bytes(model), keys_path.stat().st_size // DIGEST_BYTES)
+    keys = keys_path.read_bytes()
+    return [keys[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] for row in range(whole_rows)]
 
 
 def _key(text: str) -> bytes:

@@ -166,6 +166,19 @@ def test_dry_run_changes_nothing(index_folder, tuned):
     assert sorted(index_folder.rglob("*")) == before
 
 
+def test_dry_run_beside_a_run_leaves_that_its_journal(index_folder, tuned):
+    store = FaissStore(index_folder)
+    with VectorJournal(index_folder / ".embtune", tuned) as journal:
+        journal.embed_missing(CHUNKS[:20])
+        for path in (index_folder / ".embtune").iterdir():
+            with path.open("ab") as file:
+                file.write(b"half of a block")  # that the other process has begun to write
+        before = {path: path.read_bytes() for path in index_folder.rglob("*.*") if path.is_file()}
+        (plan,) = steps.plan([store], tuned)
+    assert plan.remaining == len(set(CHUNKS)) - 20
+    assert {path: path.read_bytes() for path in index_folder.rglob("*.*") if path.is_file()} == before
+
+
 def test_index_that_changes_meanwhile_is_not_swapped(index_folder, stock, tuned):
     store = FaissStore(index_folder)
     store.build(tuned)
