@@ -4,10 +4,12 @@ Beside it, in `.embtune/`, lie the vectors of a run that is not finished, the in
 `runs.json`, which tells by sha256 which is which.
 """
 
+import fcntl
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
 )
 from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
-from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded
+from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded, remove_idle
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
 
@@ -44,6 +46,7 @@ class FaissStore:
         self.folder = folder
         self._work = folder / WORK
         self._built = self._work / INDEX
+        self._to_be_built = self._work / f"{INDEX}.partial"
         self._previous = self._work / f"previous-{INDEX}"
         self._to_be_previous = self._work / f"previous-{INDEX}.partial"
         self._runs_path = self._work / "runs.json"
@@ -87,7 +90,12 @@ class FaissStore:
         _, sidecar = self._read_consistent()
         with VectorJournal(self._work, model) as journal:
             journal.embed_missing(sidecar.row_texts, label=self.folder.name)
-            self._write_index(sidecar, journal, model)
+            with self._alone():
+                self._require_unchanged(before)
+                self._write_index(sidecar, journal, model)
+                self._put_on_record(before, model)
+
+    def _put_on_record(self, before: Mapping[str, str | None], model: ServingModel) -> None:
         # What was swapped stays on record, however many runs were begun since: it can still be taken back.
         in_force = [earlier for earlier in self._runs() if earlier["built"] == before[INDEX]]
         reversible = [earlier for earlier in self._reversible(before) if earlier not in in_force]
@@ -106,23 +114,25 @@ class FaissStore:
 
     def prepare(self, model: ServingModel) -> None:
         """Verify the new index, and copy the old one."""
-        self._require_unchanged()
-        self._verify(model)
-        self._to_be_previous.unlink(missing_ok=True)  # of a run that was interrupted
-        if not self._is_mended_by(model):
-            shutil.copyfile(self.folder / INDEX, self._to_be_previous)
-            self._make_as_readable(self._to_be_previous)
-            _sync(self._to_be_previous)
-        self._make_as_readable(self._built)
+        with self._alone():
+            self._require_own(model)
+            self._verify(model)
+            self._to_be_previous.unlink(missing_ok=True)  # of a run that was interrupted
+            if not self._is_mended_by(model):
+                shutil.copyfile(self.folder / INDEX, self._to_be_previous)
+                self._make_as_readable(self._to_be_previous)
+                _sync(self._to_be_previous)
+            self._make_as_readable(self._built)
 
     def swap(self, model: ServingModel) -> None:
         """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
-        self._require_unchanged()
-        if self._to_be_previous.exists():
-            os.replace(self._to_be_previous, self._previous)
-        os.replace(self._built, self.folder / INDEX)
-        _sync(self.folder)
-        VectorJournal(self._work, model).remove()
+        with self._alone():
+            self._require_own(model)
+            if self._to_be_previous.exists():
+                os.replace(self._to_be_previous, self._previous)
+            os.replace(self._built, self.folder / INDEX)
+            _sync(self.folder)
+        remove_idle(self._work)
 
     def can_roll_back(self) -> bool:
         """Tell whether the replaced index.faiss is there, and the one in force is still as it was built."""
@@ -149,9 +159,17 @@ class FaissStore:
 
     def roll_back(self) -> None:
         """Put the replaced index.faiss back; the sidecars were never touched."""
-        os.replace(self._previous, self.folder / INDEX)
-        _sync(self.folder)
-        shutil.rmtree(self._work)
+        with self._alone():
+            os.replace(self._previous, self.folder / INDEX)
+            _sync(self.folder)
+            shutil.rmtree(self._work)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process writes into this folder; none of them embeds its chunks meanwhile."""
+        with (self._work / "lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # let go with the process, however it ends
+            yield
 
     def kept(self) -> str:
         """Name the replaced index."""
@@ -178,8 +196,19 @@ class FaissStore:
         keep_owner(path, self.folder / INDEX)
         path.chmod((self.folder / INDEX).stat().st_mode & 0o777)
 
-    def _require_unchanged(self) -> None:
-        if self._runs()[-1]["sources"] != self._sources():
+    def _require_own(self, model: ServingModel) -> None:
+        """Check that what was built is still this model's, and of the chunks that are in force."""
+        run = (self._runs() or [{}])[-1]
+        built = {"model": model.fingerprint, "built": _sha256(self._built)}
+        if not built.items() <= run.items():
+            raise DeploymentError(
+                f"{self._built}: not what was built for {model.name}: another re-embedding was at work here, or the "
+                "file was changed; run the same command again"
+            )
+        self._require_unchanged(run["sources"])
+
+    def _require_unchanged(self, sources: Mapping[str, str | None]) -> None:
+        if sources != self._sources():
             raise DeploymentError(
                 f"{self.folder}: changed while it was re-embedded (it is not swapped, and no vector is lost); "
                 "run the same command again"
@@ -200,15 +229,17 @@ class FaissStore:
         for start in range(0, len(texts), _SHARD):
             index.add(journal.vectors(texts[start : start + _SHARD]))
         try:
-            faiss.write_index(index, str(self._built))
+            faiss.write_index(index, str(self._to_be_built))
         except RuntimeError as error:  # faiss' own error for a disk that is full
             raise OSError(str(error)) from error
-        _sync(self._built)
+        empty = faiss.serialize_index(faiss.IndexFlatL2(model.dimension)).nbytes
+        if self._to_be_built.stat().st_size != empty + len(texts) * 4 * model.dimension:
+            # Its last bytes leave a buffer as the file is closed, where faiss asks for no error.
+            raise OSError(f"write error in {self._to_be_built}: its end is missing")
+        _sync(self._to_be_built)
+        os.replace(self._to_be_built, self._built)
 
     def _verify(self, model: ServingModel) -> None:
-        built = {"model": model.fingerprint, "built": _sha256(self._built)}
-        if not built.items() <= (self._runs() or [{}])[-1].items():
-            raise DeploymentError(f"{self._built}: not what was built for {model.name}; run the same command again")
         index = faiss.read_index(str(self._built))
         texts = read_sidecar(self.folder).row_texts
         if (index.ntotal, index.d) != (len(texts), model.dimension):

@@ -4,6 +4,7 @@ import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -73,12 +74,6 @@ class VectorJournal:
         """Close it."""
         self.close()
 
-    def remove(self) -> None:
-        """Close it and delete the files."""
-        self.close()
-        self._vectors_path.unlink(missing_ok=True)
-        self._keys_path.unlink(missing_ok=True)
-
     def _append(self, texts: Sequence[str], vectors: Vectors) -> None:
         keys = [_key(text) for text in texts]
         for path, content in ((self._vectors_path, vectors.tobytes()), (self._keys_path, b"".join(keys))):
@@ -95,6 +90,15 @@ class VectorJournal:
         os.truncate(self._vectors_path, len(keys) * _row_bytes(self._model))
         os.truncate(self._keys_path, len(keys) * DIGEST_BYTES)
         return {key: row for row, key in enumerate(keys)}
+
+
+def remove_idle(folder: Path) -> None:
+    """Delete the journals of a folder that nobody is at work with; one that cannot be deleted only takes room."""
+    for keys_path in folder.glob("*.keys"):
+        with suppress(OSError), keys_path.open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            keys_path.with_suffix(".vectors").unlink(missing_ok=True)
+            keys_path.unlink()
 
 
 def not_embedded(folder: Path, model: ServingModel, texts: Iterable[str]) -> list[str]:

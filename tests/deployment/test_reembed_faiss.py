@@ -207,6 +207,62 @@ def test_upload_during_verification_is_not_overwritten(index_folder, tuned):
     assert not store.can_roll_back()
 
 
+def test_what_another_run_built_since_is_not_swapped_in(index_folder, tuned, third):
+    store, other = FaissStore(index_folder), FaissStore(index_folder)
+    before = contents(index_folder)
+    for built in (store, other):
+        built.build(tuned if built is store else third)
+        built.prepare(tuned if built is store else third)
+    with pytest.raises(DeploymentError, match="another re-embedding was at work here"):
+        store.swap(tuned)
+    assert contents(index_folder) == before
+    other.swap(third)
+    assert other.is_on(third)
+    other.roll_back()
+    assert contents(index_folder) == before
+
+
+def test_run_that_another_one_overtook_leaves_the_way_back(index_folder, tuned, third):
+    class Overtaken(FolderModel):
+        def embed_many(self, texts):
+            steps.reembed([FaissStore(index_folder)], third)
+            return super().embed_many(texts)
+
+    before = contents(index_folder)
+    store = FaissStore(index_folder)
+    with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
+        store.build(Overtaken(tuned.name, tuned.fingerprint, tuned.embeddings, tuned.folder))
+    assert store.is_on(third)
+    steps.roll_back([store])
+    assert contents(index_folder) == before
+
+
+@pytest.mark.slow
+def test_run_that_cannot_write_leaves_whole_what_another_one_built(index_folder, tuned):
+    store = FaissStore(index_folder)
+    store.build(tuned)
+    store.prepare(tuned)
+    index_bytes = (index_folder / "index.faiss").stat().st_size
+    child = start_child(index_folder, tuned, limit=index_bytes - 10)  # room for the journal, which is less
+    assert "its end is missing; the old vectors are in force and whole" in child.communicate()[1]
+    store.swap(tuned)
+    assert search(index_folder, tuned, CHUNKS[5]) == [CHUNKS[5]]
+
+
+def test_swap_leaves_no_journal_but_one_that_another_run_is_at_work_with(index_folder, tuned, third):
+    store = FaissStore(index_folder)
+    store.build(third)  # and given up
+    with VectorJournal(index_folder / ".embtune", tuned):
+        steps.reembed([store], third)
+    names = {path.name for path in (index_folder / ".embtune").iterdir()}
+    assert {name for name in names if name.endswith((".keys", ".vectors"))} == {
+        f"{tuned.fingerprint[:16]}-32.{end}" for end in ("keys", "vectors")
+    }
+    steps.reembed([store], tuned)
+    names = {path.name for path in (index_folder / ".embtune").iterdir()}
+    assert names == {"lock", "previous-index.faiss", "runs.json"}
+
+
 class FailsToSwap(FaissStore):
     """A source that is uploaded to between its last check and its swap."""
 
