@@ -135,12 +135,15 @@ class FaissStore:
         remove_idle(self._work)
 
     def can_roll_back(self) -> bool:
-        """Tell whether the replaced index.faiss is there, and the one in force is still as it was built."""
+        """Tell whether the replaced index.faiss is there, and the chunks are still those that it was built from.
+
+        The one in force may be damaged: it goes.
+        """
         now = self._sources()
         reversible = self._reversible(now)
         if not reversible:
             return False
-        if now != {**reversible[-1]["sources"], INDEX: reversible[-1]["built"]}:
+        if now != {**reversible[-1]["sources"], INDEX: now[INDEX]}:
             raise DeploymentError(
                 f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
                 "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
@@ -149,7 +152,7 @@ class FaissStore:
 
     def sample_before(self, size: int) -> StoredSample | None:
         """Return rows of the replaced index; the sidecars are the same."""
-        if not self._previous.is_file():
+        if not self._reversible(self._sources()):
             return None
         return _sample(faiss.read_index(str(self._previous)), read_sidecar(self.folder), size)
 

@@ -220,8 +220,8 @@ def _swapped_beyond(stores: Sequence[ChunkStore], model: ServingModel) -> list[C
         for store in stores
         if not store.settings(model)  # those that `.env` puts in force come as far as it does
         and not store.is_on(model)
-        and not _has_vectors_of(model, store)
         and _had_vectors_of(model, store)
+        and not _has_vectors_of(model, store)
         and store.can_roll_back()
     ]
 

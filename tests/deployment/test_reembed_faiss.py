@@ -442,6 +442,28 @@ def test_damaged_record_of_runs_is_named(index_folder, tuned):
         FaissStore(index_folder).can_roll_back()
 
 
+def switched_to(model, index_folder, environment, stock):
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    steps.reembed([FaissStore(index_folder)], model, environment)
+
+
+def test_rollback_mends_an_index_that_was_damaged_since(index_folder, stock, tuned, tmp_path):
+    before, environment = contents(index_folder), EnvironmentFile(tmp_path / ".env")
+    switched_to(tuned, index_folder, environment, stock)
+    os.truncate(index_folder / "index.faiss", 100)
+    steps.roll_back([FaissStore(index_folder)], environment)
+    assert contents(index_folder) == before
+
+
+def test_replaced_index_that_was_damaged_since_is_no_way_back(index_folder, stock, tuned, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+    switched_to(tuned, index_folder, environment, stock)
+    os.truncate(index_folder / ".embtune" / "previous-index.faiss", 100)
+    with pytest.raises(DeploymentError, match="no old ones to go back to"):
+        steps.roll_back([FaissStore(index_folder)], environment)
+    assert FaissStore(index_folder).is_on(tuned)
+
+
 def test_chunks_added_since_are_not_thrown_away_by_a_rollback(index_folder, tuned, stock):
     store = FaissStore(index_folder)
     steps.reembed([store], tuned)
