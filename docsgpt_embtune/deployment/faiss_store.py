@@ -184,11 +184,18 @@ class FaissStore:
         self._to_be_previous.unlink(missing_ok=True)
 
     def _reversible(self, now: Mapping[str, str | None]) -> list[dict[str, Any]]:
-        """List the runs that were swapped in and can be taken back: what they were built from is the replaced index."""
+        """List the runs that were swapped in and can be taken back: what they were built from is the replaced index.
+
+        Of a source without chunks, both are the same bytes.
+        """
         previous = _sha256(self._previous)
         if previous is None:
             return []
-        return [run for run in self._runs() if run["sources"][INDEX] == previous and run["sources"] != now]
+        return [
+            run
+            for run in self._runs()
+            if run["sources"][INDEX] == previous and (run["sources"] != now or run["built"] == previous)
+        ]
 
     def _is_mended_by(self, model: ServingModel) -> bool:
         """Tell whether the swap in force was to this model: what it replaced is to go back to, not what it mends."""

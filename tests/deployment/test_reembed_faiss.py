@@ -455,6 +455,16 @@ def test_rollback_mends_an_index_that_was_damaged_since(index_folder, stock, tun
     assert contents(index_folder) == before
 
 
+def test_source_without_chunks_is_rolled_back_with_the_others(index_folder, stock, tuned, tmp_path):
+    empty = write_index_folder(index_folder.parent / "empty", stock, [])
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    stores = [FaissStore(empty), FaissStore(index_folder)]
+    steps.reembed(stores, tuned, environment)
+    assert steps.roll_back(stores, environment) == stores
+    assert list(index_folder.parent.rglob(".embtune")) == []
+
+
 def test_replaced_index_that_was_damaged_since_is_no_way_back(index_folder, stock, tuned, tmp_path):
     environment = EnvironmentFile(tmp_path / ".env")
     switched_to(tuned, index_folder, environment, stock)
