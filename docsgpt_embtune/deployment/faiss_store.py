@@ -271,11 +271,14 @@ class FaissStore:
         """What was built here, the latest last: its model, the sha256 of what it was built from, and its own."""
         try:
             runs: list[dict[str, Any]] = json.loads(self._runs_path.read_bytes())
+            for run in runs:
+                _ = run["model"], run["built"], run["sources"][INDEX]
         except FileNotFoundError:
             return []
-        except ValueError as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DeploymentError(
-                f"{self._runs_path}: damaged ({error}); delete it, with which the way back is gone, and run again"
+                f"{self._runs_path}: damaged ({type(error).__name__}: {error}); delete it, with which the way back is "
+                "gone, and run again"
             ) from error
         return runs
 

@@ -435,9 +435,10 @@ def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):
     assert "set EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back" in result.output
 
 
-def test_damaged_record_of_runs_is_named(index_folder, tuned):
+@pytest.mark.parametrize("record", ["[{", "null", '{"a": 1}', '[{"model": "x"}]'])
+def test_damaged_record_of_runs_is_named(index_folder, tuned, record):
     steps.reembed([FaissStore(index_folder)], tuned)
-    (index_folder / ".embtune" / "runs.json").write_text("[{")
+    (index_folder / ".embtune" / "runs.json").write_text(record)
     with pytest.raises(DeploymentError, match=r"runs\.json: damaged"):
         FaissStore(index_folder).can_roll_back()
 
