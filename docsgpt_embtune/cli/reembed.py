@@ -13,7 +13,7 @@ import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.urls import is_url, without_credentials
+from docsgpt_embtune.urls import shown
 from docsgpt_embtune.wording import clock, counted, megabytes
 
 if TYPE_CHECKING:
@@ -140,7 +140,7 @@ def _print_what_is_in_force(environment: Any) -> None:
 def _print_changes(environment: Any, settings: Mapping[str, str]) -> None:
     if environment is not None:
         for name, value in settings.items():
-            click.echo(f"{environment.path}: {name}={_shown(value)} instead of {_setting(environment, name)}")
+            click.echo(f"{environment.path}: {name}={shown(value)} instead of {_setting(environment, name)}")
 
 
 def _given(**stores: Any) -> list[str]:
@@ -198,11 +198,7 @@ def _secret(environment: Any, name: str) -> str | None:
 
 
 def _setting(environment: Any, name: str) -> str:
-    return _shown(environment.get(name) or "(not set)")
-
-
-def _shown(value: str) -> str:
-    return without_credentials(value) if is_url(value) else value
+    return shown(environment.get(name) or "(not set)")
 
 
 def _print_plans(plans: list[Any]) -> None:
@@ -328,7 +324,7 @@ def _require_known_address(environment: Any, serving: "ServingModel") -> None:
         )
     if (url := environment.get("EMBEDDINGS_BASE_URL")) and not serving.served_as:
         raise DeploymentError(
-            f"{environment.path}: EMBEDDINGS_BASE_URL={_shown(url)}, so that DocsGPT asks that server and goes by no "
+            f"{environment.path}: EMBEDDINGS_BASE_URL={shown(url)}, so that DocsGPT asks that server and goes by no "
             "folder; give --served-at URL#NAME where `embtune serve` has the new model, or leave out --env"
         )
 

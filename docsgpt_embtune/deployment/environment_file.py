@@ -11,6 +11,7 @@ from typing import Any
 
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
+from docsgpt_embtune.urls import shown
 
 
 class EnvironmentFile:
@@ -135,7 +136,8 @@ class EnvironmentFile:
             if found != [line]:
                 raise DeploymentError(
                     f"{self.path}: {name} was changed since it was switched; set it by hand to what it was "
-                    f"({' '.join(kept['replaced'][name]).strip() or 'not set'}), and delete {self._kept_path.name}"
+                    f"({_in_words(name, kept['replaced'][name])}; to the letter in {self._kept_path.name}), and delete "
+                    "that file"
                 )
             lines = _replace(lines, name, kept["replaced"][name])
         if lines != switched:
@@ -213,6 +215,10 @@ def _line(name: str, value: str) -> str:
     if re.search(r"['\\\n]|\$\{", value):
         raise DeploymentError(f"{value!r}: ', \\ and ${{ cannot stand in {name}; put the model elsewhere")
     return f"{name}='{value}'\n"
+
+
+def _in_words(name: str, lines: list[str]) -> str:
+    return " ".join(f"{name}={shown(_value(line))}" for line in lines) or "not set"
 
 
 def _digest(line: str) -> str:

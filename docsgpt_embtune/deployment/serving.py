@@ -19,6 +19,7 @@ from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, document_encoder
 from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.urls import shown
 
 BATCH_SIZE = 8  # texts, where few are embedded
 # Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.
@@ -73,8 +74,8 @@ class ServingModel:
 
     @property
     def settings_in_words(self) -> str:
-        """What to set, for a person."""
-        lines = " ".join(f"{name}={value}" for name, value in self.settings.items())
+        """What to set, for a person; credentials in a URL are left out."""
+        lines = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
         return lines or "EMBEDDINGS_BASE_URL, to where it is served, and EMBEDDINGS_NAME, to its name there"
 
     def embed(self, texts: Sequence[str]) -> Vectors:

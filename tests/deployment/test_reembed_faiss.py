@@ -685,13 +685,22 @@ def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder,
     assert environment.read_text() == switched
     assert examine(FaissStore(index_folder), tuned) == []
 
+    environment.write_text(switched.replace("@embed", "@elsewhere"))
+    changed = reembed_command(*given, "--rollback")
+    assert "(EMBEDDINGS_BASE_URL=http://old:80; to the letter in .env.embtune.json)" in changed.stderr
+    environment.write_text(switched)
+
     write_index_folder(index_folder.parent / "since", tuned)
     refused = reembed_command("--model", tuned.folder, *given, "--rollback")
     assert "has vectors of" in refused.stderr
     shutil.rmtree(index_folder.parent / "since")
     rolled_back = reembed_command(*given, "--rollback")
     assert "sources that were uploaded since are found with --model" in rolled_back.stderr
-    assert "hunter" not in planned.output + result.output + rolled_back.output
+    by_hand = reembed_command("--model", tuned.folder, *given[:2], "--served-at", address)
+    assert "set in DocsGPT's .env:  EMBEDDINGS_BASE_URL=http://embed:8765 EMBEDDINGS_NAME=tuned" in by_hand.output
+    reembed_command(*given[:2], "--rollback")
+    for said in (planned, result, changed, rolled_back, by_hand):
+        assert "hunter" not in said.output + said.stderr
     assert environment.read_text() == settings
     assert contents(index_folder) == before
 
