@@ -83,6 +83,10 @@ def open_host_sources(checkout: Path, source_ids: Sequence[str]) -> list[HostSou
         raise DeploymentError(
             f"{checkout}: cannot be imported ({error}); run this with the interpreter that runs DocsGPT"
         ) from error
+    except Exception as error:  # what pydantic raises quotes settings, and with them passwords
+        raise DeploymentError(
+            f"{checkout}: its settings cannot be read ({_without_values(error)}); run this where DocsGPT runs"
+        ) from None
     kind, key = settings.VECTOR_STORE, settings.EMBEDDINGS_KEY
     try:
         return [
@@ -91,3 +95,10 @@ def open_host_sources(checkout: Path, source_ids: Sequence[str]) -> list[HostSou
         ]
     except Exception as error:  # a store raises what its database's client does
         raise DeploymentError(f"{checkout}: DocsGPT cannot open its {kind}: {error!r}; check its settings") from error
+
+
+def _without_values(error: Exception) -> str:
+    """Name an error, and the fields that pydantic says it is about."""
+    faults = error.errors() if hasattr(error, "errors") else []
+    fields = [".".join(map(str, fault["loc"])) for fault in faults]
+    return f"{type(error).__name__}: {', '.join(fields)}" if fields else type(error).__name__

@@ -122,12 +122,36 @@ class VectorCreator:
 SETTINGS = "class settings:\n    VECTOR_STORE, EMBEDDINGS_KEY = 'mongodb', None\n"
 
 
-def test_checkout_is_asked_for_the_store_that_its_settings_name(tmp_path, tuned):
-    for path, text in {"core/settings.py": SETTINGS, "vectorstore/vector_creator.py": CREATOR}.items():
-        (tmp_path / "application" / path).parent.mkdir(parents=True)
-        (tmp_path / "application" / path).write_text(text)
-    words = ("doctor", "--model", str(tuned.folder), "--docsgpt", str(tmp_path), "--source", "handbook")
+BAD_SETTINGS = """
+from pydantic import BaseModel
+class Settings(BaseModel):
+    VECTOR_STORE: str
+    EMBEDDINGS_KEY: int
+settings = Settings(VECTOR_STORE="faiss", EMBEDDINGS_KEY="sk-very-secret")
+"""
+
+
+def doctor_in(checkout, settings, model):
+    for path, text in {"core/settings.py": settings, "vectorstore/vector_creator.py": CREATOR}.items():
+        (checkout / "application" / path).parent.mkdir(parents=True)
+        (checkout / "application" / path).write_text(text)
+    words = ("doctor", "--model", str(model.folder), "--docsgpt", str(checkout), "--source", "handbook")
     command = [sys.executable, "-W", "ignore", "-m", "docsgpt_embtune", *words]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"), [(BAD_SETTINGS, "ValidationError: EMBEDDINGS_KEY"), ("raise ValueError('sk-')", "ValueError")]
+)
+def test_settings_that_cannot_be_read_are_named_without_their_values(tmp_path, tuned, settings, said):
+    finished = doctor_in(tmp_path, settings, tuned)
+    assert finished.returncode == 2
+    assert f"its settings cannot be read ({said}); run this where DocsGPT runs" in finished.stderr
+    assert "sk-" not in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_checkout_is_asked_for_the_store_that_its_settings_name(tmp_path, tuned):
+    finished = doctor_in(tmp_path, SETTINGS, tuned)
     assert finished.returncode == 2
     assert "DocsGPT cannot open its mongodb: RuntimeError('mongodb for handbook with None')" in finished.stderr
