@@ -3,6 +3,7 @@
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
 from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.urls import without_credentials
 
 _PAGE = 1000  # entries read at a time
 
@@ -24,7 +26,7 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
         api_key: QDRANT_API_KEY.
 
     Raises:
-        DeploymentError: If it cannot be reached, or another process has the embedded one open.
+        DeploymentError: If it cannot be reached, is not there, or another process has the embedded one open.
     """
     try:
         from qdrant_client import QdrantClient
@@ -33,7 +35,13 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
     except ImportError as error:
         raise DeploymentError("Qdrant needs its client; run: pip install qdrant-client") from error
     errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
-    where: dict[str, Any] = {"url": location, "api_key": api_key} if "://" in location else {"path": location}
+    is_url = "://" in location
+    if not is_url and not (Path(location) / "meta.json").is_file():  # where there is none, the client makes it
+        raise DeploymentError(
+            f"Qdrant {without_credentials(location)}: no folder of a Qdrant (no meta.json in it); give the server's "
+            "http:// URL, or QDRANT_PATH, from the folder that DocsGPT runs in"
+        )
+    where: dict[str, Any] = {"url": location, "api_key": api_key} if is_url else {"path": location}
     with as_deployment_error("Qdrant", errors, NOT_OPENED):
         client = QdrantClient(**where)
         client.get_collections()

@@ -327,6 +327,18 @@ def test_vector_that_is_not_the_models_is_caught_before_the_swap(database, opene
             store.prepare(tuned)
 
 
+@pytest.mark.parametrize("location", ["localhost:6333", "nowhere/qdrant", "."])
+def test_mistyped_qdrant_is_refused_and_no_folder_is_made(tmp_path, tuned, monkeypatch, location):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_bytes(SETTINGS)
+    words = ("reembed", "--dry-run", "--model", str(tuned.folder), "--qdrant", location, "--env", ".env")
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert f"Qdrant {location}: no folder of a Qdrant (no meta.json in it); give the server's" in result.stderr
+    assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
+
+
 def test_wrong_settings_are_refused(database, opened, environment):
     environment.path.write_text("QDRANT_COLLECTION_NAME=other\nMILVUS_COLLECTION_NAME=other\n")
     with pytest.raises(DeploymentError, match=r"no collection 'other', which .*\.env names"), opened():
