@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
 from docsgpt_embtune.urls import shown
@@ -59,7 +60,8 @@ class EnvironmentFile:
         """Check that the file can be replaced by a rename, before hours are spent on what is to be switched.
 
         Raises:
-            DeploymentError: If its folder is not there, or it is mounted by itself, as a container's single file is.
+            DeploymentError: If its folder is not there or cannot be written to, or it is mounted by itself, as a
+                container's single file is.
         """
         if _is_mount_point(self.path.resolve()):
             raise DeploymentError(
@@ -67,6 +69,11 @@ class EnvironmentFile:
                 "mounted from, mount its folder instead, or leave out --env and set EMBEDDINGS_NAME by hand"
             )
         self._lines()
+        if fault := fault_of_destination(self.path.resolve()):
+            raise DeploymentError(
+                f"{self.path}: {fault}, so that it cannot be replaced by a rename; run as a user who may do so, or "
+                "leave out --env and set EMBEDDINGS_NAME by hand"
+            )
 
     @contextmanager
     def switched(self, settings: Mapping[str, str]) -> Iterator[None]:

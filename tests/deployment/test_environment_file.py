@@ -1,7 +1,11 @@
 """One line of `.env` switched and taken back; every other line is its owner's."""
 
+import contextlib
+import os
 import shutil
 import subprocess
+import tempfile
+from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
@@ -77,6 +81,28 @@ def test_file_that_is_mounted_by_itself_is_refused(tmp_path):
             environment.require_replaceable()
     finally:
         subprocess.run(["umount", environment.path], check=True)
+
+
+@contextlib.contextmanager
+def as_nobody():
+    """Give up root's rights, which are above those of any folder, and take them again."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+def test_folder_that_cannot_be_written_to_is_named():
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
+        folder = Path(name)
+        folder.chmod(0o555)
+        with as_nobody(), pytest.raises(DeploymentError, match=f"{folder} cannot be written to.* leave out --env"):
+            EnvironmentFile(folder / ".env").require_replaceable()
+        folder.chmod(0o755)
 
 
 def test_link_stays_a_link(environment, tmp_path):
