@@ -285,8 +285,8 @@ def _require_none_left_behind(stores: Sequence[ChunkStore], model: ServingModel)
     if left_behind:
         raise DeploymentError(
             f"{', '.join(left_behind)}: has vectors of {model.name} and no old ones to go back to (uploaded since, "
-            "or its old index was deleted), so nothing is rolled back; embed them all with the old model instead "
-            "(embtune reembed --model OLD_MODEL), or name those that can go back alone"
+            "or its old index was deleted), so nothing is rolled back; embed them all with the old model instead: "
+            "embtune reembed --model OLD_MODEL"
         )
 
 

@@ -345,6 +345,19 @@ def test_rollback_by_half_is_refused(index_folder, stock, tuned, tmp_path):
     assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
 
 
+def test_way_out_of_a_refused_rollback_puts_all_on_the_old_model(index_folder, stock, tuned, tmp_path):
+    environment = tmp_path / ".env"
+    environment.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    given = ("--indexes", index_folder.parent, "--env", environment)
+    reembed_command("--model", tuned.folder, *given)
+    since = write_index_folder(index_folder.parent / "since", tuned)
+    refused = reembed_command("--rollback", *given)
+    assert refused.stderr.endswith("embed them all with the old model instead: embtune reembed --model OLD_MODEL\n")
+    assert reembed_command("--model", stock.folder, *given).exit_code == 0
+    assert [examine(FaissStore(folder), stock) for folder in (index_folder, since)] == [[], []]
+    assert environment.read_text() == f"EMBEDDINGS_NAME={stock.folder}\n"
+
+
 def test_second_switch_that_failed_goes_back_to_the_model_that_env_names(index_folder, stock, tuned, third, tmp_path):
     other = write_index_folder(index_folder.parent / "other", stock)
     stores = [FaissStore(index_folder), FaissStore(other)]
