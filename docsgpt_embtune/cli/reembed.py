@@ -125,8 +125,15 @@ def _print_what_it_needs(serving: "ServingModel") -> None:
     from docsgpt_embtune.deployment.serving import FolderModel
     from docsgpt_embtune.serving.keywords import load_keywords
 
-    if isinstance(serving, FolderModel) and not serving.served_as and load_keywords(serving.folder):
+    if not isinstance(serving, FolderModel) or serving.served_as:
+        return
+    if load_keywords(serving.folder):
         click.echo("keywords in the vectors: DocsGPT's Python needs the plugin (embtune install), or searches fail")
+    elif reading := serving.exported_reading:
+        click.echo(
+            f"chunks are read otherwise than by DocsGPT itself ({reading}): its Python needs the plugin (embtune "
+            "install), or what is uploaded from now on gets other vectors"
+        )
 
 
 def _print_what_is_in_force(environment: Any) -> None:

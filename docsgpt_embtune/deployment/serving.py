@@ -17,7 +17,7 @@ from docsgpt_embtune.evaluation.vectors import EmbeddingModel
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
-from docsgpt_embtune.serving.reading import Encode, document_encoder
+from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.urls import shown
 
@@ -134,6 +134,14 @@ class FolderModel(ServingModel):
             if cosines(vectors[rows], self.embed([texts[row] for row in rows])).min() >= _ROUNDED:
                 return vectors
         return self.embed(texts) if self._engine == "onnx" else self._embed_with_torch(texts, "fp32")
+
+    @property
+    def exported_reading(self) -> Reading | None:
+        """How chunks are read where an export chose another way than DocsGPT itself would read them."""
+        if not isinstance(self.embeddings, TunedEmbeddings):
+            return None
+        reading = self.embeddings.reading
+        return reading if reading != Reading(read_manifest(self.folder)["max_seq_length"]) else None
 
     @property
     def _engine(self) -> str:

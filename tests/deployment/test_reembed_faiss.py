@@ -26,6 +26,7 @@ from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.serving.reading import Reading
 
 from ..conftest import build_tiny_folder
 from .conftest import CHUNKS, contents, rewrite_vectors, same_vectors, search, write_index_folder
@@ -722,6 +723,23 @@ def test_env_that_is_not_there_is_no_new_file(index_folder, tuned, tmp_path):
     result = reembed_command("--model", tuned.folder, "--indexes", index_folder, "--env", tmp_path / "env")
     assert result.exit_code == 2
     assert not (tmp_path / "env").exists()
+
+
+@pytest.mark.parametrize(
+    ("reading", "said"),
+    [
+        (Reading(64, "mean"), "(windows over the whole chunk, 64 tokens): its Python needs the plugin"),
+        (Reading(32), "(the chunk's beginning, 32 tokens): its Python needs the plugin (embtune install)"),
+    ],
+)
+def test_another_reading_asks_for_the_plugin(index_folder, tuned, tmp_path, reading, said):
+    assert "plugin" not in reembed_command("--model", tuned.folder, "--indexes", index_folder, "--dry-run").output
+    folder = shutil.copytree(tuned.folder, tmp_path / "exported")
+    write_manifest(folder, {**read_manifest(folder), "serving": {"reading": reading.to_dict()}})
+    for how in (["--dry-run"], []):
+        result = reembed_command("--model", folder, "--indexes", index_folder, *how)
+        assert result.exit_code == 0, result.output
+        assert said in result.output
 
 
 def test_keywords_ask_for_the_plugin(index_folder, tuned, tmp_path):
