@@ -17,6 +17,7 @@ from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
 
 SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
+_ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT makes when it starts, be it in use or not
 SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
 
 
@@ -51,6 +52,8 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
     except DeploymentError as error:
         return [Finding(store.label, "unreadable", str(error))]
     if not stored.texts:
+        if store.label.endswith(_ENTITIES):
+            return []
         return [Finding(store.label, "empty", "no chunk is in it; delete the source, or upload it again")]
     if width != model.dimension:
         message = (
