@@ -93,6 +93,8 @@ def read_index(folder: Path) -> Any:
 
 def index_vectors(index: Any, rows: Any = None) -> Vectors:
     """Read vectors out of an index: all of them, or those of some rows: (N, D)."""
+    if inverted := faiss.try_extract_index_ivf(index):
+        inverted.make_direct_map()  # without which it does not find a vector by its row
     if rows is None:
         return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32).reshape(index.ntotal, index.d)
     return np.array([index.reconstruct(int(row)) for row in rows], dtype=np.float32).reshape(len(rows), index.d)

@@ -2,6 +2,7 @@
 
 import json
 
+import faiss
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -111,6 +112,16 @@ def test_healthy_indexes_raise_no_alarm(tmp_path, index_folder, tuned):
     old = write_index_folder(tmp_path / "old", tuned, sidecars=("pkl",))
     new = write_index_folder(tmp_path / "new", tuned, sidecars=("json",))
     assert [examine(FaissStore(folder), tuned) for folder in (index_folder, old, new)] == [[], [], []]
+
+
+def test_index_of_another_kind_is_examined_as_well(tmp_path, stock, tuned):
+    folder = write_index_folder(tmp_path / "handbook", tuned)
+    inverted = faiss.index_factory(tuned.dimension, "IVF2,Flat")
+    inverted.train(tuned.embed(CHUNKS * 2))
+    inverted.add(tuned.embed(CHUNKS))
+    faiss.write_index(inverted, str(folder / "index.faiss"))
+    assert examine(FaissStore(folder), tuned) == []
+    assert [finding.problem for finding in examine(FaissStore(folder), stock)] == ["vectors"]
 
 
 @pytest.mark.parametrize(
