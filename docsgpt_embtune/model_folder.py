@@ -120,6 +120,8 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
         ) from error
     if schema != SCHEMA:
         raise ModelFolderError(f"{path}: schema {schema!r}, this version reads {SCHEMA}; upgrade docsgpt-embtune")
+    if "dimension" not in manifest:
+        raise ModelFolderError(f"{path}: broken (no dimension in it); train or copy the folder again")
     return dict(manifest)
 
 

@@ -146,7 +146,10 @@ def test_half_copied_prompts_are_said(written, content):
         verify(folder)
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"schema": 1}', '{"schema": 2, "fingerprint": "x"}'])
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", '{"schema": 1}', '{"schema": 1, "fingerprint": "x"}', '{"schema": 2, "fingerprint": "x"}'],
+)
 def test_broken_manifest_is_said(written, content):
     _, folder = written()
     (folder / "embtune.json").write_text(content)

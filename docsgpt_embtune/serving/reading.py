@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 import numpy as np
 
-from docsgpt_embtune.model_folder import ADAPTER_KEY
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.model_folder import ADAPTER_KEY, MANIFEST
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.onnx_engine import Vectors
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
@@ -35,9 +36,19 @@ class Reading:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Self:
-        """Tell how a tuned folder's chunks are read; as the model was written where no export said otherwise."""
-        recorded = manifest.get("serving", {}).get("reading")
-        return cls(**recorded) if recorded else cls(manifest["max_seq_length"])
+        """Tell how a tuned folder's chunks are read; as the model was written where no export said otherwise.
+
+        Raises:
+            ModelFolderError: If it is a way that this version does not know.
+        """
+        recorded = manifest.get("serving", {}).get("reading") or {"max_seq_length": manifest.get("max_seq_length")}
+        known = {"max_seq_length", "windows"}.issuperset(recorded) and isinstance(recorded.get("max_seq_length"), int)
+        if not known or recorded.get("windows", "off") not in get_args(Windows):
+            raise ModelFolderError(
+                f"{MANIFEST} of model {manifest['fingerprint'][:12]}…: this version cannot read chunks as {recorded}; "
+                "upgrade docsgpt-embtune, or copy the folder again"
+            )
+        return cls(**recorded)
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as the manifest has it."""

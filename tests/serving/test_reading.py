@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest
 from docsgpt_embtune.serving.reading import WindowReader
 
@@ -23,6 +24,18 @@ def windowed(tiny_exported_folder, tmp_path, monkeypatch):
     manifest["serving"]["reading"] = {"max_seq_length": 32, "windows": "mean"}
     (folder / "embtune.json").write_text(json.dumps(manifest))
     return folder
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [{"max_seq_length": 32, "stride": 8}, {"windows": "mean"}, {"max_seq_length": 32, "windows": "first and last"}],
+)
+def test_reading_that_this_version_does_not_know_is_refused(windowed, reading):
+    manifest = read_manifest(windowed)
+    manifest["serving"]["reading"] = reading
+    (windowed / "embtune.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelFolderError, match=r"cannot read chunks as .*; upgrade docsgpt-embtune"):
+        TunedEmbeddings(str(windowed))
 
 
 @pytest.mark.parametrize("engine", ["onnx", "torch"])
