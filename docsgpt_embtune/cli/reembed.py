@@ -95,7 +95,7 @@ def reembed(
     else:
         click.echo(f"\nset in DocsGPT's .env:  {serving.settings_in_words}")
     _print_what_it_needs(serving)
-    _print_what_is_in_force(environment)
+    _print_what_is_in_force(environment, stores)
 
 
 @contextmanager
@@ -118,7 +118,7 @@ def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None"
         click.echo(f"{store.label}: {'rolled back' if store in rolled_back else untouched}")
     if environment is None:
         click.echo("\nset EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back to what they were")
-    _print_what_is_in_force(environment)
+    _print_what_is_in_force(environment, stores)
 
 
 def _print_what_it_needs(serving: "ServingModel") -> None:
@@ -136,10 +136,13 @@ def _print_what_it_needs(serving: "ServingModel") -> None:
         )
 
 
-def _print_what_is_in_force(environment: Any) -> None:
+def _print_what_is_in_force(environment: Any, stores: list[Any]) -> None:
+    from docsgpt_embtune.deployment.collection_store import CollectionStore
+
     if environment is not None:
-        for name in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME"):
-            if name == "EMBEDDINGS_NAME" or environment.get(name):
+        collections = [store.setting for store in stores if isinstance(store, CollectionStore)]
+        for name in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME", *collections):
+            if name != "EMBEDDINGS_BASE_URL" or environment.get(name):
                 click.echo(f"{environment.path}: {name}={_setting(environment, name)}")
     click.echo("restart DocsGPT's web process and its Celery worker")
 

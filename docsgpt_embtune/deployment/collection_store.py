@@ -103,20 +103,25 @@ class CollectionStore:
     def __init__(self, collections: Collections, environment: EnvironmentFile) -> None:
         self._collections = collections
         self._environment = environment
-        self._name = environment.get(collections.setting) or DEFAULT_NAME
-        previous = environment.get_replaced(collections.setting, DEFAULT_NAME)
+        self._name = environment.get(self.setting) or DEFAULT_NAME
+        previous = environment.get_replaced(self.setting, DEFAULT_NAME)
         self._previous = previous if previous != self._name else None  # the same: a rollback was interrupted
         with self._as_deployment_error():
             if not collections.exists(self._name):
                 raise DeploymentError(
                     f"{collections.label} has no collection {self._name!r}, which {environment.path} names in "
-                    f"{collections.setting} (DocsGPT's default is {DEFAULT_NAME!r}); give the .env that DocsGPT runs on"
+                    f"{self.setting} (DocsGPT's default is {DEFAULT_NAME!r}); give the .env that DocsGPT runs on"
                 )
 
     @property
     def label(self) -> str:
         """What to call it in messages."""
         return f"{self._collections.label} {self._name}"
+
+    @property
+    def setting(self) -> str:
+        """The line in `.env` that names the collection."""
+        return self._collections.setting
 
     def texts(self) -> list[str]:
         """Return the text of every entry."""
@@ -169,7 +174,7 @@ class CollectionStore:
 
     def settings(self, model: ServingModel) -> Mapping[str, str]:
         """Return the line that names the second collection: the one step."""
-        return {self._collections.setting: self._target(model)}
+        return {self.setting: self._target(model)}
 
     def prepare(self, model: ServingModel) -> None:
         """Verify the second collection, which `.env` is to name."""
@@ -218,7 +223,7 @@ class CollectionStore:
 
     def roll_back(self) -> None:
         """Delete the second collection, which `.env` no longer names; the first was never touched."""
-        if self._environment.get(self._collections.setting) == self._name:
+        if self._environment.get(self.setting) == self._name:
             raise DeploymentError(f"{self.label}: {self._environment.path} names it still; give that .env, too")
         with self._as_deployment_error():
             self._collections.drop(self._name)

@@ -369,10 +369,15 @@ def test_commands(database, environment, tuned):
     assert f"_COLLECTION_NAME=docsgpt_embtune_{tuned.fingerprint[:12]} instead of (not set)" in said
     assert environment.path.read_bytes() == SETTINGS
     assert "none of 62 sampled vectors was made by this model" in embtune("doctor", *model, *stored)[1]
-    assert embtune("reembed", *model, *stored)[0] == 0
+    code, said = embtune("reembed", *model, *stored)
+    assert code == 0
+    setting = f".env: {database.name.upper()}_COLLECTION_NAME="
+    assert f"{setting}docsgpt_embtune_{tuned.fingerprint[:12]}\n" in said
     assert embtune("doctor", *model, *stored)[0] == 0
     assert "docsgpt_embtune_" in environment.path.read_text()
-    assert embtune("reembed", *stored, "--rollback")[0] == 0
+    code, said = embtune("reembed", *stored, "--rollback")
+    assert code == 0
+    assert f"{setting}(not set)\n" in said
     assert environment.path.read_bytes() == SETTINGS
 
 
