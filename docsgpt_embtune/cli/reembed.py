@@ -69,7 +69,7 @@ def reembed(
     hide_loading_bars()
     key = _secret(environment, "EMBEDDINGS_KEY")
     given = _given(faiss=indexes, **databases)
-    _require_stores(environment, given, taken_back=rollback)
+    _require_stores(environment, given, also_switched=rollback)
     if rollback:
         _roll_back(_stores(environment, indexes, **databases), environment, _opened(model, key=key) if model else None)
         return
@@ -157,12 +157,12 @@ def _given(**stores: Any) -> list[str]:
     return [name for name, where in stores.items() if where is not None]
 
 
-def _require_stores(environment: Any, given: list[str], *, taken_back: bool = False) -> None:
+def _require_stores(environment: Any, given: list[str], *, also_switched: bool = False) -> None:
     from docsgpt_embtune.deployment.coverage import require_searched_store, require_switched_stores
 
     if environment is not None:
         require_searched_store(environment, given)
-        if taken_back:
+        if also_switched:
             require_switched_stores(environment, given)
 
 
@@ -246,7 +246,7 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     environment = EnvironmentFile(env_file) if env_file else None
     if environment is not None and indexes is not None:
         require_all_sources(environment, indexes)
-    _require_searched_store(environment, faiss=indexes, **databases)
+    _require_stores(environment, _given(faiss=indexes, **databases), also_switched=True)
     hide_loading_bars()
     stores = _stores(environment, indexes, **databases)
     kept = {store.label: store.kept() for store in stores} | (

@@ -88,7 +88,7 @@ class EnvironmentFile:
         """
         lines = self._lines()
         replaced = {name: [line for line in lines if _sets(line, name)] for name in settings}
-        written = {name: _line(name, value) for name, value in settings.items()}
+        written = {name: setting_line(name, value) for name, value in settings.items()}
         if all(replaced[name] == [written[name]] for name in settings):
             yield
             return
@@ -153,17 +153,17 @@ class EnvironmentFile:
                 write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
             except OSError as error:
                 raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
-        for path in (self._kept_path, self._kept_by_link):
-            path.unlink(missing_ok=True)
+        self.forget()
         return True
 
     def kept(self) -> str:
         """Name the record of what was replaced; empty if there is none."""
-        return self._kept_path.name if self._kept_path.is_file() else ""
+        return self._kept_path.name if self._kept() else ""
 
     def forget(self) -> None:
         """Delete that record, which holds whole lines; there is nothing to take back then."""
-        self._kept_path.unlink(missing_ok=True)
+        for path in (self._kept_path, self._kept_by_link):
+            path.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, Any] | None:
         path = next((path for path in (self._kept_path, self._kept_by_link) if path.is_file()), None)
@@ -211,7 +211,7 @@ def _is_mount_point(path: Path) -> bool:
     return any(mount.split(" ")[4] == escaped for mount in mounts)
 
 
-def _line(name: str, value: str) -> str:
+def setting_line(name: str, value: str) -> str:
     """Set a name so that the host, by python-dotenv, reads this value: quoted where a sign would mean something.
 
     Raises:

@@ -180,8 +180,9 @@ class FaissStore:
 
     def forget(self) -> None:
         """Delete the replaced index; which model made the one in force stays on record."""
-        self._previous.unlink(missing_ok=True)
-        self._to_be_previous.unlink(missing_ok=True)
+        if self.kept():
+            with self._alone():
+                self._previous.unlink(missing_ok=True)
 
     def _reversible(self, now: Mapping[str, str | None]) -> list[dict[str, Any]]:
         """List the runs that were swapped in and can be taken back: what they were built from is the replaced index.

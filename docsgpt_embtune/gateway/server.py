@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import uvicorn
 
-from docsgpt_embtune.deployment.environment_file import _line
+from docsgpt_embtune.deployment.environment_file import setting_line
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel, ServedModel
@@ -82,7 +82,7 @@ def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[s
     lines = [
         f"serving {name} ({served.label}{before}), {width} wide; in DocsGPT's .env:",
         f"  EMBEDDINGS_BASE_URL=http://{_reachable(config.host)}:{port}",
-        f"  {_line('EMBEDDINGS_NAME', name).rstrip()}",
+        f"  {setting_line('EMBEDDINGS_NAME', name).rstrip()}",
     ]
     if config.api_key:
         lines.append("  EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY")
