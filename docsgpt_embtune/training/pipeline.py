@@ -18,7 +18,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.learned import data_record, digests_of, without, without_learned
-from docsgpt_embtune.model_folder import is_tuned_folder, read_manifest, take_destination
+from docsgpt_embtune.model_folder import ADAPTER_KEY, is_tuned_folder, read_manifest, take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -37,6 +37,7 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
+from docsgpt_embtune.training.served_base import Served, served_with
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
@@ -82,7 +83,8 @@ def train(
             are none, some of the chunks. Where the training questions are few, `automatic` asks each of them of models
             that learned from the others, unless there are guards, or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        base: "bundled", a folder or a hub name; of a tuned folder, what it learned from does not choose.
+        base: "bundled", a folder or a hub name; of a tuned folder, what it learned from does not choose, and what
+            comes of it must beat it as it serves, with its keywords and windows.
         config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
             used.
         automatic: Choose loss and settings by validation; None does what `config` says.
@@ -115,14 +117,16 @@ def train(
     _describe(material, say)
     model = load_base(found, config.device)
     refuse_too_wide(model, config.widths)  # now: the corpus may take minutes to read
-    say(f"base        {found.name}: {model.get_embedding_dimension()} wide, reads {model.max_seq_length} tokens")
+    reader = _reader_of(found, model)
+    served = served_with(found, made_of, reader)
+    _describe_base(found, model, served, made_of, say)
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
-                model, material, config, automatic, reader=_reader_of(found, model), folder=folder, say=say
+                model, material, config, automatic, reader=reader, served=served, folder=folder, say=say
             )
         elif material.training is not None and material.validation is not None:
-            tuned = tune_as_told(model, material.training, material.validation, config, folder, say)
+            tuned = tune_as_told(model, material.training, material.validation, config, folder, say, served=served)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
         details = _details(found, config, automatic, tuned, made_of)
@@ -196,6 +200,18 @@ def _describe(material: Material, say: Say) -> None:
     say(f"training    {learned}")
     if material.validation is not None:
         say(f"validation  {material.validation.describe()}")
+
+
+def _describe_base(
+    base: BaseModel, model: SentenceTransformer, served: Served, made_of: Mapping[str, Any], say: Say
+) -> None:
+    width, keywords = model.get_embedding_dimension() or 0, ""
+    if served.keywords:
+        width, keywords = width + served.keywords.width, f" ({served.keywords.width} of it keywords)"
+    windows = ", and longer chunks in windows" if served.windows else ""
+    say(f"base        {base.name}: {width} wide{keywords}, reads {model.max_seq_length} tokens{windows}")
+    if ADAPTER_KEY in made_of:
+        say("            its query adapter is left out, and what that adds is not compared with")
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:

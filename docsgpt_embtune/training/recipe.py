@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,18 +14,21 @@ from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.truncation import parts_read
-from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE, judge
+from docsgpt_embtune.evaluation.verdict import DECIDING, FEWEST_TO_JUDGE, judge
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.folds import folds_of
 from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, weigh_keywords
+from docsgpt_embtune.training.keyword_weights import without_gains_of
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
+from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.tuning_run import TuningRun
@@ -94,6 +97,8 @@ def tune_as_told(
     config: TrainConfig,
     folder: Path | None = None,
     say: Say = silent,
+    *,
+    served: Served = NOTHING_BESIDE,
 ) -> TunedModel:
     """Tune a model in place with one loss, and leave it at its best epoch by validation nDCG@10.
 
@@ -104,11 +109,12 @@ def tune_as_told(
         config: Settings.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text before each stage, and after each epoch.
+        served: What the base serves with; it stays as it is.
 
     Raises:
         TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
     """
-    run = TuningRun(model, validation, config, folder, say)
+    run = TuningRun(model, validation, config, folder, say, served=served)
     some_given = bool(training.irrelevant_docs)
     # A loss that cannot learn from good chunks alone needs bad ones, and ranking as many in every row.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
@@ -123,6 +129,7 @@ def tune_automatically(
     automatic: Automatic,
     *,
     reader: WindowReader | None = None,
+    served: Served = NOTHING_BESIDE,
     folder: Path | None = None,
     say: Say = silent,
 ) -> TunedModel:
@@ -136,6 +143,7 @@ def tune_automatically(
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what may be tried.
         reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
+        served: What the base serves with. The run begins without it and chooses its own, and must beat it.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text for the plan and for each step.
 
@@ -150,7 +158,9 @@ def tune_automatically(
         material, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
     )
     run = _begin(model, part, config, folder, say, started)
-    guards_hold = _watch(run, part.guards)
+    if served:
+        _let_be_beaten(run, served, part.not_asked)
+    guards_hold = _watch(run, part.guards, served)
     if reader is not None:
         run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
     base = copy_of_weights(model)
@@ -193,6 +203,20 @@ def _begin(
         started=started,
         folds=folds_of(asked) if in_folds else (),
     )
+
+
+def _let_be_beaten(run: TuningRun, served: Served, not_asked: Collection[str]) -> None:
+    """Let the base stand as it serves beside what comes of its weights, which must still carry it.
+
+    Args:
+        run: Not yet trained.
+        served: What the base serves with.
+        not_asked: doc_ids of the chunks that keywords find whatever they are worth, as in `add_keywords`.
+    """
+    run.to_beat = run.score(*run.pools, served=served)
+    if not_asked:
+        run.to_beat = without_gains_of(run.to_beat, run.selection.baseline, run.validation, not_asked)
+    run.say(f"            {DECIDING} {mean_ndcg(run.to_beat):.3f} as it serves, with {served}: that is to be beaten")
 
 
 def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: float) -> None:
@@ -268,16 +292,21 @@ def _of_people(
     return stages
 
 
-def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset]) -> GuardsHold:
-    """Return what tells whether every guard set is as good as with the base model, chance aside."""
+def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], served: Served) -> GuardsHold:
+    """Return what tells whether every guard set is as good as with the base model, chance aside.
+
+    Weights alone are compared with the base's alone, and with keywords beside them with the base as it serves.
+    """
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
-    baselines = {name: run.score(pool) for name, pool in pools.items()}
+    alone = {name: run.score(pool) for name, pool in pools.items()}
+    as_served = {name: run.score(pool, served=served) for name, pool in pools.items()} if served else alone
     groups = {name: groups_by_answer(guard) for name, guard in guards.items()}
     for name, of_guard in groups.items():
         if len(of_guard) < FEWEST_TO_JUDGE:
             run.say(f"guard       {name} guards nothing: it takes {FEWEST_TO_JUDGE} answers to show that any got worse")
 
     def guards_hold(tried: str) -> bool:
+        baselines = as_served if run.keywords else alone
         verdicts = {
             name: judge(baselines[name], run.score(pool), groups=groups[name]).verdict for name, pool in pools.items()
         }

@@ -11,8 +11,9 @@ def summary(report: TrainingReport) -> str:
     which = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}"
     kept = f"{which}: validation {tuned.choice.line()}, {tuned.seconds:.0f} s"
     if report.folder is None:
+        could_be_luck = tuned.preferred and tuned.choice.is_higher
         ending = f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
-        return f"{ending}\nnext        {_more_evidence(tuned)}" if tuned.preferred else ending
+        return f"{ending}\nnext        {_more_evidence(tuned)}" if could_be_luck else ending
     lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"]
     if not tuned.improved:
         lines.append(f"            written all the same: {_reason(report)}")

@@ -20,8 +20,8 @@ class TunedModel:
         model: Carries the weights of the chosen candidate in fp32.
         candidates: Every model that came up, in order.
         chosen: The best of them, better than the base or not, unless a guard spoke against it.
-        choice: Their scores, and the base model's, on the validation questions.
-        preferred: Whether it is better than the base, and no guard speaks against it.
+        choice: Their scores, and the base model's as it serves, on the validation questions.
+        preferred: Whether it is better than the base's weights, and no guard speaks against it.
         evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
             candidates.
         windows: How long chunks are read, by validation and from now on.

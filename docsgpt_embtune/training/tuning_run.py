@@ -18,7 +18,6 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder, Vectors
-from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -27,6 +26,7 @@ from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.negatives import mine_negatives, most_mined
 from docsgpt_embtune.training.selection import Selection
+from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.tuned_model import TunedModel
@@ -48,10 +48,12 @@ class TuningRun:
         hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
         started: On the monotonic clock, where something was done before.
         folds: Of the validation questions, where they are learned from, too.
+        served: What serves with the base's weights, and is kept with whatever comes of them.
 
     Attributes:
         pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
         groups: Those about one answer, which are one piece of evidence.
+        to_beat: Scores of what the run must be better than in the end.
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class TuningRun:
         hardest: int = HARDEST_PER_QUERY,
         started: float | None = None,
         folds: Sequence[Fold] = (),
+        served: Served = NOTHING_BESIDE,
     ) -> None:
         self.started = time.monotonic() if started is None else started
         self.model = model
@@ -76,13 +79,12 @@ class TuningRun:
         self.precision = resolve_precision(config.precision, model.device)
         self.vectors = KnownVectors(Encoder(model, self.precision))
         say(f"computing   in {self.precision} on {model.device}")
-        self.windows: WindowReader | None = None
-        self.keywords: Keywords | None = None
+        self.keywords, self.windows = served.keywords, served.windows
         self.folds = folds
         self._fold_vectors = FoldVectors(folder / "folds" if folder else None)
         self._hardest = hardest
         self.pools = [self.pool_of(asked) for asked in ([fold.asked for fold in folds] or [validation])]
-        baseline = self.score(*self.pools)
+        self.to_beat = baseline = self.score(*self.pools)
         chunks = len(self.ranked)
         say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
         self.groups = groups_by_answer(validation)
@@ -101,28 +103,36 @@ class TuningRun:
         embed = self.vectors.of
         return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
 
-    def score(self, *pools: ValidationPool) -> QueryScores:
-        """Score the model as it is, on chunks as they are read."""
-        return joined_scores(map(self._score_one, pools))
+    def score(self, *pools: ValidationPool, served: Served | None = None) -> QueryScores:
+        """Score the model as it is, on chunks as they are read.
 
-    def _score_one(self, pool: ValidationPool) -> QueryScores:
-        queries, chunks = self._embed(pool)
-        if self.keywords:
-            queries = self.keywords.beside(queries, self.keywords.of_questions(pool.queries))
-            chunks = self.keywords.beside(chunks, self.keywords.of_documents(pool.chunks))
+        Args:
+            *pools: What is asked, and the chunks that it is ranked over.
+            served: What serves with it in place of what the run has chosen so far.
+        """
+        served = served or Served(self.keywords, self.windows)
+        return joined_scores(self._score_one(pool, served) for pool in pools)
+
+    def _score_one(self, pool: ValidationPool, served: Served) -> QueryScores:
+        queries, chunks = self._embed(pool, served.windows)
+        if keywords := served.keywords:
+            queries = keywords.beside(queries, keywords.of_questions(pool.queries))
+            chunks = keywords.beside(chunks, keywords.of_documents(pool.chunks))
         return pool.score(queries, chunks)
 
     def unseen_vectors(self) -> list[tuple[Vectors, Vectors]]:
         """Return, for each pool, what the best weights, or their like of its fold, make of its questions and chunks."""
         best = self.selection.kept.name if self.selection.kept else ""
         return [
-            self._fold_vectors.of(number, best) if self._fold_vectors.has(number, best) else self._embed(pool)
+            self._fold_vectors.of(number, best)
+            if self._fold_vectors.has(number, best)
+            else self._embed(pool, self.windows)
             for number, pool in enumerate(self.pools)  # what is not of a fold learned from no question
         ]
 
-    def _embed(self, pool: ValidationPool) -> tuple[Vectors, Vectors]:
+    def _embed(self, pool: ValidationPool, windows: WindowReader | None) -> tuple[Vectors, Vectors]:
         embed = partial(self.vectors.of, show_progress=False)  # in the midst of a fit, which shows its own
-        chunks = self.windows.encode(pool.chunks, embed) if self.windows else embed(pool.chunks)
+        chunks = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
         return embed(pool.queries), chunks
 
     def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
@@ -220,7 +230,7 @@ class TuningRun:
         for place, candidate in enumerate(candidates):
             if place:
                 self.selection.go_back(0.5)
-            self._fold_vectors.keep(number, candidate, *self._embed(self.pools[number]))
+            self._fold_vectors.keep(number, candidate, *self._embed(self.pools[number], self.windows))
 
     def _holds_up(self, stage: Stage) -> bool:
         holds_up = self.selection.holds_up(f"{stage.name}, early")
@@ -233,7 +243,7 @@ class TuningRun:
         # As when these weights were scored: in bf16 a vector depends on the texts beside it, and a run that goes on
         # after a kill must mine the same.
         for pool in self.pools:
-            self._embed(pool)
+            self._embed(pool, self.windows)
         mined = mine_negatives(
             dataset,
             self.vectors.of(dataset.queries.values()),
@@ -264,7 +274,7 @@ class TuningRun:
             model=self.model,
             candidates=candidates,
             chosen=chosen,
-            choice=Choice(self.selection.baseline, tried, chosen.scores, self.groups),
+            choice=Choice(self.to_beat, tried, chosen.scores, self.groups),
             preferred=self.selection.kept is not None,
             evidence_needed=evidence_needed,
             windows="mean" if self.windows else "off",

@@ -1,0 +1,50 @@
+"""What a tuned base has beside its weights: it is worth what it finds with that, as it serves."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from docsgpt_embtune.base_models import BaseModel
+from docsgpt_embtune.serving.keywords import Keywords, load_keywords
+from docsgpt_embtune.serving.reading import Reading, WindowReader
+
+
+@dataclass(frozen=True)
+class Served:
+    """What serves with a model's weights.
+
+    Attributes:
+        keywords: What stands beside the model's numbers in each vector, if anything does.
+        windows: Cuts chunks that are read in windows; None where they are cut off.
+    """
+
+    keywords: Keywords | None = None
+    windows: WindowReader | None = None
+
+    def __bool__(self) -> bool:
+        """Tell whether there is anything beside the weights."""
+        return bool(self.keywords or self.windows)
+
+    def __str__(self) -> str:
+        """Name what there is."""
+        there = {"keywords": self.keywords, "windows": self.windows}
+        return " and ".join(name for name, each in there.items() if each)
+
+
+NOTHING_BESIDE = Served()
+
+
+def served_with(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Served:
+    """Return what a base model serves with.
+
+    Args:
+        base: From `resolve_base`.
+        made_of: Its manifest; empty where it is no tuned folder, which has nothing beside its weights.
+        reader: Cuts chunks for it; None where it reads none in windows.
+
+    Raises:
+        ModelFolderError: If its keywords cannot be read.
+    """
+    if not made_of:
+        return NOTHING_BESIDE
+    return Served(load_keywords(base.folder), reader if Reading.of(made_of).windows != "off" else None)
