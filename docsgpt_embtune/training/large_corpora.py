@@ -18,7 +18,7 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
-from docsgpt_embtune.wording import Say, counted, silent
+from docsgpt_embtune.wording import Say, clock, counted, silent
 
 # Of a run's time, for what is read and not trained on: bad chunks are looked for among all chunks, and validation
 # ranks its own again and again.
@@ -115,21 +115,46 @@ def as_time_allows(
     readings = noted_once(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
     )
-    if material.validation is None and (needed := _readings_in_folds(material)) > readings:
-        material = _with_some_held_out(material, seed, math.ceil(minutes * needed / readings), say)
-    sets = [material.to_choose_by, *material.guards.values()]
-    ranked = sum(min(len(each.corpus), 2 * material.hardest * len(each)) for each in sets)
-    # The base model reads the guards' chunks, too, to choose those that they are ranked over.
-    read = len({*material.chunks, *(text for guard in material.guards.values() for text in guard.corpus.values())})
-    if CHUNKS_AND_QUESTIONS.readings(read, ranked) <= readings:
-        return material
-    room = CHUNKS_AND_QUESTIONS.room(readings)
-    if read <= room.chunks and all(len(each) <= FEWEST_QUESTIONS for each in sets):
-        return material
-    say("reads       a part of what there is, as all would take too long; choosing it")
-    part = _part(material, readings, seed)
-    say(f"reads       {_described(part, material)}; more with a longer --time-budget")
+    if material.validation is None and (in_folds := _readings_in_folds(material)) > readings:
+        material = _with_some_held_out(material, seed, math.ceil(minutes * in_folds / readings), say)
+    part = material
+    if _readings_of(material) > readings and not _is_little(material, readings):
+        say("reads       a part of what there is, as all would take too long; choosing it")
+        part = _part(material, readings, seed)
+        say(f"reads       {_described(part, material)}; more with a longer --time-budget")
+    needed = _readings_in_folds(part) if part.validation is None else _readings_of(part)
+    seconds = needed * READING_SHARE * minutes * 60 / readings
+    if whole_chunks:  # their ends are read if there is time for that, too
+        seconds *= characters_read(part.chunks, encode.model) / sum(map(len, part.chunks))
+    if seconds > minutes * 60:
+        say(
+            f"reading     that takes about {clock(seconds)} by itself, of {clock(minutes * 60)} allowed; no run reads "
+            "less, and Ctrl-C stops it"
+        )
     return part
+
+
+def _readings_of(material: Material) -> int:
+    """Return how many readings of a chunk it takes to ask every question that chooses of the same models."""
+    each_ranks = POOL_PER_QUESTION if material.hardest == HARDEST_WHEN_CUT else 2 * material.hardest
+    ranked = sum(min(len(asked.corpus), each_ranks * len(asked)) for asked in _chosen_by(material))
+    effort = CHUNKS_AND_QUESTIONS if material.asks_chunks else QUESTIONS_ALONE
+    return effort.readings(_chunks_read(material), ranked)
+
+
+def _is_little(material: Material, readings: float) -> bool:
+    few = all(len(asked) <= FEWEST_QUESTIONS for asked in _chosen_by(material))
+    return few and _chunks_read(material) <= CHUNKS_AND_QUESTIONS.room(readings).chunks
+
+
+def _chosen_by(material: Material) -> list[RetrievalDataset]:
+    return [material.to_choose_by, *material.guards.values()]
+
+
+def _chunks_read(material: Material) -> int:
+    """Count the guards' chunks, too: the base model reads them, to choose those that they are ranked over."""
+    of_guards = (text for guard in material.guards.values() for text in guard.corpus.values())
+    return len({*material.chunks, *of_guards})
 
 
 def _readings_in_folds(material: Material) -> int:

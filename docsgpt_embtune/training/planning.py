@@ -31,6 +31,9 @@ PROBE_ROWS = 16
 PLANNED_SHARE = 0.8
 # The same once stages have shown how slow it is; keywords and writing come after them.
 REPLANNED_SHARE = 0.9
+# Of a run's time, when it must be known whether long chunks are read in windows: what is read is to take half of it, on
+# a machine as quick as its probe.
+TRIED_SHARE = 0.7
 # What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
 # Four runs of one and two threads came to 0.9 to 1.3; a GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 1.3
@@ -132,6 +135,30 @@ class Plan:
         if sum(len(stage.questions) for stage in self.stages) < sum(self.questions):
             lines.append("not all questions have their time; give a longer --time-budget")
         return lines
+
+
+def may_try_windows(run: TuningRun, chunks: Iterable[str], minutes: float) -> bool:
+    """Tell whether there is time to see if reading long chunks in windows helps, and say so if there is not.
+
+    Args:
+        run: Not yet trained, with the chunks' beginnings read.
+        chunks: All of them.
+        minutes: That the whole run may take.
+    """
+    if process_count() > 1:  # each has a clock of its own, and all must do the same
+        return True
+    longer = sum(len(text) for text in chunks if characters_read([text], run.model) < len(text))
+    seconds = longer * run.vectors.seconds / run.vectors.characters
+    # A run that goes on after a kill does what it had begun with.
+    enough: float = noted_once(
+        run.folder, "windows.json", lambda: (time.monotonic() - run.started + seconds) / TRIED_SHARE / 60
+    )
+    if enough > minutes:
+        run.say(
+            f"windows     left out: no time to see whether they help, about {clock(seconds)}; --time-budget "
+            f"{math.ceil(enough)}m would do, or --windows mean, which does not ask"
+        )
+    return enough <= minutes
 
 
 def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:

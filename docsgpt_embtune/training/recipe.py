@@ -26,7 +26,7 @@ from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, we
 from docsgpt_embtune.training.keyword_weights import without_gains_of
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.planning import make_plan, stages_in_time
+from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
@@ -161,8 +161,9 @@ def tune_automatically(
     if served:
         _let_be_beaten(run, served, part.not_asked)
     guards_hold = _watch(run, part.guards, served)
-    if reader is not None:
-        run.read_in_windows(reader, part.asked, always=automatic.windows == "mean")
+    always = automatic.windows == "mean"
+    if reader is not None and (always or may_try_windows(run, part.chunks, automatic.minutes)):
+        run.read_in_windows(reader, part.asked, always=always)
     base = copy_of_weights(model)
     _train(run, part, config, automatic.minutes)
     if material.guards:

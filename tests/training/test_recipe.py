@@ -226,6 +226,17 @@ def test_long_chunks_stay_cut_off_where_windows_find_nothing(tuned):
     assert any(line.startswith("windows") and "stay cut off" in line for line in said)
 
 
+def test_windows_are_not_tried_where_that_takes_longer_than_there_is_for_reading(tuned):
+    training, validation = with_answers_beyond(TRAINING), with_answers_beyond(VALIDATION)
+    said: list[str] = []
+    report = tuned(training, validation, automatic=Automatic(minutes=1e-4), keep_worse=True, say=said.append)
+    assert report.tuned.windows == "off"
+    (line,) = (line for line in said if line.startswith("windows"))
+    assert re.search(r"left out: no time to see .* about \d+ s; --time-budget 1m would do, or --windows mean", line)
+    told = Automatic(minutes=1e-4, windows="mean")
+    assert tuned(training, validation, automatic=told, keep_worse=True).tuned.windows == "mean"
+
+
 def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     dataset = with_answers_beyond(TRAINING)
