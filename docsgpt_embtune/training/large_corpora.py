@@ -3,7 +3,7 @@
 import math
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,6 +36,7 @@ POOL_PER_QUESTION = 7  # its own, and what by words and by meaning is most like 
 FEWEST_CHUNKS = 1000
 FEWEST_QUESTIONS = 100
 _PROBED_CHUNKS, _PROBED_ON_GPU = 64, 256
+NOTHING_CUT = "all there is, but ranks fewer chunks for each question"
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def as_time_allows(
         material = _with_some_held_out(material, seed, math.ceil(minutes * in_folds / readings), say)
     part = material
     if _readings_of(material) > readings and not _is_little(material, readings):
-        say("reads       a part of what there is, as all would take too long; choosing it")
+        say("reads       as much as there is time for; choosing it")
         part = _part(material, readings, seed)
         say(f"reads       {_described(part, material)}; more with a longer --time-budget")
     needed = _readings_in_folds(part) if part.validation is None else _readings_of(part)
@@ -185,12 +186,22 @@ def parted_alike(whole: Material, part: Material, seed: int) -> Material:
 
 
 def _described(part: Material, whole: Material) -> str:
-    questions = []
-    if part.validation is not None and whole.validation is not None:
-        questions.append(f"{len(part.validation):,} of {counted(len(whole.validation), 'validation question')}")
-    if part.training is not None and whole.training is not None:
-        questions.append(f"{len(part.training):,} of {counted(len(whole.training), 'training question')}")
-    return f"{len(part.chunks):,} of {counted(len(whole.chunks), 'chunk')}, {' and '.join(questions)}"
+    """Name what is not whole."""
+    cut = [_share(part.chunks, whole.chunks, "chunk")]
+    for name in ("validation", "training"):
+        kept, there = getattr(part, name), getattr(whole, name)
+        cut.append(_share(kept or (), there or (), f"{name} question"))
+    for name, there in whole.guards.items():
+        kept = part.guards[name]
+        cut.append(_share(kept, there, "question", f" of the guard {name}"))
+        cut.append(_share(kept.corpus, there.corpus, "chunk", f" of the guard {name}"))
+    named = [each for each in cut if each]
+    return " and ".join([", ".join(named[:-1]), *named[-1:]] if named[1:] else named) or NOTHING_CUT
+
+
+def _share(kept: Sized, there: Sized, noun: str, whose: str = "") -> str:
+    """Say how much is kept; nothing where it is all."""
+    return f"{len(kept):,} of {counted(len(there), noun)}{whose}" if len(kept) < len(there) else ""
 
 
 def _readings(material: Material, encode: Encoder, minutes: float, seed: int, *, whole_chunks: bool) -> float:

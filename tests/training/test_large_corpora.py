@@ -72,6 +72,25 @@ def test_reading_that_takes_longer_than_a_run_may_is_told_before_it(encode):
         assert len([line for line in said if line.startswith("reading ")]) == 1
 
 
+def test_only_what_is_cut_is_named(encode):
+    few = {doc_id: CORPUS[doc_id] for doc_id in list(CORPUS)[:900]}
+    small = large_corpora._over(questions(FACTS[:90]), set(few.values()))
+    guard = large_corpora._over(questions(FACTS[:300]), set(few.values()))
+    materials = {
+        r"100 of 300 questions of the guard other and \d+ of 900 chunks of the guard other": {
+            "guards": {"other": guard}
+        },
+        r"100 of 300 validation questions": {"validation": guard},
+    }
+    for named, given in materials.items():
+        said: list[str] = []
+        as_time_allows(replace(Material(None, small), **given), encode, NO_TIME, seed=13, say=said.append)
+        assert re.fullmatch(f"reads       {named}; more with a longer --time-budget", said[1])
+    assert (
+        large_corpora._described(Material(None, small, hardest=5), Material(None, small)) == large_corpora.NOTHING_CUT
+    )
+
+
 def test_a_guards_large_corpus_is_cut_beside_a_small_one(encode):
     few = {doc_id: CORPUS[doc_id] for doc_id in list(CORPUS)[:900]}
     small = large_corpora._over(questions(FACTS[:90]), set(few.values()))
