@@ -17,7 +17,7 @@ from docsgpt_embtune.wording import Say
 
 @contextmanager
 def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say) -> Iterator[Path | None]:
-    """Yield a hidden folder beside the model folder to be; it is removed when the block ends well.
+    """Yield a hidden folder beside the model folder to be; it is removed when the block ends well, or cannot.
 
     A run in several processes has none: which of them got how far is not known after a kill.
 
@@ -46,6 +46,9 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
             yield folder
         except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
             say(f"stopped     the same with --resume goes on from here ({folder})")
+            raise
+        except TrainingError:  # the same again would end so again; what keeps a model from being written may be mended
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -164,6 +164,7 @@ def test_no_bad_chunk_to_be_found_is_said(tiny_base_folder, tmp_path):
     lonely = RetrievalDataset({"q": "when", "r": "why"}, {"c": "a log"}, {"q": ("c",), "r": ("c",)})
     with pytest.raises(TrainingError, match="none could be mined from 1 chunks"):
         train(lonely, VALIDATION, tmp_path / "out", base=str(tiny_base_folder), config=CONFIG)
+    assert list(tmp_path.iterdir()) == []  # nothing to go on with
 
 
 @pytest.mark.parametrize(("epochs", "said"), [(10, "the loss became nan at step"), (1, "the weights are no numbers")])
