@@ -222,17 +222,20 @@ def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | No
 
 
 def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, material: Material) -> dict[str, Any]:
-    """Describe a run by what decides its outcome, for another run to know whether it may go on with it."""
+    """Describe a run by what decides its outcome, for another run to know whether it may go on with it.
+
+    What differs is named by its key.
+    """
     return {
         "version": __version__,  # another one may have other stages
-        "base": base.fingerprint,
+        "--base": base.fingerprint,
         "config": config.to_dict(),
-        "minutes": automatic.minutes if automatic else None,
-        "windows": automatic.windows if automatic else None,
-        "keywords": automatic.keywords if automatic else None,
-        "guards": [guard.fingerprint for guard in material.guards.values()],
-        "training": material.training.fingerprint if material.training else None,
-        "validation": material.validation.fingerprint if material.validation else None,
+        "--time-budget": automatic.minutes if automatic else None,
+        "--windows": automatic.windows if automatic else None,
+        "--keywords": automatic.keywords if automatic else None,
+        "--guard": [guard.fingerprint for guard in material.guards.values()],
+        "set of training questions": material.training.fingerprint if material.training else None,
+        "set of validation questions": material.validation.fingerprint if material.validation else None,
     }
 
 

@@ -107,7 +107,9 @@ class Plan:
         stages: In order.
         questions: Of each stage, were there time enough.
         seconds: Of each stage, mining and validation included.
-        spent: Seconds that the run has taken so far.
+        finished: How many of the stages an earlier run had finished, which goes on.
+        before: Seconds that it had taken.
+        spent: Seconds that the run has taken so far, without those.
         memory: Of them all.
         pace: What it is reckoned by.
     """
@@ -115,6 +117,8 @@ class Plan:
     stages: tuple[Stage, ...]
     questions: tuple[int, ...]
     seconds: tuple[float, ...]
+    finished: int
+    before: float
     spent: float
     memory: Memory
     pace: Pace
@@ -123,12 +127,16 @@ class Plan:
         """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
         every = zip(self.stages, self.questions, self.seconds, strict=True)
         lines = [
-            f"{number}. {stage.name}: {_part_of(len(stage.questions), questions)}, {stage.config.loss}, "
+            f"{number}. {stage.name}: done"
+            if number <= self.finished
+            else f"{number}. {stage.name}: {_part_of(len(stage.questions), questions)}, {stage.config.loss}, "
             f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {clock(seconds)}"
             for number, (stage, questions, seconds) in enumerate(every, 1)
         ]
-        in_all = self.spent + sum(self.seconds)
+        in_all = self.spent + sum(self.seconds[self.finished :])
         said = f"about {clock(in_all)} in all with the {clock(self.spent)} so far"
+        if self.before:
+            said += f" ({clock(self.before)} before it was stopped)"
         lines.append(f"{said}, of {clock(minutes * 60)} allowed; {self.memory}")
         if in_all > minutes * 60:
             lines.append("that is longer than allowed, and the least that a run takes here; Ctrl-C stops it")
@@ -174,7 +182,8 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
     names = [stage.name for stage in fitting]
     questions = tuple(len(stage.questions) for stage in stages if stage.name in names)
-    return Plan(tuple(fitting), questions, seconds, time.monotonic() - run.started, memory, pace)
+    finished, spent = run.selection.finished_stages, time.monotonic() - run.started
+    return Plan(tuple(fitting), questions, seconds, finished, run.seconds_before, spent, memory, pace)
 
 
 def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage]:

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,8 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.wording import Say
+
+_SECONDS_FILE = "seconds.json"
 
 
 @contextmanager
@@ -40,17 +43,26 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         yield None
         return
     folder = out.parent / f".{out.name}.run"
+    started = time.monotonic()
     with _alone_in(folder, out):
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
         try:
             yield folder
         except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+            seconds = seconds_before(folder) + time.monotonic() - started
+            write_text_atomically(folder / _SECONDS_FILE, json.dumps(seconds))
             say(f"stopped     the same with --resume goes on from here ({folder})")
             raise
         except TrainingError:  # the same again would end so again; what keeps a model from being written may be mended
             shutil.rmtree(folder, ignore_errors=True)
             raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def seconds_before(folder: Path | None) -> float:
+    """Return how long a run had taken when it was stopped; what came before a kill without a signal is not known."""
+    note = folder and folder / _SECONDS_FILE
+    return float(json.loads(note.read_text(encoding="utf-8"))) if note and note.is_file() else 0.0
 
 
 def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:

@@ -25,6 +25,7 @@ from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.negatives import mine_negatives, most_mined
+from docsgpt_embtune.training.run_folder import seconds_before
 from docsgpt_embtune.training.selection import Selection
 from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
@@ -54,6 +55,7 @@ class TuningRun:
         pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
         groups: Those about one answer, which are one piece of evidence.
         to_beat: Scores of what the run must be better than in the end.
+        seconds_before: That the run had taken when it was stopped and before it goes on now.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class TuningRun:
         served: Served = NOTHING_BESIDE,
     ) -> None:
         self.started = time.monotonic() if started is None else started
+        self.seconds_before = seconds_before(folder)
         self.model = model
         self.validation = validation
         self.folder = folder
@@ -281,6 +284,6 @@ class TuningRun:
             keywords=self.keywords,
             precision=self.precision,
             mined=self.selection.mined,
-            seconds=time.monotonic() - self.started,
+            seconds=self.seconds_before + time.monotonic() - self.started,
             material=material,
         )

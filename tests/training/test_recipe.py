@@ -1,5 +1,6 @@
 """The automatic recipe on a tiny model: real trainer, real files, real kills."""
 
+import json
 import os
 import random
 import re
@@ -692,6 +693,24 @@ def test_run_that_is_stopped_before_its_epoch_is_scored_ends_with_the_same_weigh
     assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
 
 
+def test_run_that_goes_on_tells_what_is_done_and_how_long_it_took_in_all(tuned, tmp_path):
+    taken = tmp_path / ".tuned.run" / "seconds.json"
+    with stopping(("questions", 1)):
+        tuned(keep_worse=True)
+    assert json.loads(taken.read_text()) > 0
+    taken.write_text("1000")
+    with stopping(("questions", 2)):
+        tuned(keep_worse=True, resume=True)
+    assert json.loads(taken.read_text()) > 1000
+    said: list[str] = []
+    report = tuned(keep_worse=True, resume=True, say=said.append)
+    assert report.tuned.seconds > 1000
+    assert "plan        1. chunks: done" in said
+    assert any(line.startswith(f"plan        2. questions: {len(TRAINING)} questions") for line in said)
+    assert any(re.search(r"so far \(16 min \d\d s before it was stopped\), of 20 min", line) for line in said)
+    assert not any("longer than allowed" in line for line in said)
+
+
 def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
@@ -706,6 +725,8 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tuned(keep_worse=True)
+    with pytest.raises(TrainingError, match="left by a run with another --time-budget; run with the same"):
+        tuned(keep_worse=True, resume=True, automatic=Automatic(minutes=10))
     with pytest.raises(TrainingError, match="left by a run with another config"):
         tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.__version__", "0.0.1")
