@@ -43,7 +43,7 @@ def keep_apart(
     held_out = {query_digest(text) for text in validation.queries.values()}
     kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
     if len(kept) < len(training):
-        say(f"left out of training: {len(training) - len(kept)} questions that validation asks too")
+        say(f"left out of training: {counted(len(training) - len(kept), 'question')} that validation asks too")
     if not kept:
         raise TrainingError("every training question is a validation question too; give different files")
     training = training.subset(kept)

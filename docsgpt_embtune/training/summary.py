@@ -1,5 +1,6 @@
 """A training run in a few lines for a terminal."""
 
+from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.training.pipeline import TrainingReport
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import counted
@@ -9,7 +10,7 @@ def summary(report: TrainingReport) -> str:
     """Say which candidate was kept, what validation thinks of it, and where the model is."""
     tuned = report.tuned
     which = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}"
-    kept = f"{which}: validation {tuned.choice.line()}, {tuned.seconds:.0f} s"
+    kept = f"{which}: validation {tuned.choice.line()}{_luck(tuned)}, {tuned.seconds:.0f} s"
     if report.folder is None:
         could_be_luck = tuned.preferred and tuned.choice.is_higher
         ending = f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
@@ -23,8 +24,17 @@ def summary(report: TrainingReport) -> str:
     return "\n".join(lines)
 
 
+def _luck(tuned: TunedModel) -> str:
+    """Say whether a gain could be luck where it is kept whatever it is."""
+    if tuned.evidence_needed or not tuned.improved:
+        return ""
+    return " (beyond luck)" if tuned.choice.is_beyond_luck else " (which could be luck)"
+
+
 def _reason(report: TrainingReport) -> str:
     tuned = report.tuned
+    if mean_ndcg(tuned.choice.chosen) == mean_ndcg(tuned.choice.baseline):
+        return "validation sees no difference from the base model"
     if not tuned.choice.is_higher:
         return "validation prefers the base model"
     if not tuned.preferred:

@@ -33,7 +33,7 @@ from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
 from docsgpt_embtune.training.windows import windows_against_beginnings
-from docsgpt_embtune.wording import Say, silent
+from docsgpt_embtune.wording import Say, counted, silent
 
 
 class TuningRun:
@@ -180,7 +180,8 @@ class TuningRun:
         mined = self._mine(stage) if stage.mines else {}
         count = sum(map(len, mined.values()))
         if stage.mines:
-            self.say(f"mined       {count:,} bad chunks for {len(mined):,} questions that had too few")
+            asked = counted(len(mined), "question")
+            self.say(f"mined       {counted(count, 'bad chunk')} for {asked} that had too few")
         fit(
             self.model,
             build_examples(questions_of(stage.questions, mined), stage.config.loss),

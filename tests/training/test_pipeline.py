@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +32,7 @@ from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
+from docsgpt_embtune.training.summary import summary
 from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
 from docsgpt_embtune.wording import silent
@@ -143,6 +145,34 @@ def test_validation_questions_are_taken_out_of_training(tiny_base_folder, tmp_pa
     assert "left out of training: 20 questions that validation asks too" in lines
     with pytest.raises(TrainingError, match="every training question"):
         train(VALIDATION, VALIDATION, tmp_path / "other", base=base, config=CONFIG)
+
+
+def test_one_of_a_kind_takes_no_s(tiny_base_folder, tmp_path):
+    one_more = joined(VALIDATION.subset(list(VALIDATION.queries)[:1]), TRAINING.subset(list(TRAINING.queries)[:1]))
+    lines: list[str] = []
+    told = {"base": str(tiny_base_folder), "config": CONFIG, "keep_worse": True, "say": lines.append}
+    train(one_more, VALIDATION, tmp_path / "out", **told)
+    assert "left out of training: 1 question that validation asks too" in lines
+    assert "mined       1 bad chunk for 1 question that had too few" in lines
+
+
+def test_gain_that_is_kept_says_whether_it_could_be_luck_and_a_tie_is_none(tuned):
+    report = tuned()
+    base = report.tuned.choice.baseline
+    one = min(base["ndcg@10"], key=base["ndcg@10"].get)
+
+    def said_of(better: Collection[str], **options) -> str:
+        gained = {query_id: score + 0.1 * (query_id in better) for query_id, score in base["ndcg@10"].items()}
+        chosen = {**base, "ndcg@10": gained}
+        choice = replace(report.tuned.choice, tried=[chosen], chosen=chosen)
+        return summary(replace(report, tuned=replace(report.tuned, choice=choice, **options)))
+
+    assert " (beyond luck), " in said_of(base["ndcg@10"])
+    assert " (which could be luck), " in said_of([one])
+    assert "luck" not in said_of([one], evidence_needed=True).splitlines()[0]
+    tie = said_of([], preferred=False)
+    assert "written all the same: validation sees no difference from the base model" in tie
+    assert "luck" not in tie
 
 
 def test_without_validation_questions_some_are_held_out(tiny_base_folder, tmp_path):
