@@ -123,24 +123,22 @@ def as_time_allows(
         say("reads       as much as there is time for; choosing it")
         part = _part(material, readings, seed)
         say(f"reads       {_described(part, material)}; more with a longer --time-budget")
-    needed = _readings_in_folds(part) if part.validation is None else _readings_of(part)
-    seconds = needed * READING_SHARE * minutes * 60 / readings
-    if whole_chunks:  # their ends are read if there is time for that, too
-        seconds *= characters_read(part.chunks, encode.model) / sum(map(len, part.chunks))
-    if seconds > minutes * 60:
+    once: float = _chunks_read(part)
+    if whole_chunks:  # their ends are read where there is time for that, too
+        once *= characters_read(part.chunks, encode.model) / sum(map(len, part.chunks))
+    if once > readings:
+        seconds = READING_SHARE * minutes * 60 * once / readings
         say(
-            f"reading     that takes about {clock(seconds)} by itself, of {clock(minutes * 60)} allowed; no run reads "
-            "less, and Ctrl-C stops it"
+            f"reading     takes {clock(seconds)} or more before anything is learned, of {clock(minutes * 60)} allowed; "
+            "no run reads less, and Ctrl-C stops it"
         )
     return part
 
 
 def _readings_of(material: Material) -> int:
     """Return how many readings of a chunk it takes to ask every question that chooses of the same models."""
-    each_ranks = POOL_PER_QUESTION if material.hardest == HARDEST_WHEN_CUT else 2 * material.hardest
-    ranked = sum(min(len(asked.corpus), each_ranks * len(asked)) for asked in _chosen_by(material))
-    effort = CHUNKS_AND_QUESTIONS if material.asks_chunks else QUESTIONS_ALONE
-    return effort.readings(_chunks_read(material), ranked)
+    ranked = sum(min(len(asked.corpus), 2 * material.hardest * len(asked)) for asked in _chosen_by(material))
+    return CHUNKS_AND_QUESTIONS.readings(_chunks_read(material), ranked)
 
 
 def _is_little(material: Material, readings: float) -> bool:
