@@ -743,7 +743,7 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
         ),
         (["--epochs", "2", "--time-budget", "3"], "--time-budget: only with --recipe auto, and --epochs"),
         (["--widths", "8,16", "--keywords", "narrow"], "--keywords narrow with --widths: a vector to be cut has no"),
-        (["--time-budget", "0"], "Invalid value for '--time-budget': '0' is not a time above 0, and not endless"),
+        (["--time-budget", "0"], "Invalid value for '--time-budget': '0': give a time above 0 that ends"),
     ],
 )
 def test_mixed_up_options_are_refused(tmp_path, arguments, complaint):
