@@ -25,3 +25,8 @@ def words_and_pairs(text: str) -> tuple[list[str], list[str]]:
     text = text.casefold()
     pairs = [run[i : i + 2] for run in _UNSPACED_RUN.findall(text) for i in range(max(1, len(run) - 1))]
     return WORD.findall(_UNSPACED_RUN.sub(" ", text)), pairs
+
+
+def duckdb_pattern(pattern: re.Pattern[str]) -> str:
+    """Write a pattern as DuckDB reads it, whose characters by number are x{0e00} where Python's are u0e00."""
+    return re.sub(r"\\u(....)", r"\\x{\1}", pattern.pattern)

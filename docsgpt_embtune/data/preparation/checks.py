@@ -1,7 +1,5 @@
 """What can be wrong with training data, each fault with what finds it and what mends it."""
 
-import re
-
 from docsgpt_embtune.data.preparation.check import Check
 from docsgpt_embtune.data.preparation.finders import (
     NEAR_PAIRS,
@@ -10,12 +8,12 @@ from docsgpt_embtune.data.preparation.finders import (
     find_cut,
     find_foreign,
 )
-from docsgpt_embtune.words import AS_WRITTEN
+from docsgpt_embtune.words import AS_WRITTEN, duckdb_pattern
 
 LIMIT = 200_000  # texts; what reads each of them in Python takes minutes there, and hours on ten million
 FIRST_AFTER_DUPLICATES = "good-and-bad"  # the check before which near-duplicates are looked for, exact ones joined
 COPIED_WORDS = 5  # a question of fewer may stand in its chunk by chance
-_WORDS = re.sub(r"\\u(....)", r"\\x{\1}", AS_WRITTEN.pattern)  # as DuckDB writes characters
+_WORDS = duckdb_pattern(AS_WRITTEN)
 
 
 def _same_text(table: str) -> str:

@@ -1,6 +1,5 @@
 """The data being prepared, in a DuckDB file: of ten million rows, memory holds a bounded part."""
 
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from docsgpt_embtune.data.preparation.progress import shown
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
-from docsgpt_embtune.words import ONE_BY_ONE
+from docsgpt_embtune.words import ONE_BY_ONE, duckdb_pattern
 
 MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
 _BLOCK = 20_000  # rows handed over at a time
@@ -51,7 +50,7 @@ CREATE MACRO moment(date) AS CASE
 CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
-""".replace("@WORDS@", re.sub(r"\\u(....)", r"\\x{\1}", ONE_BY_ONE.pattern))  # as DuckDB writes characters
+""".replace("@WORDS@", duckdb_pattern(ONE_BY_ONE))
 _TAKEN_IN = {
     table: pyarrow.schema({"position": pyarrow.int64(), **columns})
     for table, columns in {
