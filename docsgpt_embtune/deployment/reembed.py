@@ -194,7 +194,9 @@ def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = N
     model = None if environment is None else _model_in(environment.get("EMBEDDINGS_NAME"))
     if environment is not None and model is not None:
         others = [
-            store.label for store in stores if store.kept() and store.texts() and not _has_vectors_of(model, store)
+            store.label
+            for store in stores
+            if store.kept() and store.sample(1).texts and not _has_vectors_of(model, store)
         ]
         if others:
             raise DeploymentError(
