@@ -57,15 +57,11 @@ def reembed(
     The key of a server's model comes from EMBEDDINGS_KEY, in the environment or in the .env.
     """
     from docsgpt_embtune.deployment import reembed as steps
-    from docsgpt_embtune.deployment.coverage import require_all_sources
-    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.faiss_store import FaissStore
 
     if rollback and dry_run:
         raise click.UsageError("--dry-run is of a re-embedding, and not of a --rollback; leave one of them out")
-    environment = EnvironmentFile(env_file) if env_file else None
-    if environment is not None and indexes is not None:
-        require_all_sources(environment, indexes)
+    environment = _environment(env_file, indexes)
     hide_loading_bars()
     key = _secret(environment, "EMBEDDINGS_KEY")
     given = _given(faiss=indexes, **databases)
@@ -151,6 +147,17 @@ def _print_changes(environment: Any, settings: Mapping[str, str]) -> None:
     if environment is not None:
         for name, value in settings.items():
             click.echo(f"{environment.path}: {name}={shown(value)} instead of {_setting(environment, name)}")
+
+
+def _environment(env_file: Path | None, indexes: Path | None) -> Any:
+    """Open the `.env` that goes with all sources of these indexes; None if none is given."""
+    from docsgpt_embtune.deployment.coverage import require_all_sources
+    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+
+    environment = EnvironmentFile(env_file) if env_file else None
+    if environment is not None and indexes is not None:
+        require_all_sources(environment, indexes)
+    return environment
 
 
 def _given(**stores: Any) -> list[str]:
@@ -240,12 +247,8 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     With --env, the record of its old lines goes as well.
     """
     from docsgpt_embtune.deployment import reembed as steps
-    from docsgpt_embtune.deployment.coverage import require_all_sources
-    from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 
-    environment = EnvironmentFile(env_file) if env_file else None
-    if environment is not None and indexes is not None:
-        require_all_sources(environment, indexes)
+    environment = _environment(env_file, indexes)
     _require_stores(environment, _given(faiss=indexes, **databases), also_switched=True)
     hide_loading_bars()
     stores = _stores(environment, indexes, **databases)
