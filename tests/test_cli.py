@@ -7,6 +7,7 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
+from safetensors import SafetensorError
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.cli.common import EmbtuneCommand, minutes
@@ -124,6 +125,28 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file():
     )
 
 
+def test_weights_that_find_no_room_say_so():
+    @click.command(cls=EmbtuneCommand)
+    def write():
+        # What safetensors raises, word for word; its file has no descriptor that a test could fill.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    result = CliRunner().invoke(write)
+    assert result.exit_code == 2
+    assert result.output == (
+        "error: a disk is full (No space left on device); make room, or give paths on another one\n"
+    )
+
+
+def test_ctrl_c_is_not_taken_for_the_answer_no():
+    @click.command(cls=EmbtuneCommand)
+    def wait():
+        raise KeyboardInterrupt
+
+    result = CliRunner().invoke(wait)
+    assert (result.exit_code, result.output) == (130, "stopped\n")
+
+
 def test_errors_without_a_file_keep_their_traceback():
     @click.command(cls=EmbtuneCommand)
     def broken():
@@ -143,6 +166,11 @@ def test_outputs_are_checked_before_the_work(places):
     assert "exists and is no file" in one_line(*synthesize, folder, "--offline")
     assert f"{guide} is no folder" in one_line(*synthesize, guide / "x.json", *server)
     assert "is named twice" in one_line(*synthesize, corpus, "--offline")
+    check = ["check", "--baseline", "nowhere", "--tuned", "nowhere", "--data", places / "table.csv"]
+    assert "is named twice" in one_line(*check, "--corpus", corpus, "--json", places / "table.csv")
+    assert "is named twice" in one_line(*check, "--corpus", corpus, "--report", corpus)
+    assert "is named twice" in one_line(*check, "--json", places / "same", "--report", places / "same")
+    assert f"{guide} is no folder" in one_line(*check, "--json", guide / "x.json")
     harvest = ["harvest", "--corpus", corpus, "--mongo-export", places / "nowhere.json"]
     assert "ends in .csv or .jsonl, not in '.xlsx'" in one_line(*harvest, "--review", places / "review.xlsx")
     assert "is named twice" in one_line(

@@ -16,6 +16,7 @@ from docsgpt_embtune.cli.common import (
     EmbtuneCommand,
     hide_loading_bars,
     load_guard,
+    refuse_unwritable,
     relevant_docs_option,
     whole_numbers,
 )
@@ -78,6 +79,8 @@ def check(
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
 
     hide_loading_bars()
+    files = [name for option in (data, corpus or "", *guards) for name in option.split(",") if name]
+    refuse_unwritable(json_path, report_path, read=map(Path, files))
     report = check_retrieval(
         baseline,
         tuned,

@@ -20,8 +20,9 @@ from docsgpt_embtune.errors import DatasetError, EmbtuneError
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
-_EXIT_SIGTERM = 128 + signal.SIGTERM  # as shells have it
+_EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -49,14 +50,21 @@ class EmbtuneCommand(click.Command):
             if _is_our_own(error):
                 raise
             _exit_with(f"{error}; run: {INSTALL}")
+        except KeyboardInterrupt:  # click would end as where the answer is no
+            click.echo("stopped", err=True)
+            sys.exit(_EXIT_SIGINT)
         except OSError as error:
             # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
             path = error.filename2 or error.filename
             if path is None and error.errno in _FULL:  # as writing to an open file has it
-                _exit_with(f"a disk is full ({error.strerror}); make room, or give paths on another one")
+                _exit_with(_FULL_DISK)
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
+        except Exception as error:  # safetensors and torch, which write weights, have classes of their own for it
+            if os.strerror(errno.ENOSPC) not in str(error):
+                raise
+            _exit_with(_FULL_DISK)
 
 
 @contextmanager

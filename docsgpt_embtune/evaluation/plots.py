@@ -47,7 +47,9 @@ def recall_plot(comparison: Comparison) -> str:
                 share = share_answered(comparison.rankings[name], comparison.dataset.relevant_docs)
                 ks = np.arange(1, len(share))
                 style = "--" if name in UNTUNED else "-"
-                axes.plot(ks, share[1:], style, color=_STAND_INS[name], linewidth=2, label=title)
+                # Of a corpus of one chunk a line has no length.
+                dot = "o" if len(ks) == 1 else None
+                axes.plot(ks, share[1:], style, marker=dot, color=_STAND_INS[name], linewidth=2, label=title)
         _draw_arrow(axes, comparison)
         axes.set_xscale("log")
         ticks = [k for k in (1, 2, 3, 5, 10, 20, 50, 100) if k <= comparison.rankings["tuned"].depth]
