@@ -3,7 +3,9 @@
 import json
 import tempfile
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -94,35 +96,46 @@ def export(
     # Chunks are stored as the folder reads them now: so it goes on, unless told or shown otherwise.
     recorded = Reading.of(manifest)
     reading = Reading(max_seq_length or recorded.max_seq_length, windows or recorded.windows)
+    others: list[Reading] = []
+    if windows is None:
+        furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
+        lengths = sorted({max_seq_length or usual.max_seq_length, reading.max_seq_length, furthest})
+        others = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
     say("writing the graphs")
-    exact, quantised = _write_graphs(model, folder, reading.max_seq_length)
-    engine = exact.engine
-    decisions: list[Decision] = []
-    if validation is not None:
-        with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as kept:
-            if windows is None:
-                say("measuring how to read long chunks")
-                furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
-                lengths = sorted({max_seq_length or usual.max_seq_length, reading.max_seq_length, furthest})
-                every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
-                others = [other for other in every if other != reading]
-                reading, about_reading = decide_reading(folder, exact, reading, others, validation, Path(kept))
-                decisions.append(about_reading)
-            overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
-            say(f"measuring what int8 costs{overflows}")
-            engine, about_engine = decide_engine(
-                folder,
-                exact,
-                quantised,
-                reading,
-                validation,
-                Path(kept),
-                learned_from=len(without_learned(validation, manifest)) < len(validation),
-            )
-            decisions.append(about_engine)
-    report = ExportReport((exact, quantised), engine, reading, tuple(decisions))
+    with _graphs_beside(model, folder, reading.max_seq_length) as graphs:  # until all is decided
+        engine: EngineName = "onnx"
+        decisions: tuple[Decision, ...] = ()
+        if validation is not None:
+            by_heart = len(without_learned(validation, manifest)) < len(validation)
+            reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, by_heart=by_heart)
+    exact, quantised = (replace(graph, path=folder / FOLDER / graph.path.name) for graph in graphs)
+    report = ExportReport((exact, quantised), engine, reading, decisions)
     _record(folder, manifest, report)
     return report
+
+
+def _decide(
+    folder: Path,
+    graphs: tuple[Graph, Graph],
+    reading: Reading,
+    others: Sequence[Reading],
+    validation: RetrievalDataset,
+    say: Say,
+    *,
+    by_heart: bool,
+) -> tuple[Reading, EngineName, tuple[Decision, ...]]:
+    """Measure how chunks are read best, where there are other ways, and what int8 costs then."""
+    decisions = []
+    with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as kept:
+        if others:
+            say("measuring how to read long chunks")
+            others = [other for other in others if other != reading]
+            reading, about_reading = decide_reading(folder, graphs[0], reading, others, validation, Path(kept))
+            decisions.append(about_reading)
+        overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
+        say(f"measuring what int8 costs{overflows}")
+        engine, about_engine = decide_engine(folder, *graphs, reading, validation, Path(kept), learned_from=by_heart)
+    return reading, engine, (*decisions, about_engine)
 
 
 def _check_length(folder: Path, wanted: int, possible: int) -> None:
@@ -145,20 +158,22 @@ def _architecture(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _write_graphs(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> tuple[Graph, Graph]:
-    """Trace the model, quantise the graph, and put both into the folder once they give the model's vectors."""
+@contextmanager
+def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> Iterator[tuple[Graph, Graph]]:
+    """Trace the model, quantise the graph, and put both into the folder when the block ends well.
+
+    Until then the folder serves with what it has: whoever stops the measuring must not find other graphs there than
+    its manifest names.
+    """
     if not is_static(model):
         model.max_seq_length = max_seq_length
-    names: dict[EngineName, str] = {"onnx": "model.onnx", "onnx-int8": "model_int8.onnx"}
     with folder_written_whole(folder / FOLDER) as partial:
-        exact, quantised = (partial / name for name in names.values())
+        exact, quantised = partial / "model.onnx", partial / "model_int8.onnx"
         _write_exact(model, folder, exact, max_seq_length)
         quantise(exact, quantised, _calibration(folder, max_seq_length))
         for path in partial.iterdir():  # onnx writes weights 0600, and a container may run as another user
             path.chmod(PUBLIC)
-        sums = {engine: graph_sha256(partial / name) for engine, name in names.items()}
-    of_fp32, of_int8 = (Graph(engine, folder / FOLDER / name, sums[engine]) for engine, name in names.items())
-    return of_fp32, of_int8
+        yield Graph("onnx", exact, graph_sha256(exact)), Graph("onnx-int8", quantised, graph_sha256(quantised))
 
 
 def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq_length: int) -> None:

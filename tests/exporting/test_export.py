@@ -127,6 +127,21 @@ def test_graph_with_other_vectors_is_never_written(tiny_tuned_folder, tmp_path, 
     assert "serving" not in read_manifest(folder)
 
 
+def test_an_export_that_is_stopped_while_it_measures_leaves_the_folder_as_it_was(copied, tmp_path):
+    def contents():
+        return {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*") if path.is_file()}
+
+    def stop(line):
+        if line.startswith("measuring"):
+            raise KeyboardInterrupt
+
+    before = contents()
+    asked = RetrievalDataset({"q": TEXTS[0]}, {"c": TEXTS[0]}, {"q": ("c",)})
+    with pytest.raises(KeyboardInterrupt):
+        export_module.export(copied, asked, max_seq_length=8, say=stop)
+    assert contents() == before
+
+
 def test_attention_is_one_operator_a_layer_and_int8_takes_one_text_a_run(tiny_exported_folder):
     exact, int8 = (onnx.load(tiny_exported_folder / "onnx" / f"{name}.onnx").graph for name in ("model", "model_int8"))
     layers = json.loads((tiny_exported_folder / "config.json").read_text())["num_hidden_layers"]
