@@ -76,6 +76,20 @@ def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> d
     }
 
 
+def with_chosen_by_too(manifest: Mapping[str, Any], questions: RetrievalDataset) -> dict[str, Any]:
+    """Add to a manifest the digests of questions that chose something of its model later, and taught it nothing."""
+    data, chose = manifest.get("data", {}), digests_of(questions)
+    seen, chosen_by = set(data.get("seen_queries", ())), set(data.get("chosen_by", ()))
+    return {
+        **manifest,
+        "data": {
+            **data,
+            "seen_queries": sorted(seen | chose),
+            "chosen_by": sorted(chosen_by | (chose - seen)),
+        },
+    }
+
+
 def _datasets(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:
     given = {"training": training, "validation": validation}
     return {

@@ -16,7 +16,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.exporting.quality import Decision, decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
-from docsgpt_embtune.learned import without_learned
+from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify, write_manifest
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
@@ -110,6 +110,8 @@ def export(
             reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, by_heart=by_heart)
     exact, quantised = (replace(graph, path=folder / FOLDER / graph.path.name) for graph in graphs)
     report = ExportReport((exact, quantised), engine, reading, decisions)
+    if validation is not None:
+        manifest = with_chosen_by_too(manifest, validation)
     _record(folder, manifest, report)
     return report
 

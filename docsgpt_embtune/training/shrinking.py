@@ -5,6 +5,9 @@ argument of theirs, which DocsGPT does not pass. Two cuts are tried at each widt
 numbers of a vector, which training with `--widths` aims at, and the principal directions of the chunks' vectors, which
 need no training, and on a manual's questions lost less from half the width down, with `--widths` and without. Keywords
 beside the model's numbers stay as they are.
+
+Directions keep what lies between the chunks that they were taken from, all of it where these are no more than the
+directions, and less of what comes later. What they cost is therefore measured on chunks that they were not taken from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,16 +19,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.data.split import groups_by_answer
+from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
-from docsgpt_embtune.evaluation.metrics import mean_scores
+from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vectors import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.exporting.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.exporting.summary import decision_lines
-from docsgpt_embtune.learned import without_learned
+from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.encoding import Vectors
@@ -41,6 +44,9 @@ if TYPE_CHECKING:
 CutName = Literal["first numbers", "principal directions"]
 # Of the whole width, where the model was not trained at widths of its own: 288, 192, 128, 96 and 64 of MiniLM's 384.
 SHARES = (3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
+FOLDS = (
+    5  # of the questions: directions are taken from the chunks that answer the others, and from those not asked about
+)
 _OF_THE_WHOLE_MODEL = ("schema", "fingerprint", "dimension", "max_seq_length", "serving")
 
 
@@ -90,6 +96,49 @@ class Cut:
         return np.concatenate([cut, keywords], axis=1)
 
 
+class _Measure:
+    """Scores cuts, each on chunks that it was not taken from.
+
+    Args:
+        asked: Questions to decide by.
+        queries: Vectors of the questions (Q, D + beside).
+        corpus: Vectors of the chunks (N, D + beside).
+        full: D, the model's own numbers.
+    """
+
+    def __init__(self, asked: RetrievalDataset, queries: Vectors, corpus: Vectors, full: int) -> None:
+        self.asked, self.queries, self.corpus = asked, queries, corpus
+        self._folds = [(rows, self._directions(rows, full)) for rows in _folds(asked)]
+
+    def _directions(self, rows: Sequence[int], full: int) -> Vectors:
+        query_ids = list(self.asked.queries)
+        answers = {doc_id for row in rows for doc_id in self.asked.relevant_docs[query_ids[row]]}
+        others = [place for place, doc_id in enumerate(self.asked.corpus) if doc_id not in answers]
+        return principal_directions(self.corpus[others, :full])
+
+    def whole(self) -> QueryScores:
+        """Score the vectors as they are."""
+        return score_vectors(self.asked, self.queries, self.corpus)
+
+    def of(self, cut: Cut) -> QueryScores:
+        """Score what a cut makes of them."""
+        if cut.name == "first numbers":
+            return score_vectors(self.asked, cut.map(self.queries), cut.map(self.corpus))
+        query_ids = list(self.asked.queries)
+        parts = []
+        for rows, directions in self._folds:
+            like_it = replace(cut, matrix=directions[: len(cut.matrix)])
+            some = self.asked.subset(query_ids[row] for row in rows)
+            parts.append(score_vectors(some, like_it.map(self.queries[rows]), like_it.map(self.corpus)))
+        return joined_scores(parts)
+
+
+def _folds(asked: RetrievalDataset) -> list[list[int]]:
+    """Part the questions, those about one answer staying together: the rows of each part."""
+    count = min(FOLDS, len(groups_by_answer(asked)))
+    return [inside for _, inside in folds_by_answer(asked, count)] if count > 1 else [list(range(len(asked)))]
+
+
 def shrink(
     folder: str | Path,
     validation: RetrievalDataset,
@@ -137,7 +186,7 @@ def shrink(
     }
     numbers = _numbers(manifest, full, full if width is None else width - beside)
     cuts = [Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
-    chosen, decision = _decide(cuts, queries, corpus, asked, width)
+    chosen, decision = _decide(cuts, _Measure(asked, queries, corpus, full), width)
     if by_words:
         where = f"where {counted(len(asked), 'chunk')} are asked for by their own words"
         reason = f"{decision.reason} {where}, as the model learned from the questions"
@@ -145,6 +194,8 @@ def shrink(
     if chosen is None:
         return ShrinkReport(decision, None, {})
     details = {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL}
+    if not by_words:
+        details = with_chosen_by_too(details, asked)
     if reading := manifest.get("serving", {}).get("reading"):
         details["serving"] = {"reading": reading}  # the questions were asked of chunks that were read in this way
     details["shrunk"] = {"from": manifest["fingerprint"], "dimension": manifest["dimension"], **decision.to_dict()}
@@ -188,8 +239,8 @@ def _to_decide_by(
     """Leave out what the model has by heart; where that leaves too few, ask for the chunks by words of their own.
 
     Of a model tuned on 300 questions about 715 chunks, principal directions lost of nDCG@10, at 288, 192 and 128 of 384
-    numbers, .002, .014 and .033 by the chunks' own words, and nothing by 228 questions that it did not learn from. The
-    first numbers lost .014, .044 and .082, and .031, .050 and .108: less by own words, but more than is accepted.
+    numbers, .000, .009 and .028 by the chunks' own words, and nothing by 150 questions that it did not learn from. The
+    first numbers lost .009, .036 and .073, and .019, .032 and .058: either way more than is accepted.
 
     Returns:
         The questions, and whether they are the chunks' own words.
@@ -216,27 +267,23 @@ def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int
     return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)
 
 
-def _decide(
-    cuts: Sequence[Cut], queries: Vectors, corpus: Vectors, validation: RetrievalDataset, width: int | None
-) -> tuple[Cut | None, Decision]:
+def _decide(cuts: Sequence[Cut], measure: _Measure, width: int | None) -> tuple[Cut | None, Decision]:
     """Choose the width asked for, or the narrowest that loses nothing; of its two cuts, the one that finds more."""
-    groups = groups_by_answer(validation)
-    whole = score_vectors(validation, queries, corpus)
-    trials = [Trial(f"{corpus.shape[1]} wide", mean_scores(whole))]
+    groups, count = groups_by_answer(measure.asked), len(measure.asked)
+    whole = measure.whole()
+    trials = [Trial(f"{measure.corpus.shape[1]} wide", mean_scores(whole))]
     candidates = []
     for cut in cuts:
-        scores = score_vectors(validation, cut.map(queries), cut.map(corpus))
+        scores = measure.of(cut)
         judgment = judge(whole, scores, groups=groups)
         trials.append(Trial(str(cut), mean_scores(scores), judgment))
         harmless, reason = is_harmless(judgment)
         if harmless if width is None else cut.width == width:
             candidates.append((cut.width, -mean_ndcg(scores), cut, reason))
     if not candidates:
-        return None, Decision(
-            trials[0].name, "no width is known to lose nothing that matters", tuple(trials), len(validation)
-        )
+        return None, Decision(trials[0].name, "no width is known to lose nothing that matters", tuple(trials), count)
     _, _, chosen, reason = min(candidates, key=itemgetter(0, 1))
-    return chosen, Decision(str(chosen), reason, tuple(trials), len(validation))
+    return chosen, Decision(str(chosen), reason, tuple(trials), count)
 
 
 def _with_cut(folder: Path, cut: Cut) -> "SentenceTransformer":

@@ -142,6 +142,15 @@ def test_an_export_that_is_stopped_while_it_measures_leaves_the_folder_as_it_was
     assert contents() == before
 
 
+def test_questions_that_decided_are_not_unseen_afterwards(copied):
+    asked = RetrievalDataset({"q": TEXTS[0]}, {"c": TEXTS[0]}, {"q": ("c",)})
+    before = set(read_manifest(copied).get("data", {}).get("seen_queries", ()))
+    export_module.export(copied, asked)
+    data = read_manifest(copied)["data"]
+    assert set(data["seen_queries"]) == before | {query_digest(TEXTS[0])}
+    assert query_digest(TEXTS[0]) in data["chosen_by"]
+
+
 def test_attention_is_one_operator_a_layer_and_int8_takes_one_text_a_run(tiny_exported_folder):
     exact, int8 = (onnx.load(tiny_exported_folder / "onnx" / f"{name}.onnx").graph for name in ("model", "model_int8"))
     layers = json.loads((tiny_exported_folder / "config.json").read_text())["num_hidden_layers"]

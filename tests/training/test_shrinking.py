@@ -14,11 +14,13 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.exporting.quality import asked_by_their_words
-from docsgpt_embtune.learned import data_record
+from docsgpt_embtune.learned import data_record, digests_of
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.training import shrinking
 from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
 
 from .small_dataset import dataset
@@ -78,6 +80,28 @@ def test_without_a_width_the_narrowest_that_loses_nothing_is_taken(tiny_tuned_fo
     report = shrink(tiny_tuned_folder, EASY, tmp_path / "cut")
     assert report.manifest["dimension"] == 5  # a sixth, the narrowest that is tried
     assert report.decision.reason == "it loses nothing that matters"
+
+
+def test_directions_are_measured_on_chunks_that_they_were_not_taken_from(tiny_tuned_folder, tmp_path):
+    # Chunks at right angles to each other, and as many directions: theirs keep all of them, those of the others little.
+    # A question is a little nearer to its own chunk than to the next.
+    rng = np.random.default_rng(0)
+    chunks = np.linalg.qr(rng.standard_normal((32, 32)))[0][:12].astype("f4")
+    questions = unit(chunks + 0.8 * np.roll(chunks, 1, axis=0))
+    names = {f"c{number}": f"c{number}" for number in range(12)}
+    asked = RetrievalDataset(names, names, {name: (name,) for name in names})
+    cut = Cut("principal directions", principal_directions(chunks)[:12], beside=0)
+    measure = shrinking._Measure(asked, questions, chunks, 32)
+    assert np.allclose(cut.map(chunks) @ cut.map(chunks).T, np.eye(12), atol=1e-5)  # as if nothing were lost
+    assert mean_scores(measure.whole())["recall@1"] == 1
+    assert mean_scores(measure.of(cut))["recall@1"] < 1
+
+
+def test_questions_that_chose_the_width_are_not_unseen_afterwards(tiny_tuned_folder, tmp_path):
+    learned = having_learned(tiny_tuned_folder, tmp_path, HARD.subset(list(HARD.queries)[:20]))
+    data = shrink(learned, HARD, tmp_path / "cut", width=8).manifest["data"]
+    assert set(data["seen_queries"]) == digests_of(HARD)
+    assert set(data["chosen_by"]) == digests_of(HARD.subset(list(HARD.queries)[20:]))
 
 
 def test_too_few_questions_prove_nothing_though_each_is_found(tiny_tuned_folder, tmp_path):
