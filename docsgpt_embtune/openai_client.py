@@ -58,6 +58,9 @@ class OpenAIClient:
         first_wait: Seconds before the second attempt; each further wait is twice as long.
         attempts: At one request, before the server counts as down.
         longest_wait: Seconds that a Retry-After can ask for.
+        harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
+            was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
+        timeout_option: What sets the timeout, for the message where it was too short.
         say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
 
     Attributes:
@@ -81,6 +84,8 @@ class OpenAIClient:
         first_wait: float = 1.0,
         attempts: int = ATTEMPTS,
         longest_wait: float = LONGEST_WAIT,
+        harmless: Mapping[str, Any] | None = None,
+        timeout_option: str = "",
         say: Say = silent,
     ) -> None:
         try:
@@ -98,6 +103,9 @@ class OpenAIClient:
         self._first_wait = first_wait
         self._attempts = attempts
         self._longest_wait = longest_wait
+        self._harmless = harmless
+        self._timeout_option = timeout_option
+        self._timeout = timeout
         self._pace = _Pace(requests_per_minute)
         self._stopped = threading.Event()
         self._lock = threading.Lock()
@@ -158,12 +166,23 @@ class OpenAIClient:
                 with attempt:
                     return self._post_once(body, read)
         except _TryAgainError as error:
-            if self._answers > answered_before:
+            if self._answers > answered_before or self._answers_another(read):
                 raise UnansweredRequestError(f"{self._attempts} attempts, the last: {error}") from error
+            patience = f", or give it longer with {self._timeout_option}" if error.was_slow else ""
             raise self._error(
-                f"{self.label}: {self._attempts} attempts, the last: {error}; see to the server, and run the same again"
+                f"{self.label}: {self._attempts} attempts, the last: {error}; see to the server{patience}, and run the "
+                "same again"
             ) from error
         raise AssertionError("unreachable")
+
+    def _answers_another(self, read: Callable[[Any], Any]) -> bool:
+        if self._harmless is None:
+            return False
+        try:
+            self._post_once(self._harmless, read)
+        except (_TryAgainError, RefusedRequestError):
+            return False
+        return True
 
     def _post_once(self, body: Mapping[str, Any], read: Callable[[Any], Read]) -> Read:
         import httpx
@@ -175,7 +194,10 @@ class OpenAIClient:
             self.requests += 1
         try:
             response = self._client.post(self._url, json={"model": self.model, **body})
-        except httpx.RequestError as error:  # no connection, too slow, or broken off within the body
+        except httpx.TimeoutException as error:
+            what = f"no answer within {self._timeout:g} s ({type(error).__name__})"
+            raise _TryAgainError(what, was_slow=bool(self._timeout_option)) from error
+        except httpx.RequestError as error:  # no connection, or broken off within the body
             raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
         self._refuse_status(response)
         try:
@@ -224,9 +246,10 @@ class OpenAIClient:
 
 
 class _TryAgainError(Exception):
-    def __init__(self, message: str, wait: float = 0.0) -> None:
+    def __init__(self, message: str, wait: float = 0.0, *, was_slow: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
+        self.was_slow = was_slow
 
 
 class _Pace:

@@ -77,6 +77,8 @@ class LanguageModel:
             requests_per_minute=requests_per_minute,
             timeout=timeout,
             first_wait=first_wait,
+            harmless=_body("Answer with one word: yes."),
+            timeout_option="--timeout",
             say=say,
         )
         self.name = name
@@ -111,7 +113,7 @@ class LanguageModel:
             RefusedRequestError: If it answers others, and this one not in the right form.
         """
         for attempt in range(1, ANSWER_ATTEMPTS + 1):
-            text, spent = self._client.post({"messages": [{"role": "user", "content": prompt}]}, _answer_in)
+            text, spent = self._client.post(_body(prompt), _answer_in)
             with self._lock:
                 self._spent += replace(spent, input_characters=len(prompt))
             try:
@@ -120,6 +122,10 @@ class LanguageModel:
                 if attempt == ANSWER_ATTEMPTS:
                     raise RefusedRequestError(f"{error}: {' '.join(text.split())[:80]!r}") from error
         raise AssertionError("unreachable")
+
+
+def _body(prompt: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": prompt}]}
 
 
 def _answer_in(content: Any) -> tuple[str, Spent]:

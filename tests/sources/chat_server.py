@@ -28,6 +28,7 @@ class ChatServer(ThreadingHTTPServer):
         refusal: The body that goes with another status than 200.
         usage: What each answer says that it took, in tokens.
         never: A word; prompts with it are refused for ever.
+        stumbles_over: A word; asked for questions to a passage with it, it answers with HTTP 500 for ever.
         tries: Prompt -> requests.
         answered: Prompt -> answers.
         keys: Authorization headers that came.
@@ -42,7 +43,7 @@ class ChatServer(ThreadingHTTPServer):
         self.status = status
         self.refusal = "{}"
         self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
-        self.never = "\0"
+        self.never = self.stumbles_over = "\0"
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.keys: set[str] = set()
@@ -69,6 +70,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.keys.add(self.headers.get("Authorization", ""))
         if self.server.status != 200:
             self.reply(self.server.refusal, status=self.server.status)
+        elif (passage := _PASSAGE.search(prompt)) and self.server.stumbles_over in passage[1]:
+            self.misbehave("500")
         elif self.server.never in prompt:
             self.misbehave("prose")
         elif number < len(self.server.faults):
@@ -125,6 +128,8 @@ def answer_to(prompt: str) -> dict[str, object]:
         kinds = ("how-to", "fact", "keywords")
         texts = (f"Where is {word}?", f"{word} location", f"What does the text say about {word}?")
         return {"questions": [{"kind": kind, "question": text} for kind, text in zip(kinds, texts, strict=True)]}
+    if "\nQuestions:" not in prompt:  # neither questions are asked for nor verdicts: whether it is there
+        return {}
     passages = dict(_LETTERED.findall(prompt))
     verdicts = []
     for number, question in _QUESTION.findall(prompt[prompt.rindex("\nQuestions:") :]):

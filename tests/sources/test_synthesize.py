@@ -97,6 +97,26 @@ def test_a_chunk_that_the_model_refuses_leaves_the_others_alone(tmp_path):
     assert len(again.dataset) == 12
 
 
+@pytest.mark.parametrize("word", ["Anchor", "Fiddle"])
+def test_a_chunk_that_the_server_stumbles_over_leaves_the_others_alone(tmp_path, word):
+    # First of all or last of all: alone in flight, it must not pass for a server that is down.
+    bad = next(doc_id for doc_id, text in CORPUS.items() if text.startswith(word))
+    with running() as server:
+        server.stumbles_over = word
+        for _ in range(2):  # the second time nothing else is left to ask
+            made, _ = ask_for(CORPUS, tmp_path / "journal", server, concurrency=1)
+            assert made.unanswered == {bad: "8 attempts, the last: HTTP 500"}
+            assert {doc_id for ids in made.dataset.relevant_docs.values() for doc_id in ids} == set(CORPUS) - {bad}
+
+
+def test_a_server_that_is_too_slow_is_told_from_one_that_is_down():
+    with running(faults=["slow"] * 8) as server:
+        model = LanguageModel(server.url, "tiny", timeout=0.2, first_wait=0.001)
+        said = r"the last: no answer within 0\.2 s \(ReadTimeout\); see to the server, or give it longer with --timeout"
+        with model, pytest.raises(GenerationError, match=said):
+            model.ask("Passage:\nAnchor", parse_questions)
+
+
 def test_a_server_that_is_down_is_named_and_what_was_answered_is_kept(tmp_path):
     path = tmp_path / "journal"
     with running() as server:
