@@ -1,6 +1,7 @@
 """Cut documents into chunks the way DocsGPT's `recursive` strategy does."""
 
-from collections.abc import Callable, Iterator
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 
 # DocsGPT's order of preference: a paragraph break, then a line break, then the end of a sentence.
 SEPARATORS = ("\n\n", "\n", ". ")
@@ -66,10 +67,23 @@ def _pieces(
 
 
 def _word_windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> Iterator[str]:
-    window = ""
-    for word in text.split():
-        if window and count_tokens(f"{window}{word} ") > max_tokens:
-            yield window
-            window = ""
-        window += f"{word} "
-    yield window
+    words = text.split()
+    start = 0
+    while start < len(words):
+        end = _window_end(words, start, count_tokens, max_tokens)
+        yield " ".join(words[start:end]) + " "
+        start = end
+
+
+def _window_end(words: Sequence[str], start: int, count_tokens: Callable[[str], int], max_tokens: int) -> int:
+    """Find the end of the longest window that holds no more than `max_tokens`, or one word: counted a dozen times."""
+
+    def fits(end: int) -> bool:
+        return count_tokens(" ".join(words[start:end]) + " ") <= max_tokens
+
+    longest, step = start + 1, 1
+    while longest + step <= len(words) and fits(longest + step):  # a window is short beside the text: not from its end
+        longest += step
+        step *= 2
+    beyond = min(longest + step, len(words) + 1)
+    return longest + bisect_left(range(longest + 1, beyond), True, key=lambda end: not fits(end))

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 
 from docsgpt_embtune.data.chunking import chunk_text
@@ -31,6 +33,28 @@ def test_small_pieces_are_merged_up_to_the_minimum():
 def test_text_without_any_break_is_cut_between_words():
     chunks = chunk_text("word " * 25, count_tokens=words, max_tokens=10, min_tokens=1)
     assert [words(chunk) for chunk in chunks] == [10, 10, 5]
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 7, 10, 24, 25, 26])
+def test_a_window_is_as_long_as_may_be_whatever_its_words_count(max_tokens):
+    text = " ".join("abcdefghijkl"[: 1 + n * 7 % 12] for n in range(25))
+    chunks = chunk_text(text, count_tokens=len, max_tokens=max_tokens, min_tokens=0)
+    assert " ".join(chunks) == text
+    for chunk, following in pairwise(chunks):
+        assert len(f"{chunk} ") <= max_tokens or " " not in chunk
+        assert len(f"{chunk} {following.split()[0]} ") > max_tokens
+
+
+def test_a_long_line_is_counted_a_few_times_for_each_chunk():
+    counted = []
+
+    def count(text):
+        counted.append(text)
+        return words(text)
+
+    chunks = chunk_text("word " * 20_000, count_tokens=count, max_tokens=1250)
+    assert len(chunks) == 16
+    assert len(counted) < 40 * len(chunks)
 
 
 def test_blank_text_gives_no_chunk():
