@@ -5,6 +5,7 @@ chunks that a search takes for it, shuffled, and kept only if its own chunk is j
 that do not answer becomes its bad chunk. Every answer is journaled, so the whole can be stopped anywhere.
 """
 
+import re
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -29,6 +30,9 @@ TIMED_CHUNKS = 3  # asked before the estimate, which is of their median
 # Rough figures, for the estimate alone, where the server does not count tokens itself.
 CHARACTERS_PER_TOKEN = 4.0  # of English
 _TOKENS_PER_QUESTION = 30  # with the JSON around it
+
+_SINGLE = re.compile(r"(?<!['’])\b\w\b")  # not of "it's"
+_NEGATION = re.compile(r"\b(?:not?|cannot|never|without)\b|n['’]t\b", re.IGNORECASE)
 
 Parser = Callable[[str], Any]
 
@@ -217,6 +221,7 @@ class Synthesizer:
                 # Older journals hold half characters, which cannot be asked or written.
                 question = MadeQuestion(encodable(answer["question"]), encodable(answer["kind"]), doc_id)
                 words = frozenset(english_tokens(question.text) or plain_tokens(question.text))
+                words |= _small_differences(question.text)
                 fault = fault_of(question.text, self._corpus[doc_id])
                 if fault or words in known:
                     thrown_out[fault or "asked already"] += 1
@@ -273,6 +278,13 @@ class Synthesizer:
                     bad[query_id] = (near_miss,)
                 kinds[question.kind] += 1
         return RetrievalDataset(queries, self._corpus, good, bad), kinds
+
+
+def _small_differences(text: str) -> frozenset[str]:
+    """Take what makes another question of the same words: version 4 and 5, plan A and B, C and R, not and no not."""
+    singles = _SINGLE.findall(text[1:])  # whatever it begins with is a capital
+    negated = {"not"} if _NEGATION.search(text) else set()
+    return frozenset(single.lower() for single in singles if single not in ("a", "I")) | negated
 
 
 def _ids_by_text(corpus: Mapping[str, str]) -> dict[str, tuple[str, ...]]:

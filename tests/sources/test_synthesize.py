@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -181,6 +182,29 @@ def test_one_text_under_two_ids_is_asked_once_and_both_answer(tmp_path):
         made, _ = ask_for({"c0": CORPUS["c0"], "copy": CORPUS["c0"], "c1": CORPUS["c1"]}, tmp_path / "j", server)
     assert list(made.dataset.relevant_docs.values()) == [("c0", "copy")] * 2 + [("c1",)] * 2
     assert server.answered.total() == 4
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "same"),
+    [
+        ("How do I upgrade to version 4?", "How do I upgrade to version 5?", False),
+        ("What does plan A cost?", "What does plan B cost?", False),
+        ("Read a file in C", "Read a file in R", False),
+        ("How to enable the log", "How not to enable the log", False),
+        ("Why does it start?", "Why doesn't it start?", False),
+        ("What is the server's name?", "What is a server name", True),
+        ("A file is read how?", "How is the file read", True),
+    ],
+)
+def test_questions_that_differ_in_a_character_or_a_not_are_two(tmp_path, first, second, same):
+    corpus = {"one": "The first passage, of one thing.", "two": "The second passage, of another."}
+    with AnswerJournal(tmp_path / "journal", "m") as journal:
+        maker = Synthesizer(corpus, None, journal, load_prompts())
+        for prompt, text in zip(maker._question_prompts.values(), (first, second), strict=True):
+            journal.add(prompt, [{"kind": "how-to", "question": text}])
+        thrown_out = Counter()
+        assert len(maker._made_questions(thrown_out)) == 2 - same
+    assert thrown_out["asked already"] == same
 
 
 def test_half_a_character_in_an_answer_costs_no_run(tmp_path):
