@@ -88,28 +88,37 @@ def qdrant_chunks(location: str, *, collection: str = QDRANT_COLLECTION, api_key
         client = QdrantClient(url=location, api_key=api_key) if is_url else QdrantClient(path=location)
         found = {description.name for description in client.get_collections().collections}
     except Exception as error:  # the client lets through what each of its transports raises
-        reason = str(error) if shown == location else ""  # it may quote the URL
-        raise DeploymentError(f"Qdrant {shown}: {reason or type(error).__name__}; check the URL and key") from error
+        raise _unreadable(error, location) from error
     try:
         if collection not in found:
             raise DeploymentError(
                 f"Qdrant {shown}: no collection {collection!r} (it has {sorted(found)[:5]}); give --collection"
             )
-        for point in _scroll(client, collection):
+        for point in _scroll(client, collection, location):
             payload = point.payload or {}
-            metadata = payload.get("metadata") or {}
+            kept = payload.get("metadata")
+            metadata = kept if isinstance(kept, dict) else {}
             source_id = str(metadata.get("source_id", ""))
             yield Chunk(str(point.id), payload.get("page_content") or "", _document(source_id, metadata))
     finally:
         client.close()
 
 
-def _scroll(client: Any, collection: str) -> Iterator[Any]:
+def _unreadable(error: Exception, location: str) -> DeploymentError:
+    shown = without_credentials(location)
+    reason = str(error) if shown == location else ""  # it may quote the URL
+    return DeploymentError(f"Qdrant {shown}: {reason or type(error).__name__}; check the URL and key")
+
+
+def _scroll(client: Any, collection: str, location: str) -> Iterator[Any]:
     offset = None
     while True:
-        points, offset = client.scroll(
-            collection, limit=_SCROLLED_AT_ONCE, offset=offset, with_payload=True, with_vectors=False
-        )
+        try:
+            points, offset = client.scroll(
+                collection, limit=_SCROLLED_AT_ONCE, offset=offset, with_payload=True, with_vectors=False
+            )
+        except Exception as error:  # a key may list collections and not read them, and a server may fail on the way
+            raise _unreadable(error, location) from error
         yield from points
         if offset is None:
             return

@@ -2,6 +2,8 @@
 
 import json
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 
 import pytest
 from click.testing import CliRunner
@@ -20,6 +22,7 @@ from docsgpt_embtune.sources.chunks import (
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
+from ..loopback import answering
 
 DOCUMENTS_TABLE = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -95,11 +98,12 @@ def test_qdrant_collection_is_read_over_several_pages(tmp_path, monkeypatch):
         )
         for number, text in enumerate(TEXTS)
     ]
+    points[0].payload["metadata"] = "Operations, of another program"
     client.upsert("docsgpt", points)
     client.close()
     found = list(qdrant_chunks(str(tmp_path / "qdrant")))
     assert {chunk.text for chunk in found} == set(TEXTS)
-    assert {chunk.document for chunk in found} == {"handbook/Operations"}
+    assert {chunk.document for chunk in found} == {"handbook/Operations", ""}
     with pytest.raises(DeploymentError, match=r"no collection 'other' \(it has \['docsgpt'\]\)"):
         list(qdrant_chunks(str(tmp_path / "qdrant"), collection="other"))
     with pytest.raises(DeploymentError, match="no such folder"):
@@ -138,6 +142,42 @@ def test_a_password_in_qdrants_url_is_not_shown(location):
         thread.join()
     assert "hun" not in str(refused.value)
     assert "ter2" not in str(refused.value)
+
+
+class _Forbidding(BaseHTTPRequestHandler):
+    """A Qdrant that lists its collections and lets nobody read them."""
+
+    def do_GET(self):
+        listed = {"result": {"collections": [{"name": "docsgpt"}]}, "status": "ok", "time": 0.0}
+        self.reply(
+            200, listed if self.path == "/collections" else {"title": "qdrant", "version": version("qdrant-client")}
+        )
+
+    def do_POST(self):
+        self.reply(403, {"status": {"error": "forbidden"}})
+
+    def reply(self, status, content):
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_qdrant_that_may_be_listed_and_not_read_is_one_error():
+    pytest.importorskip("qdrant_client")
+    before = set(threading.enumerate())
+    with answering(ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding)) as server:
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(DeploymentError, match=rf"(?s)^Qdrant {url}: .*403.*check the URL and key"):
+            list(qdrant_chunks(url))
+        for thread in set(threading.enumerate()) - before:  # the client asks for the version from one
+            if "check_compatibility" in thread.name:
+                thread.join()
 
 
 def test_documents_are_cut_by_size_and_keep_their_names(tmp_path):
