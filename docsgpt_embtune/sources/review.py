@@ -132,10 +132,12 @@ def dataset_from_candidates(
     for query_id, rows in by_question.items():
         if any(row.verdict for row in rows):
             good[query_id], bad[query_id] = _with_verdict(rows, "good"), _with_verdict(rows, "bad")
-            _refuse_contradiction(rows[0], good[query_id], bad[query_id])
+            _refuse_contradiction(rows[0], good[query_id], bad[query_id], corpus)
             reviewed += bool(good[query_id])
         elif accept_unreviewed:
             good[query_id] = tuple(row.doc_id for row in rows if row.weight >= min_weight and row.doc_id in corpus)
+        if good.get(query_id) and not any(row.question.strip() for row in rows):
+            raise DatasetError(f"query_id {query_id!r} has no question in any of its rows; write it into one of them")
     answered = [query_id for query_id, ids in good.items() if ids]
     if not answered:
         raise DatasetError(
@@ -190,12 +192,14 @@ def _with_verdict(rows: Iterable[Candidate], verdict: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(row.doc_id for row in rows if row.verdict == verdict))
 
 
-def _refuse_contradiction(row: Candidate, good: Iterable[str], bad: Iterable[str]) -> None:
-    both = set(good) & set(bad)
-    if both:
-        raise DatasetError(
-            f"chunk {min(both)!r} is marked both good and bad for {row.question!r}; keep one of the two rows"
-        )
+def _refuse_contradiction(row: Candidate, good: Iterable[str], bad: Iterable[str], corpus: Mapping[str, str]) -> None:
+    good_as = {corpus[doc_id]: doc_id for doc_id in good}
+    for doc_id in bad:
+        if (other := good_as.get(corpus[doc_id])) is not None:
+            copy = "" if other == doc_id else f" (as {other!r}, which has the same text)"
+            raise DatasetError(
+                f"chunk {doc_id!r} is marked both good{copy} and bad for {row.question!r}; keep one of the two rows"
+            )
 
 
 def refuse_other_suffix(path: Path) -> None:

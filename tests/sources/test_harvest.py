@@ -243,6 +243,19 @@ def test_verdicts_that_contradict_or_point_nowhere_are_refused():
         dataset_from_candidates([*rows, dataclasses.replace(rows[0], doc_id="c9", verdict="bad")], CORPUS)
 
 
+def test_verdicts_on_copies_of_a_chunk_that_contradict_are_refused():
+    rows = judged(c0="good")
+    corpus = {**CORPUS, "copy": CORPUS["c0"]}
+    with pytest.raises(DatasetError, match=r"'copy' is marked both good \(as 'c0', which has the same text\) and bad"):
+        dataset_from_candidates([*rows, dataclasses.replace(rows[0], doc_id="copy", verdict="bad")], corpus)
+
+
+def test_a_row_for_a_question_that_stands_nowhere_is_refused():
+    added = dataclasses.replace(judged(c0="good")[0], query_id="asked-new", question=" ")
+    with pytest.raises(DatasetError, match="query_id 'asked-new' has no question in any of its rows"):
+        dataset_from_candidates([*judged(c0="good"), added], CORPUS)
+
+
 @pytest.mark.parametrize("mended_row", [0, 1])
 def test_a_question_may_be_mended_in_any_of_its_rows(mended_row):
     rows = judged(c0="good", c1="bad")
