@@ -65,7 +65,8 @@ def _postgres_answers(database: ReadOnlyDatabase, *, has_status: bool) -> Iterat
     # Rows that came over from MongoDB say LIKE where PostgreSQL's own say like; `status` came with a later
     # migration than the table.
     query = (
-        "SELECT prompt, sources, lower(feedback->>'text') = 'like', position, timestamp::date::text "
+        "SELECT prompt, sources, lower(feedback->>'text') = 'like', position, "
+        "(timestamp AT TIME ZONE 'UTC')::date::text "
         "FROM conversation_messages "
         "WHERE lower(feedback->>'text') IN ('like', 'dislike') AND prompt <> ''"
     )

@@ -28,6 +28,12 @@ def test_rated_answers_come_out_of_postgresql_oldest_first(conversations_uri):
     ]
 
 
+def test_the_day_of_a_question_is_utcs_whatever_the_session_has(conversations_uri, monkeypatch):
+    add_conversation(conversations_uri, [Turn("How long are logs kept?", TEXTS[:1], "like", day="2026-03-02")])
+    monkeypatch.setenv("PGTZ", "Pacific/Kiritimati")  # where it is the next day already
+    assert [answer.asked_on for answer in postgres_answers(conversations_uri)] == ["2026-03-02"]
+
+
 def test_tables_before_the_status_column_are_read(conversations_uri):
     psycopg = pytest.importorskip("psycopg")
     add_conversation(conversations_uri, [Turn("How long are logs kept?", TEXTS[:1], "like")])
