@@ -169,6 +169,12 @@ def test_sheets_are_read_if_one_has_rows_and_refused_if_several_have(tmp_path):
         load_dataset(both)
 
 
+def test_what_a_sheet_writes_for_a_carriage_return_is_one(tmp_path):
+    written = [["question", "good"], ["how", "First line._x000D_\nSecond line, of snake_x_case and _x12_."]]
+    dataset = load_dataset(workbook(tmp_path / "crlf.xlsx", sheet=written))
+    assert list(dataset.corpus.values()) == ["First line.\r\nSecond line, of snake_x_case and _x12_."]
+
+
 def test_column_that_stands_twice_in_a_sheet_is_refused(tmp_path):
     twice = workbook(tmp_path / "twice.xlsx", sheet=[["question", "good", "good"], ["a", "b", "c"]])
     with pytest.raises(DatasetError, match=r"column stands twice: 'good' \(first of 1, of 3\)"):

@@ -296,12 +296,19 @@ class Source:
         header = [str(name) for name in next(rows, ())]
         self._refuse_columns_twice([name for name in header if name])
         names = [name or f"column {number}" for number, name in enumerate(header, 1)]
-        return (dict(zip(names, values, strict=True)) for values in rows)
+        return (dict(zip(names, map(_unescaped, values), strict=True)) for values in rows)
 
     def _refuse_columns_twice(self, names: list[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DatasetError(offence(self.path, "column stands twice", map(repr, twice), of=str(len(names))))
+
+
+def _unescaped(cell: Any) -> Any:
+    """Undo what the file format writes for a character that XML has no room for: `_x000D_` for a carriage return."""
+    from openpyxl.utils.escape import unescape
+
+    return unescape(cell) if isinstance(cell, str) and "_x" in cell else cell
 
 
 @contextmanager
