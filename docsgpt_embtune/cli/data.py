@@ -13,7 +13,12 @@ import click
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import checked
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.new_output import existing_folder_above, moved_when_good, refuse_existing_output
+from docsgpt_embtune.data.new_output import (
+    existing_folder_above,
+    is_private,
+    moved_when_good,
+    refuse_existing_output,
+)
 from docsgpt_embtune.errors import DatasetError
 
 # The registry's names, here so that `embtune --help` needs no pyarrow; a test holds the two together.
@@ -83,7 +88,7 @@ def convert(source: Path, out: Path, to_name: str, format_name: str | None, **op
     datasets.disable_progress_bars()
     dataset = checked(read_content(source, ReadOptions(**options), name=format_name))
     target = formats[to_name]
-    with moved_when_good(out) as partial, _naming(out, partial):
+    with moved_when_good(out, private=is_private(source)) as partial, _naming(out, partial):
         target.write(dataset, partial)
         written = checked(read_content(partial, target.reading_back, name=to_name))
         lost = lost_by_writing(dataset, written, out, to_name)
@@ -178,6 +183,7 @@ def prepare(
             fix=fix,
             out=out,
             split=SplitSettings(shares=shares, by_date=by_date, seed=seed),
+            private=is_private(source),
         )
     click.echo(summary(source, report))
     if not report.usable:

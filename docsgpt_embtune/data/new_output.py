@@ -1,6 +1,7 @@
 """Output that must not exist yet, and that leaves nothing behind where it fails."""
 
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.files import PRIVATE
 
 
 def refuse_existing_output(path: Path) -> None:
@@ -27,11 +29,20 @@ def existing_folder_above(path: Path) -> Path:
     return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
+def is_private(source: Path) -> bool:
+    """Tell whether a file or folder is its owner's alone, as what was harvested is."""
+    return source.exists() and not source.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+
+
 @contextmanager
-def moved_when_good(path: Path) -> Iterator[Path]:
+def moved_when_good(path: Path, *, private: bool = False) -> Iterator[Path]:
     """Yield a path in a folder of its own, of the same name, for a file or folder that is moved when the block ends.
 
     On any exception it is removed, and no folder was made above `path`.
+
+    Args:
+        path: Where it goes.
+        private: Whether it is for its owner alone to read, with all that is in it.
 
     Raises:
         DatasetError: If something has come to stand at `path`.
@@ -40,6 +51,9 @@ def moved_when_good(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix=".embtune-", dir=above) as folder:
         partial = Path(folder) / path.name
         yield partial
+        if private:
+            for each in [partial, *partial.rglob("*")]:
+                each.chmod(stat.S_IRWXU if each.is_dir() else PRIVATE)
         refuse_existing_output(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(path)

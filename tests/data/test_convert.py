@@ -1,4 +1,5 @@
 import json
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -158,3 +159,14 @@ def test_roles_of_columns_may_stand_apart(tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert list(load_dataset(tmp_path / "faq.json").queries.values()) == ["how is it reset"]
+
+
+@pytest.mark.parametrize(("mode", "of_files"), [(0o600, 0o600), (0o640, 0o644)])
+@pytest.mark.parametrize("name", ["jsonl", "beir"])
+def test_what_is_converted_from_private_data_is_private(tmp_path, name, mode, of_files):
+    source, out = tmp_path / "source.json", tmp_path / "out.jsonl"
+    save_dataset(DATASET, source)
+    source.chmod(mode)
+    assert convert(source, out, name).exit_code == 0
+    written = [path for path in (out, *out.rglob("*")) if path.is_file()]
+    assert {stat.S_IMODE(path.stat().st_mode) for path in written} == {of_files}

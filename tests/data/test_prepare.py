@@ -3,6 +3,7 @@ import os
 import random
 import re
 import signal
+import stat
 import subprocess
 import sys
 import unicodedata
@@ -138,6 +139,16 @@ OF_THE_MODEL = {"bad-chunk-may-answer"}
 
 def test_every_check_is_planted_here():
     assert set(PLANTS) | OF_HELD_OUT_FILES | OF_THE_MODEL == {check.name for check in CHECKS}
+
+
+@pytest.mark.parametrize(("mode", "of_folder", "of_files"), [(0o600, 0o700, 0o600), (0o640, 0o755, 0o644)])
+def test_what_comes_of_private_data_is_private(tmp_path, mode, of_folder, of_files):
+    source, out = write(tmp_path, made_up(40)), tmp_path / "out"
+    source.chmod(mode)
+    assert prepare(source, "--fix", "--out", out).exit_code == 0
+    assert stat.S_IMODE(out.stat().st_mode) == of_folder
+    assert {stat.S_IMODE(path.stat().st_mode) for path in out.iterdir()} == {of_files}
+    assert {path.name for path in out.iterdir()} >= {"train.json", "corpus.json", "changes.jsonl"}
 
 
 def test_clean_data_are_said_to_be_clean_and_are_written_as_they_are(tmp_path):
@@ -598,9 +609,10 @@ main()
 
 
 def test_new_folder_is_open_to_other_users(tmp_path):
+    source = write(tmp_path, made_up(40))
     before = os.umask(0o077)
     try:
-        prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
+        prepare(source, "--out", tmp_path / "out")
     finally:
         os.umask(before)
     assert (tmp_path / "out").stat().st_mode & 0o777 == 0o755

@@ -94,6 +94,7 @@ def prepare(
     fix: bool = False,
     out: Path | None = None,
     split: SplitSettings | None = None,
+    private: bool = False,
 ) -> PreparationReport:
     """Check the data of a store; mend, part and write them if that is wanted.
 
@@ -104,6 +105,7 @@ def prepare(
         fix: Whether to mend what can be mended, each change logged in `changes.jsonl`.
         out: Folder to write the splits into; nothing is written while something serious is left.
         split: How to part the questions.
+        private: Whether `out` is for its owner alone to read.
 
     Raises:
         DatasetError: If the questions cannot be parted so, or `out` exists, from the start or since.
@@ -120,7 +122,7 @@ def prepare(
         _note_too_few(report, report.sizes["questions"], "question")
         return report
     report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
-    with moved_when_good(out) as folder:
+    with moved_when_good(out, private=private) as folder:
         folder.mkdir()
         folder.chmod(0o755)  # whatever the umask, as a container may run as another user
         files = write_splits(store, folder)
