@@ -9,6 +9,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 
@@ -21,7 +22,9 @@ from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
+from docsgpt_embtune.data.preparation.near_duplicates import MOST_REPEATED, letter_triples, near_duplicates
 from docsgpt_embtune.data.preparation.store import Store, opened
+from docsgpt_embtune.data.split import connected_groups
 from docsgpt_embtune.errors import DatasetError
 
 WORDS = [f"{number:04}" for number in range(3600)]  # digits: of no language
@@ -267,6 +270,26 @@ def test_near_copy_of_a_held_out_question_is_dropped_where_an_exact_copy_stands_
     prepare(write(tmp_path, data), "--held-out", unseen, "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
     dropped = {(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")}
     assert dropped == {("seen-question", "q3"), ("nearly-seen-question", "q4")}
+
+
+def test_questions_of_one_pattern_are_one_group_without_all_of_their_pairs():
+    asked = [f"where is my order number {100_000 + number} that i placed last week" for number in range(300)]
+    pairs = near_duplicates(asked, letter_triples, 0.75, label="")
+    assert len(pairs) <= MOST_REPEATED * len(asked)
+    starts, ends = np.array(pairs).T
+    assert set(connected_groups(len(asked), [(starts, ends)])) == {0}
+
+
+def test_of_a_pattern_every_question_that_nearly_repeats_a_held_out_one_is_dropped(tmp_path):
+    data, unseen = made_up(80), made_up(2)
+    pattern = "Where is my order number {} that I placed last week, and when will it arrive at my home in the end?"
+    data["queries"] |= {f"q{number}": pattern.format(100_000 + number) for number in range(60)}
+    unseen["queries"] = {"q0": pattern.format(200_000), "q1": "Where is something else altogether to be found?"}
+    unseen["corpus"] = {"c0": sentence(90), "c1": sentence(91)}
+    arguments = [write(tmp_path, data), "--held-out", write(tmp_path, unseen, "unseen.json")]
+    prepare(*arguments, "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    kept = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert not [text for text in kept.queries.values() if "order number" in text]
 
 
 @pytest.mark.parametrize(

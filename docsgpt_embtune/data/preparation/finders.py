@@ -89,11 +89,11 @@ def find_near_duplicates(store: Store) -> None:
         held_out = store.query(
             f"SELECT {id_name}, plain(text) FROM held_out_{table} WHERE NOT wordless(key) ORDER BY ALL"
         )
-        texts = [*own, *held_out]
+        texts = [*held_out, *own]  # so that each of the latter finds what it repeats of the former, however many do
         pairs = near_duplicates([text for _, text in texts], shingle, threshold, label=f"near-duplicate {table}")
-        among = [pair for pair in pairs if pair[1] < len(own)]
+        among = [pair for pair in pairs if pair[0] >= len(held_out)]
         # A copy of a held-out text is seen, not nearly: but what nearly repeats it must be found beside the copy, too.
-        across = [(a, b) for a, b in pairs if a < len(own) <= b and texts[a][1] != texts[b][1]]
+        across = [(b, a) for a, b in pairs if a < len(held_out) <= b and texts[a][1] != texts[b][1]]
         for name, found in ((f"near_{table}", among), (f"near_held_out_{table}", across)):
             store.query(f"CREATE OR REPLACE TABLE {name} (one VARCHAR, two VARCHAR)")
             if found:
