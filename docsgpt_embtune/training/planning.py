@@ -163,8 +163,8 @@ def may_try_windows(run: TuningRun, chunks: Iterable[str], minutes: float) -> bo
     )
     if enough > minutes:
         run.say(
-            f"windows     left out: no time to see whether they help, about {clock(seconds)}; --time-budget "
-            f"{math.ceil(enough)}m would do, or --windows mean, which does not ask"
+            f"windows     left out: no time to see whether they help, about {clock(seconds)}; it takes --time-budget "
+            f"{math.ceil(enough)}m at least, or --windows mean, which does not ask"
         )
     return enough <= minutes
 
