@@ -111,27 +111,20 @@ def test_the_output_is_named_and_not_the_file_beside_it(places):
     )
 
 
+def fill_a_disk():
+    with open("/dev/full", "w") as file:
+        file.write("text")
+
+
+def fill_a_disk_with_weights():
+    # What safetensors raises, word for word: it writes to no device that is always full.
+    raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
-def test_a_full_disk_is_one_line_although_the_error_names_no_file():
-    @click.command(cls=EmbtuneCommand)
-    def write():
-        with open("/dev/full", "w") as file:
-            file.write("text")
-
-    result = CliRunner().invoke(write)
-    assert result.exit_code == 2
-    assert result.output == (
-        "error: a disk is full (No space left on device); make room, or give paths on another one\n"
-    )
-
-
-def test_weights_that_find_no_room_say_so():
-    @click.command(cls=EmbtuneCommand)
-    def write():
-        # What safetensors raises, word for word; its file has no descriptor that a test could fill.
-        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
-
-    result = CliRunner().invoke(write)
+@pytest.mark.parametrize("write", [fill_a_disk, fill_a_disk_with_weights])
+def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
+    result = CliRunner().invoke(EmbtuneCommand("write", callback=write))
     assert result.exit_code == 2
     assert result.output == (
         "error: a disk is full (No space left on device); make room, or give paths on another one\n"
