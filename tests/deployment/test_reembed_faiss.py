@@ -651,7 +651,7 @@ def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
         patched.setattr(FaissStore, "prepare", stop)
         stopped = reembed_command(*given)
     assert "stopped: no vector is lost, and the same command goes on from here" in stopped.stderr
-    assert stopped.exit_code == 1
+    assert stopped.exit_code == 130
     assert reembed_command(*given).exit_code == 0
     assert examine(FaissStore(index_folder), tuned) == []
 

@@ -313,14 +313,6 @@ def test_prompts_that_docsgpt_never_uses_are_told(tiny_base_folder, tiny_tuned_f
     assert found["baseline"] == plain.scores["baseline"]
 
 
-def test_a_file_that_cannot_be_written_is_one_line(tiny_base_folder, tiny_tuned_folder, data_file, tmp_path):
-    (tmp_path / "file").touch()
-    out = tmp_path / "file" / "check.json"
-    result = run("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, "--data", data_file, "--json", out)
-    assert (result.exit_code, result.stdout[:10]) == (2, "Not enough")
-    assert result.stderr.endswith(f"error: {out}: cannot be written (File exists); give another path\n")
-
-
 WITHOUT_A_PACKAGE = textwrap.dedent(
     """
     import sys
