@@ -68,8 +68,8 @@ def check(
     from docsgpt_embtune.evaluation.vectors import default_cache_folder
 
     hide_loading_bars()
-    files = [name for option in (data, corpus or "", *guards) for name in option.split(",") if name]
-    refuse_unwritable(json_path, report_path, read=map(Path, files))
+    read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]
+    refuse_unwritable(json_path, report_path, read=map(Path, read))
     report = check_retrieval(
         baseline,
         tuned,
