@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import counted
@@ -66,7 +67,8 @@ def chunks(
         counter = token_counter(tokenizer)
         found = stores.document_chunks(documents, count_tokens=counter, max_tokens=max_tokens, min_tokens=min_tokens)
         source = str(documents)
-    saved = stores.save_chunks(found, out, document_of=document_of, source=source)
+    bar = Bar(found, desc="reading", unit=" chunks")
+    saved = stores.save_chunks(bar, out, document_of=document_of, source=source)
     click.echo(
         f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; kept with the text of an "
         f"earlier one: {saved.repeated:,}; left out as blank: {saved.blank:,}"
