@@ -1,5 +1,6 @@
 """Writing that leaves the old file, or the new one, and never a half."""
 
+import errno
 import hashlib
 import os
 import shutil
@@ -8,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 PUBLIC = 0o644  # mkstemp's 0600 would lock out a container's own user
 PRIVATE = 0o600  # what users typed is nobody else's to read
 
@@ -61,6 +63,11 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def tells_of_full_disk(error: Exception) -> bool:
+    """Tell whether an error says that a disk is full: by its number, or by its words where a library has its own."""
+    return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)
 
 
 def keep_owner(partial: Path, path: Path) -> None:

@@ -168,7 +168,8 @@ class OpenAIClient:
         except _TryAgainError as error:
             if self._answers > answered_before or self._answers_another(read):
                 raise UnansweredRequestError(f"{self._attempts} attempts, the last: {error}") from error
-            patience = f", or give it longer with {self._timeout_option}" if error.was_slow else ""
+            option = self._timeout_option
+            patience = f", or give it longer with {option}" if option and error.was_slow else ""
             raise self._error(
                 f"{self.label}: {self._attempts} attempts, the last: {error}; see to the server{patience}, and run the "
                 "same again"
@@ -196,7 +197,7 @@ class OpenAIClient:
             response = self._client.post(self._url, json={"model": self.model, **body})
         except httpx.TimeoutException as error:
             what = f"no answer within {self._timeout:g} s ({type(error).__name__})"
-            raise _TryAgainError(what, was_slow=bool(self._timeout_option)) from error
+            raise _TryAgainError(what, was_slow=True) from error
         except httpx.RequestError as error:  # no connection, or broken off within the body
             raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
         self._refuse_status(response)

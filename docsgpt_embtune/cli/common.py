@@ -16,12 +16,12 @@ import click
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DatasetError, EmbtuneError
+from docsgpt_embtune.files import tells_of_full_disk
 
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 _EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
@@ -56,13 +56,13 @@ class EmbtuneCommand(click.Command):
         except OSError as error:
             # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
             path = error.filename2 or error.filename
-            if path is None and error.errno in _FULL:  # as writing to an open file has it
+            if path is None and tells_of_full_disk(error):  # as writing to an open file has it
                 _exit_with(_FULL_DISK)
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
         except Exception as error:  # safetensors and torch, which write weights, have classes of their own for it
-            if os.strerror(errno.ENOSPC) not in str(error):
+            if not tells_of_full_disk(error):
                 raise
             _exit_with(_FULL_DISK)
 

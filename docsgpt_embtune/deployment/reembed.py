@@ -14,12 +14,12 @@ from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
+from docsgpt_embtune.files import tells_of_full_disk
 from docsgpt_embtune.wording import megabytes
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
 _DEFAULT = "DocsGPT's default"  # model, where EMBEDDINGS_NAME is not set
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -333,7 +333,7 @@ def _disk_may_be_full(label: str, in_force: Sequence[ChunkStore] = ()) -> Iterat
     try:
         yield
     except OSError as error:
-        full = error.errno in _NO_SPACE or "No space left" in str(error) or "write error" in str(error)
+        full = tells_of_full_disk(error) or error.errno == errno.EFBIG or "write error" in str(error)
         remedy = "make room on the disk and" if full else "mend that and"
         state = "" if in_force else "the old vectors are in force and whole, and "
         raise DeploymentError(

@@ -100,7 +100,8 @@ def export(
     if windows is None:
         furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
         lengths = sorted({max_seq_length or usual.max_seq_length, reading.max_seq_length, furthest})
-        others = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
+        every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
+        others = [each for each in every if each != reading]
     say("writing the graphs")
     with _graphs_beside(model, folder, reading.max_seq_length) as graphs:  # until all is decided
         engine: EngineName = "onnx"
@@ -131,7 +132,6 @@ def _decide(
     with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as kept:
         if others:
             say("measuring how to read long chunks")
-            others = [other for other in others if other != reading]
             reading, about_reading = decide_reading(folder, graphs[0], reading, others, validation, Path(kept))
             decisions.append(about_reading)
         overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"

@@ -108,11 +108,12 @@ class _Measure:
 
     def __init__(self, asked: RetrievalDataset, queries: Vectors, corpus: Vectors, full: int) -> None:
         self.asked, self.queries, self.corpus = asked, queries, corpus
-        self._folds = [(rows, self._directions(rows, full)) for rows in _folds(asked)]
+        query_ids = list(asked.queries)
+        folds = [(rows, asked.subset(query_ids[row] for row in rows)) for rows in _folds(asked)]
+        self._folds = [(rows, some, self._directions(some, full)) for rows, some in folds]
 
-    def _directions(self, rows: Sequence[int], full: int) -> Vectors:
-        query_ids = list(self.asked.queries)
-        answers = {doc_id for row in rows for doc_id in self.asked.relevant_docs[query_ids[row]]}
+    def _directions(self, some: RetrievalDataset, full: int) -> Vectors:
+        answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
         others = [place for place, doc_id in enumerate(self.asked.corpus) if doc_id not in answers]
         return principal_directions(self.corpus[others, :full])
 
@@ -124,18 +125,16 @@ class _Measure:
         """Score what a cut makes of them."""
         if cut.name == "first numbers":
             return score_vectors(self.asked, cut.map(self.queries), cut.map(self.corpus))
-        query_ids = list(self.asked.queries)
         parts = []
-        for rows, directions in self._folds:
+        for rows, some, directions in self._folds:
             like_it = replace(cut, matrix=directions[: len(cut.matrix)])
-            some = self.asked.subset(query_ids[row] for row in rows)
             parts.append(score_vectors(some, like_it.map(self.queries[rows]), like_it.map(self.corpus)))
         return joined_scores(parts)
 
 
 def _folds(asked: RetrievalDataset) -> list[list[int]]:
     """Part the questions, those about one answer staying together: the rows of each part."""
-    count = min(FOLDS, len(groups_by_answer(asked)))
+    count = min(FOLDS, answers_asked_about(asked))
     return [inside for _, inside in folds_by_answer(asked, count)] if count > 1 else [list(range(len(asked)))]
 
 

@@ -82,7 +82,7 @@ def test_without_a_width_the_narrowest_that_loses_nothing_is_taken(tiny_tuned_fo
     assert report.decision.reason == "it loses nothing that matters"
 
 
-def test_directions_are_measured_on_chunks_that_they_were_not_taken_from(tiny_tuned_folder, tmp_path):
+def test_directions_are_measured_on_chunks_that_they_were_not_taken_from():
     # Chunks at right angles to each other, and as many directions: theirs keep all of them, those of the others little.
     # A question is a little nearer to its own chunk than to the next.
     rng = np.random.default_rng(0)
