@@ -50,11 +50,12 @@ def data_record(
         validation: Questions that chose it, and that it did not learn from.
         made_of: The manifest of the model that it was made of, if any: what that has seen, it has seen.
     """
-    both = [digests_of(dataset) for dataset in (training, validation) if dataset is not None]
+    learned, chose = (digests_of(dataset) if dataset is not None else set() for dataset in (training, validation))
+    before = (made_of or {}).get("data", {})
     return {
         **_datasets(training, validation),
-        "seen_queries": sorted(seen_digests(made_of or {}).union(*both)),
-        "chosen_by": [] if validation is None else sorted(digests_of(validation)),
+        "seen_queries": sorted({*before.get("seen_queries", ()), *learned, *chose}),
+        "chosen_by": sorted({*before.get("chosen_by", ())}.difference(learned) | chose),
     }
 
 

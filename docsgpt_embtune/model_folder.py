@@ -196,7 +196,7 @@ def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> Non
     Args:
         out: Where a model shall go.
         say: Takes a line of plain text.
-        made_of: Folder of a larger model that it is made of, and that cannot be made of it again.
+        made_of: Folder of the model that it is made of, and that cannot be made of it again.
     """
     refuse_foreign_destination(out)
     if made_of is not None and out.resolve() == made_of:

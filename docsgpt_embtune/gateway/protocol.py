@@ -101,7 +101,7 @@ def _refuse_other_model(model: Any, offer: Offer) -> None:
         return
     raise RequestError(
         404,
-        f"model {model!r} is not served here, {offer.name!r} is; in DocsGPT's .env set EMBEDDINGS_NAME={offer.name}",
+        f"model {model!r} is not served here, {offer.name!r} is; name that one as DocsGPT's EMBEDDINGS_NAME",
         param="model",
         code="model_not_found",
     )

@@ -139,7 +139,8 @@ def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER
     """
     group: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (len(group) + 1) * lengths[row] > tokens_per_run:
+        # A text without any token, which static models have, takes a row all the same.
+        if group and (len(group) + 1) * max(1, lengths[row]) > tokens_per_run:
             yield group
             group = []
         group.append(row)

@@ -15,6 +15,7 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import ADAPTER_KEY, MANIFEST
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.onnx_engine import Vectors
+from docsgpt_embtune.token_table import UNLIMITED
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 
 Windows = Literal["off", "mean"]
@@ -56,6 +57,8 @@ class Reading:
 
     def __str__(self) -> str:
         """Say it in a few words."""
+        if self.max_seq_length == UNLIMITED:
+            return "the whole chunk"
         whole = "windows over the whole chunk" if self.windows == "mean" else "the chunk's beginning"
         return f"{whole}, {self.max_seq_length} tokens"
 

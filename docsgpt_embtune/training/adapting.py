@@ -92,7 +92,7 @@ def adapt(
         raise ModelFolderError(
             f"{model}: --keywords is for a server's model; of one of this machine embtune train sees to them"
         )
-    take_destination(out, say)
+    take_destination(out, say, made_of=None if is_url(model) else resolve_base(model).folder)
     given = training if validation is None else _together(training, validation)
     refuse_too_few_to_choose_by(given)
     say(f"questions   {given.describe()}")

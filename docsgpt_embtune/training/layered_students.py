@@ -81,7 +81,7 @@ def _prefix_and_count(model: SentenceTransformer) -> tuple[str, int]:
 
 def refuse_count(total: int, count: int) -> None:
     """Raise TrainingError if there are not more layers than are to be kept."""
-    if not total:
+    if total < 2:
         raise TrainingError("the tuned model has no layers that could be left out; distill it without --layers")
     if not 0 < count < total:
         raise TrainingError(

@@ -37,7 +37,7 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import run_folder
-from docsgpt_embtune.training.served_base import Served, served_with
+from docsgpt_embtune.training.served_base import Served, served_with, wide
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
@@ -205,11 +205,9 @@ def _describe(material: Material, say: Say) -> None:
 def _describe_base(
     base: BaseModel, model: SentenceTransformer, served: Served, made_of: Mapping[str, Any], say: Say
 ) -> None:
-    width, keywords = model.get_embedding_dimension() or 0, ""
-    if served.keywords:
-        width, keywords = width + served.keywords.width, f" ({served.keywords.width} of it keywords)"
+    width = wide(model.get_embedding_dimension() or 0, served.keywords)
     windows = ", and longer chunks in windows" if served.windows else ""
-    say(f"base        {base.name}: {width} wide{keywords}, reads {model.max_seq_length} tokens{windows}")
+    say(f"base        {base.name}: {width}, reads {model.max_seq_length} tokens{windows}")
     if ADAPTER_KEY in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
 
@@ -229,7 +227,7 @@ def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None,
     return {
         "version": __version__,  # another one may have other stages
         "--base": base.fingerprint,
-        "config": config.to_dict(),
+        **{f"--{name.replace('_', '-')}": value for name, value in config.to_dict().items()},
         "--time-budget": automatic.minutes if automatic else None,
         "--windows": automatic.windows if automatic else None,
         "--keywords": automatic.keywords if automatic else None,

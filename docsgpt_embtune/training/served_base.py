@@ -34,6 +34,13 @@ class Served:
 NOTHING_BESIDE = Served()
 
 
+def wide(model_width: int, keywords: Keywords | None) -> str:
+    """Say how wide vectors are, and how much of that is keywords."""
+    return (
+        f"{model_width + keywords.width} wide ({keywords.width} of it keywords)" if keywords else f"{model_width} wide"
+    )
+
+
 def served_with(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Served:
     """Return what a base model serves with.
 

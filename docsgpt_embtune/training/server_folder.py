@@ -1,6 +1,7 @@
 """A folder for a model whose weights are not here: what goes before its server, and where that is."""
 
 import hashlib
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,11 +83,12 @@ def write_for_server(
 
 def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
     """Say in a line or two what has to be done for a folder that goes before a server's model."""
-    serve = f"`embtune serve {folder}`, which asks the server"
+    quoted = shlex.quote(str(folder))
+    serve = f"`embtune serve {quoted}`, which asks the server"
     if KEYWORDS_KEY not in read_manifest(folder):
         return [f"stored chunks stay as they are; the adapter works through {serve}"]
     return [
-        f"stored chunks need their keywords: embtune reembed --model {folder}, or upload the documents again",
+        f"stored chunks need their keywords: embtune reembed --model {quoted}, or upload the documents again",
         f"it works through {serve}",
     ]
 

@@ -2,6 +2,7 @@
 
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.training.pipeline import TrainingReport
+from docsgpt_embtune.training.served_base import wide
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import counted
 
@@ -15,7 +16,8 @@ def summary(report: TrainingReport) -> str:
         could_be_luck = tuned.preferred and tuned.choice.is_higher
         ending = f"{kept}\nno model    {_reason(report)}, so nothing was written (--keep-worse writes it)"
         return f"{ending}\nnext        {_more_evidence(tuned)}" if could_be_luck else ending
-    lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]})"]
+    width = wide(tuned.model.get_embedding_dimension() or 0, tuned.keywords)
+    lines = [kept, f"model       {report.folder.resolve()} ({report.manifest['fingerprint'][:12]}), {width}"]
     if not tuned.improved:
         lines.append(f"            written all the same: {_reason(report)}")
     if tuned.keywords or tuned.windows != "off":

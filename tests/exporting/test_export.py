@@ -105,6 +105,7 @@ def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_stati
     int8 = TunedEmbeddings(str(framing_static_folder), engine="onnx-int8")
     assert np.allclose(int8.embed_documents(texts), stock, atol=0.05)
     assert int8.embed_query("") == [0.0] * 32
+    assert int8.embed_documents(["", "\x0c", "log"])[:2] == [[0.0] * 32] * 2  # one text a run, whatever its tokens
 
 
 def test_static_models_graph_of_other_tokens_is_never_written(framing_static_folder, monkeypatch):

@@ -118,7 +118,7 @@ def test_openai_client_reads_every_encoding(gateway, in_process, encoding_format
         ({"input": [[1, 2]]}, 400, "another model's"),
         ({"input": "a", "dimensions": 16}, 400, "gives 32 and no other"),
         ({"input": "a", "encoding_format": "hex"}, 400, "'float' or 'base64'"),
-        ({"input": "a", "model": "text-embedding-3-small"}, 404, "set EMBEDDINGS_NAME=handbook"),
+        ({"input": "a", "model": "text-embedding-3-small"}, 404, "'handbook' is; name that one"),
         ({"input": ["a"] * 65}, 413, "65 texts, at most 64"),
         ({"input": "a" * 1_000_001}, 413, "at most 1000000"),
     ],

@@ -293,6 +293,13 @@ def test_a_second_adapter_is_refused(copied, tmp_path):
         adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(copied))
 
 
+def test_model_to_begin_with_is_not_written_over(tiny_tuned_folder, tmp_path):
+    tuned = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    with pytest.raises(ModelFolderError, match="is the model to begin with, and would be gone"):
+        adapt(TRAINING, VALIDATION, tuned, model=str(tuned), keep_worse=True)
+    assert "query_adapter" not in read_manifest(tuned)
+
+
 def test_a_lost_or_changed_adapter_is_an_error(copied):
     path = copied / ADAPTER_FILE
     content = path.read_bytes()

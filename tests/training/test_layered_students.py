@@ -21,7 +21,13 @@ from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training import distillation
 from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
-from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, teach, write_with_layers
+from docsgpt_embtune.training.layered_students import (
+    evenly_spaced,
+    layer_count,
+    refuse_count,
+    teach,
+    write_with_layers,
+)
 from docsgpt_embtune.training.shrinking import shrink
 from docsgpt_embtune.training.students import Lesson
 from docsgpt_embtune.training.trainer import load_base
@@ -170,6 +176,11 @@ def test_it_must_be_fewer_layers_than_there_are(count, tiny_tuned_folder, tmp_pa
         TrainingError, match=f"has 2 layers, of which {count} cannot be kept; set --layers to 1 up to 1"
     ):
         distill(tiny_tuned_folder, TRAINING, VALIDATION, tmp_path / "out", layers=count)
+
+
+def test_one_layer_cannot_be_left_out():
+    with pytest.raises(TrainingError, match="no layers that could be left out; distill it without --layers"):
+        refuse_count(1, 1)
 
 
 @pytest.mark.parametrize("layers", [None, 1])

@@ -727,7 +727,7 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
         tuned(keep_worse=True)
     with pytest.raises(TrainingError, match="left by a run with another --time-budget; run with the same"):
         tuned(keep_worse=True, resume=True, automatic=Automatic(minutes=10))
-    with pytest.raises(TrainingError, match="left by a run with another config"):
+    with pytest.raises(TrainingError, match="left by a run with another --seed;"):
         tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.__version__", "0.0.1")
     with pytest.raises(TrainingError, match="left by a run with another version"):

@@ -55,6 +55,7 @@ def test_run_of_ones_own_keeps_the_keywords_and_is_compared_with_them(with_keywo
     assert mean_ndcg(report.tuned.choice.baseline) == pytest.approx(served_ndcg(with_keywords))
     before, after = (TunedEmbeddings(str(folder)) for folder in (with_keywords, report.folder))
     assert after.dimension == 768
+    assert ", 768 wide (736 of it keywords)" in summary(report)
     assert np.allclose(before.embed_query("when is the log kept"), after.embed_query("when is the log kept"), atol=1e-3)
 
 

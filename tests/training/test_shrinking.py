@@ -17,7 +17,7 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.exporting.quality import asked_by_their_words
-from docsgpt_embtune.learned import data_record, digests_of
+from docsgpt_embtune.learned import data_record, digests_of, without_learned
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training import shrinking
@@ -102,6 +102,14 @@ def test_questions_that_chose_the_width_are_not_unseen_afterwards(tiny_tuned_fol
     data = shrink(learned, HARD, tmp_path / "cut", width=8).manifest["data"]
     assert set(data["seen_queries"]) == digests_of(HARD)
     assert set(data["chosen_by"]) == digests_of(HARD.subset(list(HARD.queries)[20:]))
+
+
+def test_questions_that_only_chose_what_a_model_is_made_of_may_choose_again(tiny_tuned_folder, tmp_path):
+    chose, learned_now = HARD.subset(list(HARD.queries)[:20]), HARD.subset(list(HARD.queries)[20:30])
+    shrunk = shrink(tiny_tuned_folder, chose, tmp_path / "cut", width=8).manifest
+    again = data_record(learned_now, None, shrunk)
+    assert len(without_learned(chose, {"data": again})) == 20
+    assert len(without_learned(chose, {"data": data_record(chose, None, shrunk)})) == 0
 
 
 def test_too_few_questions_prove_nothing_though_each_is_found(tiny_tuned_folder, tmp_path):
