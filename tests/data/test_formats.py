@@ -2,6 +2,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas
 import pytest
 from click.testing import CliRunner
@@ -124,6 +125,41 @@ def test_ragas_of_version_0_1_and_as_a_csv_of_python_lists(tmp_path):
     assert load_dataset(write(tmp_path, "old.jsonl", old)).corpus == {text_id(LOGS): LOGS}
     sheet = write(tmp_path, "new.csv", "user_input,reference_contexts", "How?,\"['one', 'two, with a comma']\"")
     assert set(load_dataset(sheet).corpus.values()) == {"one", "two, with a comma"}
+
+
+def test_list_that_pandas_wrote_into_a_cell_is_its_texts(tmp_path):
+    texts = ["It's a week.", 'say "hi"', "two\nlines, of C:\\new", "A long one. " * 20]
+    path = tmp_path / "d.csv"
+    lists = [np.array([*texts, None], dtype=object), np.array(texts), [texts[0], None]]
+    pandas.DataFrame({"question": ["a", "b", "c"], "good": lists}).to_csv(path, index=False)
+    dataset = load_dataset(path)
+    assert [[dataset.corpus[d] for d in ids] for ids in dataset.relevant_docs.values()] == [texts, texts, texts[:1]]
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("['a b' 'c d']", ["a b", "c d"]),
+        ('["a", null]', ["a"]),
+        ("['a', None, nan]", ["a"]),
+        ("[ 'a' , 'b', ]", ["a", "b"]),
+        ("['it''s']", ["['it''s']"]),
+        ("['a', 1]", ["['a', 1]"]),
+        ("['a' b]", ["['a' b]"]),
+        (r"['\x']", [r"['\x']"]),
+    ],
+)
+def test_what_stands_in_brackets_is_a_list_or_one_text(tmp_path, cell, texts):
+    path = tmp_path / "d.csv"
+    pandas.DataFrame({"question": ["a"], "good": [cell]}).to_csv(path, index=False)
+    assert list(load_dataset(path).corpus.values()) == texts
+
+
+def test_missing_item_of_a_list_is_left_out(tmp_path):
+    path = tmp_path / "d.parquet"
+    pandas.DataFrame({"question": [KEPT], "good": [[LOGS, None]]}).to_parquet(path)
+    for each in (path, write(tmp_path, "d.jsonl", {"question": KEPT, "good": [LOGS, None]})):
+        assert list(load_dataset(each).corpus.values()) == [LOGS]
 
 
 def test_retrieved_contexts_are_not_judgments(tmp_path):

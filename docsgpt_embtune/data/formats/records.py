@@ -2,6 +2,7 @@
 
 import ast
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,6 +14,10 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import file_written_whole
 
 T = TypeVar("T")
+# A list in a cell, as Python, JSON or NumPy writes it: pandas leaves what it read from Parquet to NumPy, which puts no
+# commas, so that Python would join the texts.
+_ITEM = re.compile(r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|None|null|nan""")
+_LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++|(?=\])))*+\]")
 
 
 class RecordFault(Exception):
@@ -55,16 +60,16 @@ class Fields:
     def optional_text(self, name: str) -> str:
         """Return a text, a number or a date as text, or "" where there is none."""
         value = self._record.get(name)
-        if value is None or value != value:  # a NaN, by which spreadsheets mean nothing
+        if _is_missing(value):
             return ""
         if text_fault(str(value)):
             raise RecordFault(f"{name}: {text_fault(str(value))}")
         return str(value)
 
     def texts(self, name: str) -> list[str]:
-        """Return a list of texts: of a list, of one text, or of a list that a CSV holds as Python wrote it.
+        """Return a list of texts: of a list, of one text, or of a list that a CSV holds as Python or NumPy wrote it.
 
-        Whole numbers are ids of chunks, but not beside texts.
+        Whole numbers are ids of chunks, but not beside texts; what is missing in a list is left out.
 
         Raises:
             RecordFault: If it is none of these.
@@ -72,10 +77,11 @@ class Fields:
         value = digits_as_text(self._record.get(name))
         if isinstance(value, str):
             value = _as_list(value)
-        if value is None or value != value:
+        if _is_missing(value):
             return []
         if not isinstance(value, (list, tuple)):
             raise RecordFault(f"{name}: neither a text nor a list of texts, but a {type(value).__name__}")
+        value = [text for text in value if not _is_missing(text)]
         if not any(isinstance(text, str) for text in value):
             value = [digits_as_text(text) for text in value]
         faults = [fault for text in value if (fault := text_fault(text))]
@@ -120,13 +126,16 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
         file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def _as_list(text: str) -> list[Any]:
+def _is_missing(value: Any) -> bool:
+    return value is None or bool(value != value)  # a NaN, by which spreadsheets mean nothing
+
+
+def _as_list(text: str) -> list[str]:
     if not text:
         return []
-    if not (text.startswith("[") and text.endswith("]")):
+    if not _LIST.fullmatch(text):
         return [text]
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return [ast.literal_eval(item) for item in _ITEM.findall(text) if item[0] in "'\""]
+    except (ValueError, SyntaxError):
         return [text]  # a text that happens to stand in brackets
-    return value if isinstance(value, list) and all(isinstance(item, str) for item in value) else [text]
