@@ -490,6 +490,29 @@ def test_questions_that_hang_together_cannot_be_parted(tmp_path):
     assert "10 of 10 hang together" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("why", "dropped"),
+    [
+        ("held out", "questions that a held-out file asks, too: 12 (seen-question)"),
+        ("nothing good", "questions without a good chunk: 12 (no-good-chunk)"),
+        (
+            "unknown chunks",
+            "judgments of a question or chunk that is not there: 12 (unknown-id); questions without a good chunk: 12 "
+            "(no-good-chunk)",
+        ),
+    ],
+)
+def test_mending_that_leaves_no_question_says_what_was_dropped(tmp_path, why, dropped):
+    data = made_up(12)
+    held_out = ("--held-out", write(tmp_path, data, "test.json")) if why == "held out" else ()
+    if why != "held out":
+        data["relevant_docs"] = {q: ["nowhere"] if why == "unknown chunks" else [] for q in data["queries"]}
+    result = prepare(write(tmp_path, data), *held_out, "--fix", "--out", tmp_path / "out")
+    assert result.exit_code == 2, result.output
+    assert f"data.json: no question is left of 12, as --fix dropped {dropped}; look at them" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_few_questions_are_said(tmp_path):
     result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
     assert "6 test questions: with fewer than 100" in result.output

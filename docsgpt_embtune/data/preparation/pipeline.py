@@ -15,6 +15,7 @@ from docsgpt_embtune.data.preparation.fixes import mend
 from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import FEW_QUESTIONS
+from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 
@@ -108,7 +109,7 @@ def prepare(
         private: Whether `out` is for its owner alone to read.
 
     Raises:
-        DatasetError: If the questions cannot be parted so, or `out` exists, from the start or since.
+        DatasetError: If no question is left, they cannot be parted so, or `out` exists, from the start or since.
     """
     if out is not None:
         refuse_existing_output(out)
@@ -121,6 +122,8 @@ def prepare(
     if out is None or not report.usable:
         _note_too_few(report, report.sizes["questions"], "question")
         return report
+    if not _sizes(store)["questions"]:
+        raise DatasetError(_none_left(store, report))
     report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
     with moved_when_good(out, private=private) as folder:
         folder.mkdir()
@@ -189,6 +192,15 @@ def _sizes(store: Store) -> dict[str, int]:
         "good": store.number("SELECT count(*) FROM judgments WHERE good"),
         "bad": store.number("SELECT count(*) FROM judgments WHERE NOT good"),
     }
+
+
+def _none_left(store: Store, report: PreparationReport) -> str:
+    dropped = [fault for fault in report.faults if fault.fixed and fault.remedy.startswith("drop")]
+    return (
+        f"{store.source}: no question is left of {report.sizes['questions']:,}, as --fix dropped "
+        f"{'; '.join(f'{fault.what}: {fault.count:,} ({fault.name})' for fault in dropped)}; look at them without "
+        "--fix, which shows some of each, and mend them in the source or give others"
+    )
 
 
 def _note_too_few(report: PreparationReport, count: int, what: str) -> None:
