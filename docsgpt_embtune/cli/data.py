@@ -50,7 +50,8 @@ def _columns(_context: click.Context, _option: click.Parameter, value: str | Non
     if len(named) < len(pairs):
         twice = next(role for role, count in Counter(role for role, _ in pairs).items() if count > 1)
         raise click.BadParameter(
-            f"{value!r}: names {twice!r} twice; give each role one column (several bad ones: call them bad_1, bad_2, …)"
+            f"{value!r}: names {twice!r} twice; give each role one column (several good or bad ones: call them good_1, "
+            "good_2, … or bad_1, …)"
         )
     return named
 

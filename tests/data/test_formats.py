@@ -191,6 +191,15 @@ def test_columns_that_do_not_tell_their_role_are_refused_with_the_flag(tmp_path)
         load_dataset(both)
 
 
+def test_numbered_columns_hold_several_chunks(tmp_path):
+    names = "question,positive,positive_2,positive_3,negative,negative_2"
+    dataset = load_dataset(write(tmp_path, "d.csv", names, "a,b,c,,d,e"))
+    assert [list(dataset.corpus[d] for d in ids) for ids in dataset.relevant_docs.values()] == [["b", "c"]]
+    assert [list(dataset.corpus[d] for d in ids) for ids in dataset.irrelevant_docs.values()] == [["d", "e"]]
+    with pytest.raises(DatasetError, match="which column is the good one"):
+        load_dataset(write(tmp_path, "both.csv", "question,good,positive_2", "a,b,c"))
+
+
 def test_two_formats_at_once_are_refused_with_the_flag(tmp_path):
     both = {"query": KEPT, "pos": [LOGS], "positive_passages": [{"docid": "1", "text": LOGS}]}
     path = write(tmp_path, "both.jsonl", both)

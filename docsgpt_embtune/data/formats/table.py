@@ -19,7 +19,7 @@ from docsgpt_embtune.files import file_written_whole
 # What columns are called in the wild; a name that could be two roles, such as "answer", is in none.
 _NAMES = {
     "question": r"question|query|anchor",
-    "good": r"good|positive|chunk|passage",
+    "good": r"(good|positive)(_\d+)?|chunk|passage",
     "bad": r"(bad|negative)(_\d+)?",
     "score": r"score|label",
     "date": r"date|timestamp|created_at",
@@ -35,7 +35,7 @@ class Columns:
 
     Attributes:
         question: The question.
-        good: The chunk that answers it, or a list of them.
+        good: Chunks that answer it; each column holds one, or a list of them.
         bad: Chunks that do not.
         score: How good the good chunk is.
         date: When the question was asked.
@@ -43,7 +43,7 @@ class Columns:
     """
 
     question: str
-    good: str
+    good: tuple[str, ...]
     bad: tuple[str, ...] = ()
     score: str | None = None
     date: str | None = None
@@ -85,7 +85,7 @@ def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Col
             raise DatasetError(f"{path}: has no column {named!r} (it has {_listed(names)})")
     found = {role: _matching(names, role, options) for role in ROLES}
     missing = [role for role in ("question", "good") if not found[role]]
-    unclear = [role for role in ROLES if role != "bad" and len(found[role]) > 1]
+    unclear = [role for role in ROLES if role != "bad" and len(set(map(_without_number, found[role]))) > 1]
     if missing or unclear:
         problem = f"which column is the {(missing or unclear)[0]} one"
         raise DatasetError(
@@ -98,7 +98,7 @@ def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Col
             "hold scores; say which does with --columns score=NAME, or leave --good-score out"
         )
     single = {role: next(iter(found[role]), None) for role in ("score", "date", "document")}
-    return Columns(found["question"][0], found["good"][0], tuple(found["bad"]), **single)
+    return Columns(found["question"][0], tuple(found["good"]), tuple(found["bad"]), **single)
 
 
 def _matching(names: Iterable[str], role: str, options: ReadOptions) -> list[str]:
@@ -106,6 +106,10 @@ def _matching(names: Iterable[str], role: str, options: ReadOptions) -> list[str
     if named is not None:
         return [named]
     return sorted(name for name in names if re.fullmatch(_NAMES[role], str(name).strip(), re.IGNORECASE))
+
+
+def _without_number(name: str) -> str:
+    return re.sub(r"_\d+\s*$", "", name)
 
 
 def _with_late_columns(path: Path, before: Columns, names: Collection[str], options: ReadOptions) -> Columns:
@@ -189,8 +193,9 @@ def _pairs(row: Row) -> Iterator[dict[str, str]]:
 
 def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
     query = fields.text(columns.question)
-    good = chunks(fields.texts(columns.good))
-    bad = chunks(text for column in columns.bad for text in fields.texts(column))
+    good, bad = (
+        chunks(text for column in named for text in fields.texts(column)) for named in (columns.good, columns.bad)
+    )
     if columns.score and not _is_good(fields.value(columns.score), columns.score, good_score):
         good, bad = (), (*good, *bad)
     date = fields.optional_text(columns.date) if columns.date else ""
