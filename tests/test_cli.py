@@ -154,6 +154,9 @@ def test_outputs_are_checked_before_the_work(places):
     assert "exists and is no file" in one_line(*chunks, folder)
     assert "exists and is no file" in one_line(*chunks, places / "c.json", "--document-of", folder)
     assert "is named twice" in one_line(*chunks, places / "c.json", "--document-of", folder / ".." / "c.json")
+    assert "is named twice, or read, and would be written over" in one_line(*chunks, guide)
+    (folder / "index.json").write_text("{}")
+    assert "is named twice, or read" in one_line("chunks", "--indexes", places, "--out", folder / "index.json")
     synthesize = ["synthesize", "--corpus", corpus, "--out"]
     server = ["--llm-base-url", "http://localhost:1/v1", "--llm-model", "m"]
     assert "exists and is no file" in one_line(*synthesize, folder, "--offline")
@@ -169,6 +172,8 @@ def test_outputs_are_checked_before_the_work(places):
     assert "is named twice" in one_line(
         "harvest", "--corpus", corpus, "--reviewed", places / "table.csv", "--out", places / "table.csv"
     )
+    (places / "nowhere.json").touch()
+    assert "is named twice" in one_line(*harvest, "--out", places / "nowhere.json", "--accept-unreviewed", "--yes")
     assert not (places / "c.json").exists()
 
 

@@ -53,7 +53,7 @@ def chunks(
     places = [place for place in (indexes, pgvector, qdrant, documents) if place is not None]
     if len(places) != 1:
         raise click.UsageError("say where the chunks are: one of --indexes, --pgvector, --qdrant or --documents")
-    refuse_unwritable(out, document_of)
+    refuse_unwritable(out, document_of, read=stores.files_read(indexes, documents))
     found: Iterable[Chunk]
     if indexes is not None:
         found, source = stores.faiss_chunks(indexes), str(indexes)

@@ -113,7 +113,7 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
         if fault := fault_of_destination(path):
             raise DatasetError(f"{path}: {fault}; give another path")
         if path.resolve() in seen:
-            raise DatasetError(f"{path}: is named twice, and would be written over; give another path")
+            raise DatasetError(f"{path}: is named twice, or read, and would be written over; give another path")
         seen.add(path.resolve())
 
 

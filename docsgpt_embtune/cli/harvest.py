@@ -72,7 +72,7 @@ def harvest(
         write_review,
     )
 
-    refuse_unwritable(out, review, read=[reviewed, corpus])
+    refuse_unwritable(out, review, read=[reviewed, corpus, *mongo_exports])
     if review is not None:
         refuse_other_suffix(review)
     chunk_texts = load_corpus(corpus)

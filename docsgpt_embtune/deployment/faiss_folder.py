@@ -22,6 +22,7 @@ from docsgpt_embtune.errors import DeploymentError
 INDEX = "index.faiss"
 JSON_SIDECAR = "index.json"
 PICKLE_SIDECAR = "index.pkl"
+INDEX_FILES = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ def find_index_folders(path: Path) -> list[Path]:
     Raises:
         DeploymentError: If there is none, or a folder cannot be read.
     """
-    names = {INDEX, JSON_SIDECAR, PICKLE_SIDECAR}
-    folders = [folder for folder, files in _folders_below(path) if not names.isdisjoint(files)]
+    folders = [folder for folder, files in _folders_below(path) if not set(INDEX_FILES).isdisjoint(files)]
     if not folders:
         raise DeploymentError(f"{path}: no index in it (no {INDEX}); give DocsGPT's indexes folder, or one source's")
     return sorted(folders)

@@ -18,8 +18,7 @@ import faiss
 from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
-    JSON_SIDECAR,
-    PICKLE_SIDECAR,
+    INDEX_FILES,
     Sidecar,
     index_vectors,
     read_index,
@@ -265,8 +264,7 @@ class FaissStore:
                 raise DeploymentError(f"{self._built}: a search for chunk {row} finds chunk {nearest}")
 
     def _sources(self) -> dict[str, str | None]:
-        names = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
-        return {name: _sha256(self.folder / name) for name in names}
+        return {name: _sha256(self.folder / name) for name in INDEX_FILES}
 
     def _runs(self) -> list[dict[str, Any]]:
         """What was built here, the latest last: its model, the sha256 of what it was built from, and its own."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.chunking import chunk_text
-from docsgpt_embtune.deployment.faiss_folder import find_index_folders, read_sidecar
+from docsgpt_embtune.deployment.faiss_folder import INDEX_FILES, find_index_folders, read_sidecar
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
@@ -34,6 +34,19 @@ class Chunk:
     doc_id: str
     text: str
     document: str
+
+
+def files_read(indexes: Path | None, documents: Path | None) -> list[Path]:
+    """List the files that chunks are read from: documents, or those of indexes, of which some may not be there.
+
+    Raises:
+        DeploymentError: If there is no index.
+        DatasetError: If there is no document.
+    """
+    if documents is not None:
+        return find_documents(documents)
+    folders = find_index_folders(indexes) if indexes is not None else []
+    return [folder / name for folder in folders for name in INDEX_FILES]
 
 
 def faiss_chunks(path: Path) -> Iterator[Chunk]:
