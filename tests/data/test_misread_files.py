@@ -7,6 +7,7 @@ import zipfile
 from pathlib import Path
 
 import openpyxl
+import pandas
 import pytest
 from click.testing import CliRunner
 
@@ -192,6 +193,21 @@ def test_row_without_a_question_is_named(tmp_path):
     rows = [["question", "good"], ["a", "b"], [None, "c"], [" ", "d"]]
     with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 2' \(first of 2, of 3\)"):
         load_dataset(workbook(tmp_path / "d.xlsx", sheet=rows))
+
+
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+def test_null_is_a_blank_text_in_every_table(tmp_path, name):
+    path, frame = tmp_path / name, pandas.DataFrame({"question": ["a", None], "good": ["b", "c"]})
+    if name == "d.jsonl":
+        frame.to_json(path, orient="records", lines=True)
+    else:
+        (frame.to_csv if name == "d.csv" else frame.to_parquet)(path, index=False)
+    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 2' \(first of 1, of 2\); embtune prepare"):
+        load_dataset(path)
+    arguments = ["prepare", str(path), "--model", "none", "--fix", "--out", str(tmp_path / "out"), "--split", "100,0,0"]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert list(mended.queries.values()) == ["a"]
 
 
 def test_offender_without_an_id_is_named_by_its_text(tmp_path):

@@ -46,12 +46,14 @@ class Fields:
         return self._record.get(name)
 
     def text(self, name: str) -> str:
-        """Return a text; a blank one counts, as it is for the check of the whole to judge it.
+        """Return a text; a blank one counts, and a null as one, as it is for the check of the whole to judge it.
 
         Raises:
-            RecordFault: If it is missing or not text.
+            RecordFault: If there is no such field, or it is not text.
         """
         value = self._record.get(name)
+        if name in self._record and _is_missing(value):
+            return ""
         fault = text_fault(value)
         if fault:
             raise RecordFault(f"{name}: {fault}")
