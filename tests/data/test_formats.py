@@ -105,6 +105,20 @@ def test_beir_with_titles_scores_and_several_splits(tmp_path):
         load_dataset(tmp_path)
 
 
+def test_qrels_without_names_are_read_by_place_and_trecs_too(tmp_path):
+    write(tmp_path, "corpus.jsonl", {"_id": "d1", "text": "kept"}, {"_id": "d2", "text": "Workers"})
+    write(tmp_path, "queries.jsonl", {"_id": "q1", "text": KEPT})
+    for lines in (("q1\td1\t2", "q1\td2\t0"), ("q1 0 d1  1", "", "q1 0 d2  0"), ("q1\tQ0\td1\t1", "q1\tQ0\td2\t-1")):
+        qrels = write(tmp_path, "qrels/test.tsv", *lines)
+        dataset = load_dataset(tmp_path)
+        assert (dataset.relevant_docs, dataset.irrelevant_docs) == ({"q1": ("d1",)}, {"q1": ("d2",)})
+    assert load_dataset(qrels).fingerprint == dataset.fingerprint
+    for fault in ("q1\td1\thigh", "q1\td1", "topic\tchunk\tgrade"):
+        write(tmp_path, "qrels/test.tsv", fault, "q1\td1\t1")
+        with pytest.raises(DatasetError, match=r"and a whole number as the score: row 1 \(first of 1, of 2\)"):
+            load_dataset(tmp_path)
+
+
 def test_tevatrons_ids_with_a_corpus(tmp_path):
     rows = write(
         tmp_path,

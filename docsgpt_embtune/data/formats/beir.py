@@ -1,7 +1,7 @@
 """BEIR's folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from docsgpt_embtune.data.formats.content import DatasetContent
@@ -10,6 +10,7 @@ from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import read_corpus, read_text_records
 from docsgpt_embtune.data.offences import Offences, refuse
+from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import folder_written_whole
 
@@ -24,7 +25,7 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
     """
     qrels = _qrels(source.path)
     corpus_path = options.corpus or _corpus_beside(qrels)
-    queries_path = qrels.parent.parent / "queries.jsonl"
+    queries_path = _queries_beside(qrels)
     good, bad = _judgments(qrels)
     queries = read_text_records(Source(queries_path))
     judged = dict.fromkeys((*good, *bad))
@@ -53,7 +54,15 @@ def write(content: DatasetContent, path: Path) -> None:
 def _recognises(source: Source) -> bool:
     if source.container == "folder":
         return (source.path / "corpus.jsonl").is_file() and (source.path / "queries.jsonl").is_file()
-    return source.container == "delimited text" and set(QRELS_FIELDS) <= source.fields
+    if source.container != "delimited text":
+        return False
+    return set(QRELS_FIELDS) <= source.fields or (
+        source.path.parent.name == "qrels" and _queries_beside(source.path).is_file()
+    )
+
+
+def _queries_beside(qrels: Path) -> Path:
+    return qrels.parent.parent / "queries.jsonl"
 
 
 def _corpus_beside(qrels: Path) -> Path:
@@ -75,18 +84,36 @@ def _judgments(path: Path) -> tuple[dict[str, dict[str, None]], dict[str, dict[s
     bad: dict[str, dict[str, None]] = {}
     offences = Offences(path)
     number = 0
-    for number, record in Source(path).numbered_records():
-        query_id, doc_id, score = (record.get(name) for name in QRELS_FIELDS)
+    for number, judgment in _judged(path):
         try:
-            is_good = int(str(score)) > 0
+            query_id, doc_id, score = judgment
+            is_good = int(score) > 0
         except ValueError:
-            offences.add("score is not a whole number", f"row {number}")
+            offences.add("not a query-id, a corpus-id and a whole number as the score", f"row {number}")
             continue
-        (good if is_good else bad).setdefault(str(query_id), {})[str(doc_id)] = None
+        (good if is_good else bad).setdefault(query_id, {})[doc_id] = None
     offences.refuse(number)
     if not good:
         raise DatasetError(f"{path}: names no good chunk")
     return good, bad
+
+
+def _judged(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
+    """Stream the judgments with their numbers: by the names in the first line, by place where it has none.
+
+    TREC's qrels have no names, and four columns with blanks between, of which the second says nothing.
+    """
+    with reading(path), path.open(encoding=UTF8) as file:
+        first = file.readline()
+    if all(name in first for name in QRELS_FIELDS):
+        for number, record in Source(path).numbered_records():
+            yield number, [str(record.get(name)) for name in QRELS_FIELDS]
+        return
+    with reading(path), path.open(encoding=UTF8) as file:
+        for number, line in enumerate(file, 1):
+            values = line.rstrip("\n").split("\t" if "\t" in line else None)
+            if values:
+                yield number, [values[0], *values[2:]] if len(values) == 4 else values
 
 
 def _write_texts(path: Path, texts: Mapping[str, str], fields: Mapping[str, str]) -> None:
