@@ -249,6 +249,13 @@ def test_ids_that_a_spreadsheet_or_json_made_numbers_of_name_their_chunks(tmp_pa
         assert dataset.irrelevant_docs[text_id(KEPT)] == ("8",)
 
 
+def test_columns_of_a_chunk_file_may_be_in_capitals(tmp_path):
+    assert load_corpus(write(tmp_path, "c.csv", "ID,Title,Text ", "7,Logs,kept")) == {"7": "Logs kept"}
+    assert load_corpus(write(tmp_path, "two.csv", "ID,id,TEXT", "7,8,kept")) == {"8": "kept"}
+    with pytest.raises(DatasetError, match=r"has no column _id or doc_id or docid or id \(it has \['Name', 'Text'\]\)"):
+        load_corpus(write(tmp_path, "d.csv", "Name,Text", "7,kept"))
+
+
 def test_chunk_file_whose_column_is_no_text_says_which(tmp_path):
     lines = [{"id": 1.5, "text": LOGS}, {"id": 2, "text": 3}]
     with pytest.raises(DatasetError, match="id: text is not a string"):

@@ -64,11 +64,12 @@ def read_text_records(source: Source) -> dict[str, str]:
         DatasetError: If there is no such column, an id stands twice, or a text is none.
     """
     id_field, text_field = _field(source, ID_FIELDS), _field(source, TEXT_FIELDS)
+    title_field = _find_field(source, ("title",)) or "title"  # of JSONL it may come late
     offences = Offences(source.path)
     texts: dict[str, str] = {}
     number = 0
     for number, record in source.numbered_records():
-        row_id, text = digits_as_text(record.get(id_field)), titled(record.get("title"), record.get(text_field))
+        row_id, text = digits_as_text(record.get(id_field)), titled(record.get(title_field), record.get(text_field))
         faults = {id_field: text_fault(row_id), text_field: text_fault(text)}
         if at_fault := [name for name, fault in faults.items() if fault]:
             offences.add(f"{at_fault[0]}: {faults[at_fault[0]]}", f"row {number}")
@@ -88,7 +89,13 @@ def titled(title: Any, text: Any) -> Any:
 
 
 def _field(source: Source, names: Sequence[str]) -> str:
-    for name in names:
-        if name in source.fields:
-            return name
-    raise DatasetError(f"{source.path}: has no column {' or '.join(names)} (it has {sorted(source.fields)[:8]})")
+    found = _find_field(source, names)
+    if found is None:
+        raise DatasetError(f"{source.path}: has no column {' or '.join(names)} (it has {sorted(source.fields)[:8]})")
+    return found
+
+
+def _find_field(source: Source, names: Sequence[str]) -> str | None:
+    """Return the first of these names that the source has, as it is written there: spreadsheets have ID and Text."""
+    as_written = {name.strip().lower(): name for name in sorted(source.fields)}  # of ID and id the last
+    return next((as_written[name] for name in names if name in as_written), None)
