@@ -249,6 +249,16 @@ def test_ids_that_a_spreadsheet_or_json_made_numbers_of_name_their_chunks(tmp_pa
         assert dataset.irrelevant_docs[text_id(KEPT)] == ("8",)
 
 
+def test_ids_of_autorag_may_be_numbers(tmp_path):
+    asked = {"qid": [1, 2], "query": [KEPT, RESTARTS], "retrieval_gt": [[[7]], [[8, 9]]]}
+    pandas.DataFrame(asked).to_parquet(tmp_path / "qa.parquet")
+    chunks = {"doc_id": [7.0, 8.0, 9.0], "contents": [LOGS, WORKERS, INVOICES], "path": ["a.md", "b.md", None]}
+    pandas.DataFrame(chunks).to_parquet(tmp_path / "corpus.parquet")
+    dataset = load_dataset(tmp_path)
+    assert (dataset.queries, dataset.relevant_docs) == ({"1": KEPT, "2": RESTARTS}, {"1": ("7",), "2": ("8", "9")})
+    assert dataset.documents == {"7": "a.md", "8": "b.md"}
+
+
 def test_columns_of_a_chunk_file_may_be_in_capitals(tmp_path):
     assert load_corpus(write(tmp_path, "c.csv", "ID,Title,Text ", "7,Logs,kept")) == {"7": "Logs kept"}
     assert load_corpus(write(tmp_path, "two.csv", "ID,id,TEXT", "7,8,kept")) == {"8": "kept"}

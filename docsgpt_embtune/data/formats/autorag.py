@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
-from docsgpt_embtune.data.formats.content import DatasetContent
+from docsgpt_embtune.data.formats.content import DatasetContent, digits_as_text, text_id
 from docsgpt_embtune.data.formats.format import Format
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.records import Fields, RecordFault, parsed
@@ -70,12 +70,15 @@ def _corpus_beside(source: Source) -> Path:
 
 
 def _question(fields: Fields) -> tuple[str, str, tuple[str, ...]]:
-    return fields.text("qid"), fields.text("query"), tuple(dict.fromkeys(_flat(fields.value("retrieval_gt"))))
+    query = fields.text("query")
+    query_id = fields.optional_text("qid") or text_id(query)
+    return query_id, query, tuple(dict.fromkeys(_flat(fields.value("retrieval_gt"))))
 
 
 def _flat(ids: Any) -> Iterable[str]:
-    if isinstance(ids, str):
-        yield ids
+    own_id = digits_as_text(ids)
+    if isinstance(own_id, str):
+        yield own_id
     elif isinstance(ids, list):
         for item in ids:
             yield from _flat(item)
@@ -84,9 +87,9 @@ def _flat(ids: Any) -> Iterable[str]:
 
 
 def _documents(corpus: Source) -> dict[str, str]:
-    if "path" not in corpus.fields:
+    if not {"doc_id", "path"} <= corpus.fields:
         return {}
-    named = ((str(record["doc_id"]), record.get("path")) for record in corpus.records())
+    named = ((str(digits_as_text(record["doc_id"])), record.get("path")) for record in corpus.records())
     return {doc_id: path for doc_id, path in named if isinstance(path, str) and path}
 
 
