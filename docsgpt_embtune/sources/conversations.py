@@ -157,7 +157,7 @@ def _day(date: Any) -> str:
 def _records(path: Path) -> Iterator[Mapping[str, Any]]:
     try:
         with reading(path), path.open(encoding=UTF8) as file:
-            start = file.read(1)
+            start = file.read(4096).lstrip()[:1]
             file.seek(0)
             rows = json.load(file) if start == "[" else map(json.loads, filter(str.strip, file))
             yield from (row for row in rows if isinstance(row, dict))

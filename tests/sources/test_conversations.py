@@ -68,7 +68,10 @@ def test_mongodb_conversations_since_0_13(tmp_path):
     path.write_text(
         json.dumps([conversation(query("How long are logs kept?", "LIKE", timestamp=asked_at), query("unrated"))])
     )
-    assert list(mongo_answers([path])) == [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-06-01")]
+    found = [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-06-01")]
+    assert list(mongo_answers([path])) == found
+    path.write_text(f"\n  {path.read_text()}")
+    assert list(mongo_answers([path])) == found
 
 
 def test_mongodb_feedback_before_0_13_is_joined_by_the_question(tmp_path):
