@@ -107,6 +107,9 @@ def test_csv_that_is_not_utf8_is_told_what_to_do(tmp_path):
     (tmp_path / "d.csv").write_bytes("question,good\ncafé,b\n".encode("latin-1"))
     with pytest.raises(DatasetError, match=r"not UTF-8 .*; save it as UTF-8"):
         load_dataset(tmp_path / "d.csv")
+    (tmp_path / "d.jsonl").write_text('{"question": "a", "good": "b"}', encoding="utf-16")
+    with pytest.raises(DatasetError, match=r"not UTF-8 .*; save it as UTF-8 \(a table in Excel as CSV UTF-8\)"):
+        load_dataset(tmp_path / "d.jsonl")
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.json"])

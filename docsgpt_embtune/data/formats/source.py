@@ -25,7 +25,7 @@ HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it
 _LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
 _ROWS = 4096  # of Parquet held at a time
 _DELIMITERS = ("\t", ";", ",")
-_TABLE_OF_TEXT = "UTF-8 (Excel calls it CSV UTF-8)"
+_TABLE_OF_TEXT = "UTF-8 (a table in Excel as CSV UTF-8)"
 # What files begin with that are made by other programs than their names may say, and what to do with them.
 _OTHER_PACKINGS = {
     b"\x1f\x8b": "is packed with gzip; unpack it with gunzip",
