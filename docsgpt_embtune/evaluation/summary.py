@@ -193,14 +193,14 @@ def columns(comparison: Comparison) -> list[str]:
 def _what_could_show(comparison: Comparison) -> str:
     gain = comparison.judgment.smallest_gain[PURPOSE]
     if gain is None:
-        return f"{evidence_in_words(comparison)} are too few to show any gain."
+        return f"{evidence_in_words(comparison)} can show no gain: more are needed."
     return f"{evidence_in_words(comparison)} can show a gain of {gain:.3f} or more in {PURPOSE}."
 
 
 def _setting(report: CheckReport) -> Iterator[str]:
     dataset = report.main.dataset
     yield f"  data       {evidence_in_words(report.main)}{_left_out(report.main)}"
-    yield f"  corpus     {len(dataset.corpus):,} chunks"
+    yield f"  corpus     {counted(len(dataset.corpus), 'chunk')}"
     yield f"  baseline   {report.baseline.name} ({report.baseline.fingerprint[:12]})"
     yield f"  tuned      {report.tuned.name} ({report.tuned.fingerprint[:12]})"
 

@@ -88,8 +88,8 @@ class TuningRun:
         self._hardest = hardest
         self.pools = [self.pool_of(asked) for asked in ([fold.asked for fold in folds] or [validation])]
         self.to_beat = baseline = self.score(*self.pools)
-        chunks = len(self.ranked)
-        say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {chunks:,} chunks)")
+        pool = counted(len(self.ranked), "chunk")
+        say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {pool})")
         self.groups = groups_by_answer(validation)
         self.selection = Selection(
             baseline, model, lambda: self.score(*self.pools), say, self.groups, folder=folder, leniency=leniency
@@ -154,7 +154,7 @@ class TuningRun:
             so = "are read in windows" if judgment.verdict == "improved" else "stay cut off"
             self.say(
                 f"windows     {DECIDING} {found.mean:+.3f} ({found.low:+.3f} to {found.high:+.3f}) on "
-                f"{judgment.queries:,} questions with the base model: long chunks {so}"
+                f"{counted(judgment.queries, 'question')} with the base model: long chunks {so}"
             )
             if judgment.verdict != "improved":
                 return

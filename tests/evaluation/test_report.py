@@ -12,7 +12,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.check import CheckedModel, CheckReport
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.report import changed_questions, render_report, write_report
-from docsgpt_embtune.evaluation.summary import tokens_in_words
+from docsgpt_embtune.evaluation.summary import summary, tokens_in_words
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from tests.evaluation.keyword_embeddings import WORDS, KeywordEmbeddings, word_dataset
 
@@ -99,6 +99,18 @@ def test_the_page_says_what_the_check_found(page):
     html = page.read_text(encoding="utf-8")
     for said in ("Improved", "75.0% of the text", "K =", "No guard set was given", "a" * 64, "b" * 64):
         assert said in html
+
+
+def test_one_question_and_one_chunk_are_counted_as_one():
+    word = WORDS[0]
+    dataset = word_dataset().subset([f"q-{word}"])
+    good = dataset.relevant_docs[f"q-{word}"]
+    corpus = {doc_id: dataset.corpus[doc_id] for doc_id in good}
+    report = make_report(replace(dataset, corpus=corpus, irrelevant_docs={}))
+    text = " ".join(summary(report).split())
+    assert "1 question can show no gain: more are needed." in text
+    assert "corpus 1 chunk baseline" in text
+    assert "1 question over 1 chunk</p>" in render_report(report)
 
 
 def test_figures_by_hand():
