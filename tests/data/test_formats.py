@@ -92,6 +92,13 @@ def test_content_decides_and_not_the_name(tmp_path):
     assert find_format(Source(tmp_path / "no_suffix")).name == "parquet"
 
 
+def test_single_line_of_jsonl_is_told_by_the_name(tmp_path):
+    line = {"question": KEPT, "good": LOGS}
+    assert len(load_dataset(write(tmp_path, "d.jsonl", line))) == 1
+    with pytest.raises(DatasetError, match=r"if it is JSONL of a single line, let its name end in \.jsonl"):
+        load_dataset(write(tmp_path, "d.txt", line))
+
+
 def test_beir_with_titles_scores_and_several_splits(tmp_path):
     write(tmp_path, "corpus.jsonl", {"_id": "d1", "title": "Logs", "text": "kept"}, {"_id": "d2", "text": "Workers"})
     write(tmp_path, "queries.jsonl", {"_id": "q1", "text": KEPT}, {"_id": "q2", "text": RESTARTS})

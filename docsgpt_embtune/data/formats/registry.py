@@ -89,4 +89,7 @@ def _unknown(source: Source) -> str:
             f"{source.path}: a folder that cannot be read as a dataset: it holds neither corpus.jsonl and "
             f"queries.jsonl (BEIR), nor {QUESTIONS} and {CORPUS} (AutoRAG), nor what datasets.save_to_disk writes"
         )
-    return f"{source.path}: has no key 'queries' (it has {sorted(source.fields)[:5]})"
+    return (
+        f"{source.path}: has no key 'queries' (it has {sorted(source.fields)[:5]}); if it is JSONL of a single line, "
+        "let its name end in .jsonl"
+    )

@@ -48,7 +48,7 @@ class Source:
 
     @cached_property
     def container(self) -> Container:
-        """How the content is packed, told by its first bytes and not by the file's name."""
+        """How the content is packed, told by its first bytes; JSONL of a single line alone by the file's name."""
         if str(self.path).startswith(HUB):
             return "hub"
         if self.path.is_dir():
