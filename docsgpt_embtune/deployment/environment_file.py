@@ -122,7 +122,7 @@ class EnvironmentFile:
         return list((self._kept() or {}).get("stores", ()))
 
     def take_back(self) -> bool:
-        """Put back the lines that the last switch replaced.
+        """Put back the lines that the last switch replaced; safe to repeat until their record is forgotten.
 
         Returns:
             False if there was nothing to take back.
@@ -153,7 +153,6 @@ class EnvironmentFile:
                 write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
             except OSError as error:
                 raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
-        self.forget()
         return True
 
     def kept(self) -> str:

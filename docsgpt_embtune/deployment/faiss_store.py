@@ -27,6 +27,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
 from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded, remove_idle
+from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
 
@@ -147,6 +148,9 @@ class FaissStore:
                 f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
                 "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
             )
+        for path in (self.folder / INDEX, self._previous):
+            if fault := fault_of_destination(path):
+                raise DeploymentError(f"{fault}, so that nothing is rolled back; run as a user who may do so")
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:

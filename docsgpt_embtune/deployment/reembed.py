@@ -160,12 +160,13 @@ def roll_back(
         The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
-        DeploymentError: If there is nothing to take back, chunks were added since, or `.env` and the stores would not
-            be on one model; nothing is changed then.
+        DeploymentError: If there is nothing to take back, chunks were added since, a store cannot be written to, or
+            `.env` and the stores would not be on one model; nothing is changed then. Or if a store fails all the same:
+            then what was taken back before it stays so, and is named.
     """
     switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME")) or model
     if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
-        return _all_rolled_back(unfinished)
+        return _all_rolled_back(unfinished)  # `.env` stays, and the record of its last switch
     swapped = [store for store in stores if store.can_roll_back()]
     if environment is None:
         _require_one_model_before(swapped)
@@ -177,7 +178,11 @@ def roll_back(
     taken_back = environment is not None and environment.take_back()
     if not swapped and not taken_back:
         raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
-    return _all_rolled_back(swapped)  # after `.env`: what it named goes when it names it no more
+    # After `.env`: what it named goes when it names it no more. Its record goes last: by it the same command goes on.
+    _all_rolled_back(swapped, environment if taken_back else None)
+    if environment is not None:
+        environment.forget()
+    return swapped
 
 
 def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
@@ -209,9 +214,18 @@ def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = N
         environment.forget()
 
 
-def _all_rolled_back(stores: list[ChunkStore]) -> list[ChunkStore]:
-    for store in stores:
-        store.roll_back()
+def _all_rolled_back(stores: list[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
+    """Roll stores back, after the `.env` that was, if any; name in an error what is back before it, and what is not."""
+    back = [] if environment is None else [str(environment.path)]
+    for position, store in enumerate(stores):
+        try:
+            store.roll_back()
+        except (OSError, DeploymentError) as error:
+            reason = f"{store.label}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+            left = ", ".join(store.label for store in stores[position:])
+            half = f"{', '.join(back)}: back already, and not yet {left}" if back else "nothing is rolled back"
+            raise DeploymentError(f"{reason}; {half}: mend that and run the same command again") from error
+        back.append(store.label)
     return stores
 
 

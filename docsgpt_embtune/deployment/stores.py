@@ -84,7 +84,11 @@ class ChunkStore(Protocol):
         """
 
     def can_roll_back(self) -> bool:
-        """Tell whether there is a swap to take back; raise DeploymentError if chunks would be lost by it."""
+        """Tell whether there is a swap to take back.
+
+        Raises:
+            DeploymentError: If chunks would be lost by it, or what it takes cannot be written to.
+        """
 
     def sample_before(self, size: int) -> StoredSample | None:
         """Return chunks with the vectors that a rollback would bring back; None if there are no such vectors."""
@@ -93,7 +97,11 @@ class ChunkStore(Protocol):
         """Return the fingerprint, or its beginning, of the re-embedding that made these; None if the host made them."""
 
     def roll_back(self) -> None:
-        """Put the vectors before the last swap in force again, to the byte."""
+        """Put the vectors before the last swap in force again, to the byte.
+
+        Raises:
+            DeploymentError: If it cannot be done after all; OSError the same. The new vectors stay in force.
+        """
 
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""

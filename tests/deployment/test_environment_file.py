@@ -1,7 +1,5 @@
 """One line of `.env` switched and taken back; every other line is its owner's."""
 
-import contextlib
-import os
 import shutil
 import subprocess
 import tempfile
@@ -12,6 +10,8 @@ from dotenv import dotenv_values
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.errors import DeploymentError
+
+from .conftest import as_nobody
 
 NEW = {"EMBEDDINGS_NAME": "/models/tuned"}
 
@@ -83,19 +83,6 @@ def test_file_that_is_mounted_by_itself_is_refused(tmp_path):
         subprocess.run(["umount", environment.path], check=True)
 
 
-@contextlib.contextmanager
-def as_nobody():
-    """Give up root's rights, which are above those of any folder, and take them again."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.setresuid(65534, 65534, 0)
-    try:
-        yield
-    finally:
-        os.setresuid(0, 0, 0)
-
-
 def test_folder_that_cannot_be_written_to_is_named():
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
         folder = Path(name)
@@ -114,6 +101,7 @@ def test_link_stays_a_link(environment, tmp_path):
     assert EnvironmentFile(secrets).get_switched("EMBEDDINGS_NAME") == "/models/tuned"
     environment.take_back()
     assert secrets.read_text() == "EMBEDDINGS_NAME=old\n"
+    environment.forget()
     assert sorted(tmp_path.iterdir()) == [environment.path, secrets]
 
 
@@ -126,6 +114,7 @@ def test_record_that_lies_beside_a_link_is_found(environment, tmp_path):
     environment = EnvironmentFile(environment.path)
     assert environment.take_back()
     assert environment.get("EMBEDDINGS_NAME") == "old"
+    environment.forget()
     assert sorted(tmp_path.rglob("*")) == [environment.path, folder, folder / ".env"]
 
 

@@ -274,11 +274,9 @@ def test_model_that_was_written_again_into_the_same_folder_is_no_way_back(
 
 def test_rollback_that_was_killed_after_env_can_be_repeated(database, opened, environment, tuned, third):
     reembed(opened, tuned, environment)
-    first, kept = environment.path.read_bytes(), environment.path.with_name(".env.embtune.json")
+    first = environment.path.read_bytes()
     reembed(opened, third, environment)
-    record = kept.read_bytes()
     environment.take_back()
-    kept.write_bytes(record)
     with opened() as store:
         assert steps.roll_back([store], environment) == []
     assert environment.path.read_bytes() == first

@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
 
 from ..conftest import build_tiny_folder
-from .conftest import CHUNKS, contents, rewrite_vectors, same_vectors, search, write_index_folder
+from .conftest import CHUNKS, as_nobody, contents, rewrite_vectors, same_vectors, search, write_index_folder
 
 LATE = "A chunk that came in between."
 
@@ -344,6 +345,52 @@ def test_rollback_by_half_is_refused(index_folder, stock, tuned, tmp_path):
     assert (contents(index_folder), environment.path.read_bytes()) == before
     steps.roll_back(stores[:1], environment)
     assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+
+
+def test_source_that_cannot_be_written_to_is_named_before_a_rollback(stock, tuned):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
+        folder = Path(name)
+        folder.chmod(0o777)
+        model = load_serving_model(str(shutil.copytree(tuned.folder, folder / "tuned")))
+        stores = [FaissStore(write_index_folder(folder / source, stock)) for source in "ab"]
+        before = [contents(store.folder) for store in stores]
+        environment = EnvironmentFile(folder / ".env")
+        environment.path.write_text("EMBEDDINGS_NAME=all-mpnet-base-v2\n")
+        steps.reembed(stores, model, environment)
+        environment.path.chmod(0o644)
+        environment.path.with_name(".env.embtune.json").chmod(0o644)
+        for path in (folder / "a", folder / "a" / ".embtune", folder / "b" / ".embtune"):
+            path.chmod(0o777)
+        with as_nobody(), pytest.raises(DeploymentError, match=r"/b cannot be written to, so that nothing is rolled"):
+            steps.roll_back(stores, environment)
+        assert environment.get_switched("EMBEDDINGS_NAME") == str(folder / "tuned")
+        assert [store.is_on(model) for store in stores] == [True, True]
+        steps.roll_back(stores, environment)
+        assert [contents(store.folder) for store in stores] == before
+
+
+@pytest.mark.parametrize(
+    ("stop", "said"),
+    [
+        (OSError(errno.EIO, "broken"), r"other: broken; .*\.env, .*handbook: back already, and not yet .*other: "),
+        (KeyboardInterrupt("killed"), "killed"),
+    ],
+)
+def test_rollback_that_stops_half_way_goes_on_with_the_same_command(index_folder, stock, tuned, tmp_path, stop, said):
+    class StopsAtRollback(FaissStore):
+        def roll_back(self):
+            raise stop
+
+    folders = [index_folder, write_index_folder(index_folder.parent / "other", stock)]
+    stores, before = [FaissStore(folder) for folder in folders], [contents(folder) for folder in folders]
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=all-mpnet-base-v2\n")
+    steps.reembed(stores, tuned, environment)
+    with pytest.raises((DeploymentError, KeyboardInterrupt), match=said):
+        steps.roll_back([stores[0], StopsAtRollback(folders[1])], environment)
+    assert steps.roll_back(stores, environment) == stores[1:]
+    assert [contents(folder) for folder in folders] == before
+    assert list(tmp_path.glob(".env*")) == [environment.path]
 
 
 def test_way_out_of_a_refused_rollback_puts_all_on_the_old_model(index_folder, stock, tuned, tmp_path):
