@@ -6,8 +6,12 @@ import os
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from dotenv.main import resolve_variables
+from dotenv.parser import parse_stream
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
@@ -16,7 +20,7 @@ from docsgpt_embtune.urls import shown
 
 
 class EnvironmentFile:
-    """A `.env` file whose other lines are left as they are, to the byte.
+    """A `.env` file whose other lines are left as they are, to the byte; read as the host reads it, by python-dotenv.
 
     What a switch replaced is kept beside it, in `.env.embtune.json`, until it is taken back; of a link, beside what it
     names, so that it is found by either.
@@ -38,23 +42,22 @@ class EnvironmentFile:
         return _record_beside(self.path)
 
     def get(self, name: str) -> str | None:
-        """Return a setting's value, without its quotes; the last line counts, as for the host."""
-        values = [_value(line) for line in self._lines() if _sets(line, name)]
-        return values[-1] if values else None
+        """Return a setting's value as the host reads it; a ${NAME} that is not set in the file is this process's."""
+        return _value(self._text(), name)
 
     def get_replaced(self, name: str, default: str) -> str | None:
         """Return the value of a setting before the last switch, `default` if it was not set; None if not switched."""
         kept = self._kept()
         if kept is None or name not in kept["replaced"]:
             return None
-        lines = kept["replaced"][name]
-        return _value(lines[-1]) if lines else default
+        value = _value(_replaced(self._text(), name, "".join(kept["replaced"][name])), name)
+        return default if value is None else value
 
     def get_switched(self, name: str) -> str | None:
         """Return the value that the last switch gave a setting; None if the file does not say so (any more)."""
         kept = self._kept()
-        line = kept["written"].get(name) if kept else None
-        return _value(line) if line and self.get(name) == _value(line) else None
+        value = _value(kept["written"].get(name, ""), name) if kept else None
+        return value if self.get(name) == value else None
 
     def require_replaceable(self) -> None:
         """Check that the file can be replaced by a rename, before hours are spent on what is to be switched.
@@ -68,7 +71,7 @@ class EnvironmentFile:
                 f"{self.path}: is a mount point, which cannot be replaced by a rename; run on the machine that it is "
                 "mounted from, mount its folder instead, or leave out --env and set EMBEDDINGS_NAME by hand"
             )
-        self._lines()
+        self._text()
         if fault := fault_of_destination(self.path.resolve()):
             raise DeploymentError(
                 f"{self.path}: {fault}, so that it cannot be replaced by a rename; run as a user who may do so, or "
@@ -86,24 +89,27 @@ class EnvironmentFile:
             DeploymentError: If the file cannot be read, or its folder is not there.
             OSError: If it cannot be written.
         """
-        lines = self._lines()
-        replaced = {name: [line for line in lines if _sets(line, name)] for name in settings}
-        written = {name: setting_line(name, value) for name, value in settings.items()}
-        if all(replaced[name] == [written[name]] for name in settings):
+        text = before = self._text()
+        replaced: dict[str, list[str]] = {}
+        written: dict[str, str] = {}
+        for name, value in settings.items():
+            found = _counting(text, name)
+            replaced[name] = [found.line] if found else []
+            written[name] = setting_line(found.name if found else name, value)
+            text = _replaced(text, name, written[name])
+        if text == before:
             yield
             return
         kept_before = self._kept()
         for name in settings:  # an earlier switch wrote this line: what that one replaced is what to go back to
             if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
                 replaced[name] = kept_before["replaced"][name]
-        open_end = bool(lines) and not lines[-1].endswith("\n")
-        for name in settings:
-            lines = _replace(lines, name, [written[name]])
-        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": _digest(lines[-1])}
+        open_end = before != _ended(before)
+        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": _digest_of_last_line(text)}
         mode = self._mode()
         # The inner one is renamed first: what was replaced is on record before it is gone.
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
-            new.write_bytes("".join(lines).encode())
+            new.write_bytes(text.encode())
             record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             yield
 
@@ -133,22 +139,22 @@ class EnvironmentFile:
         kept = self._kept()
         if kept is None:
             return False
-        lines = switched = self._lines()
+        text = switched = self._text()
         # What was appended since keeps its end.
-        open_end = kept["open_end"] and bool(switched) and _digest(switched[-1]) == kept.get("last")
-        for name, line in kept["written"].items():
-            found = [other for other in lines if _sets(other, name)]
-            if found == kept["replaced"][name]:
-                continue  # an interrupted switch: nothing was written yet
-            if found != [line]:
+        open_end = kept["open_end"] and _digest_of_last_line(switched) == kept.get("last")
+        for name, written in kept["written"].items():
+            counting = _counting(text, name)
+            line = counting.line.strip() if counting else ""
+            if line == "".join(kept["replaced"][name][-1:]).strip():
+                continue  # an interrupted switch, or rollback: it is there
+            if line != written.strip():
                 raise DeploymentError(
                     f"{self.path}: {name} was changed since it was switched; set it by hand to what it was "
-                    f"({_in_words(name, kept['replaced'][name])}; to the letter in {self._kept_path.name}), and delete "
-                    "that file"
+                    f"({_in_words(kept['replaced'][name])}; to the letter in {self._kept_path.name}), and delete that "
+                    "file"
                 )
-            lines = _replace(lines, name, kept["replaced"][name])
-        if lines != switched:
-            text = "".join(lines)
+            text = _replaced(text, name, "".join(kept["replaced"][name]))
+        if text != switched:
             try:
                 write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
             except OSError as error:
@@ -179,12 +185,12 @@ class EnvironmentFile:
             ) from error
         return kept
 
-    def _lines(self) -> list[str]:
+    def _text(self) -> str:
         try:
-            return self.path.read_bytes().decode("utf-8").splitlines(keepends=True)
+            return self.path.read_bytes().decode("utf-8")
         except FileNotFoundError:
             if self.path.parent.is_dir():
-                return []
+                return ""
             raise DeploymentError(
                 f"{self.path.parent}: no such folder; give --env the path of DocsGPT's .env"
             ) from None
@@ -223,32 +229,60 @@ def setting_line(name: str, value: str) -> str:
     return f"{name}='{value}'\n"
 
 
-def _in_words(name: str, lines: list[str]) -> str:
-    return " ".join(f"{name}={shown(_value(line))}" for line in lines) or "not set"
+def _in_words(lines: list[str]) -> str:
+    return " ".join(f"{line.name}={shown(line.value or '')}" for line in _settings("".join(lines))) or "not set"
 
 
-def _digest(line: str) -> str:
+def _digest_of_last_line(text: str) -> str:
     """Name a line without telling it: the last one of `.env` may hold a key, and the record lies beside it."""
-    return hashlib.sha256(line.encode()).hexdigest()
+    return hashlib.sha256("".join(text.splitlines(keepends=True)[-1:]).encode()).hexdigest()
 
 
-def _sets(line: str, name: str) -> bool:
-    return re.match(rf"\s*(export\s+)?{re.escape(name)}\s*=", line) is not None
+class _Setting(NamedTuple):
+    """What sets a name: a line, or as many as a value in quotes goes over."""
+
+    name: str
+    value: str | None  # before ${NAME} is replaced
+    line: str
+    start: int  # of the line, in the file's text
 
 
-def _value(line: str) -> str:
-    value = line.split("=", 1)[1].strip()
-    quoted = re.match(r"""(['"])(.*?)\1""", value)
-    return quoted[2] if quoted else re.split(r"\s+#", value, maxsplit=1)[0]
+def _settings(text: str) -> list[_Setting]:
+    bindings = list(parse_stream(StringIO(text)))
+    settings = []
+    start = len(text) - sum(len(binding.original.string) for binding in bindings)  # behind a byte order mark
+    for binding in bindings:
+        line = binding.original.string.lstrip()  # empty lines before it are its, there
+        start += len(binding.original.string)
+        if binding.key is not None:
+            settings.append(_Setting(binding.key, binding.value, line, start - len(line)))
+    return settings
 
 
-def _replace(lines: list[str], name: str, new: list[str]) -> list[str]:
-    at = [position for position, line in enumerate(lines) if _sets(line, name)]
-    first = at[0] if at else len(lines)
-    joined = lines[:first] + new + [line for line in lines[first:] if not _sets(line, name)]
-    return [_ended(line) for line in joined[:-1]] + joined[-1:]
+def _counting(text: str, name: str) -> _Setting | None:
+    """Return what the host goes by, for which names are the same in any case.
+
+    Of one spelling it is the last line, and of several spellings the one that comes up last.
+    """
+    spellings = {setting.name: setting for setting in _settings(text) if setting.name.lower() == name.lower()}
+    return list(spellings.values())[-1] if spellings else None
 
 
-def _ended(line: str) -> str:
-    is_open = line.splitlines() == [line]
-    return f"{line}\n" if is_open else line
+def _value(text: str, name: str) -> str | None:
+    found = _counting(text, name)
+    if found is None:
+        return None
+    return resolve_variables([(setting.name, setting.value) for setting in _settings(text)], override=True)[found.name]
+
+
+def _replaced(text: str, name: str, new: str) -> str:
+    """Put lines where the one is that counts, or at the end."""
+    found = _counting(text, name)
+    if found is None:
+        return _ended(text) + new if new else text
+    after = text[found.start + len(found.line) :]
+    return text[: found.start] + (_ended(new) if after else new) + after
+
+
+def _ended(text: str) -> str:
+    return text if text[-1:] in "\r\n" else f"{text}\n"

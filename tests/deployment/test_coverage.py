@@ -17,7 +17,7 @@ from .conftest import contents, write_index_folder
     [
         ("VECTOR_STORE=pgvector", "was not given, so that its vectors would stay another model's; give --pgvector"),
         ("VECTOR_STORE='Qdrant'  # ours", "give --qdrant"),
-        ("VECTOR_STORE=elasticsearch", "hands out none of its chunks; set EMBEDDINGS_NAME"),
+        ("vector_store=elasticsearch", "hands out none of its chunks; set EMBEDDINGS_NAME"),
         ("VECTOR_STORE=mongodb", "nothing can be built beside the old vectors"),
         ("VECTOR_STORE=lancedb", "cannot add a chunk"),
     ],

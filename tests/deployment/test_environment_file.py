@@ -1,5 +1,6 @@
 """One line of `.env` switched and taken back; every other line is its owner's."""
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.errors import DeploymentError
@@ -31,25 +33,76 @@ def test_line_that_is_restored_does_not_run_into_what_was_appended(environment):
     switch(environment, "LLM=x\nEMBEDDINGS_NAME=old")
     with environment.path.open("a") as file:
         file.write("OPENAI_API_KEY=abc\n")
-    assert environment.take_back()
-    assert environment.path.read_text() == "LLM=x\nEMBEDDINGS_NAME=old\nOPENAI_API_KEY=abc\n"
+    for _ in range(2):  # the second as after a rollback that stopped half way
+        assert environment.take_back()
+        assert environment.path.read_text() == "LLM=x\nEMBEDDINGS_NAME=old\nOPENAI_API_KEY=abc\n"
 
 
-def test_last_of_two_lines_does_not_run_into_the_one_between(environment):
-    switch(environment, "EMBEDDINGS_NAME=a\nX=1\nEMBEDDINGS_NAME=b")
-    environment.take_back()
-    assert environment.path.read_text() == "EMBEDDINGS_NAME=a\nEMBEDDINGS_NAME=b\nX=1"
+class Host(BaseSettings):
+    """How DocsGPT reads its `.env`."""
+
+    model_config = SettingsConfigDict(extra="ignore")
+    EMBEDDINGS_NAME: str | None = None
 
 
-@pytest.mark.parametrize("content", ["", "A=1", "A=1\n", "EMBEDDINGS_NAME=old", "A=1\r\nEMBEDDINGS_NAME='old'\r\nB=2"])
-def test_what_was_not_changed_since_comes_back_to_the_byte(environment, content):
+def host_reads(environment):
+    return Host(_env_file=environment.path, _env_file_encoding="utf-8").EMBEDDINGS_NAME
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "A=1",
+        "A=1\n",
+        "EMBEDDINGS_NAME=old",
+        "A=1\r\nEMBEDDINGS_NAME='old'\r\nB=2",
+        "EMBEDDINGS_NAME=a\nX=1\nEMBEDDINGS_NAME=b",
+        "\ufeffEMBEDDINGS_NAME=old\nA=1\n",
+        "\n\n  export EMBEDDINGS_NAME = old # ours\n\nB=2",
+        "EMBEDDINGS_NAME=a\nembeddings_name=b\nA=1\n",
+        "EMBEDDINGS_NAME=a\nembeddings_name=b\nEMBEDDINGS_NAME=c\n",
+        "EMBEDDINGS_NAME=a\nEMBEDDINGS_NAME\n",
+        "MODELS=/models\nEMBEDDINGS_NAME=${MODELS}/${NO_SUCH:-old}\n",
+        'EMBEDDINGS_NAME=old\nPROMPT="Say:\nEMBEDDINGS_NAME=not this\n"\n',
+        "PROMPT='Say:\nEMBEDDINGS_NAME=not this\n'",
+        "EMBEDDINGS_NAME='it\\'s \"old\"' # ours\n",
+    ],
+)
+def test_host_reads_the_same_and_what_was_not_changed_since_comes_back_to_the_byte(environment, content):
     environment.path.write_bytes(content.encode())
+    before = host_reads(environment)
+    assert environment.get("EMBEDDINGS_NAME") == before
     with environment.switched(NEW):
         pass
-    assert environment.get_switched("EMBEDDINGS_NAME") == "/models/tuned"
+    assert host_reads(environment) == environment.get_switched("EMBEDDINGS_NAME") == "/models/tuned"
+    assert environment.get_replaced("EMBEDDINGS_NAME", "default") == (before or "default")
+    for _ in range(2):  # the second as after a rollback that stopped half way
+        assert environment.take_back()
+        assert environment.path.read_bytes() == content.encode()
+        assert environment.get_switched("EMBEDDINGS_NAME") is None
+
+
+def test_lines_that_an_earlier_version_took_together_come_back(environment):
+    environment.path.write_text("EMBEDDINGS_NAME=/models/tuned\nX=1\n")
+    record = {
+        "replaced": {"EMBEDDINGS_NAME": ["EMBEDDINGS_NAME=a\n", "  EMBEDDINGS_NAME=b\n"]},
+        "written": {"EMBEDDINGS_NAME": "EMBEDDINGS_NAME=/models/tuned\n"},
+        "open_end": False,
+    }
+    environment.path.with_name(".env.embtune.json").write_text(json.dumps(record))
+    for _ in range(2):
+        assert environment.take_back()
+        assert environment.path.read_text() == "EMBEDDINGS_NAME=a\n  EMBEDDINGS_NAME=b\nX=1\n"
+
+
+@pytest.mark.parametrize("content", ["LLM=x", "LLM=x\n"])
+def test_two_settings_that_were_new_leave_no_trace(environment, content):
+    environment.path.write_text(content)
+    with environment.switched({"EMBEDDINGS_BASE_URL": "http://embed:80", **NEW}):
+        pass
     environment.take_back()
-    assert environment.path.read_bytes() == content.encode()
-    assert environment.get_switched("EMBEDDINGS_NAME") is None
+    assert environment.path.read_text() == content
 
 
 @pytest.mark.parametrize("record", ["{", "[]", "{}", "7"])
