@@ -4,14 +4,13 @@ The sidecar is index.json since 0.19, beside which index.pkl is still written, a
 holds a vector, only ids, texts, metadata and which row is whose.
 """
 
-import io
 import json
 import os
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import faiss
 import numpy as np
@@ -78,16 +77,27 @@ def read_index(folder: Path) -> Any:
     """Read index.faiss.
 
     Raises:
-        DeploymentError: If it is missing or damaged.
+        DeploymentError: If it is missing, damaged, or may not be read.
     """
     path = folder / INDEX
     if not path.is_file():
         raise DeploymentError(f"{path}: missing; restore it from a backup, or upload the source again")
+    with _open(path):  # faiss says the same of a file that may not be read as of a damaged one
+        pass
     try:
         return faiss.read_index(str(path))
     except RuntimeError as error:
         raise DeploymentError(
             f"{path}: damaged ({str(error)[-80:]}); restore it from a backup, or upload the source again"
+        ) from error
+
+
+def _open(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DeploymentError(
+            f"{path}: cannot be read ({error.strerror}); run as a user who may read it, or see to its rights"
         ) from error
 
 
@@ -104,7 +114,7 @@ def read_sidecar(folder: Path) -> Sidecar:
     """Read the chunks as DocsGPT would: index.json if there is one, else index.pkl.
 
     Raises:
-        DeploymentError: If neither is there, one is damaged, they disagree, or a row has no text.
+        DeploymentError: If neither is there, one is damaged or may not be read, they disagree, or a row has no text.
     """
     from_json = _read_json_sidecar(folder / JSON_SIDECAR)
     from_pickle = _read_pickle_sidecar(folder / PICKLE_SIDECAR)
@@ -124,7 +134,8 @@ def _read_json_sidecar(path: Path) -> Sidecar | None:
     if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_bytes())
+        with _open(path) as file:
+            content = json.load(file)
         documents = content["documents"]
         texts = {doc_id: document["page_content"] or "" for doc_id, document in documents.items()}
         metadata = {doc_id: document["metadata"] or {} for doc_id, document in documents.items()}
@@ -138,7 +149,8 @@ def _read_pickle_sidecar(path: Path) -> Sidecar | None:
     if not path.is_file():
         return None
     try:
-        docstore, by_row = _SidecarUnpickler(io.BytesIO(path.read_bytes())).load()
+        with _open(path) as file:
+            docstore, by_row = _SidecarUnpickler(file).load()
         documents = {doc_id: _fields(document) for doc_id, document in _fields(docstore)["_dict"].items()}
         texts = {doc_id: fields["page_content"] or "" for doc_id, fields in documents.items()}
         metadata = {doc_id: fields.get("metadata") or {} for doc_id, fields in documents.items()}

@@ -1,6 +1,8 @@
 """One deployment for each way in which it can be wrong, and healthy ones that must not alarm."""
 
 import json
+import tempfile
+from pathlib import Path
 
 import faiss
 import numpy as np
@@ -18,7 +20,7 @@ from docsgpt_embtune.remote_model import RemoteModel
 
 from ..embeddings_server import serving
 from ..gateway_process import KEY
-from .conftest import CHUNKS, rewrite_vectors, write_index_folder
+from .conftest import CHUNKS, as_nobody, rewrite_vectors, write_index_folder
 
 
 def no_index(folder, tuned):
@@ -105,6 +107,19 @@ def test_each_way_to_be_wrong_is_named(tmp_path, tuned, break_it, problem, messa
     assert finding.problem == problem
     assert message in finding.message
     assert str(folder) in finding.where
+
+
+@pytest.mark.parametrize("file", ["index.faiss", "index.json", "index.pkl"])
+def test_file_that_may_not_be_read_is_not_called_damaged(tuned, file):
+    with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
+        Path(name).chmod(0o755)
+        folder = write_index_folder(Path(name) / "handbook", tuned)
+        (folder / file).chmod(0o000)
+        with as_nobody():
+            (finding,) = examine(FaissStore(folder), tuned)
+    assert finding.message == (
+        f"{folder / file}: cannot be read (Permission denied); run as a user who may read it, or see to its rights"
+    )
 
 
 def test_healthy_indexes_raise_no_alarm(tmp_path, index_folder, tuned):
