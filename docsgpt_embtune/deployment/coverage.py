@@ -71,9 +71,10 @@ def require_all_sources(environment: EnvironmentFile, indexes: Path) -> None:
     """
     if not (indexes / INDEX).is_file():
         return
-    others = sorted(index.parent.name for index in indexes.resolve().parent.glob(f"*/{INDEX}"))
+    source = indexes.resolve()  # the parent of "." is "."
+    others = sorted(index.parent.name for index in source.parent.glob(f"*/{INDEX}"))
     if len(others) > 1:
         raise DeploymentError(
-            f"{indexes}: is one of {len(others)} sources ({', '.join(others[:3])} …), and {environment.path} switches "
-            f"the model of all of them; give --indexes {indexes.parent}"
+            f"{source}: is one of {len(others)} sources ({', '.join(others[:3])} …), and {environment.path} switches "
+            f"the model of all of them; give --indexes {source.parent}"
         )

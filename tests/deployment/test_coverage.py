@@ -60,13 +60,15 @@ def test_store_that_was_switched_is_not_left_out_of_the_way_back(index_folder, s
 
 
 @pytest.mark.parametrize("how", [["--dry-run"], ["--rollback"]])
-def test_one_source_of_several_is_not_enough_to_switch_all(index_folder, stock, tuned, tmp_path, how):
+def test_one_source_of_several_is_not_enough_to_switch_all(index_folder, stock, tuned, tmp_path, how, monkeypatch):
+    monkeypatch.chdir(index_folder)
     other = write_index_folder(index_folder.parent / "other", stock)
     environment = tmp_path / ".env"
     environment.write_text("EMBEDDINGS_NAME=/models/stock\n")
-    words = ["reembed", "--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment), *how]
+    words = ["reembed", "--model", str(tuned.folder), "--indexes", ".", "--env", str(environment), *how]
     refused = CliRunner().invoke(main, words)
     assert refused.exit_code == 2
     assert f"is one of 2 sources ({index_folder.name}, other …), and {environment} switches" in refused.stderr
+    assert refused.stderr.endswith(f"give --indexes {index_folder.parent}\n")
     shutil.rmtree(other)
     assert "is one of" not in CliRunner().invoke(main, words).output
