@@ -1,6 +1,7 @@
 """Put the hook into a Python environment, take it out, and say what is in force."""
 
 import json
+import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ class HookStatus:
         pth: Where the hook's file is, or would be.
         installed: Whether it is there.
         current: Whether it says what this version writes.
-        importable: Whether that interpreter can import docsgpt-embtune.
+        importable: Whether that interpreter can import docsgpt-embtune, without any PYTHONPATH.
         problem: What the import said, if it failed.
     """
 
@@ -51,7 +52,7 @@ class HookStatus:
 
 
 def hook_status(python: Path) -> HookStatus:
-    """Ask an environment's own interpreter what it would do.
+    """Ask an environment's own interpreter what it would do where DocsGPT starts it.
 
     Args:
         python: The interpreter that runs DocsGPT, e.g. `/venv/bin/python`.
@@ -60,8 +61,11 @@ def hook_status(python: Path) -> HookStatus:
         DeploymentError: If there is no such interpreter, or it does not answer.
     """
     try:
-        # -P: what lies in the current folder is not what the host imports.
-        asked = subprocess.run([str(python), "-P", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True)
+        # -P and no PYTHONPATH: neither this folder nor this shell's packages are there where the host is started.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+        asked = subprocess.run(
+            [str(python), "-P", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True, env=environment
+        )
         answer = json.loads(asked.stdout.splitlines()[-1])
     except (OSError, subprocess.SubprocessError, ValueError, IndexError) as error:
         raise DeploymentError(

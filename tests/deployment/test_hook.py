@@ -163,7 +163,8 @@ def test_environment_without_the_package_is_refused(bare, tmp_path):
 
 
 @pytest.mark.parametrize("hook_is_there", [True, False])
-def test_install_says_as_status_does_that_the_package_is_gone(bare, hook_is_there):
+def test_install_says_as_status_does_that_the_package_is_gone(bare, hook_is_there, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of this shell, and not of the host's service
     pth = hook_status(bare).pth
     if hook_is_there:
         pth.write_text(PTH_LINE)
