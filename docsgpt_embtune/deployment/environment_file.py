@@ -86,7 +86,8 @@ class EnvironmentFile:
         written into, shows while everything is still as it was.
 
         Raises:
-            DeploymentError: If the file cannot be read, or its folder is not there.
+            DeploymentError: If the file cannot be read, its folder is not there, or the host would not read in it what
+                was written.
             OSError: If it cannot be written.
         """
         text = before = self._text()
@@ -97,6 +98,11 @@ class EnvironmentFile:
             replaced[name] = [found.line] if found else []
             written[name] = setting_line(found.name if found else name, value)
             text = _replaced(text, name, written[name])
+        if unread := [name for name, value in settings.items() if _value(text, name) != value]:
+            raise DeploymentError(
+                f"{self.path}: DocsGPT would not read {' and '.join(unread)} where it is to stand, since a quote "
+                "before it is left open; close that"
+            )
         if text == before:
             yield
             return

@@ -83,6 +83,13 @@ def test_host_reads_the_same_and_what_was_not_changed_since_comes_back_to_the_by
         assert environment.get_switched("EMBEDDINGS_NAME") is None
 
 
+def test_quote_that_is_left_open_is_named_and_nothing_written(environment):
+    environment.path.write_text("PROMPT='Say it\n")
+    with pytest.raises(DeploymentError, match=r"would not read EMBEDDINGS_NAME .* a quote before it is left open"):
+        environment.switched({"EMBEDDINGS_NAME": "/srv/our models"}).__enter__()
+    assert environment.path.read_text() == "PROMPT='Say it\n"
+
+
 def test_lines_that_an_earlier_version_took_together_come_back(environment):
     environment.path.write_text("EMBEDDINGS_NAME=/models/tuned\nX=1\n")
     record = {
