@@ -75,7 +75,7 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     | a language's reference | .15, half .10 | .05, half .04 | .10, half .07 | .06, half .05 |
 
     On health agencies' pages half of the way brought +.13 by both, and people's questions -.03: hence no more than a
-    quarter is taken (`recipe.SHARE_OF_CHUNKS_ALONE`).
+    quarter is taken of such a way (`recipe.SHARE_OF_CHUNKS_ALONE`), and another where there is one (`token_teaching`).
 
     Args:
         corpus: doc_id -> text.

@@ -118,7 +118,7 @@ def _dealt(question: Question, *, again: bool) -> list[tuple[str, tuple[str, ...
 
 
 def _ranked(questions: Sequence[Question]) -> TrainingExamples:
-    questions = _with_as_many_bad_ones(questions)
+    questions = with_as_many_bad_ones(questions)
     columns = ["anchor", "positive", *(f"negative_{n + 1}" for n in range(len(questions[0].bad)))]
     rows: list[tuple[str, ...]] = []
     good_texts = []
@@ -133,7 +133,7 @@ def _ranked(questions: Sequence[Question]) -> TrainingExamples:
     return TrainingExamples(Dataset.from_dict(table), each_alone, tuple(good_texts), turns=each_alone)
 
 
-def _with_as_many_bad_ones(questions: Sequence[Question]) -> list[Question]:
+def with_as_many_bad_ones(questions: Sequence[Question]) -> list[Question]:
     """Give every question as many bad chunks as half of them have, borrowing others' where its own are too few.
 
     A row of the ranking loss has a fixed number of columns, and one question with none must not cost all others theirs.

@@ -129,7 +129,7 @@ class Plan:
         lines = [
             f"{number}. {stage.name}: done"
             if number <= self.finished
-            else f"{number}. {stage.name}: {_part_of(len(stage.questions), questions)}, {stage.config.loss}, "
+            else f"{number}. {stage.name}: {_part_of(len(stage.questions), questions)}, {stage.lesson}, "
             f"{counted(stage.config.negatives, 'mined bad chunk')} each, about {clock(seconds)}"
             for number, (stage, questions, seconds) in enumerate(every, 1)
         ]

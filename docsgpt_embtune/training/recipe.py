@@ -30,6 +30,7 @@ from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
+from docsgpt_embtune.training.token_teaching import can_be_taught_by_tokens
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
@@ -44,8 +45,8 @@ FEWEST_STEPS, FEWEST_ROWS = 4, 8
 # On validation, a later stage may be this many standard errors below an earlier one: on questions held out in plenty,
 # people's questions after the corpus' own helped, and forty validation questions cannot tell.
 LENIENCY = 1.0
-# How much of the way the chunks are followed where no person's questions choose, as questions made of the chunks like
-# the whole of it. nDCG@10 of people's (training) questions, keywords at a fifth of the score beside each:
+# How much of the way the chunks' own words are followed where no person's questions choose, as questions made of the
+# chunks like the whole of it. nDCG@10 of people's (training) questions, keywords at a fifth of the score beside each:
 # | chunks | untuned, without | untuned | an eighth | a quarter | half |
 # |---|---|---|---|---|---|
 # | a television's manual | .477 | .528 | .552 | .574 | .595 |
@@ -53,6 +54,15 @@ LENIENCY = 1.0
 # | a course's questions and answers | .836 | .879 | .901 | .909 | .906 |
 # | health agencies' pages | .573 | .602 | .606 | .603 | .561 |
 SHARE_OF_CHUNKS_ALONE = 0.25
+# The same where the model's tokens teach (see `token_teaching`), over up to 900 chunks of each:
+# | chunks | untuned, without | untuned | a quarter | half | three quarters | the whole |
+# |---|---|---|---|---|---|---|
+# | a television's manual | .484 | .536 | .578 | .603 | .619 | .626 |
+# | a language's reference | .497 | .514 | .546 | .559 | .554 | .555 |
+# | a course's questions and answers | .834 | .867 | .882 | .888 | .892 | .894 |
+# | health agencies' pages | .704 | .747 | .759 | .756 | .754 | .747 |
+SHARE_BY_TOKENS = 0.75
+RANKED_FOR_ONE = 2  # chunks near a question, one of them by its words
 # How much of the way from the base to the tuned weights is tried, until the guards hold.
 SHARES_OF_THE_WAY = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 
@@ -273,9 +283,14 @@ def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Sta
     stages: list[Stage] = []
     if len(asked_for):
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        whole = partial(of_pieces, averages=training is None, may_be_given_up=True)
-        stage = partial(of_pieces, share=SHARE_OF_CHUNKS_ALONE) if not_asked else whole
-        stages.append(stage("chunks", asked_for, ceiling=math.inf))
+        of_chunks = partial(of_pieces, "chunks", asked_for, ceiling=math.inf)
+        if not not_asked:
+            stages.append(of_chunks(averages=training is None, may_be_given_up=True))
+        elif can_be_taught_by_tokens(run.model) and not config.widths:
+            ranked = replace(ranking, negatives=RANKED_FOR_ONE)
+            stages.append(of_chunks(config=ranked, by_tokens=True, share=SHARE_BY_TOKENS))
+        else:
+            stages.append(of_chunks(share=SHARE_OF_CHUNKS_ALONE))
     return stages + ([] if training is None else _of_people(training, of_pieces, ranking, asks_folds=bool(run.folds)))
 
 

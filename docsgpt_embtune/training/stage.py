@@ -26,6 +26,8 @@ class Stage:
         if_time_allows: Whether it is left out where the time is too short for all.
         asks_folds: Whether its candidates are judged by models that learned without the questions that they are asked,
             as these are the run's validation questions, too.
+        by_tokens: Whether the questions, words of one chunk each, are learned from as the model's tokens rank the mined
+            chunks for them, and not by which chunk they are of (see `token_teaching`).
         chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
     """
 
@@ -40,7 +42,13 @@ class Stage:
     passes_on: bool = True
     if_time_allows: bool = False
     asks_folds: bool = False
+    by_tokens: bool = False
     chunk_of: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def lesson(self) -> str:
+        """What it learns from, in a few words."""
+        return "as the model's tokens rank them" if self.by_tokens else self.config.loss
 
     @property
     def mean_name(self) -> str:

@@ -164,8 +164,9 @@ def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
 
 
 def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
-    ranks = config.loss == "multiple-negatives-ranking"
-    return sampler_factory(examples, in_batch_negatives=ranks, seed=config.seed)
+    # Where rows say which of their texts are good, no other row's texts are taken for bad.
+    in_batch_negatives = "label" not in examples.rows.column_names
+    return sampler_factory(examples, in_batch_negatives=in_batch_negatives, seed=config.seed)
 
 
 def _last_whole_checkpoint(folder: Path | None) -> str | None:

@@ -29,6 +29,7 @@ from docsgpt_embtune.training.run_folder import seconds_before
 from docsgpt_embtune.training.selection import Selection
 from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
+from docsgpt_embtune.training.token_teaching import TaughtByTokens, chunks_to_rank, rarity_of_tokens
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
@@ -182,11 +183,16 @@ class TuningRun:
         if stage.mines:
             asked = counted(len(mined), "question")
             self.say(f"mined       {counted(count, 'bad chunk')} for {asked} that had too few")
+        questions, loss = questions_of(stage.questions, mined), None
+        if stage.by_tokens:
+            rarity = rarity_of_tokens(self.model, list(stage.questions.corpus.values()))
+            loss = TaughtByTokens(self.model, rarity, self.precision)
         fit(
             self.model,
-            build_examples(questions_of(stage.questions, mined), stage.config.loss),
+            chunks_to_rank(questions) if stage.by_tokens else build_examples(questions, stage.config.loss),
             stage.config,
             self.precision,
+            loss=loss,
             at_epoch_end=partial(self._enter_epoch, stage, in_folds),
             goes_on=partial(self._holds_up, stage) if stage.may_be_given_up else None,
             checkpoints=self.folder / f"stage-{number}" if self.folder else None,

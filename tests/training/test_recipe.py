@@ -347,11 +347,21 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
 
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
-    report = tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True)
-    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, 25% of the way"]
+    said: list[str] = []
+    report = tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True, say=said.append)
+    assert any("as the model's tokens rank them, 2 mined bad chunks each" in line for line in said)
+    assert [candidate.name for candidate in report.tuned.candidates] == [
+        f"chunks, {recipe.SHARE_BY_TOKENS:.0%} of the way"
+    ]
     assert report.manifest["validation"]["asked_by"] == "words of the chunks and sentences cut out of them"
     assert report.manifest["validation"]["queries"] == 30
     assert "training" not in report.manifest["data"]
+
+
+def test_vectors_that_are_no_means_of_tokens_learn_a_quarter_of_the_chunks_words(tuned, monkeypatch):
+    monkeypatch.setattr(recipe, "can_be_taught_by_tokens", lambda model: False)
+    report = tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True)
+    assert [candidate.name for candidate in report.tuned.candidates] == ["chunks, 25% of the way"]
 
 
 def test_what_no_person_chose_is_drawn_back_until_opening_words_find_their_chunks(tuned, monkeypatch):
@@ -691,6 +701,15 @@ def test_run_that_is_stopped_before_its_epoch_is_scored_ends_with_the_same_weigh
     resumed = tuned(resume=True, **options)
     assert [c.name for c in resumed.tuned.candidates] == [c.name for c in undisturbed.tuned.candidates]
     assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
+
+
+def test_run_without_questions_that_is_gone_on_with_is_taught_by_the_same_tokens(tuned, monkeypatch):
+    alone = {"training": None, "validation": None, "corpus": CORPUS, "keep_worse": True}
+    undisturbed = tuned(out="undisturbed", **alone)
+    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    with stopping(("chunks", 2)):
+        tuned(**alone)
+    assert tuned(resume=True, **alone).manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
 
 
 def test_run_that_goes_on_tells_what_is_done_and_how_long_it_took_in_all(tuned, tmp_path):
