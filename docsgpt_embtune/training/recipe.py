@@ -1,6 +1,7 @@
 """What a run does: one loss with the settings given, or stages that validation chooses among."""
 
 import math
+import random
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -62,6 +63,9 @@ SHARE_OF_CHUNKS_ALONE = 0.25
 # | a course's questions and answers | .834 | .867 | .882 | .888 | .892 | .894 |
 # | health agencies' pages | .704 | .747 | .759 | .756 | .754 | .747 |
 SHARE_BY_TOKENS = 0.75
+# Chunks that are asked for, as in that table: each batch goes further. On all 3,300 of the health agencies' pages,
+# keywords alone had .679; three quarters of the way after 3,099 questions left .671 of it, and after 900 made it .683.
+MOST_ASKED_BY_TOKENS = 900
 RANKED_FOR_ONE = 2  # chunks near a question, one of them by its words
 # How much of the way from the base to the tuned weights is tried, until the guards hold.
 SHARES_OF_THE_WAY = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
@@ -283,12 +287,13 @@ def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Sta
     stages: list[Stage] = []
     if len(asked_for):
         # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        of_chunks = partial(of_pieces, "chunks", asked_for, ceiling=math.inf)
+        of_chunks = partial(of_pieces, "chunks", questions=asked_for, ceiling=math.inf)
         if not not_asked:
             stages.append(of_chunks(averages=training is None, may_be_given_up=True))
         elif can_be_taught_by_tokens(run.model) and not config.widths:
+            some = asked_for.sampled(MOST_ASKED_BY_TOKENS, random.Random(config.seed))
             ranked = replace(ranking, negatives=RANKED_FOR_ONE)
-            stages.append(of_chunks(config=ranked, by_tokens=True, share=SHARE_BY_TOKENS))
+            stages.append(of_chunks(questions=some, config=ranked, by_tokens=True, share=SHARE_BY_TOKENS))
         else:
             stages.append(of_chunks(share=SHARE_OF_CHUNKS_ALONE))
     return stages + ([] if training is None else _of_people(training, of_pieces, ranking, asks_folds=bool(run.folds)))

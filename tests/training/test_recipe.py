@@ -358,6 +358,13 @@ def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
     assert "training" not in report.manifest["data"]
 
 
+def test_a_larger_corpus_is_not_followed_further(tuned, monkeypatch):
+    said: list[str] = []
+    monkeypatch.setattr(recipe, "MOST_ASKED_BY_TOKENS", 20)
+    tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True, say=said.append)
+    assert any(line.startswith("plan        1. chunks: 20 questions, as the model's tokens rank them") for line in said)
+
+
 def test_vectors_that_are_no_means_of_tokens_learn_a_quarter_of_the_chunks_words(tuned, monkeypatch):
     monkeypatch.setattr(recipe, "can_be_taught_by_tokens", lambda model: False)
     report = tuned(None, None, corpus=CORPUS, automatic=Automatic(keywords="off"), keep_worse=True)
