@@ -32,7 +32,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import Precision, arithmetic
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
-from docsgpt_embtune.serving.packing import tokens_per_pass
+from docsgpt_embtune.serving.packing import in_passes, tokens_per_pass
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.examples import Question, TrainingExamples, with_as_many_bad_ones
 from docsgpt_embtune.training.losses import EachTextOnce, Features, unique_texts
@@ -143,32 +143,29 @@ class _Teacher:
         kept = questions["attention_mask"].bool()
         rarity = self._rarity[questions["input_ids"]] * kept  # (B, L)
         rarity = rarity / rarity.sum(dim=1, keepdim=True).clamp(min=torch.finfo(rarity.dtype).tiny)
-        by_tokens, vectors = [], []
-        lengths = chunks["attention_mask"].sum(dim=1).tolist()
-        passes = list(runs_of_like_length(lengths, tokens_per_pass()))
-        for rows in passes:
-            of_pass = _rows(chunks, rows)
-            embedded, read = self._read(of_pass)
-            unread = ~of_pass["attention_mask"].bool()  # (P, K)
+
+        def scored(some: dict[str, torch.Tensor]) -> torch.Tensor:
+            """Return the scores of P chunks and, behind these, their cosines, (P, 2 * B)."""
+            vectors, read = self._read(some)
+            unread = ~some["attention_mask"].bool()  # (P, K)
             alike = torch.einsum("qd,pkd->qpk", states[kept], read).masked_fill(unread, -1.0).amax(dim=2)  # (T, P)
-            of_questions = alike.new_zeros(*kept.shape, len(rows)).masked_scatter(kept[..., None], alike)  # (B, L, P)
-            by_tokens.append((rarity[..., None] * of_questions).sum(dim=1))
-            vectors.append(embedded)
-        order = torch.argsort(torch.tensor([row for rows in passes for row in rows], device=own.device))
-        scores, cosines = torch.cat(by_tokens, dim=1)[:, order], asked @ torch.cat(vectors)[order].T
+            of_questions = alike.new_zeros(*kept.shape, len(read)).masked_scatter(kept[..., None], alike)  # (B, L, P)
+            return torch.cat([(rarity[..., None] * of_questions).sum(dim=1), asked @ vectors.T]).T
+
+        lengths = chunks["attention_mask"].sum(dim=1).tolist()
+        scores, cosines = in_passes(scored, chunks, runs_of_like_length(lengths, tokens_per_pass())).T.chunk(2)
         return scores * (_spread(cosines, own) / _spread(scores, own))
 
     def _read(self, tokens: Features) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return vectors (U, D) and the tokens' states (U, L, E), unit norm each, of texts as long as the longest."""
-        longest = int(tokens["attention_mask"].sum(dim=1).max())
+        """Return vectors (U, D) and the tokens' states (U, L, E), unit norm each."""
         with arithmetic(self._precision, self._model.device):
-            found = self._model({key: value[:, :longest] for key, value in tokens.items()})
-        states = torch.nn.functional.normalize(found["token_embeddings"].float(), dim=2)
-        missing = tokens["attention_mask"].shape[1] - states.shape[1]
-        return found["sentence_embedding"].float(), torch.nn.functional.pad(states, (0, 0, 0, missing))
+            found = self._model(dict(tokens))
+        return found["sentence_embedding"].float(), torch.nn.functional.normalize(
+            found["token_embeddings"].float(), dim=2
+        )
 
 
-def _rows(tokens: Mapping[str, torch.Tensor], rows: torch.Tensor | Sequence[int]) -> dict[str, torch.Tensor]:
+def _rows(tokens: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
     """Return the tokens of some texts, without what is padding in all of them."""
     longest = int(tokens["attention_mask"][rows].sum(dim=1).max())
     return {key: value[rows, :longest] for key, value in tokens.items()}
