@@ -28,8 +28,10 @@ Kind = Literal["query", "document"]  # a model may embed the two differently, so
 Embeds = Callable[[Sequence[str]], list[list[float]]]
 Shard = tuple[npt.NDArray[np.int64], FloatArray]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
-ROWS_PER_BLOCK = 512  # embedded in one call and written as one file: what a stopped run loses at most
-BLOCKS_PER_SHARD = 64  # searched together: of 32,768 vectors, smaller ones take longer as each begins without a best
+# Embedded in one call and written as one file: what a stopped run loses at most, and how often the bar moves. A model
+# of 12 layers takes half a minute for these on a slow core, and a server gets four requests at once.
+ROWS_PER_BLOCK = 128
+BLOCKS_PER_SHARD = 256  # searched together: of 32,768 vectors, smaller ones take longer as each begins without a best
 _DIGEST = 16  # bytes
 _LEFTOVER_AGE = 3600.0  # seconds; a block is written in one, so an older part of a file is of a run that was killed
 
@@ -97,7 +99,7 @@ class StoredVectors:
 class VectorCache:
     """One model's vectors in a folder of blocks.
 
-    Each block is a file of at most 512 rows (digest of the text, check sum, float32 vector), written beside and
+    Each block is a file of at most 128 rows (digest of the text, check sum, float32 vector), written beside and
     renamed, so that it is there whole or not at all. The check sum covers text, vector and model: a row that was
     changed, or that another model made, is found out, thrown away, and embedded again.
 
@@ -116,7 +118,7 @@ class VectorCache:
     def embed(self, texts: Sequence[str], kind: Kind, call: Embeds, label: str | None = None) -> StoredVectors:
         """Look texts up, and embed those that are not there.
 
-        Missing texts are embedded longest first, in blocks of 512: texts of like length waste no padding, and a
+        Missing texts are embedded longest first, in blocks of 128: texts of like length waste no padding, and a
         run that was stopped and started again makes the very blocks that it would have made.
 
         Args:

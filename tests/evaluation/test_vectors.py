@@ -200,7 +200,7 @@ FULL_DISK = textwrap.dedent(
     from tests.evaluation.test_vectors import *
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails as on a full disk
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
     try:
         stored(Path(sys.argv[1]))
     except EvaluationError as error:
