@@ -22,7 +22,7 @@ def summary(report: TrainingReport) -> str:
         lines.append(f"            written all the same: {_reason(report)}")
     if tuned.keywords or tuned.windows != "off":
         lines.append("            for the plugin (embtune install) or embtune serve: others make other vectors of it")
-    lines.append("next        embtune check on questions that it never saw, then embtune export, embtune reembed")
+    lines.append("next        embtune export, then embtune check on questions that it never saw, then embtune reembed")
     return "\n".join(lines)
 
 
