@@ -4,9 +4,12 @@ A server under load says no, says nothing, or breaks off. What may pass is tried
 server names or a growing one; what will not is an error at once.
 """
 
+import json
+import math
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +28,7 @@ LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
 _LONGEST_REASON = 200  # characters of what a server says about its refusal
+_ANSWERS_FOR_ONE_MORE = 20  # at a time, after there were fewer
 
 Read = TypeVar("Read")
 
@@ -61,6 +65,8 @@ class OpenAIClient:
         harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
             was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
         timeout_option: What sets the timeout, for the message where it was too short.
+        asks_fewer: Whether fewer requests are under way at a time once one was not answered in time: a server that
+            answers one after the other lets the others wait.
         say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
 
     Attributes:
@@ -86,6 +92,7 @@ class OpenAIClient:
         longest_wait: float = LONGEST_WAIT,
         harmless: Mapping[str, Any] | None = None,
         timeout_option: str = "",
+        asks_fewer: bool = False,
         say: Say = silent,
     ) -> None:
         try:
@@ -107,7 +114,8 @@ class OpenAIClient:
         self._timeout_option = timeout_option
         self._timeout = timeout
         self._pace = _Pace(requests_per_minute)
-        self._stopped = threading.Event()
+        self._gate = _Gate(narrows=asks_fewer)
+        self._stopped, self._left = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._answers = 0
         self._say = say
@@ -130,6 +138,12 @@ class OpenAIClient:
     def stop(self) -> None:
         """Begin no further attempt; what is in flight is paid for and ends as it ends."""
         self._stopped.set()
+        self._gate.open()
+
+    def leave(self) -> None:
+        """Hear no answer that is coming in pieces to its end, either."""
+        self.stop()
+        self._left.set()
 
     def post(self, body: Mapping[str, Any], read: Callable[[Any], Read]) -> Read:
         """Ask until there is an answer.
@@ -189,27 +203,43 @@ class OpenAIClient:
         import httpx
 
         self._pace.wait(self._stopped)
-        if self._stopped.is_set():
-            raise _TryAgainError("stopped before it was sent")
-        with self._lock:
-            self.requests += 1
-        try:
-            response = self._client.post(self._url, json={"model": self.model, **body})
-        except httpx.TimeoutException as error:
-            what = f"no answer within {self._timeout:g} s ({type(error).__name__})"
-            raise _TryAgainError(what, was_slow=True) from error
-        except httpx.RequestError as error:  # no connection, or broken off within the body
-            raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
-        self._refuse_status(response)
-        try:
-            found = read(response.json())
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            what = f"{type(error).__name__} {error}"[:_LONGEST_REASON]
-            raise _TryAgainError(f"an answer that is not the protocol's ({what})") from error
+        with self._gate.passed():
+            if self._stopped.is_set():
+                raise _TryAgainError("stopped before it was sent")
+            with self._lock:
+                self.requests += 1
+            try:
+                with self._client.stream("POST", self._url, json={"model": self.model, **body}) as response:
+                    found = self._found(response, read)
+            except httpx.TimeoutException as error:
+                at_a_time = self._gate.narrow()
+                beside = f" with {at_a_time} requests at a time" if at_a_time > 1 else ""
+                what = f"no answer within {self._timeout:g} s{beside} ({type(error).__name__})"
+                raise _TryAgainError(what, was_slow=True) from error
+            except httpx.RequestError as error:  # no connection, or broken off within the body
+                raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+            self._gate.widen()
         with self._lock:
             self._answers += 1
             self._said_that_it_waits = False
         return found
+
+    def _found(self, response: Any, read: Callable[[Any], Read]) -> Read:
+        comes_in_pieces = response.headers.get("Content-Type", "").startswith("text/event-stream")
+        if response.status_code != 200 or not comes_in_pieces:
+            response.read()
+            self._refuse_status(response)
+        try:
+            return read(joined(self._heard(response.iter_lines())) if comes_in_pieces else response.json())
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            what = f"{type(error).__name__} {error}"[:_LONGEST_REASON]
+            raise _TryAgainError(f"an answer that is not the protocol's ({what})") from error
+
+    def _heard(self, lines: Iterable[str]) -> Iterator[str]:
+        for line in lines:
+            if self._left.is_set():
+                raise _TryAgainError("left before it was at its end")
+            yield line
 
     def _refuse_status(self, response: Any) -> None:
         status = response.status_code
@@ -251,6 +281,81 @@ class _TryAgainError(Exception):
         super().__init__(message)
         self.wait = wait
         self.was_slow = was_slow
+
+
+def joined(lines: Iterable[str]) -> dict[str, Any]:
+    """Put a chat's answer that comes in pieces together, as if it had come whole.
+
+    Args:
+        lines: Server-sent events.
+
+    Raises:
+        ValueError: If they are not the protocol's, tell of an error, or break off.
+    """
+    text: list[str] = []
+    usage = finished = None
+    for line in lines:
+        field, _, data = line.partition(":")
+        if field != "data" or data.strip() == "[DONE]":  # others keep the connection open
+            continue
+        piece = json.loads(data)
+        if piece.get("error"):
+            raise ValueError(str(piece["error"]))
+        usage = piece.get("usage") or usage
+        for choice in piece.get("choices") or ():
+            text.append((choice.get("delta") or {}).get("content") or "")
+            finished = choice.get("finish_reason") or finished
+    if finished is None:
+        raise ValueError("it broke off")
+    return {"choices": [{"message": {"content": "".join(text)}, "finish_reason": finished}], "usage": usage}
+
+
+class _Gate:
+    """Lets requests be under way, fewer at a time after one that was in vain, and slowly more again.
+
+    Args:
+        narrows: Whether it does; any number passes if not.
+    """
+
+    def __init__(self, *, narrows: bool) -> None:
+        self._narrows = narrows
+        self._most = math.inf
+        self._under_way = self._answered = 0
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def passed(self) -> Iterator[None]:
+        """Wait for a place, and keep it for the time of the block."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._under_way < self._most)
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._changed.notify_all()
+
+    def narrow(self) -> int:
+        """Let half as many be under way as are, and return how many are."""
+        with self._changed:
+            if self._narrows:
+                self._most, self._answered = max(1, self._under_way // 2), 0
+            return self._under_way
+
+    def widen(self) -> None:
+        """Let one more be under way once enough were answered."""
+        with self._changed:
+            self._answered += 1
+            if self._answered % _ANSWERS_FOR_ONE_MORE == 0:
+                self._most += 1
+                self._changed.notify_all()
+
+    def open(self) -> None:
+        """Let all through, from now on."""
+        with self._changed:
+            self._narrows, self._most = False, math.inf
+            self._changed.notify_all()
 
 
 class _Pace:

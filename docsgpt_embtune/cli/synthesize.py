@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from tqdm import tqdm
@@ -14,8 +14,12 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.sources.language_model import KEY_VARIABLE
+from docsgpt_embtune.sources.language_model import KEY_VARIABLE, LONGEST_ANSWER
 from docsgpt_embtune.wording import clock, counted
+
+if TYPE_CHECKING:
+    from docsgpt_embtune.sources.language_model import Spent
+    from docsgpt_embtune.sources.synthesis import Synthesizer
 
 
 @click.command(cls=EmbtuneCommand)
@@ -28,6 +32,13 @@ from docsgpt_embtune.wording import clock, counted
 @click.option("--write-prompts", type=click.Path(path_type=Path), help="Only copy the prompts there, to be changed.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at a time.")
 @click.option("--requests-per-minute", type=click.FloatRange(min=0, min_open=True), help="At most.")
+@click.option(
+    "--max-tokens",
+    type=click.IntRange(min=1),
+    default=LONGEST_ANSWER,
+    show_default=True,
+    help="Of an answer, thoughts included: some models never end.",
+)
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -109,6 +120,7 @@ def _synthesize_online(
     *,
     concurrency: int,
     requests_per_minute: float | None,
+    max_tokens: int,
     timeout: float,
     first_wait: float,
     price_input: float | None,
@@ -126,6 +138,7 @@ def _synthesize_online(
             base_url,
             name,
             key=os.environ.get(KEY_VARIABLE),
+            longest_answer=max_tokens,
             requests_per_minute=requests_per_minute,
             timeout=timeout,
             first_wait=first_wait,
@@ -142,22 +155,18 @@ def _synthesize_online(
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
         )
-        estimate = synthesizer.estimate()
-        tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
-        click.echo(
-            f"chunks without questions yet: {estimate.chunks:,} of {len(corpus):,}; to ask takes about "
-            f"{counted(estimate.requests, 'request')}, {tokens}, {clock(estimate.seconds)}"
-        )
-        if estimate.requests and not yes:
-            click.confirm("begin?", abort=True)
-        made = synthesizer.run()
+        try:
+            _tell_what_it_takes(synthesizer, len(corpus), price_input, price_output, ask=not yes)
+            made = synthesizer.run()
+        except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+            click.echo(f"what was answered is kept ({journal.path}): the same command goes on from there", err=True)
+            click.echo(_spent(model.spent, started, price_input, price_output), err=True)
+            raise
     save_dataset(made.dataset, out, made_by=f"the language model {name}")
-    spent = model.spent
-    tokens = _tokens(spent.input_tokens, spent.output_tokens, price_input, price_output)
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
-    click.echo(f"spent       {counted(spent.requests, 'request')}, {tokens}, {clock(time.monotonic() - started)}")
+    click.echo(_spent(model.spent, started, price_input, price_output))
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(
@@ -165,6 +174,24 @@ def _synthesize_online(
             "the same command asks for them again"
         )
         sys.exit(EXIT_NO)
+
+
+def _tell_what_it_takes(
+    synthesizer: "Synthesizer", chunks: int, price_input: float | None, price_output: float | None, *, ask: bool
+) -> None:
+    estimate = synthesizer.estimate()
+    tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
+    click.echo(
+        f"chunks without questions yet: {estimate.chunks:,} of {chunks:,}; to ask takes about "
+        f"{counted(estimate.requests, 'request')}, {tokens}, {clock(estimate.seconds)}"
+    )
+    if estimate.requests and ask:
+        click.confirm("begin?", abort=True)
+
+
+def _spent(spent: "Spent", started: float, price_input: float | None, price_output: float | None) -> str:
+    tokens = _tokens(spent.input_tokens, spent.output_tokens, price_input, price_output)
+    return f"spent       {counted(spent.requests, 'request')}, {tokens}, {clock(time.monotonic() - started)}"
 
 
 def _tokens(input_tokens: int, output_tokens: int, price_input: float | None, price_output: float | None) -> str:

@@ -1,14 +1,14 @@
 """One chunk's questions before a judge who does not know which chunk they were made for."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from string import Template
 from typing import Any
 
 from docsgpt_embtune.embeddings import encodable
-from docsgpt_embtune.sources.language_model import WrongFormError, json_in
+from docsgpt_embtune.sources.language_model import WrongFormError, json_objects_in
 
 RIVALS = 2  # chunks found by search that each question is judged against
 MOST_PASSAGES = 6  # in one judgment
@@ -38,6 +38,7 @@ class JudgedQuestions:
         doc_id: The chunk.
         questions: Made for it.
         rivals: Chunks found for each of the questions, likeliest first.
+        backwards: Whether the passages stand in the opposite order.
     """
 
     def __init__(
@@ -47,14 +48,17 @@ class JudgedQuestions:
         doc_id: str,
         questions: Sequence[MadeQuestion],
         rivals: Sequence[Sequence[str]],
+        *,
+        backwards: bool = False,
     ) -> None:
         self.doc_id = doc_id
+        self._template, self._corpus = template, corpus
         self.questions = questions
         self._rivals = dict(zip(questions, rivals, strict=True))
         likeliest = (rival for rank in range(RIVALS) for found in rivals for rival in found[rank : rank + 1])
         shown = list(dict.fromkeys([doc_id, *likeliest]))[:MOST_PASSAGES]
         # Shuffled, so that the judge cannot know which passage the questions were made for; the same in every run.
-        shown.sort(key=lambda other: hashlib.sha256(f"{doc_id}\0{other}".encode()).digest())
+        shown.sort(key=lambda other: hashlib.sha256(f"{doc_id}\0{other}".encode()).digest(), reverse=backwards)
         self._letters = {chr(ord("A") + number): other for number, other in enumerate(shown)}
         self.prompt: str = template.substitute(
             passages="\n\n".join(f"[{letter}]\n{corpus[other]}" for letter, other in self._letters.items()),
@@ -66,22 +70,29 @@ class JudgedQuestions:
         """What makes verdicts of the judge's answer."""
         return partial(parse_verdicts, questions=len(self.questions), letters=frozenset(self._letters))
 
-    def answering(self, verdict: Mapping[str, Any]) -> list[str]:
+    def answering(self, verdict: Mapping[str, Any] | None) -> list[str]:
         """Name the chunks that answer a question."""
-        return [self._letters[letter] for letter in verdict["answered_by"]]
+        return [self._letters[letter] for letter in verdict["answered_by"]] if verdict else []
 
-    def fault_of(self, verdict: Mapping[str, Any]) -> str | None:
+    def fault_of(self, verdict: Mapping[str, Any] | None) -> str | None:
         """Name what the judge holds against a question, or None."""
+        if verdict is None:
+            return "not judged"
         if verdict["depends_on_passage"]:
             return "depends on its passage"
         if not verdict["best"]:
             return "not answered by its chunk"
         return None if self._letters[verdict["best"]] == self.doc_id else "answered better by another chunk"
 
-    def near_miss(self, question: MadeQuestion, verdict: Mapping[str, Any]) -> str | None:
-        """Name the likeliest chunk that the judge has seen and that does not answer."""
-        shown, answering = set(self._letters.values()), self.answering(verdict)
+    def near_miss(self, question: MadeQuestion, answering: Collection[str]) -> str | None:
+        """Name the likeliest chunk that the judge has seen and that is not among those that may answer."""
+        shown = set(self._letters.values())
         return next((rival for rival in self._rivals[question] if rival in shown and rival not in answering), None)
+
+    def turned(self, questions: Sequence[MadeQuestion]) -> "JudgedQuestions":
+        """Put some of the questions again, before their passages from the last to the first."""
+        rivals = [self._rivals[question] for question in questions]
+        return JudgedQuestions(self._template, self._corpus, self.doc_id, questions, rivals, backwards=True)
 
 
 def parse_questions(text: str) -> list[dict[str, str]]:
@@ -90,47 +101,72 @@ def parse_questions(text: str) -> list[dict[str, str]]:
     Raises:
         WrongFormError: If the answer has another form.
     """
-    content = json_in(text)
-    questions = content.get("questions") if isinstance(content, dict) else None
-    if not isinstance(questions, list) or not all(
-        isinstance(row, dict) and isinstance(row.get("question"), str) for row in questions
-    ):
+    rows = [row if isinstance(row, dict) else {"question": row} for row in _rows(text, "questions", "question")]
+    asked = [row for row in rows if isinstance(row.get("question"), str)]
+    if rows and not asked:
         raise WrongFormError("no list of questions in the answer")
     return [
         {
             "kind": encodable(str(row.get("kind") or "other")),
             "question": " ".join(encodable(row["question"]).split()),
         }
-        for row in questions
+        for row in asked
     ]
 
 
-def parse_verdicts(text: str, *, questions: int, letters: frozenset[str]) -> list[dict[str, Any]]:
+def parse_verdicts(text: str, *, questions: int, letters: frozenset[str]) -> list[dict[str, Any] | None]:
     """Read the judge's verdicts, one for each question in order.
 
     Returns:
-        {"best": letter or "", "answered_by": letters, "depends_on_passage": bool} for each.
+        {"best": letter or "", "answered_by": letters, "depends_on_passage": bool} for each, or None where there is no
+        verdict on it, or one that contradicts itself or has a best passage that is not there.
 
     Raises:
-        WrongFormError: If the answer has another form, lacks a question, or names a passage that is not there.
+        WrongFormError: If the answer has another form, or no verdict of use.
     """
-    content = json_in(text)
-    rows = content.get("verdicts") if isinstance(content, dict) else None
-    if not isinstance(rows, list):
-        raise WrongFormError("no list of verdicts in the answer")
-    by_number = {str(row.get("question")): row for row in rows if isinstance(row, dict)}
-    return [_verdict(by_number.get(str(number), {}), number, letters) for number in range(1, questions + 1)]
+    rows = [row for row in _rows(text, "verdicts", "answered_by") if isinstance(row, dict)]
+    by_number = {str(row.get("question")).strip(" ."): row for row in rows}
+    numbers = [str(number) for number in range(1, questions + 1)]
+    if len(rows) == questions and by_number.keys().isdisjoint(numbers):  # it has the questions' words there
+        by_number = dict(zip(numbers, rows, strict=True))
+    verdicts = [_verdict(by_number[number], letters) if number in by_number else None for number in numbers]
+    if not any(verdicts):
+        raise WrongFormError("no verdict on any of the questions in the answer")
+    return verdicts
 
 
-def _verdict(row: Mapping[str, Any], number: int, letters: frozenset[str]) -> dict[str, Any]:
-    best, answered_by = row.get("best"), row.get("answered_by")
-    if not isinstance(answered_by, list):
-        raise WrongFormError(f"no verdict on question {number} in the answer")
-    for letter in (best, *answered_by):
-        if not isinstance(letter, str) or letter not in letters | {"none"}:
-            raise WrongFormError(f"the verdict on question {number} names a passage {letter!r}")
-    return {
-        "best": "" if best == "none" else best,
-        "answered_by": [letter for letter in answered_by if letter != "none"],
-        "depends_on_passage": row.get("depends_on_passage") is True,
-    }
+def _rows(text: str, key: str, field: str) -> list[Any]:
+    """Find the rows of an answer: in lists under a key, or objects by themselves, known by a field that they have.
+
+    Small models give an object for each row, or lose the list's end.
+
+    Raises:
+        WrongFormError: If there is neither.
+    """
+    rows: list[Any] | None = None
+    for content in json_objects_in(text):
+        found = content.get(key)
+        if not isinstance(found, list):
+            found = [content] if field in content else None
+        if found is not None:
+            rows = [*(rows or []), *found]
+    if rows is None:
+        raise WrongFormError(f"no list of {key} in the answer")
+    return rows
+
+
+def _verdict(row: Mapping[str, Any], letters: frozenset[str]) -> dict[str, Any] | None:
+    given = row.get("answered_by")
+    answering = [_letter(letter) for letter in (given if isinstance(given, list) else [given])]
+    answering = [letter for letter in answering if letter in letters]  # it may go on in the alphabet
+    best = _letter(row.get("best"))
+    if best and (best not in letters or (answering and best not in answering)):
+        return None
+    depends = str(row.get("depends_on_passage")).lower() == "true"
+    return {"best": best, "answered_by": answering, "depends_on_passage": depends}
+
+
+def _letter(given: Any) -> str:
+    """Read a passage's letter, "" for none: B, b, [B]."""
+    letter = str(given or "").strip(" []().'").upper()
+    return "" if letter in ("NONE", "NULL") else letter

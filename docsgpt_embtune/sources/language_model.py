@@ -13,6 +13,10 @@ from docsgpt_embtune.wording import Say, silent
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"
 ANSWER_ATTEMPTS = 3  # at an answer of the right form
+# Some models never end. One that thinks before it answers takes a few thousand.
+LONGEST_ANSWER = 4000
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # OpenAI's own models refuse the first
+_USAGE = "stream_options"  # which some servers refuse
 
 Parsed = TypeVar("Parsed")
 
@@ -51,6 +55,7 @@ class LanguageModel:
         base_url: Up to and with the version, e.g. http://localhost:8000/v1.
         name: The model, as the server calls it.
         key: Sent as a bearer token; never shown.
+        longest_answer: In tokens, thoughts included.
         requests_per_minute: As of `OpenAIClient`, like all that follow.
         timeout: Seconds.
         first_wait: Seconds.
@@ -63,6 +68,7 @@ class LanguageModel:
         name: str,
         *,
         key: str | None = None,
+        longest_answer: int = LONGEST_ANSWER,
         requests_per_minute: float | None = None,
         timeout: float = 120.0,
         first_wait: float = 1.0,
@@ -79,11 +85,16 @@ class LanguageModel:
             first_wait=first_wait,
             harmless=_body("Answer with one word: yes."),
             timeout_option="--timeout",
+            asks_fewer=True,
             say=say,
         )
+        # In pieces: what writes for long is not silent, and a server learns that nobody listens any more.
+        self._options: dict[str, Any] = {"stream": True, _USAGE: {"include_usage": True}, _LIMIT: longest_answer}
+        self._longest_answer = longest_answer
+        self._say = say
         self.name = name
         self.label = self._client.label
-        self.stop = self._client.stop
+        self.leave = self._client.leave
         self.close = self._client.close
         self._lock = threading.Lock()
         self._spent = Spent()
@@ -101,6 +112,11 @@ class LanguageModel:
         """Close it."""
         self.close()
 
+    def stop(self) -> None:
+        """Begin no further attempt."""
+        self._client.stop()
+        self._say("waiting for the answers that are on their way; Ctrl-C leaves them")
+
     def ask(self, prompt: str, parse: Callable[[str], Parsed]) -> Parsed:
         """Ask until the answer has the right form.
 
@@ -113,42 +129,60 @@ class LanguageModel:
             RefusedRequestError: If it answers others, and this one not in the right form.
         """
         for attempt in range(1, ANSWER_ATTEMPTS + 1):
-            text, spent = self._client.post(_body(prompt), _answer_in)
+            text, cut_off, spent = self._answer(prompt)
             with self._lock:
                 self._spent += replace(spent, input_characters=len(prompt))
             try:
                 return parse(text)
             except WrongFormError as error:
                 if attempt == ANSWER_ATTEMPTS:
-                    raise RefusedRequestError(f"{error}: {' '.join(text.split())[:80]!r}") from error
+                    why = f"cut off after {self._longest_answer:,} tokens (--max-tokens), {error}" if cut_off else error
+                    raise RefusedRequestError(f"{why}: {' '.join(text.split())[:80]!r}") from error
         raise AssertionError("unreachable")
+
+    def _answer(self, prompt: str) -> tuple[str, bool, Spent]:
+        """Ask once, without what this server turns out to refuse."""
+        while True:
+            options = self._options
+            try:
+                return self._client.post({**_body(prompt), **options}, _answer_in)
+            except RefusedRequestError as error:
+                refused = str(error)
+                if _LIMIT in options and _NEWER_LIMIT in refused:
+                    renamed = {_NEWER_LIMIT: options[_LIMIT]}
+                    self._options = {name: value for name, value in options.items() if name != _LIMIT} | renamed
+                elif _USAGE in options and _USAGE in refused:
+                    self._options = {name: value for name, value in options.items() if name != _USAGE}
+                else:
+                    raise
 
 
 def _body(prompt: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": prompt}]}
 
 
-def _answer_in(content: Any) -> tuple[str, Spent]:
-    text = content["choices"][0]["message"].get("content") or ""
+def _answer_in(content: Any) -> tuple[str, bool, Spent]:
+    """Take the text, whether it was cut off, and what it took out of an answer."""
+    choice = content["choices"][0]
+    text = choice["message"].get("content") or ""
     usage = content.get("usage") or {}
     tokens = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    return str(text), Spent(0, *tokens, answers=1)
+    return str(text), choice.get("finish_reason") == "length", Spent(0, *tokens, answers=1)
 
 
-def json_in(text: str) -> Any:
-    """Take the last JSON object out of an answer, which may have thoughts, prose or a fence around it.
+def json_objects_in(text: str) -> list[dict[str, Any]]:
+    """Take the JSON objects out of an answer, which may have thoughts, prose or a fence around them.
 
-    Raises:
-        WrongFormError: If there is none.
+    Of one that is broken, or was cut off, come those within it that are whole.
     """
-    found = None
+    _, _, text = text.rpartition("</think>")
+    found = []
     start = text.find("{")
     while start >= 0:
         try:
-            found, end = json.JSONDecoder().raw_decode(text, start)
+            content, end = json.JSONDecoder().raw_decode(text, start)
+            found.append(content)
         except (ValueError, RecursionError):
             end = start + 1
         start = text.find("{", end)
-    if found is None:
-        raise WrongFormError("no JSON in the answer")
     return found

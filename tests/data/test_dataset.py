@@ -161,10 +161,17 @@ def test_more_than_a_good_and_a_bad_one_contradicts_the_flag(tmp_path):
         load_dataset(write(tmp_path, three), relevant_docs="good-bad")
 
 
-def test_corpus_given_twice_is_refused(tmp_path):
-    corpus_path = write(tmp_path, json.dumps(ARTICLE["corpus"]), "corpus.json")
-    with pytest.raises(DatasetError, match="a corpus of its own"):
-        load_dataset(write(tmp_path, json.dumps(EXPLICIT)), corpus=corpus_path)
+def test_corpus_given_twice_is_refused_unless_the_one_holds_the_other(tmp_path):
+    path = write(tmp_path, json.dumps(EXPLICIT))
+    carried = load_dataset(path)
+    larger = {**EXPLICIT["corpus"], "more": "A chunk that nobody asks about."}
+    corpus_path = write(tmp_path, json.dumps(larger), "corpus.json")
+    both = load_dataset(path, corpus=corpus_path)
+    assert (both.corpus, both.relevant_docs) == (larger, carried.relevant_docs)
+    first = next(iter(larger))
+    write(tmp_path, json.dumps({**larger, first: "Another text."}), "corpus.json")
+    with pytest.raises(DatasetError, match=f"carries other chunks than .*corpus.json; leave out --corpus.*'{first}'"):
+        load_dataset(path, corpus=corpus_path)
 
 
 def test_first_chunk_of_a_text_is_judged_for_all_of_it(tmp_path):

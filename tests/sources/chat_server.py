@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
 
 from ..loopback import answering
 
-FAULTS = ("429", "429-dated", "500", "503", "slow", "cut", "no-json", "no-choices", "refusal", "prose", "half-json")
+REFUSED = ("429", "429-dated", "500", "503", "slow")
+BROKEN = ("cut", "broken-off", "error-inside", "no-json", "no-choices")
+WRONG = ("refusal", "prose", "half-json")
+PIECE = 20  # characters of an answer that comes in pieces
 REFUSAL = "I'm sorry, I cannot help with that."
 _PASSAGE = re.compile(r"Passage:\n(.*)\Z", re.DOTALL)
 _LETTERED = re.compile(r"^\[([A-Z])\]\n(.*?)(?=\n\n\[[A-Z]\]\n|\n\nQuestions:)", re.DOTALL | re.MULTILINE)
@@ -29,6 +33,10 @@ class ChatServer(ThreadingHTTPServer):
         usage: What each answer says that it took, in tokens.
         never: A word; prompts with it are refused for ever.
         stumbles_over: A word; asked for questions to a passage with it, it answers with HTTP 500 for ever.
+        unknown: A field of a request -> what it says to refuse it with.
+        whole: Whether answers come whole even where they are asked for in pieces.
+        endless: A word; what it writes of a passage with it ends where it must, or when nobody listens.
+        under_way: Requests that were under way as each one came, itself included.
         tries: Prompt -> requests.
         answered: Prompt -> answers.
         keys: Authorization headers that came.
@@ -43,7 +51,13 @@ class ChatServer(ThreadingHTTPServer):
         self.status = status
         self.refusal = "{}"
         self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
-        self.never = self.stumbles_over = "\0"
+        self.never = self.stumbles_over = self.endless = "\0"
+        self.unknown: dict[str, str] = {}
+        self.whole = False
+        self.one_by_one = 0.0
+        self.at_once = 0
+        self.under_way: list[int] = []
+        self.unheard = threading.Event()  # set when a client left in the midst of an answer
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
         self.keys: set[str] = set()
@@ -63,23 +77,80 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self.server.at_once += 1
+            self.server.under_way.append(self.server.at_once)
+        try:
+            self.answer(request)
+        finally:
+            with self.server.lock:
+                self.server.at_once -= 1
+
+    def answer(self, request: Mapping[str, Any]) -> None:
         prompt = request["messages"][0]["content"]
         with self.server.lock:
             number = self.server.tries[prompt]
             self.server.tries[prompt] += 1
             self.server.keys.add(self.headers.get("Authorization", ""))
-        if self.server.status != 200:
+        passage = _PASSAGE.search(prompt)
+        unknown = [said for field, said in self.server.unknown.items() if field in request]
+        if unknown:
+            self.reply(json.dumps({"error": {"message": unknown[0]}}), status=400)
+        elif self.server.status != 200:
             self.reply(self.server.refusal, status=self.server.status)
-        elif (passage := _PASSAGE.search(prompt)) and self.server.stumbles_over in passage[1]:
+        elif passage and self.server.stumbles_over in passage[1]:
             self.misbehave("500")
         elif self.server.never in prompt:
             self.misbehave("prose")
         elif number < len(self.server.faults):
             self.misbehave(self.server.faults[number])
+        elif passage and self.server.endless in passage[1]:
+            self.write_for_ever(request["max_tokens"])
         else:
-            with self.server.lock:
-                self.server.answered[prompt] += 1
-            self.reply(completion(json.dumps(answer_to(prompt)), self.server.usage))
+            self.answer_well(prompt, in_pieces=request.get("stream", False) and not self.server.whole)
+
+    def answer_well(self, prompt: str, *, in_pieces: bool) -> None:
+        with self.server.lock:
+            self.server.answered[prompt] += 1
+        text = json.dumps(answer_to(prompt))
+        if not in_pieces:
+            self.reply(completion(text, self.server.usage))
+            return
+        self.begin_pieces()
+        for start in range(0, len(text), PIECE):
+            self.piece(text[start : start + PIECE])
+        self.piece("", finished="stop")
+        self.event({"choices": [], "usage": self.server.usage})
+        self.end_pieces()
+
+    def write_for_ever(self, longest: int) -> None:
+        self.begin_pieces()
+        try:
+            for _ in range(longest):
+                self.piece("and so on ")
+        except OSError:
+            self.server.unheard.set()
+            self.close_connection = True
+            return
+        self.piece("", finished="length")
+        self.end_pieces()
+
+    def begin_pieces(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream; charset=utf-8")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        self.wfile.write(b": a comment\n\n")
+
+    def piece(self, text: str, finished: str | None = None) -> None:
+        self.event({"choices": [{"delta": {"content": text}, "finish_reason": finished}]})
+
+    def event(self, content: Mapping[str, Any]) -> None:
+        self.wfile.write(f"data: {json.dumps(content)}\n\n".encode())
+
+    def end_pieces(self) -> None:
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
     def misbehave(self, fault: str) -> None:
         if fault == "slow":
@@ -87,6 +158,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault in ("slow", "cut"):
             self.close_connection = True
         status, body, headers = {
+            "broken-off": (200, "data: " + completion(None) + "\n\n", {"Content-Type": "text/event-stream"}),
+            "error-inside": (200, 'data: {"error": "no memory"}\n\n', {"Content-Type": "text/event-stream"}),
             "429": (429, "{}", {"Retry-After": "0.02"}),
             "429-dated": (429, "{}", {"Retry-After": self.date_time_string()}),
             "500": (500, "<h1>no</h1>", {}),

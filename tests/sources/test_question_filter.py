@@ -17,6 +17,8 @@ CHUNK = "The backup is written to the second disk every night and verified in th
         ("Was steht im Text über die Sicherung?", "names the text"),
         ("¿Qué dice el texto?", "names the text"),
         ("The backup is written to the second disk?", "copied from its chunk"),
+        ("So is the backup written to the second disk every night?", "copied from its chunk"),
+        ("How do I restore what was written to the second disk?", None),
         ("Куда пишется резервная копия?", "in another script"),
     ],
 )

@@ -29,9 +29,7 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
         good, bad = _split_judgments(path, judged, options)
     return DatasetContent(
         queries=queries,
-        corpus=text_object(path, "corpus", content["corpus"])
-        if options.corpus is None
-        else read_corpus(options.corpus),
+        corpus=_chunks(path, content, options.corpus),
         relevant_docs=good,
         irrelevant_docs={query_id: doc_ids for query_id, doc_ids in bad.items() if doc_ids},
         sources=(str(path),) if options.corpus is None else (str(path), str(options.corpus)),
@@ -93,10 +91,19 @@ def _refuse_unknown_shape(path: Path, content: Mapping[str, Any], *, corpus_is_e
     for key in ("queries", "relevant_docs"):
         if key not in content:
             raise DatasetError(f"{path}: has no key {key!r} (it has {sorted(content)[:5]})")
-    if corpus_is_elsewhere and content.get("corpus"):
-        raise DatasetError(f"{path}: carries a corpus of its own; leave out --corpus, or the key 'corpus'")
     if not corpus_is_elsewhere and "corpus" not in content:
         raise DatasetError(f"{path}: has no key 'corpus'; give the chunks' own file with --corpus")
+
+
+def _chunks(path: Path, content: Mapping[str, Any], elsewhere: Path | None) -> dict[str, str]:
+    """Read the chunks; a file that carries some of those that are elsewhere, as `embtune synthesize` writes it, may."""
+    own = text_object(path, "corpus", content["corpus"]) if content.get("corpus") or elsewhere is None else {}
+    if elsewhere is None:
+        return own
+    corpus = read_corpus(elsewhere)
+    others = (doc_id for doc_id, text in own.items() if corpus.get(doc_id) != text)
+    refuse(path, f"carries other chunks than {elsewhere}; leave out --corpus, or the key 'corpus'", others, len(own))
+    return corpus
 
 
 def _ids(path: Path, key: str, value: Any) -> Ids:
