@@ -65,8 +65,8 @@ class OpenAIClient:
         harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
             was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
         timeout_option: What sets the timeout, for the message where it was too short.
-        asks_fewer: Whether fewer requests are under way at a time once one was not answered in time: a server that
-            answers one after the other lets the others wait.
+        asks_fewer: Whether fewer requests are under way at a time once one was in vain. A server that answers one
+            after the other lets the others wait, or (llama-cpp-python) breaks off what it writes for the next.
         say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
 
     Attributes:
@@ -211,13 +211,12 @@ class OpenAIClient:
             try:
                 with self._client.stream("POST", self._url, json={"model": self.model, **body}) as response:
                     found = self._found(response, read)
-            except httpx.TimeoutException as error:
+            except httpx.RequestError as error:  # no connection, silence, or broken off within the body
                 at_a_time = self._gate.narrow()
-                beside = f" with {at_a_time} requests at a time" if at_a_time > 1 else ""
-                what = f"no answer within {self._timeout:g} s{beside} ({type(error).__name__})"
-                raise _TryAgainError(what, was_slow=True) from error
-            except httpx.RequestError as error:  # no connection, or broken off within the body
-                raise _TryAgainError(f"{type(error).__name__} {error}".strip()) from error
+                was_slow = isinstance(error, httpx.TimeoutException)
+                what = f"no answer within {self._timeout:g} s" if was_slow else str(error)
+                beside = f", {at_a_time} requests at a time" if at_a_time > 1 else ""
+                raise _TryAgainError(f"{what} ({type(error).__name__}{beside})".lstrip(), was_slow=was_slow) from error
             self._gate.widen()
         with self._lock:
             self._answers += 1

@@ -616,7 +616,7 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
         for name in names
     }
     report = tuned(None, None, corpus=facts)
-    assert report.tuned.chosen.name == "keywords, 20%" == report.manifest["training"]["kept"]
+    assert report.tuned.chosen.name == f"keywords, {USUAL_WEIGHT:.0%}" == report.manifest["training"]["kept"]
     assert report.manifest["keywords"] == {"weight": USUAL_WEIGHT, "width": 736}
     assert TunedEmbeddings(str(report.folder)).dimension == 768
     *candidates, last = [candidate.scores["ndcg@10"] for candidate in report.tuned.candidates]
