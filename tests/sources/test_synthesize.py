@@ -458,6 +458,16 @@ def test_command_estimates_asks_and_says_what_was_spent(tmp_path):
     assert len(load_dataset(out)) == 12
 
 
+def test_tokens_that_a_server_does_not_count_are_not_said_to_be_none(tmp_path):
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
+    with running() as server:
+        server.usage = None
+        arguments = ["--corpus", tmp_path / "corpus.json", "--out", tmp_path / "train.json", "--yes"]
+        arguments += ["--llm-base-url", server.url, "--llm-model", "tiny"]
+        result = CliRunner().invoke(main, ["synthesize", *map(str, arguments)])
+    assert "spent       12 requests, tokens that the server did not count, " in result.output
+
+
 @pytest.mark.parametrize("usage", [None, {"prompt_tokens": 2000, "completion_tokens": 1500}], ids=["none", "thinks"])
 def test_the_estimate_goes_by_what_the_server_counted(tmp_path, usage):
     with (
