@@ -142,19 +142,25 @@ class LanguageModel:
 
     def _answer(self, prompt: str) -> tuple[str, bool, Spent]:
         """Ask once, without what this server turns out to refuse."""
+        options = self._options
         while True:
-            options = self._options
             try:
                 return self._client.post({**_body(prompt), **options}, _answer_in)
             except RefusedRequestError as error:
                 refused = str(error)
-                if _LIMIT in options and _NEWER_LIMIT in refused:
-                    renamed = {_NEWER_LIMIT: options[_LIMIT]}
-                    self._options = {name: value for name, value in options.items() if name != _LIMIT} | renamed
+                limit = next((name for name in (_LIMIT, _NEWER_LIMIT) if name in options), None)
+                if limit == _LIMIT and _NEWER_LIMIT in refused:
+                    options = self._options = _without(_LIMIT, options) | {_NEWER_LIMIT: self._longest_answer}
                 elif _USAGE in options and _USAGE in refused:
-                    self._options = {name: value for name, value in options.items() if name != _USAGE}
+                    options = self._options = _without(_USAGE, options)
+                elif limit:  # of some servers prompt and limit together have to fit into the context
+                    options = _without(limit, options)
                 else:
                     raise
+
+
+def _without(name: str, options: dict[str, Any]) -> dict[str, Any]:
+    return {each: value for each, value in options.items() if each != name}
 
 
 def _body(prompt: str) -> dict[str, Any]:

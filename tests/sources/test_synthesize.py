@@ -153,6 +153,14 @@ def test_what_a_server_does_not_know_is_left_out_or_renamed(tmp_path):
             ask_for({"new": "Another passage."}, tmp_path / "journal", server)
 
 
+def test_a_limit_that_leaves_no_room_for_the_prompt_is_left_out(tmp_path):
+    with running() as server:
+        server.unknown = {"max_completion_tokens": "This model's maximum context length is 4096 tokens."}
+        server.unknown |= {"max_tokens": "'max_tokens' or 'max_completion_tokens' is too large: 4000."}
+        made, _ = ask_for(CORPUS, tmp_path / "journal", server, concurrency=1)
+    assert (len(made.dataset), made.unanswered) == (12, {})
+
+
 def test_an_answer_without_an_end_is_cut_off_and_said_to_be():
     with running() as server, LanguageModel(server.url, "tiny", longest_answer=500) as model:
         server.endless = "Anchor"
