@@ -203,9 +203,8 @@ def test_cut_is_measured_by_meaning_where_chunks_are_asked_for_by_their_words(fo
     write_manifest(learned, {**read_manifest(folder), "data": data_record(EVERY_ERROR, None)})
     whole = shrink(learned, EVERY_ERROR, tmp_path / "cut", width=744).decision.trials[0]
     of_chunks = asked_by_their_words(folder, Reading.of(read_manifest(folder)), CHUNKS)
-    assert whole.scores["ndcg@10"] == pytest.approx(
-        ndcg(StockEmbeddings(folder), of_chunks), abs=0.01
-    )  # some nearly tie
+    # Some nearly tie, and which is first differs from processor to processor.
+    assert whole.scores["ndcg@10"] == pytest.approx(ndcg(StockEmbeddings(folder), of_chunks), abs=0.03)
     assert ndcg(TunedEmbeddings(str(folder)), of_chunks) > whole.scores["ndcg@10"] + 0.1
 
 
