@@ -140,6 +140,11 @@ class OpenAIClient:
         self._stopped.set()
         self._gate.open()
 
+    @property
+    def under_way(self) -> int:
+        """How many requests are waiting for their answers."""
+        return self._gate.under_way
+
     def leave(self) -> None:
         """Hear no answer that is coming in pieces to its end, either."""
         self.stop()
@@ -314,33 +319,36 @@ class _Gate:
 
     Args:
         narrows: Whether it does; any number passes if not.
+
+    Attributes:
+        under_way: How many are.
     """
 
     def __init__(self, *, narrows: bool) -> None:
         self._narrows = narrows
         self._most = math.inf
-        self._under_way = self._answered = 0
+        self.under_way = self._answered = 0
         self._changed = threading.Condition()
 
     @contextmanager
     def passed(self) -> Iterator[None]:
         """Wait for a place, and keep it for the time of the block."""
         with self._changed:
-            self._changed.wait_for(lambda: self._under_way < self._most)
-            self._under_way += 1
+            self._changed.wait_for(lambda: self.under_way < self._most)
+            self.under_way += 1
         try:
             yield
         finally:
             with self._changed:
-                self._under_way -= 1
+                self.under_way -= 1
                 self._changed.notify_all()
 
     def narrow(self) -> int:
         """Let half as many be under way as are, and return how many are."""
         with self._changed:
             if self._narrows:
-                self._most, self._answered = max(1, self._under_way // 2), 0
-            return self._under_way
+                self._most, self._answered = max(1, self.under_way // 2), 0
+            return self.under_way
 
     def widen(self) -> None:
         """Let one more be under way once enough were answered."""

@@ -115,7 +115,8 @@ class LanguageModel:
     def stop(self) -> None:
         """Begin no further attempt."""
         self._client.stop()
-        self._say("waiting for the answers that are on their way; Ctrl-C leaves them")
+        if self._client.under_way:
+            self._say("waiting for the answers that are on their way; Ctrl-C leaves them")
 
     def ask(self, prompt: str, parse: Callable[[str], Parsed]) -> Parsed:
         """Ask until the answer has the right form.
