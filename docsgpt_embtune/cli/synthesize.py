@@ -190,9 +190,8 @@ def _tell_what_it_takes(
 
 
 def _spent(spent: "Spent", started: float, price_input: float | None, price_output: float | None) -> str:
-    counted_by_server = spent.input_tokens or spent.output_tokens or not spent.answers
     tokens = "tokens that the server did not count"
-    if counted_by_server:
+    if spent.input_tokens or spent.output_tokens or not spent.answers:
         tokens = _tokens(spent.input_tokens, spent.output_tokens, price_input, price_output)
     return f"spent       {counted(spent.requests, 'request')}, {tokens}, {clock(time.monotonic() - started)}"
 

@@ -122,12 +122,16 @@ class Synthesizer:
         Raises:
             GenerationError: If the server cannot be used.
         """
-        timed = dict(islice(self._unasked().items(), max(FEWEST_TIMED, self._concurrency)))
+        missing = self._missing()
+        unjudged = None if missing else self._unjudged()  # which takes a search of the corpus
+        unasked: dict[str, Parser] = dict.fromkeys(missing, parse_questions)
+        unasked |= {judgment.prompt: judgment.parse for judgment in unjudged or ()}
+        timed = dict(islice(unasked.items(), max(FEWEST_TIMED, self._concurrency)))
         started = time.perf_counter()
         self._ask_all(timed, label="timing")
         seconds = time.perf_counter() - started
         missing = self._missing()
-        judgments = self._expected_judgments(missing)
+        judgments = self._expected_judgments(missing, unjudged)
         requests = len(missing) + len(judgments)
         characters = sum(map(len, missing)) + sum(judgments)
         pace = seconds / self._effort(len(timed), sum(map(len, timed))) if timed else 0.0
@@ -139,13 +143,6 @@ class Synthesizer:
             output_tokens=round(requests * self._tokens_per_answer()),
             seconds=max(pace * self._effort(requests, characters), allowed),
         )
-
-    def _unasked(self) -> dict[str, Parser]:
-        """Return what is to be asked next: for questions, or where all have some, for judgments."""
-        missing = self._missing()
-        if missing:
-            return dict.fromkeys(missing, parse_questions)
-        return {judgment.prompt: judgment.parse for judgment in self._unjudged()}
 
     def _unjudged(self) -> list[JudgedQuestions]:
         judgments = self._judgments(self._made_questions(Counter()))
@@ -169,10 +166,16 @@ class Synthesizer:
             else (self._questions_per_chunk * _TOKENS_PER_QUESTION)
         )
 
-    def _expected_judgments(self, missing: Sequence[str]) -> list[int]:
-        """Return the length of each judgment still to be asked for: in characters, at most."""
+    def _expected_judgments(self, missing: Sequence[str], unjudged: Sequence[JudgedQuestions] | None) -> list[int]:
+        """Return the length of each judgment still to be asked for: in characters, at most.
+
+        Args:
+            missing: Prompts for questions that have no answer.
+            unjudged: What was to be judged before the timing; None where questions were missing then.
+        """
         if not missing:
-            return [len(judgment.prompt) for judgment in self._unjudged()]
+            prompts = [judgment.prompt for judgment in (self._unjudged() if unjudged is None else unjudged)]
+            return [len(prompt) for prompt in prompts if prompt not in self._journal]
         passages = min(MOST_PASSAGES, 1 + RIVALS * self._questions_per_chunk)
         return [len(self._judge_prompt.template) + passages * len(text) for text in self._first_ids]
 

@@ -54,7 +54,6 @@ class ChatServer(ThreadingHTTPServer):
         self.never = self.stumbles_over = self.endless = "\0"
         self.unknown: dict[str, str] = {}
         self.whole = False
-        self.one_by_one = 0.0
         self.at_once = 0
         self.under_way: list[int] = []
         self.unheard = threading.Event()  # set when a client left in the midst of an answer

@@ -492,6 +492,24 @@ def test_the_estimate_goes_by_what_the_server_counted(tmp_path, usage):
     assert sent == pytest.approx(2 * asked + judge_prompts, rel=0.01)  # of six, four were timed
 
 
+def test_where_judgments_alone_are_left_some_of_them_are_timed(tmp_path):
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny") as model,
+        AnswerJournal(tmp_path / "journal", "tiny") as journal,
+    ):
+        made = Synthesizer(CORPUS, model, journal, load_prompts(), concurrency=1)
+        for prompt in made._missing():
+            journal.add(prompt, model.ask(prompt, parse_questions))
+        estimate = made.estimate()
+        assert (estimate.chunks, estimate.requests) == (0, 3)  # of six
+        assert estimate.seconds > 0
+        made.run()
+        done = made.estimate()
+    assert (done.requests, done.seconds) == (0, 0)
+    assert server.answered.total() == 12
+
+
 @pytest.mark.parametrize("price", ["--price-input", "--price-output"])
 def test_one_price_without_the_other_is_refused(tmp_path, price):
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))

@@ -97,12 +97,14 @@ def _refuse_unknown_shape(path: Path, content: Mapping[str, Any], *, corpus_is_e
 
 def _chunks(path: Path, content: Mapping[str, Any], elsewhere: Path | None) -> dict[str, str]:
     """Read the chunks; a file that carries some of those that are elsewhere, as `embtune synthesize` writes it, may."""
-    own = text_object(path, "corpus", content["corpus"]) if content.get("corpus") or elsewhere is None else {}
     if elsewhere is None:
-        return own
+        return text_object(path, "corpus", content["corpus"])
     corpus = read_corpus(elsewhere)
-    others = (doc_id for doc_id, text in own.items() if corpus.get(doc_id) != text)
-    refuse(path, f"carries other chunks than {elsewhere}; leave out --corpus, or the key 'corpus'", others, len(own))
+    if content.get("corpus"):
+        own = text_object(path, "corpus", content["corpus"])
+        others = (doc_id for doc_id, text in own.items() if corpus.get(doc_id) != text)
+        what = f"carries other chunks than {elsewhere}; leave out --corpus, or the key 'corpus'"
+        refuse(path, what, others, len(own))
     return corpus
 
 
