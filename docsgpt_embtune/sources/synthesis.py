@@ -12,7 +12,7 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -35,6 +35,7 @@ CHARACTERS_PER_TOKEN = 4.0  # of English
 _TOKENS_PER_QUESTION = 30  # with the JSON around it
 _READ_WHILE_ONE_IS_WRITTEN = 10  # tokens, on a processor; a GPU reads quicker still
 
+_LONGEST_DEAFNESS = 0.5  # seconds
 _SINGLE = re.compile(r"(?<!['’])\b\w\b")  # not of "it's"
 _NEGATION = re.compile(r"\b(?:not?|cannot|never|without)\b|n['’]t\b", re.IGNORECASE)
 
@@ -214,8 +215,10 @@ class Synthesizer:
             ThreadPoolExecutor(self._concurrency) as pool,
             Bar(total=len(parsers), initial=len(parsers) - len(missing), desc=label) as progress,
         ):
-            asked = {pool.submit(self._ask, prompt, parse): prompt for prompt, parse in missing.items()}
+            asked: dict[Future[None], str] = {}
             try:
+                for prompt, parse in missing.items():
+                    asked[pool.submit(self._ask, prompt, parse)] = prompt
                 for future in as_completed(asked):
                     try:
                         future.result()
@@ -223,9 +226,10 @@ class Synthesizer:
                         unanswered[asked[future]] = str(error)
                     progress.update()
             except BaseException:
-                self._model.stop()
                 try:
-                    pool.shutdown(cancel_futures=True)  # what is in flight is paid for: it is waited for, and kept
+                    self._model.stop()
+                    pool.shutdown(wait=False, cancel_futures=True)
+                    _await_all([future for future in asked if not future.done()])  # paid for: it is kept
                 except KeyboardInterrupt:  # once more
                     self._model.leave()
                 raise
@@ -325,6 +329,12 @@ class Synthesizer:
                     bad[query_id] = (near_miss,)
                 kinds[question.kind] += 1
         return RetrievalDataset(queries, self._corpus, good, bad), kinds
+
+
+def _await_all(futures: Collection[Future[None]]) -> None:
+    # In short turns: Python may miss a Ctrl-C that comes just before it begins to wait for as long as it takes.
+    while wait(futures, timeout=_LONGEST_DEAFNESS).not_done:
+        pass
 
 
 def _small_differences(text: str) -> frozenset[str]:

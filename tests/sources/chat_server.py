@@ -56,6 +56,7 @@ class ChatServer(ThreadingHTTPServer):
         self.whole = False
         self.at_once = 0
         self.under_way: list[int] = []
+        self.writes_for_ever = threading.Event()  # set when it began to
         self.unheard = threading.Event()  # set when a client left in the midst of an answer
         self.tries: Counter[str] = Counter()
         self.answered: Counter[str] = Counter()
@@ -124,6 +125,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def write_for_ever(self, longest: int) -> None:
         self.begin_pieces()
+        self.server.writes_for_ever.set()
         try:
             for _ in range(longest):
                 self.piece("and so on ")

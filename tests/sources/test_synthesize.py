@@ -7,6 +7,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -179,18 +180,41 @@ def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
         command = [sys.executable, "-m", "docsgpt_embtune", "synthesize", "--yes", "--max-tokens", "1000000000"]
         command += ["--corpus", str(tmp_path / "corpus.json"), "--out", str(out)]
         command += ["--llm-base-url", server.url, "--llm-model", "tiny"]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-        while child.poll() is None and _lines(tmp_path / "train.json.answers.jsonl") < 5:
-            time.sleep(0.005)
-        child.send_signal(signal.SIGINT)
-        assert next(line for line in child.stderr if "waiting" in line).startswith("waiting for the answers")
-        assert not server.unheard.is_set()
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=60)
+        with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as child:
+            try:
+                assert server.writes_for_ever.wait(60)
+                child.send_signal(signal.SIGINT)
+                assert next(line for line in child.stderr if "waiting" in line).startswith("waiting for the answers")
+                assert not server.unheard.is_set()
+                child.send_signal(signal.SIGINT)
+                _, said = child.communicate(timeout=60)
+            finally:
+                child.kill()
         assert server.unheard.wait(60)
     assert child.returncode == 130
     assert "the same command goes on from there\nspent       " in said
     assert not out.exists()
+
+
+def test_a_second_ctrl_c_leaves_even_while_the_first_is_answered(tmp_path):
+    def interrupt(line):
+        if line.startswith("waiting for the answers"):
+            signal.raise_signal(signal.SIGINT)
+
+    def interrupt_once_under_way():
+        server.writes_for_ever.wait(60)
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny", longest_answer=1_000_000, say=interrupt) as model,
+        AnswerJournal(tmp_path / "journal", "tiny") as journal,
+    ):
+        server.endless = "Fiddle"
+        threading.Thread(target=interrupt_once_under_way).start()
+        with pytest.raises(KeyboardInterrupt):
+            Synthesizer(CORPUS, model, journal, load_prompts()).run()
+        assert server.unheard.wait(60)
 
 
 @pytest.mark.parametrize("second", [("own", "other"), ("own",)], ids=["twice", "once"])
