@@ -1,6 +1,7 @@
 """Tiny models, built here: no test downloads anything."""
 
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,14 @@ def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("models") / "tuned"
     write_model_folder(other, tiny_base_folder, out, {"base": {"name": "tiny"}})
     return out
+
+
+@pytest.fixture
+def ctrl_c_is_heard():
+    """SIGINT raises here and ends children, which it does not where the tests run in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session")

@@ -172,6 +172,7 @@ def test_an_answer_without_an_end_is_cut_off_and_said_to_be():
         assert model.spent.answers == ANSWER_ATTEMPTS
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
     out = tmp_path / "train.json"
@@ -196,6 +197,7 @@ def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
     assert not out.exists()
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_a_second_ctrl_c_leaves_even_while_the_first_is_answered(tmp_path):
     def interrupt(line):
         if line.startswith("waiting for the answers"):

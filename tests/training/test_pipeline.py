@@ -7,7 +7,6 @@ import subprocess
 import sys
 from collections.abc import Collection
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -305,6 +304,7 @@ def test_setting_out_of_range_is_one_line(option, tmp_path):
     assert option[1] in result.stderr
 
 
+@pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_folder, tmp_path, number):
     out = tmp_path / "models" / "tuned"
@@ -316,7 +316,6 @@ def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_fold
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         # A shell starts what it runs in the background with the signal ignored, and the test may be run there.
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout
     for line in process.stdout:
