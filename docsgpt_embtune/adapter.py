@@ -22,6 +22,7 @@ from safetensors.numpy import load, save
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
 from docsgpt_embtune.model_folder import ADAPTER_KEY, SERVER_KEY
+from docsgpt_embtune.vectors import unit_norm
 
 ADAPTER_FILE = "query_adapter.safetensors"
 _TENSOR = "matrix"
@@ -44,10 +45,7 @@ class QueryAdapter:
 
     def map(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map the vectors of questions: (Q, D) to (Q, D), unit norm; zeros, a static model's for "", stay zeros."""
-        mapped = vectors @ self.matrix.T
-        norms = np.linalg.norm(mapped, axis=1, keepdims=True)
-        unit: npt.NDArray[np.float32] = np.divide(mapped, norms, out=np.zeros_like(mapped), where=norms > 0)
-        return unit
+        return unit_norm(vectors @ self.matrix.T)
 
     def write(self, folder: Path) -> dict[str, str]:
         """Write the adapter into a model folder, and return its entry for the manifest."""

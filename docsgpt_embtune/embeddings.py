@@ -20,7 +20,8 @@ from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, q
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from docsgpt_embtune.serving.onnx_engine import OnnxEngine, Vectors
+    from docsgpt_embtune.serving.onnx_engine import OnnxEngine
+    from docsgpt_embtune.vectors import Vectors
 
 # LangChain's FAISS, in DocsGPT before 0.19, asks for its own class, and takes others for a function to be called. That
 # host has imported LangChain by now; elsewhere it would cost each start a third of its time.

@@ -16,7 +16,6 @@ from typing import Any, Self
 import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
-from docsgpt_embtune.agreement import SAME_VECTOR_IN_INT8, cosines
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.model_folder import (
@@ -34,8 +33,9 @@ from docsgpt_embtune.openai_client import (
     RefusedRequestError,
     UnansweredRequestError,
 )
-from docsgpt_embtune.serving.keywords import Keywords, Vectors, load_keywords
+from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.urls import is_url, without_credentials
+from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, Vectors, cosines
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own

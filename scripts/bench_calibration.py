@@ -25,7 +25,7 @@ BLUR = 2.2  # recall@1 of about one half
 GAIN = 0.05
 ALIKE = 0.8  # share of the variance of the blur that the wordings of a question have in common
 
-FloatArray = npt.NDArray[np.float64]
+Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class World:
         shared: Share of the variance of the blur that the two models have in common.
     """
 
-    chunks: FloatArray
+    chunks: Float64Array
     shared: float
 
     def compare(
         self, blurs: tuple[float, float], questions: int, random: np.random.Generator, wordings: int = 1
-    ) -> list[FloatArray]:
+    ) -> list[Float64Array]:
         """Rank as many new questions with two models: two arrays (questions,) of the good chunk's rank.
 
         Questions that follow each other are wordings of one.
@@ -72,16 +72,16 @@ class World:
         return (low + high) / 2
 
 
-def _blur(questions: int, wordings: int, random: np.random.Generator) -> FloatArray:
+def _blur(questions: int, wordings: int, random: np.random.Generator) -> Float64Array:
     of_wording = random.standard_normal((questions, DIMENSION))
     if wordings == 1:
         return of_wording
     of_question = np.repeat(random.standard_normal((questions // wordings, DIMENSION)), wordings, axis=0)
-    blur: FloatArray = np.sqrt(ALIKE) * of_question + np.sqrt(1 - ALIKE) * of_wording
+    blur: Float64Array = np.sqrt(ALIKE) * of_question + np.sqrt(1 - ALIKE) * of_wording
     return blur
 
 
-def scores(ranks: FloatArray) -> dict[str, dict[str, float]]:
+def scores(ranks: Float64Array) -> dict[str, dict[str, float]]:
     """Score ranks of single good chunks: recall@1, and nDCG@10, which is 1 / log2(1 + rank) within the first ten."""
     values = {"recall@1": ranks == 1, "ndcg@10": np.where(ranks <= 10, 1 / np.log2(1 + ranks), 0.0)}
     return {metric: {str(q): float(v) for q, v in enumerate(by_query)} for metric, by_query in values.items()}

@@ -21,7 +21,7 @@ import numpy as np
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.ranking import search_exact
-from docsgpt_embtune.evaluation.vectors import VectorCache, embed_corpus, embed_queries
+from docsgpt_embtune.evaluation.vector_cache import VectorCache, embed_corpus, embed_queries
 
 DIMENSION = 384
 QUESTIONS = 1000

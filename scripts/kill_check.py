@@ -21,8 +21,9 @@ import numpy as np
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import load_corpus
 from docsgpt_embtune.embeddings import StockEmbeddings
-from docsgpt_embtune.evaluation.vectors import ROWS_PER_BLOCK, FloatArray, VectorCache, embed_corpus
+from docsgpt_embtune.evaluation.vector_cache import ROWS_PER_BLOCK, VectorCache, embed_corpus
 from docsgpt_embtune.model_folder import fingerprint
+from docsgpt_embtune.vectors import Vectors
 
 
 class CountingEmbeddings(StockEmbeddings):
@@ -36,7 +37,7 @@ class CountingEmbeddings(StockEmbeddings):
         return super().embed_documents(texts)
 
 
-def embed(model: str, corpus: Path, chunks: int, cache: Path) -> tuple[FloatArray, int]:
+def embed(model: str, corpus: Path, chunks: int, cache: Path) -> tuple[Vectors, int]:
     """Embed so many different chunks through the cache: their vectors (N, D), and how many were embedded."""
     folder = resolve_base(model).folder
     embeddings = CountingEmbeddings(folder)

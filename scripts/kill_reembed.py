@@ -39,7 +39,6 @@ import faiss
 import numpy as np
 from tqdm import tqdm
 
-from docsgpt_embtune.agreement import SAME_VECTOR, Vectors, cosines
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
@@ -49,6 +48,7 @@ from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import ChunkStore
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
 
 Opener = Callable[[], AbstractContextManager[list[ChunkStore]]]
 Announce = Callable[[str], object]  # takes one of STAGES, or DONE

@@ -46,7 +46,7 @@ def adapt(
     URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it: it gets the questions and
     the chunks, and the key in EMBEDDINGS_KEY, if any. Without --train its chunks get keywords, and nothing is learned.
     """
-    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
     from docsgpt_embtune.training import adapting, server_keywords
 
     hide_loading_bars()

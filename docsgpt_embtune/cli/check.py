@@ -65,7 +65,7 @@ def check(
     from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
     from docsgpt_embtune.evaluation.summary import summary
-    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
 
     hide_loading_bars()
     read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]

@@ -34,7 +34,7 @@ def shrink(
     relevant_docs: Any,
 ) -> None:
     """Cut vectors to fewer numbers, and say what each width costs."""
-    from docsgpt_embtune.evaluation.vectors import default_cache_folder
+    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
     from docsgpt_embtune.training.shrinking import shrink as cut_and_write
     from docsgpt_embtune.training.shrinking import summary
 

@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from docsgpt_embtune.agreement import SAME_VECTOR, Vectors, cosines
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
@@ -25,6 +24,7 @@ from docsgpt_embtune.deployment.stores import (
 )
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
 
 DEFAULT_NAME = "docsgpt"  # the host's own
 _MARK = "_embtune_"

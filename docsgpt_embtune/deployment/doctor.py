@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from docsgpt_embtune.agreement import cosines
 from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
@@ -15,6 +14,7 @@ from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
+from docsgpt_embtune.vectors import cosines
 
 SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
 _ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT makes when it starts, be it in use or not

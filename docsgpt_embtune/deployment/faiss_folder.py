@@ -15,8 +15,8 @@ from typing import Any, BinaryIO, NoReturn
 import faiss
 import numpy as np
 
-from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.vectors import Vectors
 
 INDEX = "index.faiss"
 JSON_SIDECAR = "index.json"

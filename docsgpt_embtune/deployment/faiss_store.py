@@ -15,7 +15,6 @@ from typing import Any
 
 import faiss
 
-from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
     INDEX_FILES,
@@ -30,6 +29,7 @@ from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJourna
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
+from docsgpt_embtune.vectors import SAME_VECTOR, cosines
 
 WORK = ".embtune"
 _SHARD = 8192  # rows added to an index at a time

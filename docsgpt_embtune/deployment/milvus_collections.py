@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
 from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # rows read at a time
 _VECTOR = "vector"

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from docsgpt_embtune.agreement import SAME_VECTOR, cosines
 from docsgpt_embtune.deployment import vector_journal
 from docsgpt_embtune.deployment.postgres import connect
 from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
@@ -27,6 +26,7 @@ from docsgpt_embtune.deployment.stores import (
 from docsgpt_embtune.deployment.vector_table import VectorTable
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.vectors import SAME_VECTOR, cosines
 
 # table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))

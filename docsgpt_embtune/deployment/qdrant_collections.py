@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
 from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
+from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # entries read at a time
 

@@ -9,12 +9,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from docsgpt_embtune.agreement import cosines
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
+from docsgpt_embtune.vectors import cosines
 from docsgpt_embtune.wording import megabytes
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment

@@ -8,18 +8,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from docsgpt_embtune.agreement import SAME_VECTOR, SAME_VECTOR_IN_INT8, Vectors, cosines
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.evaluation.truncation import share_read
-from docsgpt_embtune.evaluation.vectors import EmbeddingModel
+from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.urls import shown
+from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, Vectors, cosines
 
 BATCH_SIZE = 8  # texts, where few are embedded
 # Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.vectors import Vectors
 
 VERIFIED_CHUNKS = 16  # of what was built, before it is swapped
 # Of the chunks that came in since a swap: as many as the doctor samples, and those that it samples among them, so

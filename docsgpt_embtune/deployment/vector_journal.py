@@ -10,10 +10,10 @@ from typing import Self
 
 import numpy as np
 
-from docsgpt_embtune.agreement import Vectors
 from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.vectors import Vectors
 
 BLOCK = 256  # texts between two writes: what a crash can cost
 DIGEST_BYTES = 32

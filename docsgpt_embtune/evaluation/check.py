@@ -17,7 +17,7 @@ from docsgpt_embtune.evaluation.metrics import KS
 from docsgpt_embtune.evaluation.ranking import DEPTH, StoreName
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
-from docsgpt_embtune.evaluation.vectors import VectorCache, cache_folder, remembered
+from docsgpt_embtune.evaluation.vector_cache import VectorCache, cache_folder, remembered
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
 from docsgpt_embtune.learned import seen_digests, without
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest

@@ -11,9 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.vectors import (
+from docsgpt_embtune.evaluation.vector_cache import (
     EmbeddingModel,
-    FloatArray,
     Shard,
     StoredVectors,
     VectorCache,
@@ -21,6 +20,7 @@ from docsgpt_embtune.evaluation.vectors import (
     embed_corpus,
     embed_queries,
 )
+from docsgpt_embtune.vectors import Vectors, unit_norm
 
 Run = dict[str, dict[str, float]]
 StoreName = Literal["faiss", "langchain"]
@@ -140,7 +140,7 @@ def retrieve(
     )
 
 
-def search_exact(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
+def search_exact(queries: Vectors, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
     """Find the k documents nearest to each query by squared L2 distance.
 
     Args:
@@ -162,9 +162,7 @@ def search_exact(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.ND
     return rows
 
 
-def _search_shard(
-    queries: FloatArray, shard: FloatArray, k: int
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
+def _search_shard(queries: Vectors, shard: Vectors, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
     """Find the k nearest rows of a shard: two arrays (Q, k), the distances as the host computes them.
 
     Many queries at once are searched through a matrix product, whose last bits depend on where a vector stands,
@@ -179,12 +177,12 @@ def _search_shard(
     return distances, rows
 
 
-def search_cosine(queries: FloatArray, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
+def search_cosine(queries: Vectors, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
     """Find the documents of the highest cosine similarity: the same search over vectors brought to unit norm."""
-    return search_exact(_unit(queries), ((positions, _unit(shard)) for positions, shard in corpus), k)
+    return search_exact(unit_norm(queries), ((positions, unit_norm(shard)) for positions, shard in corpus), k)
 
 
-def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDArray[np.int64]:
+def search_langchain(queries: Vectors, corpus: Vectors, k: int) -> npt.NDArray[np.int64]:
     """Find the same documents as `search_exact` through langchain_community's FAISS store, one query at a time."""
     from langchain_community.vectorstores import FAISS
     from langchain_core.embeddings import FakeEmbeddings
@@ -201,14 +199,8 @@ def search_langchain(queries: FloatArray, corpus: FloatArray, k: int) -> npt.NDA
     )
 
 
-def _unit(vectors: FloatArray) -> FloatArray:
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
-    unit: FloatArray = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
-    return unit
-
-
-def _all_unit_norm(queries: FloatArray, corpus: StoredVectors) -> bool:
-    def are_unit(vectors: FloatArray) -> bool:
+def _all_unit_norm(queries: Vectors, corpus: StoredVectors) -> bool:
+    def are_unit(vectors: Vectors) -> bool:
         return bool(np.allclose(np.linalg.norm(vectors, axis=1), 1.0, atol=_UNIT_TOLERANCE))
 
     return are_unit(queries) and all(are_unit(shard) for _, shard in corpus.shards())

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from scipy import stats
 
 Verdict = Literal["improved", "worse", "not enough evidence"]
-FloatArray = npt.NDArray[np.float64]
+Float64Array = npt.NDArray[np.float64]
 
 # The metrics that decide. Two and no more: each further one costs every other one power. recall@1 is the
 # purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model, and
@@ -82,8 +82,8 @@ class PairedGains:
         sizes: (G,) number of its queries.
     """
 
-    sums: FloatArray
-    sizes: FloatArray
+    sums: Float64Array
+    sizes: Float64Array
 
     @property
     def mean(self) -> float:
@@ -273,8 +273,8 @@ def _difference(gains: PairedGains, seed: int) -> Difference:
     return Difference(mean=gains.mean, low=float(interval.low), high=float(interval.high), p=float(test.pvalue))
 
 
-def _mean_of_groups(sums: FloatArray, sizes: FloatArray, axis: int) -> FloatArray:
-    mean: FloatArray = sums.sum(axis=axis) / sizes.sum(axis=axis)
+def _mean_of_groups(sums: Float64Array, sizes: Float64Array, axis: int) -> Float64Array:
+    mean: Float64Array = sums.sum(axis=axis) / sizes.sum(axis=axis)
     return mean
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from sentence_transformers import SentenceTransformer
 
@@ -12,8 +10,8 @@ from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.precision import Precision, arithmetic
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import embed_in_passes, is_packing, packing_where_possible, rows_of_tokens
+from docsgpt_embtune.vectors import Vectors
 
-Vectors = npt.NDArray[np.float32]
 _BLOCK = 256  # texts between two moves of the bar
 
 

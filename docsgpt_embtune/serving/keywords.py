@@ -46,9 +46,8 @@ from safetensors.numpy import save
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.words import K1, B, words_and_pairs
-
-Vectors = npt.NDArray[np.float32]
 
 KEYWORDS_FILE = "keywords.safetensors"
 _START = 5  # letters of a word that stand in for its stem

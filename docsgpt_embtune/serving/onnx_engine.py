@@ -20,12 +20,12 @@ import numpy.typing as npt
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph, import_onnxruntime
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
+from docsgpt_embtune.vectors import Vectors
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
     from tokenizers import Encoding
 
-Vectors = npt.NDArray[np.float32]
 
 # Tokens in one run, padding included. MiniLM on one core, chunks a second: 20 in runs of 1 to 512 tokens, 19 of 1024,
 # 17 of 2048, 14 of 8192.

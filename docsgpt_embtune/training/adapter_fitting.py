@@ -27,12 +27,12 @@ from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
 from docsgpt_embtune.training.validation import WholeCorpus, score_vectors
+from docsgpt_embtune.vectors import Vectors
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)

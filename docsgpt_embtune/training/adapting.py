@@ -18,7 +18,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.vectors import EmbeddingModel, embed_both
+from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel, embed_both
 from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without, without_learned
 from docsgpt_embtune.model_folder import (
@@ -34,7 +34,6 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteModel
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
@@ -46,6 +45,7 @@ from docsgpt_embtune.training.server_folder import (
 )
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.urls import is_url
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 _CHUNKS_STAY = (

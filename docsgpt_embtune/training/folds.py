@@ -13,7 +13,7 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer
-from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.vectors import Vectors
 
 FOLDS = 3  # of a query adapter's questions, five choose alike and take twice as long
 # Chunks beside the judged ones that are kept for each question, by either search: they are asked all, and of each fold,

@@ -8,10 +8,10 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import WIDE
 from docsgpt_embtune.training.validation import ValidationPool
+from docsgpt_embtune.vectors import Vectors
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # Where nobody's questions can choose one. nDCG@10 of people's (training) questions, up to 600 each, by narrow keywords

@@ -9,8 +9,9 @@ from itertools import count as numbers_from
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from docsgpt_embtune.serving.encoding import Encoder, Vectors
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.vectors import Vectors
 
 _CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
 _STATES_HELD = 5  # a run comes back to the beginning of a stage after two others, and in the end to the best of all

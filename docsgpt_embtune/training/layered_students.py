@@ -18,7 +18,6 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import resolve_precision
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.reading import document_encoder
 from docsgpt_embtune.token_table import is_static
 from docsgpt_embtune.training.config import TrainConfig
@@ -26,6 +25,7 @@ from docsgpt_embtune.training.examples import TrainingExamples
 from docsgpt_embtune.training.losses import loss_of_vectors
 from docsgpt_embtune.training.students import Lesson, Student, Students, vectors_of
 from docsgpt_embtune.training.trainer import fit, load_base
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import counted
 
 WEIGHTS = "model.safetensors"

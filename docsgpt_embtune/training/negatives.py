@@ -10,8 +10,8 @@ import numpy.typing as npt
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.evaluation.ranking import Ranking
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.vectors import Vectors
 
 # How far down the ranking hard negatives are looked for.
 MINING_DEPTH = 100

@@ -24,18 +24,18 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
-from docsgpt_embtune.evaluation.vectors import embed_both
+from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.exporting.quality import Decision, Trial, is_harmless
 from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place
 from docsgpt_embtune.training.validation import score_vectors
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from scipy.sparse import csr_array
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.tokenizer import load_tokenizer
+from docsgpt_embtune.vectors import Vectors, unit_norm
 
 # In units of a text's own weight: from hardly any change to what fits the texts nearly by heart.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
@@ -82,10 +82,7 @@ class Tokens:
 
 def means(shares: csr_array, table: npt.NDArray[Any]) -> Vectors:
     """Embed texts with a table: (N, D), unit norm; zeros for a text without a token."""
-    mean = shares @ table
-    norms = np.linalg.norm(mean, axis=1, keepdims=True)
-    unit: Vectors = np.divide(mean, norms, out=np.zeros_like(mean), where=norms > 0).astype(np.float32)
-    return unit
+    return unit_norm(shares @ table).astype(np.float32)
 
 
 def taught_tables(

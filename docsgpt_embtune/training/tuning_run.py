@@ -17,7 +17,7 @@ from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.precision import resolve_precision
-from docsgpt_embtune.serving.encoding import Encoder, Vectors
+from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -34,6 +34,7 @@ from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
 from docsgpt_embtune.training.windows import windows_against_beginnings
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 

@@ -10,7 +10,7 @@ from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS
 from docsgpt_embtune.evaluation.metrics import QueryScores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS
-from docsgpt_embtune.serving.encoding import Vectors
+from docsgpt_embtune.vectors import Vectors
 
 # Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
 # again share its words, which is what keywords beside the model may be misled by.

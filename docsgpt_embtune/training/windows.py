@@ -8,9 +8,9 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import Judgment, judge
-from docsgpt_embtune.serving.encoding import Vectors
 from docsgpt_embtune.serving.reading import Encode, WindowReader
 from docsgpt_embtune.training.validation import score_vectors
+from docsgpt_embtune.vectors import Vectors
 
 
 def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: WindowReader, encode: Encode) -> Judgment:

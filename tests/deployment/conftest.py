@@ -9,8 +9,8 @@ import faiss
 import numpy as np
 import pytest
 
-from docsgpt_embtune.agreement import cosines
 from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.vectors import cosines
 
 from ..conftest import TEXTS, build_tiny_folder
 

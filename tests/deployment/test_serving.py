@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from docsgpt_embtune.agreement import SAME_VECTOR_IN_INT8, cosines
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
@@ -12,6 +11,7 @@ from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 from docsgpt_embtune.serving.graphs import multiplies_int8
+from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, cosines
 
 from ..conftest import TEXTS
 from .conftest import CHUNKS

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.vectors import (
+from docsgpt_embtune.evaluation.vector_cache import (
     ROWS_PER_BLOCK,
     RememberedDocuments,
     VectorCache,

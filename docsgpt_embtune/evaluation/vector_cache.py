@@ -20,13 +20,13 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_bytes_atomically
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.vectors import Vectors
 
 logger = logging.getLogger(__name__)
 
-FloatArray = npt.NDArray[np.float32]
 Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors are kept apart
 Embeds = Callable[[Sequence[str]], list[list[float]]]
-Shard = tuple[npt.NDArray[np.int64], FloatArray]  # (n,) positions among the texts, ascending, and (n, D) vectors
+Shard = tuple[npt.NDArray[np.int64], Vectors]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
 # Embedded in one call and written as one file: what a stopped run loses at most, and how often the bar moves. A model
 # of 12 layers takes half a minute for these on a slow core, and a server gets four requests at once.
@@ -78,7 +78,7 @@ class StoredVectors:
             if positions.size:
                 yield self._read(np.sort(positions))
 
-    def array(self) -> FloatArray:
+    def array(self) -> Vectors:
         """Read all vectors into memory: (N, D), in the order of the texts."""
         vectors = np.empty((len(self), self.dimension), dtype=np.float32)
         for positions, shard in self.shards():
@@ -185,7 +185,7 @@ class VectorCache:
             return []
         return keys
 
-    def _write(self, keys: Sequence[bytes], vectors: FloatArray) -> Path:
+    def _write(self, keys: Sequence[bytes], vectors: Vectors) -> Path:
         block = np.empty(len(keys), dtype=self._row)
         block["vector"] = vectors
         for row, key in enumerate(keys):
@@ -239,7 +239,7 @@ def cache_folder(folder: Path | None) -> Iterator[Path]:
         yield Path(temporary)
 
 
-def embed_queries(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> FloatArray:
+def embed_queries(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> Vectors:
     """Embed questions one by one, as the host does: (Q, D), in order."""
     return cache.embed(texts, "query", lambda block: [model.embed_query(text) for text in block], "questions").array()
 
@@ -251,7 +251,7 @@ def embed_corpus(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache
 
 def embed_both(
     model: EmbeddingModel, fingerprint: str, dataset: RetrievalDataset, cache: Path | None
-) -> tuple[FloatArray, FloatArray]:
+) -> tuple[Vectors, Vectors]:
     """Embed a dataset's questions (Q, D) and its whole corpus (N, D), each in its order.
 
     Args:
@@ -291,7 +291,7 @@ class RememberedDocuments:
         return vectors
 
 
-def _checked(vectors: list[list[float]], texts: Sequence[str], dimension: int) -> FloatArray:
+def _checked(vectors: list[list[float]], texts: Sequence[str], dimension: int) -> Vectors:
     widths = {len(vector) for vector in vectors}
     if len(vectors) != len(texts) or widths - {dimension}:
         raise EvaluationError(

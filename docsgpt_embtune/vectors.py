@@ -1,12 +1,22 @@
-"""Whether two vectors are of one model and one text."""
+"""Vectors of texts: their norm, and whether two are of one model and one text."""
+
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
+_Float = TypeVar("_Float", bound=np.floating)
 
 SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
 SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32: .988 and more for MiniLM, .994 in the mean
+
+
+def unit_norm(vectors: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
+    """Bring each row (N, D) to length 1; what is all zeros, as a static model's vector of "", stays zeros."""
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
+    unit: npt.NDArray[_Float] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
+    return unit
 
 
 def cosines(vectors: Vectors, others: Vectors) -> Vectors:
