@@ -405,7 +405,7 @@ def fill_collection(store: str, folder: Path, texts: list[str], vectors: Vectors
         for doc_id, text in zip(doc_ids, texts, strict=True)
     ]
     contents = payloads if store == "qdrant" else rows
-    entries = [Entry(*parts) for parts in zip(doc_ids, texts, contents, strict=True)]
+    entries = [Entry(*parts, metadata={}) for parts in zip(doc_ids, texts, contents, strict=True)]
     with open_database(store, folder) as collections:
         collections.put("docsgpt", entries, vectors)
     return OLD

@@ -7,8 +7,9 @@ from pathlib import Path
 import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.sources.chunks import QDRANT_COLLECTION, Chunk
+from docsgpt_embtune.sources.chunks import Chunk
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import counted
 
@@ -17,7 +18,8 @@ from docsgpt_embtune.wording import counted
 @click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's (FAISS).")
 @click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors; opened read-only.")
 @click.option("--qdrant", metavar="URL", help="Qdrant's URL, or an embedded one's folder; QDRANT_API_KEY is its key.")
-@click.option("--collection", default=QDRANT_COLLECTION, show_default=True, help="Qdrant's collection.")
+@click.option("--milvus", metavar="URI", help="Milvus' URI, or a Milvus Lite's file; MILVUS_TOKEN is its token.")
+@click.option("--collection", default=DEFAULT_NAME, show_default=True, help="Qdrant's or Milvus' collection.")
 @click.option("--documents", type=click.Path(path_type=Path, exists=True), help="Markdown, text, rst and HTML to cut.")
 @click.option(
     "--tokenizer",
@@ -33,6 +35,7 @@ def chunks(
     indexes: Path | None,
     pgvector: str | None,
     qdrant: str | None,
+    milvus: str | None,
     collection: str,
     documents: Path | None,
     tokenizer: str,
@@ -50,9 +53,9 @@ def chunks(
 
     if min_tokens > max_tokens:
         raise click.UsageError(f"--min-tokens {min_tokens} is more than --max-tokens {max_tokens}")
-    places = [place for place in (indexes, pgvector, qdrant, documents) if place is not None]
+    places = [place for place in (indexes, pgvector, qdrant, milvus, documents) if place is not None]
     if len(places) != 1:
-        raise click.UsageError("say where the chunks are: one of --indexes, --pgvector, --qdrant or --documents")
+        raise click.UsageError("say where they are: one of --indexes, --pgvector, --qdrant, --milvus or --documents")
     refuse_unwritable(out, document_of, read=stores.files_read(indexes, documents))
     found: Iterable[Chunk]
     if indexes is not None:
@@ -62,6 +65,9 @@ def chunks(
     elif qdrant is not None:
         found = stores.qdrant_chunks(qdrant, collection=collection, api_key=os.environ.get("QDRANT_API_KEY"))
         source = f"Qdrant {without_credentials(qdrant)}, {collection!r}"
+    elif milvus is not None:
+        found = stores.milvus_chunks(milvus, collection=collection, token=os.environ.get("MILVUS_TOKEN"))
+        source = f"Milvus {without_credentials(milvus)}, {collection!r}"
     else:
         assert documents is not None
         counter = token_counter(tokenizer)

@@ -41,11 +41,13 @@ class Entry:
         doc_id: Its id.
         text: What is embedded.
         content: Everything that is stored beside id and vector, as the database gave it.
+        metadata: Of the chunk, as DocsGPT stored it, `source_id` among it; empty where another program stored it.
     """
 
     doc_id: DocId
     text: str
     content: Any
+    metadata: Mapping[str, Any]
 
 
 class Collections(Protocol):
@@ -60,6 +62,9 @@ class Collections(Protocol):
     label: str
     setting: str
     errors: tuple[type[Exception], ...]
+
+    def names(self) -> list[str]:
+        """Name the collections that are there."""
 
     def exists(self, name: str) -> bool:
         """Tell whether a collection is there."""

@@ -39,7 +39,7 @@ def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollectio
     is_lite = "://" not in uri
     if is_lite and not os.path.exists(uri):
         raise DeploymentError(f"{uri}: no such Milvus file; give MILVUS_URI, from the folder that DocsGPT runs in")
-    with as_deployment_error("Milvus", (MilvusException,), NOT_OPENED):
+    with as_deployment_error("Milvus", (MilvusException,), NOT_OPENED, address=uri):
         client = MilvusClient(uri=uri, token=token or "", grpc_options=NO_KEEPALIVE if is_lite else {})
     try:
         yield MilvusCollections(client, is_lite, (MilvusException,))
@@ -74,6 +74,10 @@ class MilvusCollections:
         self._client = client
         self._is_lite = is_lite
         self.errors = errors
+
+    def names(self) -> list[str]:
+        """Name the collections that are there."""
+        return sorted(self._client.list_collections())
 
     def exists(self, name: str) -> bool:
         """Tell whether a collection, or an alias of one, is there."""
@@ -167,4 +171,5 @@ class MilvusCollections:
 
 
 def _entry(row: dict[str, Any]) -> Entry:
-    return Entry(row["id"], row.get("text") or "", dict(row))
+    metadata = row.get("metadata")
+    return Entry(row["id"], row.get("text") or "", dict(row), metadata if isinstance(metadata, dict) else {})

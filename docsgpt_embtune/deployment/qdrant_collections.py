@@ -33,7 +33,7 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
         from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ApiException
     except ImportError as error:
-        raise DeploymentError("Qdrant needs its client; run: pip install qdrant-client") from error
+        raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
     errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
     is_url = "://" in location
     if not is_url and not (Path(location) / "meta.json").is_file():  # where there is none, the client makes it
@@ -42,7 +42,7 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
             "http:// URL, or QDRANT_PATH, from the folder that DocsGPT runs in"
         )
     where: dict[str, Any] = {"url": location, "api_key": api_key} if is_url else {"path": location}
-    with as_deployment_error("Qdrant", errors, NOT_OPENED):
+    with as_deployment_error("Qdrant", errors, NOT_OPENED, address=location):
         client = QdrantClient(**where)
         client.get_collections()
     try:
@@ -65,6 +65,10 @@ class QdrantCollections:
     def __init__(self, client: Any, errors: tuple[type[Exception], ...]) -> None:
         self._client = client
         self.errors = errors
+
+    def names(self) -> list[str]:
+        """Name the collections that are there."""
+        return sorted(description.name for description in self._client.get_collections().collections)
 
     def exists(self, name: str) -> bool:
         """Tell whether a collection, or an alias of one, is there."""
@@ -147,4 +151,5 @@ class QdrantCollections:
 
 def _entry(record: Any) -> Entry:
     payload = record.payload or {}
-    return Entry(record.id, payload.get("page_content") or "", payload)
+    metadata = payload.get("metadata")
+    return Entry(record.id, payload.get("page_content") or "", payload, metadata if isinstance(metadata, dict) else {})

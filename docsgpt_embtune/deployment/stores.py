@@ -7,6 +7,7 @@ from typing import Protocol
 
 from docsgpt_embtune.deployment.serving import ServingModel
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
 
 VERIFIED_CHUNKS = 16  # of what was built, before it is swapped
@@ -131,9 +132,21 @@ NOT_OPENED = "it could not be opened: see that it runs, that its address is righ
 
 
 @contextmanager
-def as_deployment_error(label: str, errors: tuple[type[Exception], ...], remedy: str = _NOTHING_LOST) -> Iterator[None]:
-    """Turn what a database's client raises into one line."""
+def as_deployment_error(
+    label: str, errors: tuple[type[Exception], ...], remedy: str = _NOTHING_LOST, *, address: str = ""
+) -> Iterator[None]:
+    """Turn what a database's client raises into one line.
+
+    Args:
+        label: The database.
+        errors: What the client raises.
+        remedy: What to do about it.
+        address: Where the database is, if that is to be told. A password in it is not, and then no words of the
+            client's either, which may quote it.
+    """
     try:
         yield
     except errors as error:
-        raise DeploymentError(f"{label}: {' '.join(str(error).split())}; {remedy}") from error
+        shown = without_credentials(address)
+        said = " ".join(str(error).split()) if shown == address else ""
+        raise DeploymentError(f"{f'{label} {shown}'.rstrip()}: {said or type(error).__name__}; {remedy}") from error

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.chunking import chunk_text
+from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME, Collections
 from docsgpt_embtune.deployment.faiss_folder import INDEX_FILES, find_index_folders, read_sidecar
+from docsgpt_embtune.deployment.milvus_collections import open_milvus
+from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
+from docsgpt_embtune.deployment.stores import as_deployment_error
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
@@ -17,8 +21,6 @@ from docsgpt_embtune.sources.postgres import read_only_database
 from docsgpt_embtune.urls import without_credentials
 
 PGVECTOR_TABLE = "documents"
-QDRANT_COLLECTION = "docsgpt"  # DocsGPT's default of QDRANT_COLLECTION_NAME
-_SCROLLED_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def pgvector_chunks(uri: str) -> Iterator[Chunk]:
             yield Chunk(f"{source_id}/{row_id}", text, _document(source_id, metadata or {}))
 
 
-def qdrant_chunks(location: str, *, collection: str = QDRANT_COLLECTION, api_key: str | None = None) -> Iterator[Chunk]:
+def qdrant_chunks(location: str, *, collection: str = DEFAULT_NAME, api_key: str | None = None) -> Iterator[Chunk]:
     """Stream the chunks of DocsGPT's Qdrant collection, without their vectors.
 
     Args:
@@ -89,52 +91,36 @@ def qdrant_chunks(location: str, *, collection: str = QDRANT_COLLECTION, api_key
     Raises:
         DeploymentError: If it cannot be reached, or has no such collection.
     """
-    try:
-        from qdrant_client import QdrantClient
-    except ImportError as error:
-        raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
-    is_url = "://" in location
-    shown = without_credentials(location)
-    if not is_url and not Path(location).is_dir():
-        raise DeploymentError(f"Qdrant {shown}: no such folder; give the server's http:// URL, or QDRANT_PATH")
-    try:
-        client = QdrantClient(url=location, api_key=api_key) if is_url else QdrantClient(path=location)
-        found = {description.name for description in client.get_collections().collections}
-    except Exception as error:  # the client lets through what each of its transports raises
-        raise _unreadable(error, location) from error
-    try:
-        if collection not in found:
+    with open_qdrant(location, api_key) as collections:
+        yield from _chunks_of(collections, collection, location)
+
+
+def milvus_chunks(uri: str, *, collection: str = DEFAULT_NAME, token: str | None = None) -> Iterator[Chunk]:
+    """Stream the chunks of DocsGPT's Milvus collection, without their vectors.
+
+    Args:
+        uri: The server's, or the file of a Milvus Lite (MILVUS_URI of the host).
+        collection: MILVUS_COLLECTION_NAME of the host.
+        token: MILVUS_TOKEN of the host.
+
+    Raises:
+        DeploymentError: If it cannot be reached, or has no such collection.
+    """
+    with open_milvus(uri, token) as collections:
+        yield from _chunks_of(collections, collection, uri)
+
+
+def _chunks_of(collections: Collections, name: str, location: str) -> Iterator[Chunk]:
+    remedy = "check its address, and that the key may read"
+    with as_deployment_error(collections.label, collections.errors, remedy, address=location):
+        if name not in collections.names() and not collections.exists(name):
             raise DeploymentError(
-                f"Qdrant {shown}: no collection {collection!r} (it has {sorted(found)[:5]}); give --collection"
+                f"{collections.label} {without_credentials(location)}: no collection {name!r} (it has "
+                f"{collections.names()[:5]}); give --collection"
             )
-        for point in _scroll(client, collection, location):
-            payload = point.payload or {}
-            kept = payload.get("metadata")
-            metadata = kept if isinstance(kept, dict) else {}
-            source_id = str(metadata.get("source_id", ""))
-            yield Chunk(str(point.id), payload.get("page_content") or "", _document(source_id, metadata))
-    finally:
-        client.close()
-
-
-def _unreadable(error: Exception, location: str) -> DeploymentError:
-    shown = without_credentials(location)
-    reason = str(error) if shown == location else ""  # it may quote the URL
-    return DeploymentError(f"Qdrant {shown}: {reason or type(error).__name__}; check the URL and key")
-
-
-def _scroll(client: Any, collection: str, location: str) -> Iterator[Any]:
-    offset = None
-    while True:
-        try:
-            points, offset = client.scroll(
-                collection, limit=_SCROLLED_AT_ONCE, offset=offset, with_payload=True, with_vectors=False
-            )
-        except Exception as error:  # a key may list collections and not read them, and a server may fail on the way
-            raise _unreadable(error, location) from error
-        yield from points
-        if offset is None:
-            return
+        for entry in collections.entries(name):
+            source_id = str(entry.metadata.get("source_id", ""))
+            yield Chunk(str(entry.doc_id), entry.text, _document(source_id, entry.metadata))
 
 
 def document_chunks(

@@ -5,8 +5,9 @@ from contextlib import contextmanager
 from typing import Any, LiteralString
 
 from docsgpt_embtune.deployment.postgres import connect
-from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.deployment.stores import as_deployment_error
 
+_NOTHING_CHANGED = "check the URI and its user's rights (nothing was changed)"
 FETCHED_AT_ONCE = 1000  # rows: what is held of a table of any size
 
 
@@ -36,7 +37,9 @@ class ReadOnlyDatabase:
         Raises:
             DeploymentError: If the server refuses it.
         """
-        with _as_deployment_error(), self._connection.transaction():
+        import psycopg
+
+        with as_deployment_error("PostgreSQL", (psycopg.Error,), _NOTHING_CHANGED), self._connection.transaction():
             with self._connection.cursor(name="embtune") as cursor:
                 cursor.itersize = FETCHED_AT_ONCE
                 cursor.execute(query, values)
@@ -57,15 +60,3 @@ def read_only_database(uri: str) -> Iterator[ReadOnlyDatabase]:
     with connect(uri, autocommit=False) as connection:
         connection.read_only = True
         yield ReadOnlyDatabase(connection)
-
-
-@contextmanager
-def _as_deployment_error() -> Iterator[None]:
-    import psycopg
-
-    try:
-        yield
-    except psycopg.Error as error:
-        raise DeploymentError(
-            f"PostgreSQL: {' '.join(str(error).split())}; check the URI and its user's rights (nothing was changed)"
-        ) from error

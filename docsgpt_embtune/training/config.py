@@ -22,9 +22,7 @@ class TrainConfig:
     learning_rate: float = 2e-5
     warmup: float = 0.1  # of all steps; then linear decay to zero
     negatives: int = 1  # bad chunks for each good one, where the loss takes them; what is not given is mined
-    widths: tuple[
-        int, ...
-    ] = ()  # at which the first numbers of a vector shall serve by themselves, besides all of them
+    widths: tuple[int, ...] = ()  # at which a vector's first numbers shall serve by themselves, besides all of them
     seed: int = 13
     precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
     device: str | None = None  # torch's name; None takes a GPU where there is one

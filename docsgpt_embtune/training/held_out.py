@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.data.corpus_questions import MadeQuestions, questions_of_both_kinds
-from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, without_copies
+from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.exporting.quality import asked_by_their_words
@@ -40,13 +40,11 @@ def keep_apart(
     """Make sure that no validation question is trained on."""
     if validation is None:
         training, validation = _hold_some_out(training, seed, say)
-    held_out = {query_digest(text) for text in validation.queries.values()}
-    kept = [query_id for query_id, text in training.queries.items() if query_digest(text) not in held_out]
-    if len(kept) < len(training):
-        say(f"left out of training: {counted(len(training) - len(kept), 'question')} that validation asks too")
-    if not kept:
+    given, training = training, without(training, digests_of(validation))
+    if len(training) < len(given):
+        say(f"left out of training: {counted(len(given) - len(training), 'question')} that validation asks too")
+    if not len(training):
         raise TrainingError("every training question is a validation question too; give different files")
-    training = training.subset(kept)
     if shared := _about_the_same_chunks(validation, training):
         say(
             f"{shared:,} of {counted(len(validation), 'validation question')} are about chunks that training questions "

@@ -10,7 +10,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keyword_fitting import WIDE
-from docsgpt_embtune.training.validation import ValidationPool
+from docsgpt_embtune.training.validation import Pool
 from docsgpt_embtune.vectors import Vectors
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -78,7 +78,7 @@ class Unseen:
         kinds: Name -> keywords of whatever weight, which did not learn from the questions either.
     """
 
-    pool: ValidationPool
+    pool: Pool
     queries: Vectors
     chunks: Vectors
     kinds: Mapping[str, Keywords]

@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 CutName = Literal["first numbers", "principal directions"]
 # Of the whole width, where the model was not trained at widths of its own: 288, 192, 128, 96 and 64 of MiniLM's 384.
 SHARES = (3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
-FOLDS = (
-    5  # of the questions: directions are taken from the chunks that answer the others, and from those not asked about
-)
+# Of the questions: directions are taken from the chunks that answer the others, and from those not asked about.
+DIRECTION_FOLDS = 5
 _OF_THE_WHOLE_MODEL = ("schema", "fingerprint", "dimension", "max_seq_length", "serving")
 
 
@@ -134,7 +133,7 @@ class _Measure:
 
 def _folds(asked: RetrievalDataset) -> list[list[int]]:
     """Part the questions, those about one answer staying together: the rows of each part."""
-    count = min(FOLDS, answers_asked_about(asked))
+    count = min(DIRECTION_FOLDS, answers_asked_about(asked))
     return [inside for _, inside in folds_by_answer(asked, count)] if count > 1 else [list(range(len(asked)))]
 
 

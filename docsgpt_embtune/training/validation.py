@@ -17,7 +17,34 @@ from docsgpt_embtune.vectors import Vectors
 HARDEST_PER_QUERY = 30
 
 
-class ValidationPool:
+class Pool:
+    """Questions, and chunks that they are ranked over.
+
+    Attributes:
+        dataset: Questions, corpus and judgments; of copies the first alone is judged.
+        queries: The questions.
+        doc_ids: The chunks.
+        chunks: Their texts.
+    """
+
+    def __init__(self, dataset: RetrievalDataset, doc_ids: Sequence[str]) -> None:
+        self.dataset = dataset
+        self.queries = list(dataset.queries.values())
+        self.doc_ids = doc_ids
+        self.chunks = [dataset.corpus[doc_id] for doc_id in doc_ids]
+
+    def score(self, queries: Vectors, chunks: Vectors) -> QueryScores:
+        """Rank the chunks by exact L2, as the host ranks, and score each query at 1 and 10.
+
+        Args:
+            queries: Vectors of the questions (Q, D), in order.
+            chunks: Vectors of the chunks (N, D), in order.
+        """
+        ranking = Ranking(list(self.dataset.queries), self.doc_ids, _nearest(queries, chunks, max(HEADLINE_KS)))
+        return score_queries(ranking, self.dataset.qrels, HEADLINE_KS)
+
+
+class ValidationPool(Pool):
     """Judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
 
     Ranking the whole corpus after every epoch costs more than the epoch itself. A pool that holds whatever the
@@ -30,11 +57,6 @@ class ValidationPool:
         query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
         corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
         hardest: Chunks that are kept for each question, by either search.
-
-    Attributes:
-        queries: The questions.
-        doc_ids: The chunks that were chosen.
-        chunks: Their texts.
     """
 
     def __init__(
@@ -44,7 +66,7 @@ class ValidationPool:
         corpus_embeddings: Vectors,
         hardest: int = HARDEST_PER_QUERY,
     ) -> None:
-        self.dataset = dataset = judge_first_copies(dataset)
+        dataset = judge_first_copies(dataset)
         doc_ids = list(dataset.corpus)
         pool = {doc_ids[row] for row in np.unique(_nearest(query_embeddings, corpus_embeddings, hardest))}
         if len(doc_ids) <= BM25_CHUNKS:
@@ -52,21 +74,10 @@ class ValidationPool:
             pool.update(doc_ids[row] for row in np.unique(alike[alike >= 0]))
         for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
             pool.update(judged)
-        self.doc_ids = [doc_id for doc_id in doc_ids if doc_id in pool]
-        self.queries = list(dataset.queries.values())
-        self.chunks = [dataset.corpus[doc_id] for doc_id in self.doc_ids]
-
-    def score(self, queries: Vectors, chunks: Vectors) -> QueryScores:
-        """Rank the pool by exact L2, as the host ranks, and score each query at 1 and 10.
-
-        Args:
-            queries: Vectors of the questions (Q, D), in order.
-            chunks: Vectors of the chunks (P, D), in order.
-        """
-        return _score(self.dataset, queries, chunks, self.doc_ids)
+        super().__init__(dataset, [doc_id for doc_id in doc_ids if doc_id in pool])
 
 
-class WholeCorpus(ValidationPool):
+class WholeCorpus(Pool):
     """All chunks, where ranking them is no matter of time.
 
     Args:
@@ -74,10 +85,7 @@ class WholeCorpus(ValidationPool):
     """
 
     def __init__(self, dataset: RetrievalDataset) -> None:
-        self.dataset = judge_first_copies(dataset)
-        self.doc_ids = list(dataset.corpus)
-        self.queries = list(dataset.queries.values())
-        self.chunks = list(dataset.corpus.values())
+        super().__init__(judge_first_copies(dataset), list(dataset.corpus))
 
 
 def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) -> QueryScores:
@@ -88,12 +96,7 @@ def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) 
         queries: Vectors of its queries (Q, D), in its order.
         corpus: Vectors of its corpus (N, D), in its order.
     """
-    return _score(judge_first_copies(dataset), queries, corpus, list(dataset.corpus))
-
-
-def _score(dataset: RetrievalDataset, queries: Vectors, chunks: Vectors, doc_ids: Sequence[str]) -> QueryScores:
-    ranking = Ranking(list(dataset.queries), doc_ids, _nearest(queries, chunks, max(HEADLINE_KS)))
-    return score_queries(ranking, dataset.qrels, HEADLINE_KS)
+    return WholeCorpus(dataset).score(queries, corpus)
 
 
 def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:

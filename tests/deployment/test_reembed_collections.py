@@ -1,6 +1,7 @@
 """Re-embedding in a real Qdrant and a real Milvus, both embedded, in DocsGPT's collection shapes."""
 
 import contextlib
+import json
 import random
 import shutil
 import subprocess
@@ -169,6 +170,17 @@ def require_whole(dump, model, texts=CHUNKS):
     assert stored == set(texts)
     own = model.embed([content.get("text") or content["page_content"] for content, _ in dump.values()])
     assert same_vectors(np.array([vector for _, vector in dump.values()], dtype=np.float32), own)
+
+
+def test_chunks_are_written_as_a_corpus(database, tmp_path):
+    out, documents = tmp_path / "corpus.json", tmp_path / "documents.json"
+    read = ["chunks", f"--{database.name}", database.location, "--out", str(out), "--document-of", str(documents)]
+    assert CliRunner().invoke(main, read, catch_exceptions=False).exit_code == 0
+    corpus = json.loads(out.read_text())
+    assert corpus == {doc_id: c.get("text") or c["page_content"] for doc_id, (c, _) in database.dump().items()}
+    assert json.loads(documents.read_text()) == dict.fromkeys(corpus, "handbook/a.md")
+    refused = CliRunner().invoke(main, [*read, "--collection", "other"])
+    assert (refused.exit_code, "(it has ['docsgpt'])" in refused.stderr) == (2, True)
 
 
 def test_env_names_server_and_collection_in_one_step_and_goes_back(database, opened, environment, tuned):

@@ -83,9 +83,9 @@ def test_database_without_the_table_is_refused(server):
 
 def test_qdrant_collection_is_read_over_several_pages(tmp_path, monkeypatch):
     qdrant = pytest.importorskip("qdrant_client")
-    from docsgpt_embtune.sources import chunks
+    from docsgpt_embtune.deployment import qdrant_collections
 
-    monkeypatch.setattr(chunks, "_SCROLLED_AT_ONCE", 2)
+    monkeypatch.setattr(qdrant_collections, "_PAGE", 2)
     client = qdrant.QdrantClient(path=str(tmp_path / "qdrant"))
     client.create_collection(
         "docsgpt", vectors_config=qdrant.models.VectorParams(size=3, distance=qdrant.models.Distance.COSINE)
@@ -106,7 +106,7 @@ def test_qdrant_collection_is_read_over_several_pages(tmp_path, monkeypatch):
     assert {chunk.document for chunk in found} == {"handbook/Operations", ""}
     with pytest.raises(DeploymentError, match=r"no collection 'other' \(it has \['docsgpt'\]\)"):
         list(qdrant_chunks(str(tmp_path / "qdrant"), collection="other"))
-    with pytest.raises(DeploymentError, match="no such folder"):
+    with pytest.raises(DeploymentError, match="no folder of a Qdrant"):
         list(qdrant_chunks(str(tmp_path / "nowhere")))
 
 
@@ -173,7 +173,7 @@ def test_a_qdrant_that_may_be_listed_and_not_read_is_one_error():
     before = set(threading.enumerate())
     with answering(ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(DeploymentError, match=rf"(?s)^Qdrant {url}: .*403.*check the URL and key"):
+        with pytest.raises(DeploymentError, match=rf"(?s)^Qdrant {url}: .*403.*that the key may read"):
             list(qdrant_chunks(url))
         for thread in set(threading.enumerate()) - before:  # the client asks for the version from one
             if "check_compatibility" in thread.name:
@@ -257,7 +257,7 @@ def test_command_counts_with_a_models_tokenizer(tmp_path, tiny_base_folder):
     assert "2 chunks of 1 document;" in result.output
     refused = CliRunner().invoke(main, ["chunks", "--out", str(tmp_path / "corpus.json")])
     assert refused.exit_code == 2
-    assert "one of --indexes, --pgvector, --qdrant or --documents" in refused.output
+    assert "one of --indexes, --pgvector, --qdrant, --milvus or --documents" in refused.output
 
 
 def test_command_says_what_it_did_not_read(tmp_path, tiny_base_folder):

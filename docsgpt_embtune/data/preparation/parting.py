@@ -13,7 +13,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk
 from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.table import write_lines
-from docsgpt_embtune.data.preparation.progress import shown
+from docsgpt_embtune.data.preparation.progress import with_a_bar
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError
@@ -170,7 +170,7 @@ _CHUNK = "JOIN numbered_chunks c USING (doc_id)"
 
 def _edges(store: Store, sql: str) -> tuple[Numbers, Numbers]:
     connection = store.connection
-    found = shown(connection, "grouping questions", lambda: connection.sql(f"SELECT {sql}").to_arrow_table())
+    found = with_a_bar(connection, "grouping questions", lambda: connection.sql(f"SELECT {sql}").to_arrow_table())
     start, end = (found.column(place).to_numpy().astype(np.int32) for place in (0, 1))
     return start, end
 

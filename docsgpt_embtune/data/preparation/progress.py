@@ -17,7 +17,7 @@ _TRIES = 20  # to interrupt a statement
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
-def shown(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[[], T]) -> T:
+def with_a_bar(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[[], T]) -> T:
     """Run a statement on this connection, with a bar if that takes longer than a moment.
 
     It runs in a thread, as Python hears of Ctrl-C and SIGTERM only between its own steps; they interrupt it.

@@ -20,7 +20,7 @@ from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import find_format
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import text_object
-from docsgpt_embtune.data.preparation.progress import shown
+from docsgpt_embtune.data.preparation.progress import with_a_bar
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
@@ -123,7 +123,7 @@ class Store:
 
     def query(self, sql: str, parameters: Sequence[Any] = (), *, label: str = "working") -> list[tuple[Any, ...]]:
         """Run SQL and return all rows, with a bar of this label if it takes long."""
-        return shown(self.connection, label, lambda: self.connection.execute(sql, list(parameters)).fetchall())
+        return with_a_bar(self.connection, label, lambda: self.connection.execute(sql, list(parameters)).fetchall())
 
     def number(self, sql: str) -> int:
         """Run SQL that gives one number."""
@@ -133,7 +133,7 @@ class Store:
         """Run SQL, with a bar of this label if it takes long, and iterate over its rows, holding a block of them."""
         cursor = self.connection.cursor()
         _count_progress(cursor)
-        shown(cursor, label, lambda: cursor.execute(sql))
+        with_a_bar(cursor, label, lambda: cursor.execute(sql))
         return chain.from_iterable(iter(lambda: cursor.fetchmany(block), []))
 
     def put(
@@ -297,7 +297,7 @@ class Store:
 
 
 def _count_progress(connection: duckdb.DuckDBPyConnection) -> None:
-    # For `shown` to ask; each cursor has settings of its own.
+    # For `with_a_bar` to ask; each cursor has settings of its own.
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
 
