@@ -76,6 +76,8 @@ def reembed(
     if environment is not None:
         _require_known_address(environment, serving)
     if dry_run:
+        if environment is not None:
+            environment.require_replaceable(steps.settings_for(stores, serving))
         _print_plans(steps.plan(stores, serving))
         _print_changes(environment, steps.settings_for(stores, serving))
         _print_what_it_needs(serving)
@@ -98,8 +100,10 @@ def reembed(
 def _told_when_stopped() -> Iterator[None]:
     try:
         yield
-    except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C and SIGTERM
         click.echo("stopped: no vector is lost, and the same command goes on from here", err=True)
+        for note in getattr(stop, "__notes__", ()):
+            click.echo(f"but {note}", err=True)
         raise
 
 

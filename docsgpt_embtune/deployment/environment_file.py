@@ -16,7 +16,7 @@ from dotenv.parser import parse_stream
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
-from docsgpt_embtune.urls import shown
+from docsgpt_embtune.urls import is_url, shown
 
 
 class EnvironmentFile:
@@ -59,13 +59,18 @@ class EnvironmentFile:
         value = _value(kept["written"].get(name, ""), name) if kept else None
         return value if self.get(name) == value else None
 
-    def require_replaceable(self) -> None:
+    def require_replaceable(self, settings: Mapping[str, str]) -> None:
         """Check that the file can be replaced by a rename, before hours are spent on what is to be switched.
 
+        Args:
+            settings: What shall stand in it then.
+
         Raises:
-            DeploymentError: If its folder is not there or cannot be written to, or it is mounted by itself, as a
-                container's single file is.
+            DeploymentError: If its folder is not there or cannot be written to, it is mounted by itself, as a
+                container's single file is, or it cannot hold a setting.
         """
+        for name, value in settings.items():
+            setting_line(name, value)
         if _is_mount_point(self.path.resolve()):
             raise DeploymentError(
                 f"{self.path}: is a mount point, which cannot be replaced by a rename; run on the machine that it is "
@@ -231,7 +236,8 @@ def setting_line(name: str, value: str) -> str:
     if re.fullmatch(r"[\w./:@%+,=~-]*", value):
         return f"{name}={value}\n"
     if re.search(r"['\\\n]|\$\{", value):
-        raise DeploymentError(f"{value!r}: ', \\ and ${{ cannot stand in {name}; put the model elsewhere")
+        remedy = "write such a sign of a URL as %27, %5C or %24" if is_url(value) else "put the model elsewhere"
+        raise DeploymentError(f"{shown(value)!r}: ', \\ and ${{ cannot stand in {name}; {remedy}")
     return f"{name}='{value}'\n"
 
 

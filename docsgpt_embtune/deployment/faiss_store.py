@@ -143,11 +143,7 @@ class FaissStore:
         reversible = self._reversible(now)
         if not reversible:
             return False
-        if now != {**reversible[-1]["sources"], INDEX: now[INDEX]}:
-            raise DeploymentError(
-                f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
-                "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
-            )
+        self._require_chunks_of(reversible[-1], now)
         for path in (self.folder / INDEX, self._previous):
             if fault := fault_of_destination(path):
                 raise DeploymentError(f"{fault}, so that nothing is rolled back; run as a user who may do so")
@@ -166,9 +162,19 @@ class FaissStore:
     def roll_back(self) -> None:
         """Put the replaced index.faiss back; the sidecars were never touched."""
         with self._alone():
+            now = self._sources()
+            for run in self._reversible(now)[-1:]:  # models were loaded since `can_roll_back`, and DocsGPT may write
+                self._require_chunks_of(run, now)
             os.replace(self._previous, self.folder / INDEX)
             _sync(self.folder)
             shutil.rmtree(self._work)
+
+    def _require_chunks_of(self, run: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
+        if now != {**run["sources"], INDEX: now[INDEX]}:
+            raise DeploymentError(
+                f"{self.folder}: chunks were added or removed since it was re-embedded, and the old index does not "
+                "have them; embed them all with the old model instead: embtune reembed --model OLD_MODEL"
+            )
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

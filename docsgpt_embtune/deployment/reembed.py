@@ -108,7 +108,7 @@ def reembed(
         DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, or `.env` cannot be replaced.
     """
     if environment is not None:
-        environment.require_replaceable()
+        environment.require_replaceable(settings_for(stores, model))
     pending = [store for store in stores if not store.is_on(model)]
     for store in pending:
         with _disk_may_be_full(store.label):
@@ -326,20 +326,26 @@ def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path
 
 @contextmanager
 def _half_is_said(in_force: Sequence[ChunkStore], environment: EnvironmentFile | None) -> Iterator[None]:
-    """Name, in an error, the stores that were swapped before it."""
+    """Name, in an error or in a note of what stopped it, the stores that were swapped before it."""
     try:
         yield
     except DeploymentError as error:
         if not in_force:
             raise
-        beside, named = "", ""
-        if environment is not None:
-            beside = f", while {environment.path} still names the old one"
-            named = ", and with --model the old one where that is no folder here"
-        labels = ", ".join(store.label for store in in_force)
-        raise DeploymentError(
-            f"{error}; but {labels}: on the new model already{beside}; to go back there, run with --rollback{named}"
-        ) from error
+        raise DeploymentError(f"{error}; but {_half_in_words(in_force, environment)}") from error
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C and SIGTERM
+        if in_force:
+            stop.add_note(_half_in_words(in_force, environment))
+        raise
+
+
+def _half_in_words(in_force: Sequence[ChunkStore], environment: EnvironmentFile | None) -> str:
+    beside, named = "", ""
+    if environment is not None:
+        beside = f", while {environment.path} still names the old one"
+        named = ", and with --model the old one where that is no folder here"
+    labels = ", ".join(store.label for store in in_force)
+    return f"{labels}: on the new model already{beside}; to go back there, run with --rollback{named}"
 
 
 @contextmanager

@@ -133,14 +133,27 @@ def test_file_that_is_mounted_by_itself_is_refused(tmp_path):
     environment = EnvironmentFile(folder / ".env")
     for path in (folder / "mounted", environment.path):
         path.touch()
-    environment.require_replaceable()
+    environment.require_replaceable(NEW)
     if subprocess.run(["mount", "--bind", folder / "mounted", environment.path], capture_output=True).returncode:
         pytest.skip("only root may mount, and not in every container")
     try:
         with pytest.raises(DeploymentError, match="is a mount point"):
-            environment.require_replaceable()
+            environment.require_replaceable(NEW)
     finally:
         subprocess.run(["umount", environment.path], check=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("/models/it's", r"/models/it's.*cannot stand in EMBEDDINGS_NAME; put the model elsewhere"),
+        ("http://user:s3cret'pw@embed:8765", r"http://embed:8765.*write such a sign of a URL as %27"),
+    ],
+)
+def test_setting_that_the_file_cannot_hold_is_named_before_the_work(environment, value, said):
+    with pytest.raises(DeploymentError, match=said) as refused:
+        environment.require_replaceable({"EMBEDDINGS_NAME": value})
+    assert "s3cret" not in str(refused.value)
 
 
 def test_folder_that_cannot_be_written_to_is_named():
@@ -148,7 +161,7 @@ def test_folder_that_cannot_be_written_to_is_named():
         folder = Path(name)
         folder.chmod(0o555)
         with as_nobody(), pytest.raises(DeploymentError, match=f"{folder} cannot be written to.* leave out --env"):
-            EnvironmentFile(folder / ".env").require_replaceable()
+            EnvironmentFile(folder / ".env").require_replaceable(NEW)
         folder.chmod(0o755)
 
 

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -295,6 +296,22 @@ def test_failure_after_the_first_swap_names_it_and_both_ways_out(index_folder, s
     assert contents(index_folder) == before
 
 
+def test_who_stops_it_between_two_swaps_is_told_what_is_half_done(index_folder, stock, tuned, tmp_path):
+    class StoppedAtSwap(FaissStore):
+        def swap(self, model):
+            raise KeyboardInterrupt
+
+    other = StoppedAtSwap(write_index_folder(index_folder.parent / "other", stock))
+    environment = EnvironmentFile(tmp_path / ".env")
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        steps.reembed([FaissStore(index_folder), other], tuned, environment)
+    assert len(stopped.value.__notes__) == 1
+    assert re.search(r"handbook: on the new model already, while .*\.env still names", stopped.value.__notes__[0])
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        steps.reembed([other], tuned, environment)
+    assert not hasattr(stopped.value, "__notes__")
+
+
 def test_every_store_is_verified_before_the_first_is_swapped(index_folder, stock, tuned):
     class FailsToVerify(FaissStore):
         def build(self, model):
@@ -391,6 +408,22 @@ def test_rollback_that_stops_half_way_goes_on_with_the_same_command(index_folder
     assert steps.roll_back(stores, environment) == stores[1:]
     assert [contents(folder) for folder in folders] == before
     assert list(tmp_path.glob(".env*")) == [environment.path]
+
+
+def test_chunks_that_come_while_a_rollback_looks_around_are_not_lost(index_folder, tuned, tmp_path, monkeypatch):
+    environment = EnvironmentFile(tmp_path / ".env")
+    steps.reembed([FaissStore(index_folder)], tuned, environment)
+    take_back = environment.take_back
+
+    def upload_and_take_back():
+        write_index_folder(index_folder, tuned, [*CHUNKS, LATE])
+        return take_back()
+
+    monkeypatch.setattr(environment, "take_back", upload_and_take_back)
+    with pytest.raises(DeploymentError, match=r"chunks were added .*\.env: back already, and not yet .*handbook"):
+        steps.roll_back([FaissStore(index_folder)], environment)
+    assert read_index(index_folder).ntotal == len(CHUNKS) + 1
+    assert (index_folder / ".embtune" / "previous-index.faiss").is_file()
 
 
 def test_way_out_of_a_refused_rollback_puts_all_on_the_old_model(index_folder, stock, tuned, tmp_path):
