@@ -1,5 +1,6 @@
 """Where a base model comes from: the hub, a folder, or the one that pip carries."""
 
+import os
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -66,7 +67,9 @@ def resolve_base(base: str) -> BaseModel:
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             raise ModelFolderError(f"{base}: no model folder (neither modules.json nor config.json in it)")
         refuse_code_of_its_own(folder)
-        return BaseModel(str(folder.resolve()), folder.resolve())
+        # As it was given: where a link points to on this machine may not be there in DocsGPT's container.
+        folder = Path(os.path.abspath(folder))
+        return BaseModel(str(folder), folder)
     if folder.is_absolute() or base.startswith((".", "~")):
         raise ModelFolderError(f"{base}: no such folder; give a model folder, a hub name, or '{BUNDLED}'")
     if base == HOST_DEFAULT:

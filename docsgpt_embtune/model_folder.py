@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,9 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+# Modules that pass a text on to one of several others, and where those are named: today's name and the one before.
+_CHOOSING = ("Router", "Asym")
+_THEIR_CONFIGS = ("router_config.json", "config.json")
 _PROMPT_KEYS = ("prompts", "default_prompt_name", "similarity_fn_name")
 
 
@@ -164,8 +167,9 @@ def refuse_code_of_its_own(folder: Path) -> None:
     if not path.is_file():
         return
     try:
-        types = [str(module["type"]) for module in json.loads(path.read_text(encoding="utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        types = [name for module in modules for name in _types_in(folder / module.get("path", ""), str(module["type"]))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ModelFolderError(
             f"{path}: broken ({type(error).__name__}: {error}); download or copy the model again"
         ) from error
@@ -175,6 +179,17 @@ def refuse_code_of_its_own(folder: Path) -> None:
             f"{path}: module {foreign[0]!r} is code of the model's own, which is not run; use a model that is made of "
             "sentence-transformers' modules"
         )
+
+
+def _types_in(folder: Path, module_type: str) -> Iterator[str]:
+    """Yield a module's type and, of one that chooses between others, the types of these."""
+    yield module_type
+    if module_type.rpartition(".")[2] not in _CHOOSING:
+        return
+    for config in (folder / name for name in _THEIR_CONFIGS):
+        if config.is_file():
+            for name, chosen in json.loads(config.read_text(encoding="utf-8")).get("types", {}).items():
+                yield from _types_in(folder / name, str(chosen))
 
 
 def refuse_foreign_destination(out: Path) -> None:
@@ -199,7 +214,7 @@ def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> Non
         made_of: Folder of the model that it is made of, and that cannot be made of it again.
     """
     refuse_foreign_destination(out)
-    if made_of is not None and out.resolve() == made_of:
+    if made_of is not None and out.resolve() == made_of.resolve():
         raise ModelFolderError(f"{out}: is the model to begin with, and would be gone; choose another --out")
     if is_tuned_folder(out):
         say(f"replaces    {out}, if a model is written")

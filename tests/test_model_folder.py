@@ -216,9 +216,28 @@ def test_a_model_with_code_of_its_own_is_refused_before_it_loads(tiny_base_folde
     (folder / "custom_st.py").write_text("raise SystemExit('it was run')")
     with pytest.raises(ModelFolderError, match=r"module 'custom_st\.Transformer' is code of the model's own"):
         resolve_base(str(folder))
+    router = {"idx": 0, "path": "router", "type": "sentence_transformers.models.Router"}
+    (folder / "modules.json").write_text(json.dumps([router]))
+    (folder / "router").mkdir()
+    types = {"query_0_Other": "sentence_transformers.models.Router", "document_0": "sentence_transformers.models.Dense"}
+    (folder / "router" / "router_config.json").write_text(json.dumps({"types": types}))
+    assert resolve_base(str(folder)).folder == folder
+    (folder / "router" / "query_0_Other").mkdir()
+    within = {"types": {"query_0": "custom_st.Transformer"}}
+    (folder / "router" / "query_0_Other" / "config.json").write_text(json.dumps(within))  # as older versions call it
+    with pytest.raises(ModelFolderError, match=r"module 'custom_st\.Transformer' is code of the model's own"):
+        resolve_base(str(folder))
     (folder / "modules.json").write_text("[1]")
     with pytest.raises(ModelFolderError, match=r"modules\.json: broken"):
         resolve_base(str(folder))
+
+
+def test_a_link_to_a_model_stays_what_it_is_called(tiny_tuned_folder, tmp_path):
+    (tmp_path / "current").symlink_to(tiny_tuned_folder)
+    assert resolve_base(str(tmp_path / "current")).folder == tmp_path / "current"
+    said = []
+    with pytest.raises(ModelFolderError, match="is the model to begin with"):
+        take_destination(tiny_tuned_folder, said.append, made_of=tmp_path / "current")
 
 
 def test_a_model_of_the_hub_comes_without_code_and_is_refused_with_it(monkeypatch, tmp_path):
