@@ -96,9 +96,18 @@ class OnnxEngine:
         session = self._sessions.get(cores)
         if session is None:  # the first of many chunks, or in a forked child
             with self._opening:
-                session = self._sessions.get(cores) or _open_session(self._graph, cores)
+                session = self._sessions.get(cores) or self._open_anew(cores)
                 self._sessions[cores] = session
         return session
+
+    def _open_anew(self, cores: int) -> "InferenceSession":
+        try:
+            return _open_session(self._graph, cores)
+        except ModelFolderError:
+            if not self._sessions:
+                raise
+            # Another folder has come in its place: what was loaded goes on serving, with all cores at one run.
+            return self._sessions[self._cores]
 
     def _forget_parents_sessions(self) -> None:
         """Drop the sessions after a fork, without taking them down.

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,6 +73,22 @@ def test_chunks_computed_side_by_side_are_those_of_one_core(tiny_exported_folder
         found.append(onnx.encode(chunks))
         assert sorted(onnx._sessions) == sorted({1, cores})
     assert np.allclose(found[0], found[1], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_engine_whose_folder_was_exchanged_goes_on_with_what_it_loaded(copied, monkeypatch, exchanged):
+    graph = graphs.graphs_of(copied, read_manifest(copied))["onnx"]
+    monkeypatch.setattr(onnx_engine, "_cores", lambda: 2)
+    onnx = onnx_engine.OnnxEngine(copied, graph, max_seq_length=64)
+    before = onnx.encode(MIXED[:1])
+    aside = copied.rename(copied.with_name("aside"))
+    if exchanged:
+        shutil.copytree(aside, copied)
+        graph.path.write_bytes(b"another model's graph")
+    chunks = [f"{text} {number}" for number in range(20) for text in MIXED]
+    again = onnx_engine.OnnxEngine(aside, replace(graph, path=aside / "onnx" / graph.path.name), max_seq_length=64)
+    assert np.allclose(onnx.encode(chunks), again.encode(chunks), rtol=0, atol=1e-6)
+    assert np.allclose(onnx.encode(MIXED[:1]), before)
 
 
 def test_default_prompt_is_put_before_each_text(tiny_exported_folder, copied):
