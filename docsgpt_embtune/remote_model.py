@@ -6,6 +6,7 @@ model: its `embtune.json` names the server, and what the server said of a text, 
 
 import hashlib
 import os
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
 ADDRESS_VARIABLE = "EMBTUNE_UPSTREAM"
 _FORM = "URL#MODEL"
 _PROBE = "How wide are your vectors?"
+PROBED_EVERY = 60.0  # seconds
 _DIGITS = 6  # of the probe's numbers in the manifest
 _CHUNKS_PER_REQUEST = 32  # what text-embeddings-inference takes at most, unless it is told otherwise
 _REQUESTS_AT_ONCE = 4
@@ -73,24 +75,34 @@ class RemoteEmbeddings:
         client: Of the server's `/v1/embeddings`.
         adapter: Applied to the server's vectors of questions.
         keywords: Put beside the vectors of questions and of chunks.
+        refuse_another: Raises where the server's vector of the probe is another model's; asked at first, and from time
+            to time.
 
     Attributes:
         probe: The server's vector of a certain text, which tells its model from another.
         dimension: Width of the vectors.
 
     Raises:
-        RemoteModelError: If the server cannot be asked.
+        RemoteModelError: If the server cannot be asked, or another model answers there.
     """
 
     def __init__(
-        self, client: OpenAIClient, adapter: QueryAdapter | None = None, keywords: Keywords | None = None
+        self,
+        client: OpenAIClient,
+        adapter: QueryAdapter | None = None,
+        keywords: Keywords | None = None,
+        refuse_another: Callable[[Sequence[float]], None] | None = None,
     ) -> None:
         self._client = client
+        self._refuse_another = refuse_another
         self._adapter = adapter
         self._keywords = keywords
         self._server_width: int | None = None  # until it has answered
         self.probe = self._ask(_PROBE).vectors[0]
         self._server_width = len(self.probe)
+        self._probed = time.monotonic()
+        if refuse_another is not None:
+            refuse_another(self.probe)
         self.dimension = len(self.probe) + (keywords.width if keywords else 0)
         self._chunks_as_they_come: EmbedsChunks = self._ask_for_all
 
@@ -129,6 +141,7 @@ class RemoteEmbeddings:
             RefusedTextsError: If the server does not take the question.
             RemoteModelError: If it gives no answer.
         """
+        self._probe_again()
         answer = self._ask(text)
         if self._adapter is not None:
             answer = Embedded([self._adapter(vector) for vector in answer.vectors], answer.tokens)
@@ -141,7 +154,15 @@ class RemoteEmbeddings:
             RefusedTextsError: If the server does not take these texts.
             RemoteModelError: If it gives no answer.
         """
+        self._probe_again()
         return self._beside_keywords(self._ask(texts), texts, Keywords.of_documents)
+
+    def _probe_again(self) -> None:
+        """Make sure from time to time that no other model of the same width has come to answer."""
+        if self._refuse_another is None or time.monotonic() < self._probed + PROBED_EVERY:
+            return
+        self._refuse_another(self._ask(_PROBE).vectors[0])
+        self._probed = time.monotonic()
 
     def _beside_keywords(
         self, answer: Embedded, texts: Sequence[str], part_of: Callable[[Keywords, Sequence[str]], Vectors]
@@ -305,12 +326,10 @@ class RemoteModel:
             if self.folder is None:
                 return RemoteEmbeddings(client)
             adapter = load_query_adapter(self.folder, verify_whole(self.folder))
-            embeddings = RemoteEmbeddings(client, adapter, load_keywords(self.folder))
-            self._refuse_another_model(embeddings.probe)
+            return RemoteEmbeddings(client, adapter, load_keywords(self.folder), self._refuse_another_model)
         except BaseException:
             client.close()
             raise
-        return embeddings
 
     @property
     def settings(self) -> dict[str, str]:

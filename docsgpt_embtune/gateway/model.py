@@ -21,6 +21,7 @@ from docsgpt_embtune.wording import Say, silent
 
 Result = TypeVar("Result")
 
+LONGEST_QUESTION = 10_000  # characters; to cut a longer one into tokens takes long, and is done among the documents
 DOCUMENTS_PER_CALL = 32  # of a long list: between two calls, another request's chunks get their turn
 
 
@@ -188,7 +189,8 @@ class GatewayModel:
 
     async def embed_question(self, text: str) -> Embedded:
         """Embed one question."""
-        return self._padded(await self._in(self._questions, partial(self._served.embed_question, text)))
+        pool = self._questions if len(text) <= LONGEST_QUESTION else self._documents
+        return self._padded(await self._in(pool, partial(self._served.embed_question, text)))
 
     async def embed_documents(self, texts: Sequence[str], has_left: Callable[[], Awaitable[bool]]) -> Embedded:
         """Embed chunks, in order, as long as there is a client to read the answer.

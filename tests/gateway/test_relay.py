@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from docsgpt_embtune import remote_model
 from docsgpt_embtune.adapter import ADAPTER_FILE, load_query_adapter
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
@@ -343,6 +344,18 @@ def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tun
     monkeypatch.setattr(upstream, "model", TunedEmbeddings(str(tiny_tuned_folder)))
     with pytest.raises(RemoteModelError, match=r"not the model that .*handbook was made for \(cosine"):
         RemoteModel.adapted_in(adapted.folder).load()
+
+    monkeypatch.setattr(upstream, "model", before)
+    with closing(RemoteModel.adapted_in(adapted.folder).load()) as server:
+        server.ask_question("when is the log kept")
+        monkeypatch.setattr(upstream, "model", TunedEmbeddings(str(tiny_tuned_folder)))
+        server.ask_question("when is the log kept")  # not asked about yet
+        monkeypatch.setattr(remote_model, "PROBED_EVERY", 0.0)
+        for ask, asked in ((server.ask_question, "when is the log kept"), (server.ask_chunks, TEXTS)):
+            with pytest.raises(RemoteModelError, match="not the model that"):
+                ask(asked)
+        monkeypatch.setattr(upstream, "model", before)
+        assert len(server.ask_chunks(TEXTS).vectors) == len(TEXTS)
 
     monkeypatch.setattr(before, "embed_documents", lambda texts: [[1.0, 0.0]] * len(texts))
     monkeypatch.setattr(upstream, "model", before)
