@@ -6,6 +6,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 
@@ -97,7 +98,7 @@ def audit_truncation(
 
 def share_read(model: "SentenceTransformer", texts: Sequence[str]) -> float:
     """Return the share of the texts' wordpieces that a model reads before it cuts them off, from 0 to 1."""
-    lengths = _lengths(model, texts)
+    lengths = _lengths(model, [encodable(text) for text in texts])
     return _seen(lengths, _room_for_text(model)) / max(1, sum(lengths))
 
 

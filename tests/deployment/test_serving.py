@@ -38,6 +38,12 @@ def test_many_chunks_get_the_vectors_that_are_served(windowed, monkeypatch, engi
     assert model.embed_many([]).shape == (0, 32)
 
 
+def test_share_that_is_read_of_half_a_character_is_told(tiny_base_folder):
+    model = load_serving_model(str(tiny_base_folder))
+    cut = model.cuts_off([" ".join(["half a character: \ud83d"] * 200)])
+    assert cut is not None
+
+
 def test_bf16_that_rounds_too_much_is_computed_again(windowed, monkeypatch):
     monkeypatch.setenv("EMBTUNE_ENGINE", "onnx")
     monkeypatch.setattr("docsgpt_embtune.deployment.serving._ROUNDED", 1.1)
