@@ -67,7 +67,7 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
     Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
     they count, and sentences that are cut out have little to do with them (on a television's manual +.006 of nDCG@10,
     where people's questions had +.030). They are left out only where these sentences are found less often beyond
-    chance.
+    chance, or where what is better than the base without them is worse with them.
 
     Args:
         run: With its stages behind it.
@@ -83,7 +83,10 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
     name = str(Weighed(NARROW, USUAL_WEIGHT))
     if not guards_hold(name):
         _leave_out(run, A_GUARD)
-    elif judge(alone, scores, groups=run.groups).verdict == "worse":
+    elif (
+        judge(alone, scores, groups=run.groups).verdict == "worse"
+        or mean_ndcg(scores) < mean_ndcg(run.to_beat) < mean_ndcg(alone)  # else nothing would be written
+    ):
         _leave_out(run, _too_little(run, scores, alone))
     else:
         run.selection.enter_last({name: scores}, name, whatever_it_scores=True)

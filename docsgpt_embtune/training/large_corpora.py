@@ -191,8 +191,8 @@ def _described(part: Material, whole: Material) -> str:
         cut.append(_share(kept or (), there or (), f"{name} question"))
     for name, there in whole.guards.items():
         kept = part.guards[name]
-        cut.append(_share(kept, there, "question", f" of the guard {name}"))
-        cut.append(_share(kept.corpus, there.corpus, "chunk", f" of the guard {name}"))
+        cut.append(_share(kept, there, "question", f" of the guard {name!r}"))
+        cut.append(_share(kept.corpus, there.corpus, "chunk", f" of the guard {name!r}"))
     named = [each for each in cut if each]
     return " and ".join([", ".join(named[:-1]), *named[-1:]] if named[1:] else named) or NOTHING_CUT
 

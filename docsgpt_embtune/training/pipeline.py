@@ -42,7 +42,7 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
 
-OPENINGS = "opening words"
+OPENINGS = "chunks' opening words"
 PROBED = 1000  # chunks that tell whether a corpus is prose
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 

@@ -335,7 +335,7 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], served: Serve
             name: judge(baselines[name], run.score(pool), groups=groups[name]).verdict for name, pool in pools.items()
         }
         for name, verdict in verdicts.items():
-            run.say(f"guard       {name}, {tried}: {verdict}")
+            run.say(f"guard       {name}, {tried}: {'worse' if verdict == 'worse' else 'holds'}")
         return "worse" not in verdicts.values()
 
     return guards_hold

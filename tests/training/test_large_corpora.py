@@ -77,7 +77,7 @@ def test_only_what_is_cut_is_named(encode):
     small = large_corpora._over(questions(FACTS[:90]), set(few.values()))
     guard = large_corpora._over(questions(FACTS[:300]), set(few.values()))
     materials = {
-        r"100 of 300 questions of the guard other and \d+ of 900 chunks of the guard other": {
+        r"100 of 300 questions of the guard 'other' and \d+ of 900 chunks of the guard 'other'": {
             "guards": {"other": guard}
         },
         r"100 of 300 validation questions": {"validation": guard},

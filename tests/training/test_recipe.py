@@ -27,7 +27,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
-from docsgpt_embtune.training import activations, negatives, planning, recipe, trainer
+from docsgpt_embtune.training import activations, keyword_choice, negatives, planning, recipe, trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
@@ -379,8 +379,8 @@ def test_what_no_person_chose_is_drawn_back_until_opening_words_find_their_chunk
     report = tuned(None, None, corpus=CORPUS, automatic=automatic, keep_worse=True, say=said.append)
     guards = [line for line in said if line.startswith("guard")]
     assert guards == [
-        "guard       opening words, not drawn back: worse",
-        "guard       opening words, drawn back to 80%: not enough evidence",
+        "guard       chunks' opening words, not drawn back: worse",
+        "guard       chunks' opening words, drawn back to 80%: holds",
     ]
     assert report.tuned.candidates[-1].name == "drawn back to 80%"
     assert not any(line.startswith("guard") for line in _said_with_questions(tuned))
@@ -639,6 +639,18 @@ def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_
     assert said[-1] == "keywords    left out: a guard got worse"
     add_keywords(run, CORPUS.values(), set(CORPUS), lambda name: True)  # none of the questions counts
     assert run.keywords.weight == USUAL_WEIGHT
+
+
+def test_where_nobody_asked_keywords_are_left_out_that_spoil_what_beats_the_base(tiny_base_folder, monkeypatch):
+    monkeypatch.setattr(keyword_choice, "judge", lambda *_, **__: SimpleNamespace(verdict="not enough evidence"))
+    asked = what_the_base_finds_first(tiny_base_folder)
+    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG)
+    add_keywords(run, CORPUS.values(), (), lambda name: True)  # they hide what is found, and nothing is better
+    assert run.keywords.weight == USUAL_WEIGHT
+    run.keywords = None
+    run.to_beat = {name: {q: score - 1e-6 for q, score in scores.items()} for name, scores in run.to_beat.items()}
+    add_keywords(run, CORPUS.values(), (), lambda name: True)
+    assert run.keywords is None
 
 
 def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_base_folder):
