@@ -44,8 +44,8 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
         DeploymentError: If the database cannot be reached, or has no such table.
     """
     with connect(uri, autocommit=True) as connection:
-        tables = [VectorTable(connection, *names) for names in _TABLES]
-        found: list[ChunkStore] = [PgvectorStore(table) for table in tables if table.exists()]
+        tables = [table for names in _TABLES if (table := VectorTable(connection, *names)).exists()]
+        found: list[ChunkStore] = [PgvectorStore(table, tables) for table in tables]
         if not found:
             raise DeploymentError(
                 f"PostgreSQL database {connection.info.dbname!r} has no table {_TABLES[0][0]!r} with vectors; "
@@ -59,10 +59,13 @@ class PgvectorStore:
 
     Args:
         table: The table.
+        tables: All of the database, this one among them: what forbids the work in one is found before it is done in
+            another.
     """
 
-    def __init__(self, table: VectorTable) -> None:
+    def __init__(self, table: VectorTable, tables: Sequence[VectorTable]) -> None:
         self._table = table
+        self._tables = tables
 
     @property
     def label(self) -> str:
@@ -102,9 +105,14 @@ class PgvectorStore:
         return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
     def remaining(self, model: ServingModel) -> list[str]:
-        """Return the texts of the rows whose new vector is not there."""
+        """Return the texts of the rows whose new vector is not there.
+
+        Raises:
+            DeploymentError: If they could not be embedded and swapped in, as `build` says.
+        """
         if self._is_swapped_to(model):
             return sorted({text for _, text in self._to_mend(model)})
+        self._require_switchable(model)
         if self._table.comment_on(self._table.pending) != _comment(model):
             return sorted(set(self.texts()))
         query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
@@ -116,12 +124,16 @@ class PgvectorStore:
         return int(table_bytes) + 4 * model.dimension * int(rows)
 
     def build(self, model: ServingModel) -> None:
-        """Fill the second column, longest texts first, one committed block after another."""
+        """Fill the second column, longest texts first, one committed block after another.
+
+        Raises:
+            DeploymentError: If a table has what would be lost or left behind by the swap, before anything is embedded.
+        """
         with self._table.alone():
             if self._is_swapped_to(model):
                 self._embed([row_id for row_id, _ in self._to_mend(model)], self._table.column, model)
                 return
-            self._table.require_copyable_indexes(model.dimension)
+            self._require_switchable(model)
             self._prepare_column(model)
             self._fill(model)
             self._table.copy_indexes()
@@ -149,10 +161,10 @@ class PgvectorStore:
         )
 
     def can_roll_back(self) -> bool:
-        """Tell whether the old column is there, and whole."""
+        """Tell whether the old column is there, and whole, and the new one can be dropped."""
         if not self._keeps_old_vectors():
             return False
-        self._require_old_vectors()
+        self._require_reversible()
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
@@ -167,7 +179,7 @@ class PgvectorStore:
     def roll_back(self) -> None:
         """Rename the columns back; the old values were never touched."""
         with self._table.alone(), self._table.locked():
-            self._require_old_vectors()
+            self._require_reversible()
             required = self._table.is_required(self._table.column)
             self._table.execute("ALTER TABLE {table} DROP COLUMN {column}")
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {previous} TO {column}")
@@ -179,14 +191,27 @@ class PgvectorStore:
         return f"column {self._table.previous}" if self._keeps_old_vectors() else ""
 
     def forget(self) -> None:
-        """Drop the old column, and the indexes over it."""
+        """Drop the old column, and the indexes over it.
+
+        Raises:
+            DeploymentError: If anything else depends on it, or on another table's; none is dropped then.
+        """
+        for table in self._tables:
+            table.require_no_dependents(table.previous)
         with self._table.alone(), self._table.locked():
             self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
 
     def _keeps_old_vectors(self) -> bool:
         return self._table.type_of(self._table.previous) is not None
 
-    def _require_old_vectors(self) -> None:
+    def _require_switchable(self, model: ServingModel) -> None:
+        for table in self._tables:
+            if not _is_swapped(table, model):
+                table.require_no_dependents(table.column, table.previous)
+                table.require_copyable_indexes(model.dimension)
+
+    def _require_reversible(self) -> None:
+        self._table.require_no_dependents(self._table.column)
         later = "SELECT count(*) FROM {table} WHERE {previous} IS NULL AND {column} IS NOT NULL"
         ((added,),) = self._table.rows(later)
         if added:
@@ -196,7 +221,7 @@ class PgvectorStore:
             )
 
     def _is_swapped_to(self, model: ServingModel) -> bool:
-        return self._table.comment_on(self._table.column) == _comment(model)
+        return _is_swapped(self._table, model)
 
     def _looked_at(self, model: ServingModel) -> dict[str, bool]:
         """Tell of the rows that the doctor samples, and of the first since the swap, whether each is the model's."""
@@ -290,7 +315,9 @@ class PgvectorStore:
 
     def _rename_if_complete(self, model: ServingModel) -> bool:
         with self._table.locked():
-            self._require_built_for(model)  # another process may have built since this was prepared
+            # Another process may have built, and an operator made a view, since this was prepared.
+            self._require_built_for(model)
+            self._table.require_no_dependents(self._table.column, self._table.previous)
             not_filled = "SELECT count(*) FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
             ((late,),) = self._table.rows(not_filled)
             if late:
@@ -303,6 +330,10 @@ class PgvectorStore:
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {column} TO {previous}")
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {pending} TO {column}")
         return True
+
+
+def _is_swapped(table: VectorTable, model: ServingModel) -> bool:
+    return table.comment_on(table.column) == _comment(model)
 
 
 def _comment(model: ServingModel) -> str:

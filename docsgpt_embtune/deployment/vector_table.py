@@ -86,6 +86,45 @@ class VectorTable:
             )
         )
 
+    def require_no_dependents(self, *columns: str) -> None:
+        """Check that nothing but indexes depends on columns that are to be renamed or dropped.
+
+        A view, a trigger or a constraint goes with the column that is renamed, and so stays with its old vectors, and
+        forbids that it is dropped; a default is dropped with it.
+
+        Raises:
+            DeploymentError: If something does; names the first.
+        """
+        for column in columns:
+            if dependents := self._dependents_of(column):
+                which = f" (the first of {len(dependents)})" if len(dependents) > 1 else ""
+                raise DeploymentError(
+                    f"{self.label}: {dependents[0]}{which} depends on the column {column!r}, which is to give way; "
+                    f"drop it, run the same command again, and make it anew over {self.column!r} after that"
+                )
+
+    def _dependents_of(self, column: str) -> list[str]:
+        """Describe each object but an index that depends on a column; a view and a generated column by their names.
+
+        NOT NULL, which is a constraint since PostgreSQL 18, is not listed: it is set anew with the swap.
+        """
+        found = self.rows(
+            "SELECT DISTINCT CASE "
+            "WHEN r.rulename = '_RETURN' THEN pg_describe_object('pg_class'::regclass, r.ev_class, 0) "
+            "WHEN g.attgenerated <> '' THEN pg_describe_object('pg_class'::regclass, g.attrelid, g.attnum) "
+            "ELSE pg_describe_object(d.classid, d.objid, d.objsubid) END AS dependent "
+            "FROM pg_depend d JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid "
+            "LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid "
+            "LEFT JOIN pg_constraint n ON d.classid = 'pg_constraint'::regclass AND n.oid = d.objid "
+            "LEFT JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid "
+            "LEFT JOIN pg_attrdef f ON d.classid = 'pg_attrdef'::regclass AND f.oid = d.objid "
+            "LEFT JOIN pg_attribute g ON g.attrelid = f.adrelid AND g.attnum = f.adnum "
+            "WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = to_regclass(%s) AND a.attname = %s "
+            "AND coalesce(c.relkind NOT IN ('i', 'I'), true) AND coalesce(n.contype <> 'n', true) ORDER BY dependent",
+            [self.name, column],
+        )
+        return [dependent for (dependent,) in found]
+
     def require_copyable_indexes(self, width: int) -> None:
         """Check that the indexes can be copied to a column of this width, before that is filled.
 
