@@ -2,9 +2,10 @@
 
 A column and not a second table: ids, sequences, foreign keys, grants and the text index stay what they are, a new
 width is no different from the old one, rows that come in meanwhile show as NULL, and both swap and rollback are two
-renames in one transaction. The database is the journal: a block is committed when it is embedded. Rows that a worker
-which was not restarted adds with the old model after the swap have no previous vector: by that they are found, and
-embedded again where they are. Entities that it updates have one: where one is in a sample, all are embedded again.
+renames in one transaction. Indexes over the column, and grants on it alone, are copied; what else depends on it is for
+an operator to drop and make anew. The database is the journal: a block is committed when it is embedded. Rows that a
+worker which was not restarted adds with the old model after the swap have no previous vector: by that they are found,
+and embedded again where they are. Entities that it updates have one: where one is in a sample, all are embedded again.
 """
 
 import json
@@ -208,6 +209,7 @@ class PgvectorStore:
         for table in self._tables:
             if not _is_swapped(table, model):
                 table.require_no_dependents(table.column, table.previous)
+                table.require_copyable_grants()
                 table.require_copyable_indexes(model.dimension)
 
     def _require_reversible(self) -> None:
@@ -315,9 +317,10 @@ class PgvectorStore:
 
     def _rename_if_complete(self, model: ServingModel) -> bool:
         with self._table.locked():
-            # Another process may have built, and an operator made a view, since this was prepared.
+            # Another process may have built, and an operator made a view or a grant, since this was prepared.
             self._require_built_for(model)
             self._table.require_no_dependents(self._table.column, self._table.previous)
+            self._table.require_copyable_grants()
             not_filled = "SELECT count(*) FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
             ((late,),) = self._table.rows(not_filled)
             if late:
@@ -326,6 +329,7 @@ class PgvectorStore:
             if self._table.is_required(self._table.column):
                 self._table.execute("ALTER TABLE {table} ALTER COLUMN {pending} SET NOT NULL")
                 self._table.execute("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")
+            self._table.copy_grants()
             self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {column} TO {previous}")
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {pending} TO {column}")

@@ -13,6 +13,12 @@ from docsgpt_embtune.errors import DeploymentError
 _NOTHING_LOST = "no vector is lost, and what was embedded is kept: mend that and run the same command again"
 _WIDEST_INDEXED = 2000  # numbers of a pgvector `vector`, in every version until now
 _LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
+# What is granted on one column, of table %s and name %s, and to whom: a role, or 0 for all.
+_COLUMN_GRANTS: LiteralString = (
+    "(SELECT (aclexplode(attacl)).*, relowner FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
+    "WHERE attrelid = to_regclass(%s) AND attname = %s) AS granted"
+)
+_GRANTEE: LiteralString = "CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END"
 
 
 class VectorTable:
@@ -143,6 +149,37 @@ class VectorTable:
                     f"{self.label}: the index {name!r} ({using}) is for vectors of {before} numbers, and the new ones "
                     f"have {width}; drop it, run the same command again, and make it anew for these"
                 )
+
+    def require_copyable_grants(self) -> None:
+        """Check that the owner granted whatever is granted on the column alone: only so can it be granted as it was.
+
+        Raises:
+            DeploymentError: If somebody passed on what the owner granted them; names the grant.
+        """
+        passed_on = self.rows(
+            f"SELECT privilege_type, {_GRANTEE}, grantor::regrole::text FROM {_COLUMN_GRANTS} "
+            "WHERE grantor <> relowner",
+            [self.name, self.column],
+        )
+        if passed_on:
+            privilege, grantee, grantor = passed_on[0]
+            raise DeploymentError(
+                f"{self.label}: {privilege} on the column {self.column!r} was granted to {grantee} by {grantor}, who "
+                "does not own the table; revoke it, grant it as the owner, and run the same command again"
+            )
+
+    def copy_grants(self) -> None:
+        """Grant on the second column what is granted on the first alone, beside what is on the table."""
+        grants = self.rows(
+            f"SELECT privilege_type, {_GRANTEE}, is_grantable FROM {_COLUMN_GRANTS}", [self.name, self.column]
+        )
+        for privilege, grantee, is_grantable in grants:
+            self.execute(
+                "GRANT {privilege} ({pending}) ON {table} TO {grantee} {option}",
+                privilege=privilege,
+                grantee=grantee,
+                option="WITH GRANT OPTION" if is_grantable else "",
+            )
 
     def copy_indexes(self) -> None:
         """Give the second column the indexes that an operator made on the first, or on a condition of it."""
