@@ -178,7 +178,13 @@ def _require_stores(environment: Any, given: list[str], *, also_switched: bool =
 
 
 def _stores(
-    environment: Any, indexes: Path | None, pgvector: str | None, qdrant: str | None, milvus: str | None
+    environment: Any,
+    indexes: Path | None,
+    pgvector: str | None,
+    qdrant: str | None,
+    milvus: str | None,
+    *,
+    indexes_may_be_none: bool = False,
 ) -> list[Any]:
     from docsgpt_embtune.deployment.faiss_folder import find_index_folders
     from docsgpt_embtune.deployment.faiss_store import FaissStore
@@ -186,7 +192,8 @@ def _stores(
     stores: list[Any] = []
     opened = click.get_current_context().with_resource
     if indexes is not None:
-        stores += [FaissStore(folder) for folder in find_index_folders(indexes)]
+        folders = find_index_folders(indexes, may_be_none=indexes_may_be_none)
+        stores += [FaissStore(folder) for folder in folders]
     if pgvector is not None:
         from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
 
@@ -205,7 +212,7 @@ def _stores(
         stores.append(CollectionStore(opened(open_milvus(milvus, _secret(environment, "MILVUS_TOKEN"))), environment))
     if pgvector is None and environment is not None and _names_postgres(environment):
         click.echo("note: GraphRAG, if in use, has its entities' vectors in PostgreSQL: give --pgvector, too", err=True)
-    if not stores:
+    if not stores and not indexes_may_be_none:
         raise click.UsageError("say where the chunks are: --indexes, --pgvector, --qdrant or --milvus")
     return stores
 
@@ -248,17 +255,20 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     """Delete the old vectors that are kept for a rollback.
 
     They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too.
-    With --env, the record of its old lines goes as well.
+    In --indexes, what is left of deleted sources goes with them. With --env, the record of its old lines goes as well.
     """
     from docsgpt_embtune.deployment import reembed as steps
+    from docsgpt_embtune.deployment.faiss_folder import delete_remains, find_remains
 
     environment = _environment(env_file, indexes)
     _require_stores(environment, _given(faiss=indexes, **databases), also_switched=True)
     hide_loading_bars()
-    stores = _stores(environment, indexes, **databases)
+    remains = find_remains(indexes) if indexes is not None else []
+    stores = _stores(environment, indexes, **databases, indexes_may_be_none=bool(remains))
     kept = {store.label: store.kept() for store in stores} | (
         {str(environment.path.parent): environment.kept()} if environment is not None else {}
     )
+    kept |= {str(folder): "what is left of a source that was deleted" for folder in remains}
     for label, what in kept.items():
         if what:
             click.echo(f"{label}: {what}")
@@ -268,6 +278,8 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     if not yes:
         click.confirm("delete it, and the way back?", abort=True)
     steps.forget(stores, environment)
+    for folder in remains:
+        delete_remains(folder)
     click.echo("deleted; embtune reembed --rollback has nothing to go back to now")
 
 

@@ -7,7 +7,9 @@ holds a vector, only ids, texts, metadata and which row is whose.
 import json
 import os
 import pickle
-from collections.abc import Iterator, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
@@ -22,6 +24,7 @@ INDEX = "index.faiss"
 JSON_SIDECAR = "index.json"
 PICKLE_SIDECAR = "index.pkl"
 INDEX_FILES = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
+_WORK = ".embtune"  # what re-embedding keeps beside them; other folders of ours have names that begin so
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,59 @@ class Sidecar:
         return [self.texts[doc_id] for doc_id in self.rows]
 
 
-def find_index_folders(path: Path) -> list[Path]:
+def find_index_folders(path: Path, *, may_be_none: bool = False) -> list[Path]:
     """Find an index folder, or all of them below one, such as DocsGPT's `indexes`; links are followed.
 
     Raises:
-        DeploymentError: If there is none, or a folder cannot be read.
+        DeploymentError: If there is none and that is not said to be well, or a folder cannot be read.
     """
-    folders = [folder for folder, files in _folders_below(path) if not set(INDEX_FILES).isdisjoint(files)]
-    if not folders:
+    folders = [folder for folder, files in _folders_below(path) if _has_index(files)]
+    if not folders and not may_be_none:
         raise DeploymentError(f"{path}: no index in it (no {INDEX}); give DocsGPT's indexes folder, or one source's")
     return sorted(folders)
+
+
+def find_remains(path: Path) -> list[Path]:
+    """Find the folders of sources that DocsGPT deleted: it deletes its three files, and not what is kept beside them.
+
+    Args:
+        path: As of `find_index_folders`.
+
+    Raises:
+        DeploymentError: If a folder cannot be read.
+    """
+    return sorted(folder for folder, files in _folders_below(path) if not _has_index(files) and _keeps_work(folder))
+
+
+def delete_remains(folder: Path) -> None:
+    """Delete what is kept beside an index that is gone, and the folder if nothing else is in it; safe to repeat.
+
+    Args:
+        folder: As `find_remains` gave it. A source that was uploaded there since is left as it is.
+
+    Raises:
+        DeploymentError: If it cannot be deleted.
+    """
+    try:
+        if _has_index(os.listdir(folder)):
+            return
+        shutil.rmtree(folder / _WORK)
+    except FileNotFoundError:  # somebody else deleted it
+        pass
+    except OSError as error:
+        raise DeploymentError(
+            f"{error.filename}: cannot be deleted ({error.strerror}); run as a user who may do so"
+        ) from error
+    with suppress(OSError):  # it is not empty, or a link, or another user's
+        folder.rmdir()
+
+
+def _has_index(files: Iterable[str]) -> bool:
+    return not set(INDEX_FILES).isdisjoint(files)
+
+
+def _keeps_work(folder: Path) -> bool:
+    return (folder / _WORK).is_dir() and not (folder / _WORK).is_symlink()
 
 
 def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -69,7 +115,7 @@ def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(folder.resolve())
-        folders[:] = sorted(below for below in folders if not below.startswith(".embtune"))
+        folders[:] = sorted(below for below in folders if not below.startswith(_WORK))
         yield folder, files
 
 
