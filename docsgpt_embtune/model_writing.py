@@ -29,6 +29,7 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.token_table import KIND as STATIC
 from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.wording import Say
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -98,6 +99,20 @@ def write_model_folder(
     return written
 
 
+def zip_beside(folder: Path) -> Path:
+    """Name the zip of a folder; the folders beside it have the same."""
+    return folder.parent / ZIP_NAME
+
+
+def take_zip_destination(folder: Path, say: Say) -> None:
+    """Refuse a zip of a folder to be that cannot take its place, and say so where another is going to be replaced."""
+    path = zip_beside(folder)
+    if path.exists() and not path.is_file():
+        raise ModelFolderError(f"{path}: exists and is no file; move it away, or choose another --out")
+    if path.exists():
+        say(f"replaces    {path}, if a model is written")
+
+
 def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
     """Pack a tuned folder for upload: its files at the root, the same bytes for the same folder.
 
@@ -109,7 +124,7 @@ def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
         Where it was written.
     """
     verify(folder)
-    path = path or folder.parent / ZIP_NAME
+    path = path or zip_beside(folder)
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     with (
         file_written_whole(path) as partial,

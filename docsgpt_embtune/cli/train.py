@@ -117,7 +117,7 @@ def train(
     """
     import datasets
 
-    from docsgpt_embtune.model_writing import zip_model_folder
+    from docsgpt_embtune.model_writing import take_zip_destination, zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary
@@ -143,6 +143,9 @@ def train(
         raise TrainingError(str(error)) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
+    say = tqdm.write if is_main_process() else silent
+    if make_zip:
+        take_zip_destination(out, say)
     report = tune_and_write(
         training,
         validation,
@@ -153,7 +156,7 @@ def train(
         corpus=load_corpus(corpus) if corpus and not (training or validation) else None,
         keep_worse=keep_worse,
         resume=resume,
-        say=tqdm.write if is_main_process() else silent,
+        say=say,
     )
     if not is_main_process():
         return

@@ -286,6 +286,23 @@ def test_command_line_writes_folder_and_zip(tiny_base_folder, tmp_path):
     assert str(tmp_path / "m" / "tuned") in result.stdout
 
 
+def test_zip_that_will_be_replaced_is_named_before_the_training(tiny_base_folder, tmp_path):
+    arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(tmp_path / "m" / "tuned")]
+    arguments += ["--learning-rate", "1e-9", "--device", "cpu", "--zip"]
+    (tmp_path / "m").mkdir()
+    other = tmp_path / "m" / "model-embeddings.zip"
+    other.write_text("of another model")
+    said = CliRunner().invoke(main, ["train", *arguments]).output
+    assert -1 < said.find(f"replaces    {other}, if a model is written\n") < said.index("training    ")
+    assert other.read_text() == "of another model"  # none was written
+    assert "replaces" not in CliRunner().invoke(main, ["train", *arguments[:-1]]).output
+    other.unlink()
+    other.mkdir()
+    refused = CliRunner().invoke(main, ["train", *arguments])
+    assert refused.exit_code == 2
+    assert refused.output == f"error: {other}: exists and is no file; move it away, or choose another --out\n"
+
+
 def test_command_line_says_no_with_exit_code_1(tiny_base_folder, tmp_path):
     arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(tmp_path / "tuned")]
     result = CliRunner().invoke(main, ["train", *arguments, "--learning-rate", "1e-9", "--device", "cpu"])
