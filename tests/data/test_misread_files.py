@@ -187,6 +187,23 @@ def test_column_that_stands_twice_in_a_sheet_is_refused(tmp_path):
     assert set(load_dataset(nameless).corpus.values()) == {"b"}
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.tsv", "d.xlsx"])
+def test_columns_without_a_name_are_passed_over_in_every_table_and_may_be_told_by_number(tmp_path, name):
+    rows = [["question", "", "good", " ", ""], ["a", "x", "b", "", ""], ["c", "", "d", "", "y"], [""] * 5]
+    if name == "d.xlsx":
+        path = workbook(tmp_path / name, sheet=rows)
+    else:
+        path = write(tmp_path, name, "".join(("," if name == "d.csv" else "\t").join(row) + "\n" for row in rows))
+    assert list(load_dataset(path).corpus.values()) == ["b", "d"]
+    told = read_content(path, options=ReadOptions(columns={"document": "column 2"}))
+    assert list(told.documents.values()) == ["x"]
+
+
+def test_name_that_stands_twice_in_a_csv_is_refused_beside_columns_without_one(tmp_path):
+    with pytest.raises(DatasetError, match=r"column stands twice: 'good' \(first of 1, of 5\)"):
+        load_dataset(write(tmp_path, "d.csv", "question,good,,,good\na,b,,,c\n"))
+
+
 def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path):
     with pytest.raises(DatasetError, match="score: not a number: row 3"):
         load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))

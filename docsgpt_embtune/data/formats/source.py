@@ -4,7 +4,7 @@ import csv
 import json
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -210,7 +210,7 @@ class Source:
                         f"{self.path}: neither JSON, JSONL, CSV, TSV, Excel nor Parquet (its first line has no columns)"
                     )
                 file.seek(0)
-                return delimiter, next(self._rows(file, delimiter), (1, []))[1]
+                return delimiter, _all_named(next(self._rows(file, delimiter), (1, []))[1])
             except UnicodeDecodeError as error:
                 raise not_utf8(self.path, error, save_as=_TABLE_OF_TEXT) from error
 
@@ -293,15 +293,19 @@ class Source:
                 "wanted; save that one as a workbook of its own"
             )
         rows = sheets[with_rows[0]].itertuples(index=False, name=None)
-        header = [str(name) for name in next(rows, ())]
-        self._refuse_columns_twice([name for name in header if name])
-        names = [name or f"column {number}" for number, name in enumerate(header, 1)]
+        names = _all_named(map(str, next(rows, ())))
+        self._refuse_columns_twice(names)
         return (dict(zip(names, map(_unescaped, values), strict=True)) for values in rows)
 
     def _refuse_columns_twice(self, names: list[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DatasetError(offence(self.path, "column stands twice", map(repr, twice), of=str(len(names))))
+
+
+def _all_named(header: Iterable[str]) -> list[str]:
+    """Name the columns without a name by their number: spreadsheets leave some beside the others, mostly empty."""
+    return [name if name.strip() else f"column {number}" for number, name in enumerate(header, 1)]
 
 
 def _unescaped(cell: Any) -> Any:
