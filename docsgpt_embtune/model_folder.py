@@ -82,7 +82,7 @@ def fingerprint(folder: str | Path) -> str:
         ModelFolderError: If the folder holds no weights.
     """
     folder = Path(folder)
-    paths = {path for pattern in (*_FINGERPRINTED, *TOKENIZER_FILES) for path in folder.glob(pattern)}
+    paths = _files_of_the_model(folder)
     if not any(path.suffix in (".safetensors", ".bin") for path in paths):
         raise ModelFolderError(f"{folder}: holds no weights (no .safetensors)")
     digest = hashlib.sha256()
@@ -90,6 +90,18 @@ def fingerprint(folder: str | Path) -> str:
         digest.update(f"{path.relative_to(folder).as_posix()} {sha256_of(path)}\n".encode())
     digest.update(json.dumps(prompts_of(folder), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _files_of_the_model(folder: Path) -> set[Path]:
+    return {path for pattern in (*_FINGERPRINTED, *TOKENIZER_FILES) for path in folder.glob(pattern)}
+
+
+def size_of_model(folder: Path) -> int:
+    """Tell how many bytes a model's files are, those of its weights counted once where they are there in two forms."""
+    paths = _files_of_the_model(folder)
+    if any(path.suffix == ".safetensors" for path in paths):
+        paths = {path for path in paths if path.suffix != ".bin"}
+    return sum(path.stat().st_size for path in paths)
 
 
 def document_fingerprint(folder: str | Path) -> str:

@@ -1,6 +1,8 @@
 import csv
+import errno
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -129,6 +131,38 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
     assert result.output == (
         "error: a disk is full (No space left on device); make room, or give paths on another one\n"
     )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_told_with_the_file_that_the_error_names(number):
+    def write():
+        raise OSError(number, os.strerror(number), "weights.partial")
+
+    result = CliRunner().invoke(EmbtuneCommand("write", callback=write))
+    assert result.exit_code == 2
+    assert result.output.startswith("error: weights.partial: a disk is full (")
+
+
+def test_a_base_that_does_not_fit_on_the_disk_is_told_before_the_training(places, tiny_base_folder, monkeypatch):
+    model, megabyte = places / "m", 10**6
+    (places / ".m.run").mkdir()
+    monkeypatch.setattr("docsgpt_embtune.model_folder.size_of_model", lambda folder: 100 * megabyte)
+    train = ["train", "--corpus", places / "corpus.json", "--base", tiny_base_folder, "--out", model]
+
+    def with_free(count):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, count))
+        return one_line(*train)
+
+    enough = with_free(300 * megabyte)
+    assert "are needed" not in enough
+    assert with_free(299 * megabyte) == (
+        f"error: {model}: {places} has 299 MB free, and 300 MB are needed for the model and what its run keeps; make "
+        "room, or give another --out"
+    )
+    (places / ".m.run" / "best.safetensors").write_bytes(bytes(megabyte))  # as much of it is there already
+    assert with_free(299 * megabyte) == enough
+    monkeypatch.setenv("WORLD_SIZE", "2")  # such a run keeps nothing
+    assert "100 MB are needed" in with_free(99 * megabyte)
 
 
 def test_ctrl_c_is_not_taken_for_the_answer_no():

@@ -16,6 +16,7 @@ from docsgpt_embtune.model_folder import (
     fingerprint,
     read_manifest,
     refuse_foreign_destination,
+    size_of_model,
     take_destination,
     verify,
 )
@@ -275,3 +276,13 @@ def test_a_tuned_folder_that_will_be_replaced_is_named(written, tmp_path):
     _, folder = written()
     take_destination(folder, said.append)
     assert said == [f"replaces    {folder}, if a model is written"]
+
+
+def test_size_of_a_model_counts_its_weights_once(written):
+    _, folder = written()
+    size = size_of_model(folder)
+    assert size > (folder / "model.safetensors").stat().st_size
+    shutil.copyfile(folder / "model.safetensors", folder / "pytorch_model.bin")
+    assert size_of_model(folder) == size
+    (folder / "model.safetensors").unlink()
+    assert size_of_model(folder) == size

@@ -56,8 +56,8 @@ class EmbtuneCommand(click.Command):
         except OSError as error:
             # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
             path = error.filename2 or error.filename
-            if path is None and tells_of_full_disk(error):  # as writing to an open file has it
-                _exit_with(_FULL_DISK)
+            if tells_of_full_disk(error):
+                _exit_with(f"{path}: {_FULL_DISK}" if path else _FULL_DISK)  # writing to an open file names none
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")

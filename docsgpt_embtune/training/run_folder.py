@@ -6,16 +6,19 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from docsgpt_embtune.destinations import folder_above, lack_of_room
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import tells_of_full_disk, write_text_atomically
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.wording import Say
 
 _SECONDS_FILE = "seconds.json"
+# Of the model's weights, at the least: the best ones so far, and those that the last stage ended with.
+_KEPT_WEIGHTS = 2
 
 
 @contextmanager
@@ -42,7 +45,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
             raise TrainingError(f"--resume is for one process, and these are {process_count()}; start anew without it")
         yield None
         return
-    folder = out.parent / f".{out.name}.run"
+    folder = _folder_of(out)
     started = time.monotonic()
     with _alone_in(folder, out):
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
@@ -56,7 +59,46 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         except TrainingError:  # the same again would end so again; what keeps a model from being written may be mended
             shutil.rmtree(folder, ignore_errors=True)
             raise
+        except Exception as error:
+            if tells_of_full_disk(error):
+                say(f"full disk   with more room the same with --resume goes on from here ({folder})")
+            raise
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def refuse_full_disk(out: Path, model_bytes: int) -> None:
+    """Raise TrainingError where there is no room for a model, and for what its run keeps beside it.
+
+    A run of many minutes keeps more by the way, so that this is no more than what every run needs.
+
+    Args:
+        out: The model folder to be.
+        model_bytes: Of the base model, which the tuned one takes about as much as.
+    """
+    kept = 0 if process_count() > 1 else _KEPT_WEIGHTS * model_bytes
+    # What an earlier run to this folder left is gone on with, or removed.
+    kept -= min(kept, _bytes_in(_folder_of(out)))
+    model, beside = out.resolve(), _folder_of(out)
+    needs = {model: model_bytes, beside: kept}  # which are far from each other where the former was a link
+    if folder_above(model).stat().st_dev == folder_above(beside).stat().st_dev:
+        needs = {model: model_bytes + kept}
+    for place, needed in needs.items():
+        if fault := lack_of_room(place, needed):
+            raise TrainingError(
+                f"{out}: {fault} for the model and what its run keeps; make room, or give another --out"
+            )
+
+
+def _folder_of(out: Path) -> Path:
+    return out.parent / f".{out.name}.run"
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):  # another run to the same folder, which is refused later
+            total += path.stat().st_size
+    return total
 
 
 def seconds_before(folder: Path | None) -> float:

@@ -1,5 +1,6 @@
 """The main job on a tiny model: real trainer, real files."""
 
+import errno
 import json
 import os
 import signal
@@ -242,6 +243,20 @@ def test_a_run_that_the_user_stops_says_how_to_go_on(tmp_path):
         raise KeyboardInterrupt
     assert folder.is_dir()
     assert said == [f"stopped     the same with --resume goes on from here ({folder})"]
+
+
+def test_a_run_that_fills_the_disk_says_how_to_go_on_and_another_error_does_not(tmp_path):
+    said = []
+    for number in (errno.ENOSPC, errno.EACCES):
+        with (
+            pytest.raises(OSError, match=os.strerror(number)),
+            run_folder(tmp_path / "tuned", {}, resume=False, say=said.append) as folder,
+        ):
+            raise OSError(number, os.strerror(number))
+    assert folder.is_dir()
+    assert [line for line in said if "goes on from here" in line] == [
+        f"full disk   with more room the same with --resume goes on from here ({folder})"
+    ]
 
 
 def test_second_run_to_one_folder_is_refused_while_the_first_goes_on(tmp_path):
