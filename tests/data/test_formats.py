@@ -351,7 +351,7 @@ def test_convert_says_what_the_target_has_no_place_for(tmp_path):
     assert load_dataset(tmp_path / "out.json", relevant_docs="all-good").queries == SEVERAL.queries
 
 
-def test_unknown_column_role_is_a_usage_error(tmp_path):
+def test_unknown_column_role_is_a_usage_error():
     result = CliRunner().invoke(main, ["convert", "a", "b", "--to", "csv", "--columns", "nice=x"])
     assert result.exit_code == 2
     assert "'nice'" in result.output

@@ -177,7 +177,7 @@ def upstream(tiny_tuned_folder):
         yield running
 
 
-def test_vectors_are_compared_with_what_a_server_has(index_folder, tuned, upstream, tmp_path, monkeypatch):
+def test_vectors_are_compared_with_what_a_server_has(index_folder, upstream, tmp_path, monkeypatch):
     (tmp_path / ".env").write_text(
         f"EMBEDDINGS_BASE_URL=http://embed:80\nEMBEDDINGS_NAME=org/minilm\nEMBEDDINGS_KEY={KEY}\n"
     )

@@ -327,7 +327,7 @@ def test_chunks_of_a_worker_that_was_not_restarted_are_mended(database, opened, 
     assert reembed(opened, tuned, environment) == 0
 
 
-def test_vector_that_is_not_the_models_is_caught_before_the_swap(database, opened, environment, stock, tuned):
+def test_vector_that_is_not_the_models_is_caught_before_the_swap(opened, stock, tuned):
     with opened() as store:
         store.build(tuned)
         target = store._target(tuned)
@@ -349,7 +349,7 @@ def test_mistyped_qdrant_is_refused_and_no_folder_is_made(tmp_path, tuned, monke
     assert list(tmp_path.iterdir()) == [tmp_path / ".env"]
 
 
-def test_wrong_settings_are_refused(database, opened, environment):
+def test_wrong_settings_are_refused(opened, environment):
     environment.path.write_text("QDRANT_COLLECTION_NAME=other\nMILVUS_COLLECTION_NAME=other\n")
     with pytest.raises(DeploymentError, match=r"no collection 'other', which .*\.env names"), opened():
         pass

@@ -844,7 +844,7 @@ def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
     assert "EMBEDDINGS_NAME=tuned" in environment.read_text()
 
 
-def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder, stock, tuned, tmp_path):
+def test_env_is_switched_to_the_server_that_has_the_model_and_back(index_folder, tuned, tmp_path):
     before = contents(index_folder)
     environment = tmp_path / ".env"
     settings = "EMBEDDINGS_BASE_URL=http://user:hunter2@old:80\nEMBEDDINGS_NAME=stock\nAPI_KEY=x\n"

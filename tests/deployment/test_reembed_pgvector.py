@@ -225,7 +225,7 @@ def test_index_is_copied_with_its_condition_and_whatever_other_schemas_have(uri,
     assert len(before) == 4
 
 
-def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_embedded(uri, stores, tuned, tmp_path):
+def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_embedded(uri, stores, tmp_path):
     wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(INDEX_BY_CAST)
@@ -463,7 +463,7 @@ def test_table_that_another_transaction_holds_is_left_to_it_and_named(uri, store
     assert steps.reembed(stores, tuned)
 
 
-def test_column_that_must_be_filled_stays_so_and_the_kept_one_need_not_be(uri, stores, stock, tuned):
+def test_column_that_must_be_filled_stays_so_and_the_kept_one_need_not_be(uri, stores, tuned):
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("ALTER TABLE documents ALTER COLUMN embedding SET NOT NULL")
         steps.reembed(stores, tuned)
@@ -650,7 +650,7 @@ def test_what_another_run_built_meanwhile_is_not_swapped_in(uri, stores, stock, 
     assert same_vectors(vectors(uri), third.embed(CHUNKS))
 
 
-def test_database_without_the_tables_and_server_that_is_not_there(uri, server):
+def test_database_without_the_tables_and_server_that_is_not_there(uri):
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute("DROP TABLE documents, graph_nodes")
     with pytest.raises(DeploymentError, match="has no table 'documents'"), pgvector_stores(uri):

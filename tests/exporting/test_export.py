@@ -128,7 +128,7 @@ def test_graph_with_other_vectors_is_never_written(tiny_tuned_folder, tmp_path, 
     assert "serving" not in read_manifest(folder)
 
 
-def test_an_export_that_is_stopped_while_it_measures_leaves_the_folder_as_it_was(copied, tmp_path):
+def test_an_export_that_is_stopped_while_it_measures_leaves_the_folder_as_it_was(copied):
     def contents():
         return {path.relative_to(copied): path.read_bytes() for path in copied.rglob("*") if path.is_file()}
 

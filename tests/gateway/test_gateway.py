@@ -176,7 +176,7 @@ def test_metrics_count_what_was_embedded(gateway):
     assert count("embtune_requests_in_flight") == 0
 
 
-def test_half_a_character_costs_no_request(gateway, in_process):
+def test_half_a_character_costs_no_request(gateway):
     for cut, whole in (("a cut \ud83d", "a cut ?"), (["x", "a cut \ud83d"], ["x", "a cut ?"])):
         answers = [
             HTTP.post(

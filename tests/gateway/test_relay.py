@@ -89,7 +89,7 @@ def test_adapter_is_the_one_that_the_same_model_here_would_get(adapted, matrix, 
     assert written == of_local
 
 
-def test_check_asks_the_server_and_embeds_the_corpus_once(adapted, upstream, tiny_base_folder, stock, matrix, tmp_path):
+def test_check_asks_the_server_and_embeds_the_corpus_once(adapted, upstream, tiny_base_folder, tmp_path):
     upstream.texts.clear()
     remote = check_retrieval(upstream.name, adapted.folder, UNSEEN, guards={"same": UNSEEN}, cache=tmp_path / "cache")
     assert sorted(upstream.texts) == sorted(UNSEEN.corpus.values())
@@ -150,7 +150,7 @@ def with_keywords(upstream, tmp_path_factory):
     return adapt(TRAINING, VALIDATION, out, model=upstream.name, keywords=True, keep_worse=True)
 
 
-def test_keywords_join_the_servers_vectors(with_keywords, upstream, stock, matrix):
+def test_keywords_join_the_servers_vectors(with_keywords, stock, matrix):
     keywords = load_keywords(with_keywords.folder)
     assert with_keywords.keywords.weight == keywords.weight > 0
     question = "when is the log kept"
@@ -228,7 +228,7 @@ def test_keywords_that_the_chunks_speak_against_are_not_written_unless_told(tmp_
         assert add_keywords(corpus, tmp_path / "kept", model=running.name, keep_worse=True).folder.is_dir()
 
 
-def test_stored_chunks_get_their_keywords(with_keywords, adapted, upstream, tiny_base_folder, tmp_path):
+def test_stored_chunks_get_their_keywords(with_keywords, adapted, tiny_base_folder, tmp_path):
     index = write_index_folder(tmp_path / "indexes" / "handbook", load_serving_model(str(tiny_base_folder)))
     stores = ["--indexes", str(tmp_path / "indexes")]
 
@@ -339,7 +339,7 @@ def test_operator_is_told_what_to_set_for_the_relay(adapted, upstream, width, sa
     assert unsaid not in text
 
 
-def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tuned_folder, tmp_path, monkeypatch):
+def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tuned_folder, monkeypatch):
     before = upstream.model
     monkeypatch.setattr(upstream, "model", TunedEmbeddings(str(tiny_tuned_folder)))
     with pytest.raises(RemoteModelError, match=r"not the model that .*handbook was made for \(cosine"):
@@ -363,7 +363,7 @@ def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tun
         RemoteModel.adapted_in(adapted.folder).load()
 
 
-def test_server_is_asked_where_it_is_now(adapted, stock, matrix, monkeypatch):
+def test_server_is_asked_where_it_is_now(adapted, stock, monkeypatch):
     with serving(stock) as moved:
         url = moved.name.partition("#")[0]
         monkeypatch.setenv("EMBTUNE_UPSTREAM", f"{url}/v1/")

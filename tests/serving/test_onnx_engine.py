@@ -119,7 +119,7 @@ def test_serves_in_a_process_that_cannot_import_torch(tiny_exported_folder):
     assert finished.returncode == 0, finished.stderr
 
 
-def test_question_asked_again_is_not_computed_again(tiny_exported_folder, monkeypatch):
+def test_question_asked_again_is_not_computed_again(tiny_exported_folder):
     embeddings = TunedEmbeddings(str(tiny_exported_folder), question_cache=2)
     first = [embeddings.embed_query(text) for text in TEXTS[:3]]
     kept = embeddings._encode_question.cache_info()

@@ -36,7 +36,7 @@ def with_keywords(tiny_base_folder, tmp_path_factory):
 
 
 @pytest.fixture
-def keywords(tiny_base_folder):
+def keywords():
     return replace(KeywordFitting(CORPUS.values(), 32).kinds()[NARROW], weight=0.8)
 
 

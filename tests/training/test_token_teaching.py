@@ -84,7 +84,7 @@ def test_it_is_taught_by_what_the_model_was(model):
     assert len(list(taught.parameters())) == len(list(model.parameters()))  # the teacher's are none of the optimizer's
 
 
-def test_rows_number_each_chunk_alike_and_hold_as_many(model):
+def test_rows_number_each_chunk_alike_and_hold_as_many():
     questions = [Question("a b", ("own",), ("near", "far")), Question("c d", ("near",), ("own",))]
     rows = chunks_to_rank(questions).rows
     assert rows.column_names == ["anchor", "chunk_1", "chunk_2", "label"]
