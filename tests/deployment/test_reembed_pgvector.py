@@ -21,6 +21,7 @@ from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import build_tiny_folder
+from ..waiting import wait_until
 from .conftest import CHUNKS, same_vectors
 
 psycopg = pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -687,8 +688,7 @@ def test_killed_at_random_moments_the_table_is_always_whole(uri, stores, stock, 
         child.communicate()
         in_force = tuned if stores[0].is_on(tuned) else stock
         assert same_vectors(vectors(uri), in_force.embed(CHUNKS))
-    while rows(uri, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"):
-        pass  # until the server notices that the client is gone
+    wait_until(lambda: not rows(uri, "SELECT 1 FROM pg_locks WHERE locktype = 'advisory'"))  # of the client, now gone
     steps.reembed(stores, tuned)
     assert same_vectors(vectors(uri), tuned.embed(CHUNKS))
     steps.roll_back(stores)

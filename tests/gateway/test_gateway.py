@@ -33,6 +33,7 @@ from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
 from ..gateway_process import KEY, server
+from ..waiting import wait_until
 
 # One client for all: each new one reads the machine's certificates, which takes longer than an answer.
 HTTP = httpx.Client(verify=False, timeout=60, limits=httpx.Limits(max_connections=None))
@@ -279,8 +280,7 @@ def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_
     body = json.dumps({"input": [TEXTS[0]] * 40}).encode()
     with server(adapted_folder, "--max-requests", "3") as process:
         taken = [begin(process.address, body, 5) for _ in range(3)]
-        while "embtune_requests_in_flight 3.0" not in HTTP.get(f"{process.address}/metrics").text:
-            pass
+        wait_until(lambda: "embtune_requests_in_flight 3.0" in HTTP.get(f"{process.address}/metrics").text)
         refused = ask(process, input="a")
         assert "3 requests are waiting" in error_of(refused, 429)["message"]
         assert refused.headers["Retry-After"] == "1"
@@ -290,8 +290,7 @@ def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_
         process.send_signal(signal.SIGTERM)
         stopped = threading.Thread(target=process.wait)
         stopped.start()
-        while not _refuses(process.address):
-            pass
+        wait_until(lambda: _refuses(process.address))
         assert all(end(connection, body[5:]).startswith(b"HTTP/1.1 200") for connection in taken)
         stopped.join(60)
         assert process.returncode == 0

@@ -44,6 +44,7 @@ from ..deployment.conftest import write_index_folder
 from ..embeddings_server import ENDLESS, TOKENS, TOO_LONG, serving
 from ..gateway_process import KEY, server
 from ..training.small_dataset import dataset
+from ..waiting import wait_until
 
 TRAINING, VALIDATION = (
     dataset(verbs=["kept", "restarted", "reset", "verified"]),
@@ -136,8 +137,7 @@ def test_server_that_says_nothing_cannot_keep_a_stopped_relay(adapted, upstream,
         headers = {"Authorization": f"Bearer {KEY}"}
         url = f"{relay.address}/v1/embeddings"
         answer = pool.submit(httpx.post, url, json={"input": asked}, headers=headers, timeout=60)
-        while ENDLESS not in upstream.questions + upstream.texts:
-            pass
+        wait_until(lambda: ENDLESS in upstream.questions + upstream.texts)
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(20) == 0
         assert "1 request taken, 1 answered" in relay.stdout.read()
