@@ -16,6 +16,14 @@ TEXTS = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_engine_in_the_environment():
+    """What serves is for the tests to say, and not for who runs them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("EMBTUNE_ENGINE", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def tiny_base_folder(tmp_path_factory) -> Path:
     """A random BERT of two layers with mean pooling and Normalize, as a sentence-transformers folder."""

@@ -21,9 +21,8 @@ from .conftest import TEXTS
 
 
 @pytest.fixture(params=["torch", "onnx"])
-def folder(request, monkeypatch):
+def folder(request):
     """A folder with and one without a graph; the same must hold for both."""
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
     return request.getfixturevalue({"torch": "tiny_tuned_folder", "onnx": "tiny_exported_folder"}[request.param])
 
 

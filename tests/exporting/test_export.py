@@ -52,14 +52,12 @@ ENDINGS = [f"{first} {second} " * 12 for first in "abcdefg" for second in "hijkl
 @pytest.fixture
 def copied(tiny_exported_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TunedEmbeddings, "_models", {})
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
     return shutil.copytree(tiny_exported_folder, tmp_path / "copied")
 
 
 @pytest.fixture
-def framing_static_folder(tiny_tuned_folder, tmp_path, monkeypatch):
+def framing_static_folder(tiny_tuned_folder, tmp_path):
     """A static model whose tokenizer puts [CLS] and [SEP] around a text, which sentence-transformers leaves out."""
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
     tokenizer = Tokenizer.from_file(str(tiny_tuned_folder / "tokenizer.json"))
     assert len(tokenizer.encode("x")) == 3
     tokenizer.no_truncation()

@@ -40,8 +40,7 @@ QUESTIONS = [TEXTS[0], "Fehler 0042", "?!", LONG]
 
 
 @pytest.fixture(autouse=True)
-def no_engine_in_the_environment(monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+def nothing_is_loaded(monkeypatch):
     monkeypatch.setattr(TunedEmbeddings, "_models", {})
 
 

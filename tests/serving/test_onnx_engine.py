@@ -22,11 +22,6 @@ from ..conftest import TEXTS
 MIXED = [*TEXTS, "x", "", "logs " * 500, "ünïcödé 数据 🙂", *(f"{text} {text}" for text in TEXTS)]
 
 
-@pytest.fixture(autouse=True)
-def no_engine_in_the_environment(monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
-
-
 @pytest.fixture
 def copied(tiny_exported_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(TunedEmbeddings, "_models", {})  # what this process has loaded of the same model

@@ -17,8 +17,7 @@ LONG = " ".join(TEXTS)  # twice what the tiny model reads
 
 
 @pytest.fixture
-def windowed(tiny_exported_folder, tmp_path, monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
+def windowed(tiny_exported_folder, tmp_path):
     folder = shutil.copytree(tiny_exported_folder, tmp_path / "windowed")
     manifest = read_manifest(folder)
     manifest["serving"]["reading"] = {"max_seq_length": 32, "windows": "mean"}

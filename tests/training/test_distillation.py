@@ -29,11 +29,6 @@ from .small_dataset import TRAINING, VALIDATION, dataset
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 
 
-@pytest.fixture(autouse=True)
-def no_engine_in_the_environment(monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
-
-
 @pytest.fixture(scope="module")
 def static(tiny_tuned_folder, tiny_base_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("static") / "model"

@@ -37,11 +37,6 @@ from ..conftest import TEXTS
 from .small_dataset import TRAINING, VALIDATION
 
 
-@pytest.fixture(autouse=True)
-def no_engine_in_the_environment(monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
-
-
 @pytest.fixture(scope="module")
 def one_layer(tiny_tuned_folder, tiny_base_folder, tmp_path_factory):
     out = tmp_path_factory.mktemp("layers") / "model"

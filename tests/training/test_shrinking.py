@@ -32,11 +32,6 @@ TEXTS = HARD.corpus | {f"{doc_id} twice": f"{text} and {text}" for doc_id, text 
 EASY = RetrievalDataset(TEXTS, TEXTS, {doc_id: (doc_id,) for doc_id in TEXTS})
 
 
-@pytest.fixture(autouse=True)
-def no_engine_in_the_environment(monkeypatch):
-    monkeypatch.delenv("EMBTUNE_ENGINE", raising=False)
-
-
 def trained_at(folder, tmp_path, widths):
     trained = shutil.copytree(folder, tmp_path / "trained")
     write_manifest(trained, {**read_manifest(trained), "training": {"widths": widths}})
