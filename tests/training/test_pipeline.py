@@ -2,10 +2,7 @@
 
 import errno
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
@@ -338,25 +335,22 @@ def test_setting_out_of_range_is_one_line(option, tmp_path):
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_folder, tmp_path, number):
+def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_folder, tmp_path, monkeypatch, number):
     out = tmp_path / "models" / "tuned"
     arguments = [*write_files(tmp_path), "--base", str(tiny_base_folder), "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "docsgpt_embtune", "train", *arguments, "--epochs", "1000", "--device", "cpu"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        # A shell starts what it runs in the background with the signal ignored, and the test may be run there.
-    )
-    assert process.stdout
-    for line in process.stdout:
-        if line.startswith("questions, epoch 2 "):
-            break
-    process.send_signal(number)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "the same with --resume goes on from here" in said
+    real = trainer.ProgressBar.on_step_end
+
+    def signal_in_the_second_epoch(self, args, state, control, **context):
+        real(self, args, state, control, **context)
+        if 1 < state.epoch < 2:
+            assert signal.getsignal(number) is not signal.SIG_DFL  # it would end the tests
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(trainer.ProgressBar, "on_step_end", signal_in_the_second_epoch)
+    result = CliRunner().invoke(main, ["train", *arguments, "--epochs", "2", "--device", "cpu"])
+    assert result.exit_code == 128 + number
+    assert "questions, epoch 1 " in result.stdout
+    assert "the same with --resume goes on from here" in result.stdout
     assert [path.name for path in out.parent.iterdir()] == [".tuned.run"]
     assert (out.parent / ".tuned.run" / "run.json").is_file()
 
