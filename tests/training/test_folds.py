@@ -1,7 +1,8 @@
 """Few questions that choose and teach, too: real trainer, real files, a real stop."""
 
 import re
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,7 @@ from docsgpt_embtune.training.folds import FOLDS, folds_of
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.pipeline import TrainingReport, train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
@@ -38,20 +39,47 @@ from .recipe_runs import (
 FEW = dataset(VERBS[:6])
 
 
-@pytest.fixture(autouse=True)
-def quick_learning(monkeypatch):
-    """A tiny model with random weights learns at another rate than a real one."""
-    monkeypatch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=4, learning_rate=3e-3))
+pytestmark = pytest.mark.usefixtures("quick_learning")
+
+
+def tune(base, out, training=FEW, automatic=AUTOMATIC, **options):
+    options = {"config": CONFIG, "keep_worse": True, **options}
+    return train(training, None, out, base=str(base), automatic=automatic, **options)
 
 
 @pytest.fixture
 def tuned(tiny_base_folder, tmp_path):
-    def run(training=FEW, out="tuned", automatic=AUTOMATIC, **options):
-        base = str(tiny_base_folder)
-        options = {"config": CONFIG, "keep_worse": True, **options}
-        return train(training, None, tmp_path / out, base=base, automatic=automatic, **options)
+    return partial(tune, tiny_base_folder, tmp_path / "tuned")
 
-    return run
+
+@dataclass(frozen=True)
+class WatchedRun:
+    report: TrainingReport
+    said: list[str]
+    learned: list[set[str]]  # the questions of each training
+    words: list[set[str]]  # the questions that each choice of keywords learned from
+
+
+@pytest.fixture(scope="module")
+def undisturbed(quick_learning, tiny_base_folder, tmp_path_factory):
+    said: list[str] = []
+    learned: list[set[str]] = []
+    words: list[set[str]] = []
+    real_examples, real_kinds = tuning_run.build_examples, KeywordFitting.kinds
+
+    def spy_examples(questions, loss):
+        learned.append({question.text for question in questions})
+        return real_examples(questions, loss)
+
+    def spy_kinds(self, training=None):
+        words.append(set(training.queries.values()))
+        return real_kinds(self, training)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tuning_run, "build_examples", spy_examples)
+        patch.setattr(KeywordFitting, "kinds", spy_kinds)
+        report = tune(tiny_base_folder, tmp_path_factory.mktemp("undisturbed") / "tuned", say=said.append)
+    return WatchedRun(report, said, learned, words)
 
 
 def test_questions_about_one_answer_are_in_one_fold():
@@ -67,9 +95,8 @@ def test_questions_about_one_answer_are_in_one_fold():
         assert {row // 2 for row in outside}.isdisjoint(row // 2 for row in inside)
 
 
-def test_every_question_chooses_and_every_question_teaches(tuned):
-    said: list[str] = []
-    report = tuned(say=said.append)
+def test_every_question_chooses_and_every_question_teaches(undisturbed):
+    report, said = undisturbed.report, undisturbed.said
     assert "no --val given: each of 60 questions is asked of models that learned without it" in said
     names = [candidate.name for candidate in report.tuned.candidates]
     assert names[:6] == ["chunks, early", "chunks", "questions", "questions, mean", "hardest", "hardest, mean"]
@@ -81,29 +108,12 @@ def test_every_question_chooses_and_every_question_teaches(tuned):
     assert len([line for line in said if line.startswith("mined")]) == 3
 
 
-def test_no_fold_learns_from_what_it_is_asked(tuned, monkeypatch):
-    learned: list[set[str]] = []
-    real = tuning_run.build_examples
-
-    def spy(questions, loss):
-        learned.append({question.text for question in questions})
-        return real(questions, loss)
-
-    words: list[set[str]] = []
-    real_kinds = KeywordFitting.kinds
-
-    def spy_kinds(self, training=None):
-        words.append(set(training.queries.values()))
-        return real_kinds(self, training)
-
-    monkeypatch.setattr(tuning_run, "build_examples", spy)
-    monkeypatch.setattr(KeywordFitting, "kinds", spy_kinds)
-    tuned()
+def test_no_fold_learns_from_what_it_is_asked(undisturbed):
     everything = set(FEW.queries.values())
     of_folds = [everything - set(fold.asked.queries.values()) for fold in folds_of(FEW)]
     assert len(of_folds) == FOLDS
-    assert learned[1:] == [*of_folds, everything] * 2  # after the chunks' own: the questions, the hardest
-    assert words == [everything, *of_folds]
+    assert undisturbed.learned[1:] == [*of_folds, everything] * 2  # after the chunks' own: the questions, the hardest
+    assert undisturbed.words == [everything, *of_folds]
 
 
 def test_what_is_learned_by_heart_is_no_gain(tuned, tiny_base_folder, monkeypatch):
@@ -169,21 +179,23 @@ def test_a_handful_is_asked_in_folds_whatever_the_time(tiny_base_folder):
 
 
 @pytest.mark.parametrize("stopped_at", [("questions 2/3", 1), ("hardest", 2)])
-def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(tuned, monkeypatch, stopped_at, tmp_path):
-    undisturbed = tuned(out="undisturbed")
+def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(
+    tuned, undisturbed, monkeypatch, stopped_at, tmp_path
+):
+    whole = undisturbed.report
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
     with stopping(stopped_at):
         tuned()
     resumed = tuned(resume=True)
-    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
-    assert [c.scores for c in resumed.tuned.candidates] == [c.scores for c in undisturbed.tuned.candidates]
+    assert resumed.manifest["fingerprint"] == whole.manifest["fingerprint"]
+    assert [c.scores for c in resumed.tuned.candidates] == [c.scores for c in whole.tuned.candidates]
     assert not (tmp_path / ".tuned.run").exists()
 
 
-def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, monkeypatch, tmp_path):
+def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, undisturbed, monkeypatch, tmp_path):
     """What came after the stages is done again, of models that learned without what they are asked."""
-    undisturbed = tuned(out="undisturbed")
-    assert "keywords" in undisturbed.manifest
+    expected = undisturbed.report.manifest
+    assert "keywords" in expected
     out = tmp_path / "tuned"
 
     def full_disk(*_):
@@ -195,9 +207,8 @@ def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, monkeypa
             tuned()
     assert not out.exists()
     resumed = tuned(resume=True)
-    assert resumed.manifest["fingerprint"] == undisturbed.manifest["fingerprint"]
-    assert resumed.manifest["keywords"] == undisturbed.manifest["keywords"]
-    assert resumed.manifest["validation"] == undisturbed.manifest["validation"]
+    for key in ("fingerprint", "keywords", "validation"):
+        assert resumed.manifest[key] == expected[key]
 
 
 def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_stage_began_with(tiny_base_folder):
