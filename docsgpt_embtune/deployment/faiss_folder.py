@@ -123,7 +123,7 @@ def read_index(folder: Path) -> Any:
     """Read index.faiss.
 
     Raises:
-        DeploymentError: If it is missing, damaged, or may not be read.
+        DeploymentError: If it is missing, damaged, or may not be read, or of a kind that does not tell a row's vector.
     """
     path = folder / INDEX
     if not path.is_file():
@@ -131,11 +131,19 @@ def read_index(folder: Path) -> Any:
     with _open(path):  # faiss says the same of a file that may not be read as of a damaged one
         pass
     try:
-        return faiss.read_index(str(path))
+        index = faiss.read_index(str(path))
     except RuntimeError as error:
         raise DeploymentError(
             f"{path}: damaged ({str(error)[-80:]}); restore it from a backup, or upload the source again"
         ) from error
+    try:
+        index_vectors(index, range(min(1, index.ntotal)))
+    except RuntimeError as error:
+        raise DeploymentError(
+            f"{path}: {type(index).__name__} does not tell the vector of a row; DocsGPT makes IndexFlatL2: upload the "
+            "source again"
+        ) from error
+    return index
 
 
 def _open(path: Path) -> BinaryIO:
@@ -186,7 +194,7 @@ def _read_json_sidecar(path: Path) -> Sidecar | None:
         texts = {doc_id: document["page_content"] or "" for doc_id, document in documents.items()}
         metadata = {doc_id: document["metadata"] or {} for doc_id, document in documents.items()}
         by_row = {int(row): doc_id for row, doc_id in content["index_to_docstore_id"].items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DeploymentError(f"{path}: damaged ({type(error).__name__}: {error}); restore it from a backup") from error
     return _sidecar(path, by_row, texts, metadata)
 

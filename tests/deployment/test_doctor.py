@@ -42,6 +42,16 @@ def damaged_json(folder, tuned):
     (folder / "index.json").write_bytes(content[: len(content) // 2])
 
 
+def endless_json(folder, tuned):
+    (folder / "index.json").write_text('{"documents": ' + "[" * 100_000)
+
+
+def numbered_index(folder, tuned):
+    index = faiss.IndexIDMap(faiss.IndexFlatL2(tuned.dimension))
+    index.add_with_ids(tuned.embed(CHUNKS), np.arange(len(CHUNKS)))
+    faiss.write_index(index, str(folder / "index.faiss"))
+
+
 def hostile_pickle(folder, tuned):
     (folder / "index.pkl").write_bytes(b"cos\nsystem\n(Vtrue\ntR.")
 
@@ -88,6 +98,8 @@ def text_not_seen(folder, tuned):
         (no_sidecar, "unreadable", "neither index.json nor index.pkl"),
         (damaged_index, "unreadable", "index.faiss: damaged"),
         (damaged_json, "unreadable", "index.json: damaged"),
+        (endless_json, "unreadable", "index.json: damaged"),
+        (numbered_index, "unreadable", "index.faiss: IndexIDMap does not tell the vector of a row"),
         (hostile_pickle, "unreadable", "names os.system"),
         (stale_json, "unreadable", "one of them is stale"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
