@@ -1,5 +1,6 @@
 """Tiny models, built here: no test downloads anything."""
 
+import gc
 import shutil
 import signal
 import tempfile
@@ -14,6 +15,11 @@ TEXTS = (
     "The backup is written to the second disk and verified in the morning.",
     "An invoice can be cancelled until it has been sent to the customer.",
 )
+
+
+def pytest_collection_finish():
+    """Spare what was imported the garbage collection after each fit, which took most of a tiny model's fit."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)

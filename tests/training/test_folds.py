@@ -125,10 +125,10 @@ def test_what_is_learned_by_heart_is_no_gain(tuned, tiny_base_folder, monkeypatc
     assert not report.tuned.improved
 
     run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), of_chance, CONFIG, folds=folds_of(of_chance))
-    by_heart = replace(recipe.RANKING, precision="fp32", epochs=20)
+    by_heart = replace(recipe.RANKING, precision="fp32", epochs=10)
     run.train(0, Stage("questions", of_chance, by_heart, mines=False, asks_folds=True))
     (candidate,) = run.selection.candidates
-    assert candidate.name == "questions, epoch 20"
+    assert candidate.name == "questions, epoch 10"
     assert mean_ndcg(run.score(*run.pools)) > 2 * mean_ndcg(candidate.scores)
 
 

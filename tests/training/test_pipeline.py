@@ -1,6 +1,7 @@
 """The main job on a tiny model: real trainer, real files."""
 
 import errno
+import os
 import json
 import signal
 from collections.abc import Collection
