@@ -16,6 +16,7 @@ from docsgpt_embtune.cli.common import EmbtuneCommand, minutes
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.stopping import told_when_stopped
 
 COMMAND = click.Command("train", params=[click.Option(["--time-budget"], callback=minutes)])
 
@@ -172,6 +173,16 @@ def test_ctrl_c_is_not_taken_for_the_answer_no():
 
     result = CliRunner().invoke(wait)
     assert (result.exit_code, result.output) == (130, "stopped\n")
+
+
+def test_ctrl_c_of_which_all_is_said_is_not_told_again():
+    @click.command(cls=EmbtuneCommand)
+    def wait():
+        with told_when_stopped(lambda stop: click.echo("stopped     it goes on from here")):
+            raise KeyboardInterrupt
+
+    result = CliRunner().invoke(wait)
+    assert (result.exit_code, result.output) == (130, "stopped     it goes on from here\n")
 
 
 def test_errors_without_a_file_keep_their_traceback():

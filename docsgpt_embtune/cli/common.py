@@ -17,6 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DatasetError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
+from docsgpt_embtune.stopping import ToldInterrupt
 
 # Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
@@ -50,9 +51,8 @@ class EmbtuneCommand(click.Command):
             if _is_our_own(error):
                 raise
             _exit_with(f"{error}; run: {INSTALL}")
-        except KeyboardInterrupt:  # click would end as where the answer is no
-            click.echo("stopped", err=True)
-            sys.exit(_EXIT_SIGINT)
+        except KeyboardInterrupt as error:  # click would end as where the answer is no
+            _exit_stopped(error)
         except OSError as error:
             # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
             path = error.filename2 or error.filename
@@ -92,6 +92,12 @@ def _tidied_up_on_sigterm() -> Iterator[None]:
 def _is_our_own(error: ImportError) -> bool:
     package = (error.name or "").partition(".")[0]
     return package == "docsgpt_embtune" or package in sys.stdlib_module_names
+
+
+def _exit_stopped(error: KeyboardInterrupt) -> NoReturn:
+    if not isinstance(error, ToldInterrupt):
+        click.echo("stopped", err=True)
+    sys.exit(_EXIT_SIGINT)
 
 
 def _exit_with(message: str) -> NoReturn:

@@ -2,8 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.urls import shown
 from docsgpt_embtune.wording import clock, counted, megabytes
 
@@ -84,7 +85,7 @@ def reembed(
         return
     if indexes is not None:
         steps.require_disk([store for store in stores if isinstance(store, FaissStore)], serving, indexes)
-    with _told_when_stopped():
+    with told_when_stopped(_tell_how_to_go_on):
         swapped = steps.reembed(stores, serving, environment)
     for store in stores:
         click.echo(f"{store.label}: {'on the model now' if store in swapped else 'was on the model already'}")
@@ -96,15 +97,10 @@ def reembed(
     _print_what_is_in_force(environment, stores)
 
 
-@contextmanager
-def _told_when_stopped() -> Iterator[None]:
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C and SIGTERM
-        click.echo("stopped: no vector is lost, and the same command goes on from here", err=True)
-        for note in getattr(stop, "__notes__", ()):
-            click.echo(f"but {note}", err=True)
-        raise
+def _tell_how_to_go_on(stop: BaseException) -> None:
+    click.echo("stopped: no vector is lost, and the same command goes on from here", err=True)
+    for note in getattr(stop, "__notes__", ()):
+        click.echo(f"but {note}", err=True)
 
 
 def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None") -> None:

@@ -15,6 +15,7 @@ from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritabl
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE, LONGEST_ANSWER
+from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.wording import clock, counted
 
 if TYPE_CHECKING:
@@ -155,13 +156,15 @@ def _synthesize_online(
             concurrency=concurrency,
             requests_per_minute=requests_per_minute,
         )
-        try:
+
+        def tell(_: BaseException) -> None:
+            kept = f"what was answered is kept ({journal.path}): the same command goes on from there"
+            click.echo(f"stopped     {kept}", err=True)
+            click.echo(_spent(model.spent, started, price_input, price_output), err=True)
+
+        with told_when_stopped(tell):
             _tell_what_it_takes(synthesizer, len(corpus), price_input, price_output, ask=not yes)
             made = synthesizer.run()
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
-            click.echo(f"what was answered is kept ({journal.path}): the same command goes on from there", err=True)
-            click.echo(_spent(model.spent, started, price_input, price_output), err=True)
-            raise
     save_dataset(made.dataset, out, made_by=f"the language model {name}")
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")

@@ -13,6 +13,7 @@ from typing import Any
 from docsgpt_embtune.destinations import folder_above, lack_of_room
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.files import tells_of_full_disk, write_text_atomically
+from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.wording import Say
 
@@ -49,13 +50,15 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
     started = time.monotonic()
     with _alone_in(folder, out):
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
-        try:
-            yield folder
-        except (KeyboardInterrupt, SystemExit):  # Ctrl-C and SIGTERM
+
+        def tell(_: BaseException) -> None:
             seconds = seconds_before(folder) + time.monotonic() - started
             write_text_atomically(folder / _SECONDS_FILE, json.dumps(seconds))
             say(f"stopped     the same with --resume goes on from here ({folder})")
-            raise
+
+        try:
+            with told_when_stopped(tell):
+                yield folder
         except TrainingError:  # the same again would end so again; what keeps a model from being written may be mended
             shutil.rmtree(folder, ignore_errors=True)
             raise

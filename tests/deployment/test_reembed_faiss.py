@@ -810,13 +810,19 @@ def reembed_command(*arguments):
 
 def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
     def stop(*_):
-        raise KeyboardInterrupt
+        stopped = KeyboardInterrupt()
+        stopped.add_note("documents: on the new model already")
+        raise stopped
 
     given = ("--model", tuned.folder, "--indexes", index_folder)
     with monkeypatch.context() as patched:
         patched.setattr(FaissStore, "prepare", stop)
         stopped = reembed_command(*given)
-    assert "stopped: no vector is lost, and the same command goes on from here" in stopped.stderr
+    assert stopped.stderr.count("stopped") == 1
+    said = (
+        "stopped: no vector is lost, and the same command goes on from here\nbut documents: on the new model already\n"
+    )
+    assert said in stopped.stderr
     assert stopped.exit_code == 130
     assert reembed_command(*given).exit_code == 0
     assert examine(FaissStore(index_folder), tuned) == []

@@ -194,6 +194,7 @@ def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
         assert server.unheard.wait(60)
     assert child.returncode == 130
     assert "the same command goes on from there\nspent       " in said
+    assert said.count("stopped") == 1
     assert not out.exists()
 
 

@@ -1,8 +1,8 @@
 """The main job on a tiny model: real trainer, real files."""
 
 import errno
-import os
 import json
+import os
 import signal
 from collections.abc import Collection
 from dataclasses import replace
@@ -22,6 +22,7 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.serving.encoding import Encoder
+from docsgpt_embtune.stopping import ToldInterrupt
 from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
@@ -237,7 +238,7 @@ def test_text_is_trained_on_with_the_prompt_that_it_is_asked_with(tiny_base_fold
 
 def test_a_run_that_the_user_stops_says_how_to_go_on(tmp_path):
     said = []
-    with pytest.raises(KeyboardInterrupt), run_folder(tmp_path / "tuned", {}, resume=False, say=said.append) as folder:
+    with pytest.raises(ToldInterrupt), run_folder(tmp_path / "tuned", {}, resume=False, say=said.append) as folder:
         raise KeyboardInterrupt
     assert folder.is_dir()
     assert said == [f"stopped     the same with --resume goes on from here ({folder})"]
