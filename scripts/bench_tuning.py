@@ -335,9 +335,7 @@ def table(dataset: str, results: list[dict[str, Any]]) -> str:
     for method in dict.fromkeys(result["method"] for result in own):
         runs = sorted((result for result in own if result["method"] == method), key=lambda run: mean(run, "ndcg@10"))
         middle = runs[len(runs) // 2]
-        figures = "  ".join(
-            f"{mean(middle, metric):.3f}    " for metric in ("ndcg@10", "recall@1", "recall@2", "recall@10")
-        )
+        figures = "  ".join(f"{mean(middle, metric):.3f}    " for metric in COLUMNS)
         verdict = ""
         if base and method != "base":
             judgment = judge(base["scores"], middle["scores"])

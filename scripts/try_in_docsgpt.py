@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def tune(work: Path, time_budget: float) -> Path:
-    """Tune on the sample, as `make train` does; its validation questions decide whether there is a model at all."""
+    """Tune on the sample; its validation questions decide whether there is a model at all."""
     started = time.perf_counter()
     tuned = work / "tuned"
     files = ("--train", work / "train.json", "--val", work / "validation.json", "--corpus", work / "corpus.json")

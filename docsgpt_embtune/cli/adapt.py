@@ -6,7 +6,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, end_with, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.urls import is_url
 
@@ -24,9 +24,7 @@ from docsgpt_embtune.urls import is_url
     "--keywords", is_flag=True, help="Put keywords beside a server's vectors, too, where that gains: chunks embed anew."
 )
 @click.option("--keep-worse", is_flag=True, help="Write the folder even if cross-validation does not prefer it.")
-@click.option(
-    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
-)
+@cache_option
 @relevant_docs_option
 def adapt(
     model: str,
@@ -37,7 +35,7 @@ def adapt(
     seed: int,
     keywords: bool,
     keep_worse: bool,
-    cache: Path | None,
+    cache: Path,
     relevant_docs: Any,
 ) -> None:
     """Tune the question's vector alone: nothing is re-embedded.
@@ -46,12 +44,10 @@ def adapt(
     URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it: it gets the questions and
     the chunks, and the key in EMBEDDINGS_KEY, if any. Without --train its chunks get keywords, and nothing is learned.
     """
-    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
     from docsgpt_embtune.training import adapting, server_keywords
 
     hide_loading_bars()
-    given: dict[str, Any] = {"model": model, "seed": seed, "keep_worse": keep_worse, "say": tqdm.write}
-    given["cache"] = cache or default_cache_folder()
+    given: dict[str, Any] = {"model": model, "cache": cache, "seed": seed, "keep_worse": keep_worse, "say": tqdm.write}
     if train_path is None:
         if not (keywords and corpus) or val_path:
             raise click.UsageError("give --train, or --corpus and --keywords for keywords alone")

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import (
     EXIT_NO,
     EmbtuneCommand,
+    cache_option,
     hide_loading_bars,
     load_guard,
     refuse_unwritable,
@@ -34,12 +35,16 @@ def _cutoffs(context: click.Context, option: click.Parameter, value: str) -> tup
 @click.option("--data", required=True, help="Questions that the tuned model never saw, with their good chunks.")
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
 @click.option("--k", "ks", default="1,2,3,5,10,20", show_default=True, callback=_cutoffs, help="Cutoffs.")
-@click.option("--store", type=click.Choice(["faiss", "langchain"]), default="faiss", show_default=True, help="Ranks.")
+@click.option(
+    "--store",
+    type=click.Choice(["faiss", "langchain"]),
+    default="faiss",
+    show_default=True,
+    help="What ranks: langchain, as DocsGPT before 0.19 did. The ranks are the same.",
+)
 @click.option("--guard", "guards", multiple=True, help="Questions of another source: FILE, or FILE,CORPUS. Repeatable.")
 @relevant_docs_option
-@click.option(
-    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
-)
+@cache_option
 @click.option("--no-cache", is_flag=True, help="Embed everything anew, and keep nothing.")
 @click.option("--json", "json_path", type=OUT_FILE, help="Write every number to this file.")
 @click.option("--report", "report_path", type=OUT_FILE, help="Write a report to look at: one HTML file.")
@@ -52,7 +57,7 @@ def check(
     store: Any,
     guards: tuple[str, ...],
     relevant_docs: Any,
-    cache: Path | None,
+    cache: Path,
     no_cache: bool,
     json_path: Path | None,
     report_path: Path | None,
@@ -65,7 +70,6 @@ def check(
     from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
     from docsgpt_embtune.evaluation.summary import summary
-    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
 
     hide_loading_bars()
     read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]
@@ -77,7 +81,7 @@ def check(
         guards={guard: load_guard(guard, relevant_docs) for guard in guards},
         ks=ks,
         store=store,
-        cache=None if no_cache else cache or default_cache_folder(),
+        cache=None if no_cache else cache,
         say=partial(tqdm.write, file=sys.stderr),
     )
     click.echo(summary(report))

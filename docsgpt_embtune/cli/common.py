@@ -130,6 +130,22 @@ def hide_loading_bars() -> None:
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
+def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the folder that vectors are kept in, which is the user's own cache folder by default."""
+
+    def folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path:
+        from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
+
+        return given or default_cache_folder()
+
+    return click.option(
+        "--cache",
+        type=click.Path(path_type=Path),
+        callback=folder,
+        help="Folder that keeps vectors; your cache folder if not given.",
+    )(function)
+
+
 def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flag that settles what an ambiguous file means."""
     return click.option(

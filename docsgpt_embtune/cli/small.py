@@ -6,7 +6,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, end_with, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
 
 
@@ -20,9 +20,7 @@ from docsgpt_embtune.data.dataset import load_dataset
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
 @click.option("--width", type=int, help="Numbers of a vector; the fewest that lose nothing on --data, if not given.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
-@click.option(
-    "--cache", type=click.Path(path_type=Path), help="Folder that keeps vectors; your cache folder if not given."
-)
+@cache_option
 @relevant_docs_option
 def shrink(
     folder: Path,
@@ -30,11 +28,10 @@ def shrink(
     corpus: str | None,
     width: int | None,
     out: Path,
-    cache: Path | None,
+    cache: Path,
     relevant_docs: Any,
 ) -> None:
     """Cut vectors to fewer numbers, and say what each width costs."""
-    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
     from docsgpt_embtune.training.shrinking import shrink as cut_and_write
     from docsgpt_embtune.training.shrinking import summary
 
@@ -44,7 +41,7 @@ def shrink(
         load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
         out,
         width=width,
-        cache=cache or default_cache_folder(),
+        cache=cache,
         say=tqdm.write,
     )
     end_with(summary(report), report.folder)
