@@ -88,7 +88,7 @@ def delete_remains(folder: Path) -> None:
         pass
     except OSError as error:
         raise DeploymentError(
-            f"{error.filename}: cannot be deleted ({error.strerror}); run as a user who may do so"
+            f"{folder / _WORK}: cannot be deleted ({error.strerror}); run as a user who may do so"
         ) from error
     with suppress(OSError):  # it is not empty, or a link, or another user's
         folder.rmdir()

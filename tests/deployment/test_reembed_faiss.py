@@ -195,7 +195,7 @@ def test_remains_that_may_not_be_deleted_are_named(stock, tuned):
         steps.reembed([FaissStore(folder)], tuned)
         delete_as_docsgpt_does(folder)
         (folder / ".embtune").chmod(0o555)
-        with as_nobody(), pytest.raises(DeploymentError, match=r"\.embtune/.*: cannot be deleted \(Permission denied"):
+        with as_nobody(), pytest.raises(DeploymentError, match=r"/\.embtune: cannot be deleted \(Permission denied"):
             delete_remains(folder)
 
 
