@@ -159,7 +159,7 @@ def _synthesize_online(
 
         def tell(_: BaseException) -> None:
             kept = f"what was answered is kept ({journal.path}): the same command goes on from there"
-            click.echo(f"stopped     {kept}", err=True)
+            click.echo(f"stopped     {'nothing was answered yet' if journal.is_empty else kept}", err=True)
             click.echo(_spent(model.spent, started, price_input, price_output), err=True)
 
         with told_when_stopped(tell):

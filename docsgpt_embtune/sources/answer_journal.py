@@ -37,6 +37,9 @@ class AnswerJournal:
         except BlockingIOError as error:
             self._file.close()
             raise GenerationError(f"{path}: another run is writing it; wait for it, or end it") from error
+        if not os.fstat(self._file.fileno()).st_nlink:  # that other run removed it meanwhile
+            self._file.close()
+            raise GenerationError(f"{path}: another run has just ended; start again")
         try:
             self._answers = self._recover()
         except GenerationError:
@@ -61,8 +64,15 @@ class AnswerJournal:
             os.fsync(self._file.fileno())
             self._answers[key] = answer
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing was answered yet, in this run or before."""
+        return not self._answers
+
     def close(self) -> None:
-        """Let another run have the file."""
+        """Let another run have the file; one with nothing in it is removed."""
+        if not self._file.closed and not os.fstat(self._file.fileno()).st_size:
+            self.path.unlink(missing_ok=True)
         self._file.close()
 
     def __enter__(self) -> Self:

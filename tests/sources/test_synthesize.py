@@ -1,5 +1,6 @@
 """Questions from a server that misbehaves on purpose: nothing lost, nothing asked twice."""
 
+import fcntl
 import json
 import os
 import re
@@ -172,6 +173,26 @@ def test_an_answer_without_an_end_is_cut_off_and_said_to_be():
         assert model.spent.answers == ANSWER_ATTEMPTS
 
 
+def test_a_stop_says_whether_there_is_anything_to_go_on_from(tmp_path, monkeypatch):
+    def stop(synthesizer):
+        raise KeyboardInterrupt
+
+    (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
+    out = tmp_path / "train.json"
+    journal = tmp_path / "train.json.answers.jsonl"
+    monkeypatch.setattr(Synthesizer, "estimate", stop)  # which asks some, to see how long that takes
+    command = ["synthesize", "--yes", "--corpus", str(tmp_path / "corpus.json"), "--out", str(out)]
+    command += ["--llm-base-url", "http://localhost:1/v1", "--llm-model", "tiny"]
+    stopped = CliRunner().invoke(main, command)
+    assert stopped.exit_code == 130
+    assert stopped.stderr.startswith("stopped     nothing was answered yet\nspent       0 requests")
+    assert not journal.exists()
+    with AnswerJournal(journal, "tiny") as kept:
+        kept.add("prompt", [])
+    said = CliRunner().invoke(main, command).stderr
+    assert said.startswith(f"stopped     what was answered is kept ({journal}): the same command goes on from there\n")
+
+
 @pytest.mark.usefixtures("ctrl_c_is_heard")
 def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
     (tmp_path / "corpus.json").write_text(json.dumps(CORPUS))
@@ -193,7 +214,7 @@ def test_a_second_ctrl_c_leaves_what_is_being_written(tmp_path):
                 child.kill()
         assert server.unheard.wait(60)
     assert child.returncode == 130
-    assert "the same command goes on from there\nspent       " in said
+    assert re.search(r"^stopped     .*\nspent       ", said, re.MULTILINE)
     assert said.count("stopped") == 1
     assert not out.exists()
 
@@ -384,6 +405,35 @@ def test_a_journal_that_was_cut_drops_its_tail_and_one_in_use_is_refused(tmp_pat
         assert (journal["a"], journal["b"]) == ([1], [3])
     with AnswerJournal(path, "another model") as journal:
         assert "a" not in journal
+
+
+def test_a_journal_without_an_answer_leaves_no_file(tmp_path):
+    path = tmp_path / "journal"
+    with AnswerJournal(path, "tiny") as journal:
+        assert journal.is_empty
+        assert path.is_file()
+    assert not path.exists()
+    with AnswerJournal(path, "tiny") as journal:
+        journal.add("a", [1])
+        assert not journal.is_empty
+    with AnswerJournal(path, "another model"):
+        pass
+    assert answered(path, 0) == []
+    assert path.is_file()
+
+
+def test_a_journal_that_its_run_removes_meanwhile_takes_no_answer(tmp_path, monkeypatch):
+    path = tmp_path / "journal"
+    first = AnswerJournal(path, "tiny")
+    lock = fcntl.flock
+
+    def lock_late(file, how):
+        first.close()
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(GenerationError, match="another run has just ended; start again"):
+        AnswerJournal(path, "tiny")
 
 
 def answered(path, count=5):
