@@ -24,7 +24,7 @@ INDEX = "index.faiss"
 JSON_SIDECAR = "index.json"
 PICKLE_SIDECAR = "index.pkl"
 INDEX_FILES = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
-_WORK = ".embtune"  # what re-embedding keeps beside them; other folders of ours have names that begin so
+WORK = ".embtune"  # what re-embedding keeps beside them; other folders of ours have names that begin so
 
 
 @dataclass(frozen=True)
@@ -83,12 +83,12 @@ def delete_remains(folder: Path) -> None:
     try:
         if _has_index(os.listdir(folder)):
             return
-        shutil.rmtree(folder / _WORK)
+        shutil.rmtree(folder / WORK)
     except FileNotFoundError:  # somebody else deleted it
         pass
     except OSError as error:
         raise DeploymentError(
-            f"{folder / _WORK}: cannot be deleted ({error.strerror}); run as a user who may do so"
+            f"{folder / WORK}: cannot be deleted ({error.strerror}); run as a user who may do so"
         ) from error
     with suppress(OSError):  # it is not empty, or a link, or another user's
         folder.rmdir()
@@ -99,7 +99,7 @@ def _has_index(files: Iterable[str]) -> bool:
 
 
 def _keeps_work(folder: Path) -> bool:
-    return (folder / _WORK).is_dir() and not (folder / _WORK).is_symlink()
+    return (folder / WORK).is_dir() and not (folder / WORK).is_symlink()
 
 
 def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
@@ -115,7 +115,7 @@ def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
             folders.clear()
             continue
         seen.add(folder.resolve())
-        folders[:] = sorted(below for below in folders if not below.startswith(_WORK))
+        folders[:] = sorted(below for below in folders if not below.startswith(WORK))
         yield folder, files
 
 

@@ -18,6 +18,7 @@ import faiss
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
     INDEX_FILES,
+    WORK,
     Sidecar,
     index_vectors,
     read_index,
@@ -31,7 +32,6 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import keep_owner, sha256_of, write_text_atomically
 from docsgpt_embtune.vectors import SAME_VECTOR, cosines
 
-WORK = ".embtune"
 _SHARD = 8192  # rows added to an index at a time
 
 
