@@ -166,7 +166,7 @@ STOPPED_RUN = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from tests.evaluation.test_vectors import *
+    from tests.evaluation.test_vector_cache import *
 
     class Stopped(SpectrumEmbeddings):
         def embed_documents(self, texts):
@@ -197,7 +197,7 @@ FULL_DISK = textwrap.dedent(
     """
     import resource, signal, sys
     from pathlib import Path
-    from tests.evaluation.test_vectors import *
+    from tests.evaluation.test_vector_cache import *
 
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write beyond the limit fails as on a full disk
     resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, 5_000))
