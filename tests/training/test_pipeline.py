@@ -115,8 +115,9 @@ def test_every_fit_of_a_model_computes_in_bf16(tiny_base_folder):
 
 
 def test_same_seed_same_model_and_another_seed_another(tuned):
-    first, again = (tuned(out=name, keep_worse=True) for name in ("first", "again"))
-    other = tuned(replace(CONFIG, seed=14), out="other", keep_worse=True)
+    one_epoch = replace(CONFIG, epochs=1)
+    first, again = (tuned(one_epoch, out=name, keep_worse=True) for name in ("first", "again"))
+    other = tuned(replace(one_epoch, seed=14), out="other", keep_worse=True)
     assert first.manifest["fingerprint"] == again.manifest["fingerprint"] != other.manifest["fingerprint"]
 
 
@@ -382,9 +383,10 @@ def joined(one, other):
 
 
 def test_model_made_of_a_tuned_one_has_seen_what_that_learned_from(tuned, tmp_path):
-    first = tuned(keep_worse=True)
+    one_epoch = replace(CONFIG, epochs=1)
+    first = tuned(one_epoch, keep_worse=True)
     later = dataset(NOUNS, ["copied", "deleted"])
-    base = {"base": str(first.folder), "config": CONFIG, "keep_worse": True}
+    base = {"base": str(first.folder), "config": one_epoch, "keep_worse": True}
     again = train(later, VALIDATION, tmp_path / "again", **base)
     learned = {query_digest(text) for text in TRAINING.queries.values()}
     assert learned <= set(again.manifest["data"]["seen_queries"])
