@@ -43,13 +43,9 @@ from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
 from ..embeddings_server import ENDLESS, TOKENS, TOO_LONG, serving
 from ..gateway_process import KEY, server
-from ..training.small_dataset import dataset
+from ..sample_questions import TRAINING, VALIDATION, dataset
 from ..waiting import wait_until
 
-TRAINING, VALIDATION = (
-    dataset(verbs=["kept", "restarted", "reset", "verified"]),
-    dataset(verbs=["cancelled", "written"]),
-)
 UNSEEN = dataset(nouns=["log", "worker", "invoice"], verbs=["verified twice"])
 
 

@@ -11,20 +11,18 @@ from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.recipe import Automatic
 
-NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer"]
-VERBS = ["kept", "restarted", "reset", "verified", "cancelled", "written", "moved", "lost", "found", "sold"]
-CORPUS = {f"{n}-{v}": f"every night a {n} is {v} here by hand" for n in NOUNS for v in VERBS}
+from .. import sample_questions
+from ..sample_questions import VERBS
+
+# Longer than what is asked, so that a question can be made of a part of it.
+CORPUS = sample_questions.dataset(verbs=VERBS, chunk="every night a {noun} is {verb} here by hand").corpus
 CONFIG = TrainConfig(precision="fp32", device="cpu")
 AUTOMATIC = Automatic()
 
 
 def dataset(verbs: list[str]) -> RetrievalDataset:
-    pairs = [(noun, verb) for noun in NOUNS for verb in verbs]
-    return RetrievalDataset(
-        queries={f"q-{n}-{v}": f"when is the {n} {v}" for n, v in pairs},
-        corpus=CORPUS,
-        relevant_docs={f"q-{n}-{v}": (f"{n}-{v}",) for n, v in pairs},
-    )
+    """Ask about some of the chunks, over all of them."""
+    return replace(sample_questions.dataset(verbs=verbs), corpus=CORPUS)
 
 
 def shuffled(questions: RetrievalDataset, seed: int) -> RetrievalDataset:

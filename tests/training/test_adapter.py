@@ -31,12 +31,8 @@ from docsgpt_embtune.training.pipeline import train
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
-from .small_dataset import dataset
+from ..sample_questions import TRAINING, VALIDATION, dataset
 
-TRAINING, VALIDATION = (
-    dataset(verbs=["kept", "restarted", "reset", "verified"]),
-    dataset(verbs=["cancelled", "written"]),
-)
 DIMENSION = 16
 
 

@@ -24,7 +24,7 @@ from docsgpt_embtune.training.token_regression import Tokens, means, taught_tabl
 from docsgpt_embtune.training.trainer import load_base
 
 from ..conftest import TEXTS
-from .small_dataset import TRAINING, VALIDATION, dataset
+from ..sample_questions import TRAINING, VALIDATION, dataset
 
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 

@@ -23,14 +23,13 @@ from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 
+from ..sample_questions import NOUNS, VERBS
 from .recipe_runs import (
     AUTOMATIC,
     CONFIG,
     CORPUS,
-    NOUNS,
     TRAINING,
     VALIDATION,
-    VERBS,
     dataset,
     shuffled,
     stopping,

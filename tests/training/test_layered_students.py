@@ -34,7 +34,7 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.wording import silent
 
 from ..conftest import TEXTS
-from .small_dataset import TRAINING, VALIDATION
+from ..sample_questions import TRAINING, VALIDATION
 
 
 @pytest.fixture(scope="module")

@@ -36,7 +36,7 @@ from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
 from docsgpt_embtune.wording import silent
 
-from .small_dataset import NOUNS, TRAINING, VALIDATION, VERBS, dataset
+from ..sample_questions import NOUNS, TRAINING, VALIDATION, VERBS, dataset
 
 CONFIG = TrainConfig(epochs=2, learning_rate=1e-3, precision="fp32", device="cpu")
 

@@ -43,7 +43,8 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
-from .recipe_runs import AUTOMATIC, CONFIG, CORPUS, NOUNS, TRAINING, VALIDATION, VERBS, dataset, shuffled, stopping
+from ..sample_questions import NOUNS, VERBS
+from .recipe_runs import AUTOMATIC, CONFIG, CORPUS, TRAINING, VALIDATION, dataset, shuffled, stopping
 
 
 def what_the_base_finds_first(folder) -> RetrievalDataset:

@@ -19,7 +19,8 @@ from docsgpt_embtune.training.summary import summary
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
-from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, VERBS, dataset
+from ..sample_questions import VERBS
+from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, dataset
 
 HARDLY = TrainConfig(learning_rate=1e-9, precision="fp32", device="cpu")
 

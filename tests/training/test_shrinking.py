@@ -23,7 +23,7 @@ from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training import shrinking
 from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
 
-from .small_dataset import dataset
+from ..sample_questions import dataset
 
 HARD = dataset()
 CHUNKS = list(HARD.corpus.values())
