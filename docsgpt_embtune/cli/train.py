@@ -18,7 +18,7 @@ from docsgpt_embtune.cli.common import (
 )
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.config import SettingError, TrainConfig
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.wording import silent
 
@@ -142,8 +142,8 @@ def train(
             guard_sets = {guard: load_guard(guard, relevant_docs) for guard in guards}
             budget = Automatic.minutes if time_budget is None else time_budget
             automatic = Automatic(budget, guard_sets, windows or Automatic.windows, keywords or Automatic.keywords)
-    except ValueError as error:
-        raise TrainingError(str(error)) from error
+    except SettingError as error:
+        raise TrainingError(error.of_option) from error
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
     say = tqdm.write if is_main_process() else silent

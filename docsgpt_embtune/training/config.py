@@ -8,12 +8,32 @@ from docsgpt_embtune.precision import Precision
 LossName = Literal["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]
 
 
+class SettingError(ValueError):
+    """A setting is out of range.
+
+    Args:
+        field: Its name here.
+        fault: What it must be.
+        value: What it is.
+    """
+
+    def __init__(self, field: str, fault: str, value: object) -> None:
+        super().__init__(f"{field} {fault} {value!r}")
+        self.field, self.fault, self.value = field, fault, value
+
+    @property
+    def of_option(self) -> str:
+        """The same of the option of a command, as it is given there."""
+        value = ",".join(map(str, self.value)) if isinstance(self.value, tuple) else self.value
+        return f"--{self.field.replace('_', '-')} {self.fault} {value}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainConfig:
     """Settings of a training run; the defaults were chosen on validation splits, never on test.
 
     Raises:
-        ValueError: If a value is out of range, naming field and value.
+        SettingError: If a value is out of range, naming field and value.
     """
 
     loss: LossName = "online-contrastive"
@@ -52,4 +72,4 @@ class TrainConfig:
 
 def _require(holds: bool, field: str, value: object, range_in_words: str) -> None:
     if not holds:
-        raise ValueError(f"{field} must be {range_in_words}; got {value!r}")
+        raise SettingError(field, f"must be {range_in_words}; got", value)

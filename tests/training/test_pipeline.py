@@ -326,14 +326,27 @@ def test_command_line_says_no_with_exit_code_1(tiny_base_folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "option",
-    [("--widths", "-3"), ("--epochs", "0"), ("--learning-rate", "7"), ("--batch-size", "1"), ("--seed", "-1")],
+    ("option", "value", "range_in_words"),
+    [
+        ("--widths", "64,-3", "1 or more each"),
+        ("--epochs", "0", "1 to 1000"),
+        ("--learning-rate", "7.0", "above 0 and below 1, e.g. 2e-5"),
+        ("--batch-size", "1", "2 to 65536"),
+        ("--seed", "-1", "0 to 4294967295"),
+    ],
 )
-def test_setting_out_of_range_is_one_line(option, tmp_path):
-    result = CliRunner().invoke(main, ["train", *write_files(tmp_path), "--out", str(tmp_path / "out"), *option])
+def test_setting_out_of_range_is_one_line_by_the_name_of_its_option(option, value, range_in_words, tmp_path):
+    arguments = [*write_files(tmp_path), "--out", str(tmp_path / "out"), option, value]
+    result = CliRunner().invoke(main, ["train", *arguments])
     assert result.exit_code == 2
-    assert result.stderr.count("\n") == 1
-    assert option[1] in result.stderr
+    assert result.stderr == f"error: {option} must be {range_in_words}; got {value}\n"
+
+
+def test_setting_out_of_range_has_the_name_of_its_field_where_the_library_is_used():
+    with pytest.raises(ValueError, match=r"^batch_size must be 2 to 65536; got 0$"):
+        TrainConfig(batch_size=0)
+    with pytest.raises(ValueError, match=r"^widths must be 1 or more each; got \(0,\)$"):
+        TrainConfig(widths=(0,))
 
 
 @pytest.mark.usefixtures("ctrl_c_is_heard")
