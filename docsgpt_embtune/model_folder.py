@@ -123,12 +123,14 @@ def read_manifest(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / MANIFEST
     if not path.parent.is_dir():
-        raise ModelFolderError(f"{folder}: no such model folder")
+        raise ModelFolderError(f"{folder}: no such model folder; give a folder that `embtune train` wrote")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
         schema, _ = manifest["schema"], manifest["fingerprint"]
     except FileNotFoundError as error:
-        raise ModelFolderError(f"{folder}: not a tuned model (it has no {MANIFEST})") from error
+        raise ModelFolderError(
+            f"{folder}: not a tuned model (it has no {MANIFEST}); give a folder that `embtune train` wrote"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelFolderError(
             f"{path}: broken ({type(error).__name__}: {error}); train or copy the folder again"

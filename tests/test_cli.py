@@ -235,6 +235,18 @@ def test_a_model_that_is_nowhere_gets_advice_that_fits_the_command(places, monke
     assert "give 'bundled', or a folder that holds the model" in said
 
 
+def test_a_base_where_a_tuned_folder_is_wanted_is_told_so(places, tiny_base_folder, monkeypatch):
+    monkeypatch.chdir(places)
+    given = ["--train", places / "table.csv", "--out", places / "m"]
+    wanted = "give a folder that `embtune train` wrote"
+    for command in (["export"], ["distill", *given], ["shrink", "--data", places / "table.csv", "--out", places / "m"]):
+        name, *others = command
+        assert one_line(name, "bundled", *others) == f"error: {places / 'bundled'}: no such model folder; {wanted}"
+        assert one_line(name, tiny_base_folder, *others).endswith(
+            f"not a tuned model (it has no embtune.json); {wanted}"
+        )
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the OpenMP of Linux builds of torch")
 @pytest.mark.parametrize(("told", "spins"), [({}, "0"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "30000000000")])
 def test_threads_of_a_command_do_not_spin_unless_told(told, spins):
