@@ -14,7 +14,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE_KS, Judgment, judge
+from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE, HEADLINE_KS, Judgment, judge
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -39,11 +39,13 @@ class Trial:
         name: What was tried.
         scores: Mean of each metric.
         judgment: Against the way that serves if nothing speaks for this one; None for that way itself.
+        best_of: How many there were to choose from, where the judgment takes account of that.
     """
 
     name: str
     scores: dict[str, float]
     judgment: Judgment | None = None
+    best_of: int | None = None
 
     def line(self) -> str:
         """Say it in one line."""
@@ -52,7 +54,8 @@ class Trial:
         if self.judgment is None:
             return figures
         found = self.judgment.differences[DECIDING]
-        return f"{figures}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {self.judgment.verdict}"
+        verdict = verdict_in_words(self.judgment, self.best_of)
+        return f"{figures}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
         """Lay it out as the manifest has it."""
@@ -89,6 +92,24 @@ class Decision:
             "queries": self.queries,
             "trials": [trial.to_dict() for trial in self.trials],
         }
+
+
+def verdict_in_words(judgment: Judgment, best_of: int | None = None) -> str:
+    """Give a verdict, and its p where the interval beside it leaves out zero and so seems to say otherwise.
+
+    The interval is not corrected: it stands for one metric of one model. And where few questions change, all in one
+    direction, resampling leaves out zero sooner than flipping their signs makes that improbable.
+
+    Args:
+        judgment: What a comparison has shown.
+        best_of: As of `Trial`; if not given, the judgment is corrected for there being several metrics.
+    """
+    found = judgment.differences[DECIDING]
+    if judgment.verdict != "not enough evidence" or found.low <= 0 <= found.high:
+        return judgment.verdict
+    several = f"{len(HEADLINE)} metrics" if best_of is None else f"{best_of} to choose from"
+    correction = f", corrected for there being {several}" if best_of != 1 else ""
+    return f"{judgment.verdict} (p = {found.p:.4f}{correction})"
 
 
 class GraphEmbeddings:

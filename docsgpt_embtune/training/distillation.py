@@ -21,7 +21,7 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
-from docsgpt_embtune.exporting.quality import Decision, Trial
+from docsgpt_embtune.exporting.quality import Decision, Trial, verdict_in_words
 from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
@@ -261,7 +261,10 @@ def _compare(candidates: Sequence[_Candidate], lesson: Lesson, base: BaseModel) 
     choice = Choice(untuned, [candidate.scores for candidate in candidates], best.scores, groups)
     judgments[best.name] = choice.judgment
     trials = [Trial(f"{base.name}, untuned", mean_scores(untuned))]
-    trials += [Trial(name, mean_scores(scores), judgments[name]) for name, scores in others.items()]
+    trials += [
+        Trial(name, mean_scores(scores), judgments[name], len(candidates) if name == best.name else None)
+        for name, scores in others.items()
+    ]
     reason = "validation prefers it" if len(candidates) > 1 else "as asked for"
     if lesson.by_words:
         reason += ", the chunks being asked for by their own words, as the model learned from the questions"
@@ -305,7 +308,7 @@ def summary(report: DistillationReport) -> str:
     loss = report.against_tuned.differences[DECIDING]
     lines.append(
         f"against the tuned model: {DECIDING} {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), "
-        f"{report.against_tuned.verdict}"
+        f"{verdict_in_words(report.against_tuned)}"
     )
     if report.folder is None:
         lines.append("no model    it is worse than the untuned model, so nothing was written (--keep-worse writes it)")

@@ -24,16 +24,18 @@ from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation import verdict
 from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
+from docsgpt_embtune.evaluation.verdict import HEADLINE, HEADLINE_KS, judge
 from docsgpt_embtune.exporting import export as export_module
 from docsgpt_embtune.exporting import quality
 from docsgpt_embtune.exporting.quality import (
     TOO_FEW,
     GraphEmbeddings,
+    Trial,
     asked_by_their_words,
     decide_engine,
     is_harmless,
     surest_reading,
+    verdict_in_words,
 )
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
 from docsgpt_embtune.model_writing import write_model_folder
@@ -256,6 +258,26 @@ def test_int8_must_rule_a_loss_out(changes, reason):
     harmless, said = is_harmless(judge(dict.fromkeys(metrics, exact), dict.fromkeys(metrics, quantised)))
     assert reason in said
     assert harmless == (reason == "loses nothing")
+
+
+def few_gain(headline=HEADLINE, gaining=5):
+    before = {str(number): 0.5 for number in range(100)}
+    after = {query_id: 0.5 + 0.1 * (row < gaining) for row, query_id in enumerate(before)}
+    return judge(dict.fromkeys(HEADLINE, before), dict.fromkeys(HEADLINE, after), headline=headline)
+
+
+def test_verdict_beside_an_interval_without_zero_says_what_it_is_corrected_for():
+    assert few_gain(("ndcg@10",)).verdict == "improved"  # so that the correction alone decides
+    corrected = few_gain()
+    assert corrected.differences["ndcg@10"].low > 0
+    line = Trial("narrower", {"recall@1": 0.5, "recall@10": 0.5, "ndcg@10": 0.5}, corrected).line()
+    p = corrected.differences["ndcg@10"].p
+    assert 0.05 < p < 0.08
+    assert line.endswith(f") not enough evidence (p = {p:.4f}, corrected for there being 2 metrics)")
+    assert verdict_in_words(corrected, 7).endswith(f"(p = {p:.4f}, corrected for there being 7 to choose from)")
+    assert verdict_in_words(corrected, 1).endswith(f"(p = {p:.4f})")
+    assert verdict_in_words(few_gain(gaining=0)) == "not enough evidence"
+    assert verdict_in_words(few_gain(gaining=50)) == "improved"
 
 
 def test_too_few_questions_are_helped_out_by_the_chunks_own_words(copied, tmp_path):
