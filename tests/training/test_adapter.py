@@ -28,6 +28,7 @@ from docsgpt_embtune.training.adapter_fitting import _Objective, fit_adapter
 from docsgpt_embtune.training.adapting import adapt, summary
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.vectors import unit_norm
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -36,18 +37,14 @@ from ..sample_questions import TRAINING, VALIDATION, dataset
 DIMENSION = 16
 
 
-def unit(vectors):
-    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
-
-
 @pytest.fixture
 def rotated():
     """Questions that lie where their chunks would be, had somebody not turned the space."""
     rng = np.random.default_rng(0)
     turn = np.eye(DIMENSION) + 0.25 * rng.standard_normal((DIMENSION, DIMENSION))
 
-    chunks = unit(rng.standard_normal((200, DIMENSION)))
-    asked = unit(chunks @ turn.T + 0.02 * rng.standard_normal(chunks.shape))
+    chunks = unit_norm(rng.standard_normal((200, DIMENSION))).astype(np.float32)
+    asked = unit_norm(chunks @ turn.T + 0.02 * rng.standard_normal(chunks.shape)).astype(np.float32)
     questions = RetrievalDataset(
         queries={f"q{n}": f"question {n}" for n in range(200)},
         corpus={f"d{n}": f"chunk {n}" for n in range(200)},
@@ -108,7 +105,8 @@ def test_keywords_stand_beside_where_questions_gain_by_them(rotated, blurred):
         queries={f"q{n}": f"what does code{n:03} mean" for n in range(200)},
         corpus={f"d{n}": f"the light blinks, code{n:03} is shown" for n in range(200)},
     )
-    seen = unit(asked + 0.3 * np.random.default_rng(2).standard_normal(asked.shape)) if blurred else chunks
+    noise = 0.3 * np.random.default_rng(2).standard_normal(asked.shape, dtype=np.float32)
+    seen = unit_norm(asked + noise) if blurred else chunks
     report, alone = (fit_adapter(named, seen, chunks, keywords=keywords) for keywords in (True, False))
     assert (report.keywords is not None) is blurred
     assert np.array_equal(report.adapter.matrix, alone.adapter.matrix)
