@@ -933,6 +933,18 @@ def test_folder_that_duckdb_cannot_work_in_is_refused(tmp_path):
     assert not list((tmp_path / "why?").iterdir())
 
 
+@pytest.mark.parametrize("spelled", [str.upper, "{}.0".format], ids=["in capitals", "as a number"])
+def test_ids_that_point_nowhere_for_their_spelling_are_told_so(tmp_path, spelled):
+    data = made_up(12)
+    for number in range(3):
+        data["relevant_docs"][f"q{number}"].append(spelled(f"c{number + 4}"))
+    looked = prepare(write(tmp_path, data))
+    hint = "3 of 3 ids that point nowhere would be known in another case, or without a final '.0'; spell them as"
+    assert f"note: {hint}" in looked.output
+    data["relevant_docs"] |= {f"q{number}": [f"c{number}", f"gone {number}"] for number in range(4, 7)}
+    assert "would be known" not in prepare(write(tmp_path, data)).output  # of half of them it is chance, or a mixture
+
+
 def test_rows_that_name_a_chunk_which_the_corpus_lacks_are_told_and_dropped(tmp_path):
     data = made_up(12)
     corpus = write(tmp_path, data["corpus"], "corpus.json")

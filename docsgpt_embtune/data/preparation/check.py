@@ -36,6 +36,7 @@ class Check:
         remedy: What `--fix` does.
         find: SQL that selects, or a function that puts into the table `offenders`: query_id, doc_id, other_id, text.
         slow: Whether it reads each text in Python, and is left out above the limit.
+        hint: Says what the table `offenders` has in common that is mended better elsewhere; empty where nothing is.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Check:
     remedy: Remedy
     find: str | Finder
     slow: bool = False
+    hint: Callable[[Store], str] | None = None
 
 
 def find_offenders(store: Store, check: Check, settings: CheckSettings) -> None:

@@ -7,6 +7,7 @@ from docsgpt_embtune.data.preparation.finders import (
     find_bad_that_answers,
     find_cut,
     find_foreign,
+    ids_known_in_another_spelling,
 )
 from docsgpt_embtune.words import AS_WRITTEN, duckdb_pattern
 
@@ -54,6 +55,7 @@ CHECKS = (
             SELECT j.query_id, j.doc_id, '' AS other_id, coalesce(q.text, '') AS text
             FROM judgments j LEFT JOIN questions q USING (query_id) LEFT JOIN chunks c USING (doc_id)
             WHERE q.query_id IS NULL OR c.doc_id IS NULL""",
+        hint=ids_known_in_another_spelling,
     ),
     Check(
         name="duplicate-chunk",

@@ -5,11 +5,13 @@ from docsgpt_embtune.data.preparation.cut_texts import cut_texts
 from docsgpt_embtune.data.preparation.languages import in_other_languages
 from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
 from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.wording import counted
 
 NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
 NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
 # Words that occur in more of the chunks, and in more than a few, tell nothing of what is asked for.
 _USUAL_SHARE, _USUAL_CHUNKS, _COUNTED_CHUNKS = 0.02, 5, 20_000
+_SPELLING = r"lower(regexp_replace({}, '\.0$', ''))"  # of an id, as far as its letters' case and a number's `.0` go
 SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
 # `telling` (query_id, words) has a question's words that are not usual. Two chunks of which one has such a word and the
 # other has not are no copies of each other for that question: "A100", of products that are alike but for the name.
@@ -43,6 +45,27 @@ def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: s
 def _texts(store: Store, table: str) -> dict[str, str]:
     id_name = "query_id" if table == "questions" else "doc_id"
     return dict(store.stream(f"SELECT {id_name}, text FROM {table} ORDER BY position"))
+
+
+def ids_known_in_another_spelling(store: Store) -> str:
+    """Say so where most ids of judgments that point nowhere differ from known ones in case, or in a number's `.0`.
+
+    Spreadsheets and databases spell ids so: dropped, they cost judgments that a change of one column saves.
+    """
+    unknown = alike = 0
+    for table, column in (("questions", "query_id"), ("chunks", "doc_id")):
+        pointing_nowhere = f"SELECT DISTINCT {column} FROM offenders ANTI JOIN {table} USING ({column})"
+        unknown += store.number(f"SELECT count(*) FROM ({pointing_nowhere})")
+        alike += store.number(
+            f"SELECT count(*) FROM ({pointing_nowhere}) WHERE {_SPELLING.format(column)} IN "
+            f"(SELECT {_SPELLING.format(column)} FROM {table})"
+        )
+    if 2 * alike <= unknown:
+        return ""
+    return (
+        f"{alike:,} of {counted(unknown, 'id')} that point nowhere would be known in another case, or without a final "
+        "'.0'; spell them as the questions and chunks do, and their judgments need not be dropped"
+    )
 
 
 def find_cut(table: str) -> Finder:

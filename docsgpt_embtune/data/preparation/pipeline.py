@@ -163,6 +163,8 @@ def _check(store: Store, report: PreparationReport, settings: CheckSettings, log
             if fault is None:
                 continue
             report.faults.append(fault)
+            if check.hint and (hint := check.hint(store)):
+                report.notes.append(f"{hint} ({check.name})")
             if fault.fixed:
                 mend(store, check, changes)
     return slow
