@@ -77,10 +77,11 @@ def reembed(
     if environment is not None:
         _require_known_address(environment, serving)
     if dry_run:
+        settings = steps.settings_for(stores, serving)
         if environment is not None:
-            environment.require_replaceable(steps.settings_for(stores, serving))
+            environment.require_replaceable(settings)
         _print_plans(steps.plan(stores, serving))
-        _print_changes(environment, steps.settings_for(stores, serving))
+        _print_changes(environment, settings)
         _print_what_it_needs(serving)
         return
     if indexes is not None:

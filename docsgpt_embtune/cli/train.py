@@ -117,12 +117,9 @@ def train(
     """
     import datasets
 
-    from docsgpt_embtune.base_models import resolve_base
-    from docsgpt_embtune.model_folder import refuse_foreign_destination, size_of_model
     from docsgpt_embtune.model_writing import take_zip_destination, zip_model_folder
     from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.recipe import Automatic
-    from docsgpt_embtune.training.run_folder import refuse_full_disk
     from docsgpt_embtune.training.summary import summary
 
     if widths and keywords not in (None, "off"):
@@ -147,8 +144,6 @@ def train(
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs) if train_path else None
     validation = load_dataset(val_path, corpus=corpus, relevant_docs=relevant_docs) if val_path else None
     say = tqdm.write if is_main_process() else silent
-    refuse_foreign_destination(out)  # before a base is downloaded
-    refuse_full_disk(out, size_of_model(resolve_base(base).folder))
     if make_zip:
         take_zip_destination(out, say)
     report = tune_and_write(

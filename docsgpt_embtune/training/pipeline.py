@@ -18,7 +18,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.learned import data_record, digests_of, without, without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, is_tuned_folder, read_manifest, take_destination
+from docsgpt_embtune.model_folder import ADAPTER_KEY, is_tuned_folder, read_manifest, size_of_model, take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -36,7 +36,7 @@ from docsgpt_embtune.training.losses import refuse_too_wide
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
-from docsgpt_embtune.training.run_folder import run_folder
+from docsgpt_embtune.training.run_folder import refuse_full_disk, run_folder
 from docsgpt_embtune.training.served_base import Served, served_with, wide
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
@@ -95,13 +95,14 @@ def train(
 
     Raises:
         ModelFolderError: If the base model or the destination cannot be used.
-        TrainingError: If there is nothing to learn from, the run ends without a usable model, or the run to go on
-            with was another one.
+        TrainingError: If there is nothing to learn from, no room on the disk of the destination, the run ends without a
+            usable model, or the run to go on with was another one.
         DatasetError: If no validation questions can be held out.
     """
     config = config or TrainConfig()
     take_destination(out, say)
     found = resolve_base(base)
+    refuse_full_disk(out, size_of_model(found.folder))
     made_of = read_manifest(found.folder) if is_tuned_folder(found.folder) else {}
     training, validation = apart_from_learned(training, validation, made_of, config.seed, say)
     material = _split(training, validation, corpus, automatic, config.seed, say)
