@@ -154,6 +154,9 @@ class CollectionStore:
         with self._as_deployment_error():
             return self._is_target(model) and not self._has_foreign_latecomers(model)
 
+    def require_switchable(self, model: ServingModel) -> None:
+        """Check nothing: what may forbid it shows as the second collection is made, before a chunk is embedded."""
+
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts of the entries that the second collection does not have."""
         with self._as_deployment_error():
@@ -239,6 +242,9 @@ class CollectionStore:
             if self._previous is None or _MARK not in self._name or not self._collections.exists(self._previous):
                 return ""
         return f"collection {self._previous}"
+
+    def require_forgettable(self) -> None:
+        """Check nothing: only the database tells whether it lets a collection be deleted, and then it is."""
 
     def forget(self) -> None:
         """Delete that collection."""

@@ -74,6 +74,10 @@ class FaissStore:
         in_force = _sha256(self.folder / INDEX)
         return any(run["built"] == in_force and run["model"] == model.fingerprint for run in self._runs())
 
+    def require_switchable(self, model: ServingModel) -> None:
+        """Check that vectors and chunks are each other's."""
+        self._read_consistent()
+
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts whose vectors are not in the journal."""
         return not_embedded(self._work, model, self.texts())
@@ -187,6 +191,11 @@ class FaissStore:
         """Name the replaced index."""
         return str(self._previous.relative_to(self.folder)) if self._previous.is_file() else ""
 
+    def require_forgettable(self) -> None:
+        """Check that the replaced index may be deleted."""
+        if self.kept() and (fault := fault_of_destination(self._previous)):
+            raise DeploymentError(f"{fault}, so that nothing is deleted; run as a user who may do so")
+
     def forget(self) -> None:
         """Delete the replaced index; which model made the one in force stays on record."""
         if self.kept():
@@ -284,7 +293,7 @@ class FaissStore:
                 _ = run["model"], run["built"], run["sources"][INDEX]
         except FileNotFoundError:
             return []
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DeploymentError(
                 f"{self._runs_path}: damaged ({type(error).__name__}: {error}); delete it, with which the way back is "
                 "gone, and run again"

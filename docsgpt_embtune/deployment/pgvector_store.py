@@ -46,7 +46,7 @@ def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
     """
     with connect(uri, autocommit=True) as connection:
         tables = [table for names in _TABLES if (table := VectorTable(connection, *names)).exists()]
-        found: list[ChunkStore] = [PgvectorStore(table, tables) for table in tables]
+        found: list[ChunkStore] = [PgvectorStore(table) for table in tables]
         if not found:
             raise DeploymentError(
                 f"PostgreSQL database {connection.info.dbname!r} has no table {_TABLES[0][0]!r} with vectors; "
@@ -60,13 +60,10 @@ class PgvectorStore:
 
     Args:
         table: The table.
-        tables: All of the database, this one among them: what forbids the work in one is found before it is done in
-            another.
     """
 
-    def __init__(self, table: VectorTable, tables: Sequence[VectorTable]) -> None:
+    def __init__(self, table: VectorTable) -> None:
         self._table = table
-        self._tables = tables
 
     @property
     def label(self) -> str:
@@ -105,15 +102,17 @@ class PgvectorStore:
         """Tell whether the column in force was written with this model, as its comment says, and no row by another."""
         return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
-    def remaining(self, model: ServingModel) -> list[str]:
-        """Return the texts of the rows whose new vector is not there.
+    def require_switchable(self, model: ServingModel) -> None:
+        """Check that whatever depends on the column can be copied: indexes, and grants of the owner's."""
+        if not self._is_swapped_to(model):
+            self._table.require_no_dependents(self._table.column, self._table.previous)
+            self._table.require_copyable_grants()
+            self._table.require_copyable_indexes(model.dimension)
 
-        Raises:
-            DeploymentError: If they could not be embedded and swapped in, as `build` says.
-        """
+    def remaining(self, model: ServingModel) -> list[str]:
+        """Return the texts of the rows whose new vector is not there."""
         if self._is_swapped_to(model):
             return sorted({text for _, text in self._to_mend(model)})
-        self._require_switchable(model)
         if self._table.comment_on(self._table.pending) != _comment(model):
             return sorted(set(self.texts()))
         query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
@@ -125,16 +124,11 @@ class PgvectorStore:
         return int(table_bytes) + 4 * model.dimension * int(rows)
 
     def build(self, model: ServingModel) -> None:
-        """Fill the second column, longest texts first, one committed block after another.
-
-        Raises:
-            DeploymentError: If a table has what would be lost or left behind by the swap, before anything is embedded.
-        """
+        """Fill the second column, longest texts first, one committed block after another."""
         with self._table.alone():
             if self._is_swapped_to(model):
                 self._embed([row_id for row_id, _ in self._to_mend(model)], self._table.column, model)
                 return
-            self._require_switchable(model)
             self._prepare_column(model)
             self._fill(model)
             self._table.copy_indexes()
@@ -191,26 +185,17 @@ class PgvectorStore:
         """Name the old column."""
         return f"column {self._table.previous}" if self._keeps_old_vectors() else ""
 
-    def forget(self) -> None:
-        """Drop the old column, and the indexes over it.
+    def require_forgettable(self) -> None:
+        """Check that nothing but indexes depends on the old column."""
+        self._table.require_no_dependents(self._table.previous)
 
-        Raises:
-            DeploymentError: If anything else depends on it, or on another table's; none is dropped then.
-        """
-        for table in self._tables:
-            table.require_no_dependents(table.previous)
+    def forget(self) -> None:
+        """Drop the old column, and the indexes over it."""
         with self._table.alone(), self._table.locked():
             self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {previous}")
 
     def _keeps_old_vectors(self) -> bool:
         return self._table.type_of(self._table.previous) is not None
-
-    def _require_switchable(self, model: ServingModel) -> None:
-        for table in self._tables:
-            if not _is_swapped(table, model):
-                table.require_no_dependents(table.column, table.previous)
-                table.require_copyable_grants()
-                table.require_copyable_indexes(model.dimension)
 
     def _require_reversible(self) -> None:
         self._table.require_no_dependents(self._table.column)
@@ -223,7 +208,7 @@ class PgvectorStore:
             )
 
     def _is_swapped_to(self, model: ServingModel) -> bool:
-        return _is_swapped(self._table, model)
+        return self._table.comment_on(self._table.column) == _comment(model)
 
     def _looked_at(self, model: ServingModel) -> dict[str, bool]:
         """Tell of the rows that the doctor samples, and of the first since the swap, whether each is the model's."""
@@ -334,10 +319,6 @@ class PgvectorStore:
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {column} TO {previous}")
             self._table.execute("ALTER TABLE {table} RENAME COLUMN {pending} TO {column}")
         return True
-
-
-def _is_swapped(table: VectorTable, model: ServingModel) -> bool:
-    return table.comment_on(table.column) == _comment(model)
 
 
 def _comment(model: ServingModel) -> str:

@@ -1,7 +1,6 @@
 """Stored chunks onto another model: all stores are built and verified beside the old, then swapped."""
 
 import errno
-import shutil
 import statistics
 import time
 from collections.abc import Iterator, Sequence
@@ -10,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_folder import INDEX
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
+from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
 from docsgpt_embtune.vectors import cosines
-from docsgpt_embtune.wording import megabytes
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
@@ -51,7 +51,7 @@ def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[ReembedPlan]
     """Say what `reembed` would do; nothing is changed.
 
     Raises:
-        DeploymentError: If a store cannot be read.
+        DeploymentError: If a store cannot be read, or what is known forbids to re-embed it.
     """
     return [_plan(store, model) for store in stores]
 
@@ -59,6 +59,8 @@ def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[ReembedPlan]
 def _plan(store: ChunkStore, model: ServingModel) -> ReembedPlan:
     texts = store.texts()
     done = store.is_on(model)
+    if not done:
+        store.require_switchable(model)
     remaining = [] if done else store.remaining(model)
     return ReembedPlan(
         label=store.label,
@@ -110,6 +112,8 @@ def reembed(
     if environment is not None:
         environment.require_replaceable(settings_for(stores, model))
     pending = [store for store in stores if not store.is_on(model)]
+    for store in pending:
+        store.require_switchable(model)
     for store in pending:
         with _disk_may_be_full(store.label):
             store.build(model)
@@ -193,8 +197,8 @@ def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = N
         environment: The host's `.env`.
 
     Raises:
-        DeploymentError: If a store is not on the model in `.env`, so that the way back may be needed; nothing is
-            deleted then. Of a model behind a server that is not asked.
+        DeploymentError: If a store is not on the model in `.env`, so that the way back may be needed, or something
+            else forbids it that can be known; nothing is deleted then. Of a model behind a server that is not asked.
     """
     model = None if environment is None else _model_in(environment.get("EMBEDDINGS_NAME"))
     if environment is not None and model is not None:
@@ -208,6 +212,8 @@ def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = N
                 f"{', '.join(others)}: not on {model.name}, which {environment.path} names, so nothing is deleted; "
                 "run embtune reembed with that model, or with --rollback, first"
             )
+    for store in stores:
+        store.require_forgettable()
     for store in stores:
         store.forget()
     if environment is not None:  # last: it names the collections before
@@ -316,12 +322,8 @@ def _has_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
 def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path) -> None:
     """Raise DeploymentError if the new vectors do not fit on the disk of `folder` beside the old."""
     needed = sum(store.bytes_needed(model) for store in stores if not store.is_on(model))
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DeploymentError(
-            f"{folder}: {megabytes(needed)} are needed beside the old vectors and {free / 1e6:,.0f} MB are free; "
-            f"make room for {megabytes(needed - free)} more"
-        )
+    if lack := lack_of_room(folder / INDEX, needed):
+        raise DeploymentError(f"{lack} beside the old vectors; make room, and run the same command again")
 
 
 @contextmanager

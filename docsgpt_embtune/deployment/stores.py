@@ -58,6 +58,13 @@ class ChunkStore(Protocol):
         It is not while chunks are found that another model made since: a worker's that was not restarted.
         """
 
+    def require_switchable(self, model: ServingModel) -> None:
+        """Check what can be known to forbid the build or the swap before any store's chunks are embedded.
+
+        Raises:
+            DeploymentError: If something does.
+        """
+
     def remaining(self, model: ServingModel) -> list[str]:
         """Return the texts that an interrupted run, if any, has not embedded with this model."""
 
@@ -106,6 +113,13 @@ class ChunkStore(Protocol):
 
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""
+
+    def require_forgettable(self) -> None:
+        """Check what can be known to forbid that it is deleted before any store's is.
+
+        Raises:
+            DeploymentError: If something does.
+        """
 
     def forget(self) -> None:
         """Delete that; what is in force stays, and there is no way back."""

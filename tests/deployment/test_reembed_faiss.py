@@ -22,6 +22,7 @@ from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import (
+    WORK,
     delete_remains,
     find_index_folders,
     find_remains,
@@ -615,7 +616,7 @@ def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):
     assert "set EMBEDDINGS_NAME, and EMBEDDINGS_BASE_URL if any, in DocsGPT's .env back" in result.output
 
 
-@pytest.mark.parametrize("record", ["[{", "null", '{"a": 1}', '[{"model": "x"}]'])
+@pytest.mark.parametrize("record", ["[{", "null", '{"a": 1}', '[{"model": "x"}]', "[" * 100_000])
 def test_damaged_record_of_runs_is_named(index_folder, tuned, record):
     steps.reembed([FaissStore(index_folder)], tuned)
     (index_folder / ".embtune" / "runs.json").write_text(record)
@@ -695,13 +696,14 @@ def test_runs_that_are_not_finished_leave_the_way_back(index_folder, tuned, thir
     assert contents(index_folder) == before
 
 
-def test_failure_in_one_source_swaps_none(index_folder, stock, tuned):
+def test_damaged_source_is_named_before_another_is_embedded(index_folder, stock, tuned):
     broken = write_index_folder(index_folder.parent / "zz", stock)
     (broken / "index.faiss").write_bytes(b"not an index")
     before = contents(index_folder)
     with pytest.raises(DeploymentError, match=r"zz/index\.faiss: damaged"):
         steps.reembed([FaissStore(folder) for folder in find_index_folders(index_folder.parent)], tuned)
     assert contents(index_folder) == before
+    assert not (index_folder / WORK).exists()
 
 
 def test_tampered_work_is_caught_before_the_swap(index_folder, tuned):
@@ -800,7 +802,7 @@ def test_env_that_cannot_be_written_is_said_before_the_swap(index_folder, tuned,
 
 def test_too_little_disk_is_said_before_the_work(index_folder, tuned, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
-    with pytest.raises(DeploymentError, match=r"needed beside the old vectors and 0 MB are free"):
+    with pytest.raises(DeploymentError, match=r"has 0 MB free, and .* MB are needed beside the old vectors"):
         steps.require_disk([FaissStore(index_folder)], tuned, index_folder)
 
 

@@ -16,6 +16,8 @@ from docsgpt_embtune.deployment import pgvector_store, vector_journal, vector_ta
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_folder import WORK
+from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
 from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.errors import DeploymentError
@@ -404,6 +406,23 @@ def test_table_that_cannot_be_switched_is_named_before_another_one_is_embedded(u
     assert dump(uri) == before
 
 
+def test_view_is_named_before_an_index_folder_beside_the_database_is_embedded_or_its_old_vectors_are_deleted(
+    uri, stores, tuned, view, index_folder
+):
+    stores = [FaissStore(index_folder), *stores]
+    view.make()
+    with pytest.raises(DeploymentError, match=view.refusal):
+        steps.reembed(stores, tuned)
+    assert not (index_folder / WORK).exists()
+    view.drop()
+    steps.reembed(stores, tuned)
+    view = _Dependent(uri, "view v", "documents", "embedding_embtune_previous")
+    view.make()
+    with pytest.raises(DeploymentError, match="view v depends on the column 'embedding_embtune_previous'"):
+        steps.forget(stores)
+    assert all(store.kept() for store in stores)
+
+
 def test_view_that_is_made_before_the_swap_forbids_it_and_nothing_is_embedded_twice(uri, stores, stock, tuned, view):
     store = stores[0]
     store.build(tuned)
@@ -450,7 +469,7 @@ def test_index_that_takes_no_vectors_as_wide_is_named_before_anything_is_embedde
         connection.execute(f"DROP INDEX documents_by_vector; CREATE INDEX by_vector ON documents USING {index}")
     before = dump(uri)
     with pytest.raises(DeploymentError, match=r"index 'by_vector' .* at most 2,000 numbers, .* 2,001; drop it"):
-        stores[0].build(ServingModel("wide", "f" * 64, _NeverAsked()))
+        steps.reembed(stores[:1], ServingModel("wide", "f" * 64, _NeverAsked()))
     assert dump(uri) == before
 
 
