@@ -157,11 +157,11 @@ def verify(folder: str | Path) -> dict[str, Any]:
         ModelFolderError: If anything that decides the vectors is missing or differs, or there is no model in it.
     """
     refuse_adapter_of_a_server(folder)
-    return verify_whole(folder)
+    return verify_any(folder)
 
 
-def verify_whole(folder: str | Path) -> dict[str, Any]:
-    """Check as `verify` does, what goes before a server's model, too."""
+def verify_any(folder: str | Path) -> dict[str, Any]:
+    """Check as `verify` does, but take a folder that adapts a server's model and holds none, too."""
     manifest = read_manifest(folder)
     found = fingerprint(folder)
     if found != manifest["fingerprint"]:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,9 +22,6 @@ from docsgpt_embtune.wording import Say, silent
 if TYPE_CHECKING:
     import tenacity
 
-ATTEMPTS = 8  # at one request, before the server counts as down, unless another number is given
-LONGEST_WAIT = 600.0  # seconds that a Retry-After can ask for, likewise
-SILENCE = 120.0  # seconds that the server may be silent, likewise
 LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
@@ -48,6 +46,26 @@ class UnansweredRequestError(RefusedRequestError):
     """The server was asked this again and again, in vain, while it answered others."""
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a server is asked again and waited for.
+
+    Attributes:
+        attempts: At one request, before the server counts as down.
+        first_wait: Seconds before the second attempt; each further wait is twice as long.
+        longest_wait: Seconds that a Retry-After can ask for.
+        silence: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
+    """
+
+    attempts: int = 8
+    first_wait: float = 1.0
+    longest_wait: float = 600.0
+    silence: float = 120.0
+
+
+USUAL_PATIENCE = Patience()
+
+
 class OpenAIClient:
     """Asks one model of one server; safe to share between threads.
 
@@ -58,13 +76,10 @@ class OpenAIClient:
         settings: Names what the URL, the model and the key come from, for the message where one of them is wrong.
         error: Raised where nothing can be asked.
         requests_per_minute: At most; no limit if None.
-        timeout: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
-        first_wait: Seconds before the second attempt; each further wait is twice as long.
-        attempts: At one request, before the server counts as down.
-        longest_wait: Seconds that a Retry-After can ask for.
+        patience: How long it is asked again and waited for.
         harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
             was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
-        timeout_option: What sets the timeout, for the message where it was too short.
+        timeout_option: What sets the time that it may be silent, for the message where that was too short.
         asks_fewer: Whether fewer requests are under way at a time once one was in vain. A server that answers one
             after the other lets the others wait, or (llama-cpp-python) breaks off what it writes for the next.
         say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
@@ -86,10 +101,7 @@ class OpenAIClient:
         settings: str,
         error: type[EmbtuneError],
         requests_per_minute: float | None = None,
-        timeout: float = SILENCE,
-        first_wait: float = 1.0,
-        attempts: int = ATTEMPTS,
-        longest_wait: float = LONGEST_WAIT,
+        patience: Patience = USUAL_PATIENCE,
         harmless: Mapping[str, Any] | None = None,
         timeout_option: str = "",
         asks_fewer: bool = False,
@@ -107,12 +119,9 @@ class OpenAIClient:
         self._key = key
         self._settings = settings
         self._error = error
-        self._first_wait = first_wait
-        self._attempts = attempts
-        self._longest_wait = longest_wait
+        self._patience = patience
         self._harmless = harmless
         self._timeout_option = timeout_option
-        self._timeout = timeout
         self._pace = _Pace(requests_per_minute)
         self._gate = _Gate(narrows=asks_fewer)
         self._stopped, self._left = threading.Event(), threading.Event()
@@ -122,7 +131,9 @@ class OpenAIClient:
         self._said_that_it_waits = False
         try:
             self._url = httpx.URL(url)
-            self._client = httpx.Client(headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=timeout)
+            self._client = httpx.Client(
+                headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=patience.silence
+            )
         except (httpx.InvalidURL, UnicodeEncodeError) as malformed:
             raise error(f"something is malformed ({type(malformed).__name__}); check {settings}") from malformed
         self.label = without_credentials(str(self._url))
@@ -146,7 +157,7 @@ class OpenAIClient:
         return self._gate.under_way
 
     def leave(self) -> None:
-        """Hear no answer that is coming in pieces to its end, either."""
+        """Do as `stop` does, and break off answers that are still coming in pieces."""
         self.stop()
         self._left.set()
 
@@ -164,8 +175,8 @@ class OpenAIClient:
         import tenacity
 
         growing = tenacity.wait_combine(
-            tenacity.wait_exponential(multiplier=self._first_wait, max=LONGEST_GROWN_WAIT),
-            tenacity.wait_random(0, self._first_wait),  # or all who were refused together come back together
+            tenacity.wait_exponential(multiplier=self._patience.first_wait, max=LONGEST_GROWN_WAIT),
+            tenacity.wait_random(0, self._patience.first_wait),  # or all who were refused together come back together
         )
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -175,7 +186,7 @@ class OpenAIClient:
         answered_before = self._answers
         try:
             for attempt in tenacity.Retrying(
-                stop=tenacity.stop_after_attempt(self._attempts) | tenacity.stop_when_event_set(self._stopped),
+                stop=tenacity.stop_after_attempt(self._patience.attempts) | tenacity.stop_when_event_set(self._stopped),
                 sleep=tenacity.sleep_using_event(self._stopped),
                 wait=wait,
                 retry=tenacity.retry_if_exception_type(_TryAgainError),
@@ -185,14 +196,12 @@ class OpenAIClient:
                 with attempt:
                     return self._post_once(body, read)
         except _TryAgainError as error:
+            tried = f"{self._patience.attempts} attempts, the last: {error}"
             if self._answers > answered_before or self._answers_another(read):
-                raise UnansweredRequestError(f"{self._attempts} attempts, the last: {error}") from error
+                raise UnansweredRequestError(tried) from error
             option = self._timeout_option
-            patience = f", or give it longer with {option}" if option and error.was_slow else ""
-            raise self._error(
-                f"{self.label}: {self._attempts} attempts, the last: {error}; see to the server{patience}, and run the "
-                "same again"
-            ) from error
+            longer = f", or give it longer with {option}" if option and error.was_slow else ""
+            raise self._error(f"{self.label}: {tried}; see to the server{longer}, and run the same again") from error
         raise AssertionError("unreachable")
 
     def _answers_another(self, read: Callable[[Any], Any]) -> bool:
@@ -219,7 +228,7 @@ class OpenAIClient:
             except httpx.RequestError as error:  # no connection, silence, or broken off within the body
                 at_a_time = self._gate.narrow()
                 was_slow = isinstance(error, httpx.TimeoutException)
-                what = f"no answer within {self._timeout:g} s" if was_slow else str(error)
+                what = f"no answer within {self._patience.silence:g} s" if was_slow else str(error)
                 beside = f", {at_a_time} requests at a time" if at_a_time > 1 else ""
                 raise _TryAgainError(f"{what} ({type(error).__name__}{beside})".lstrip(), was_slow=was_slow) from error
             self._gate.widen()
@@ -251,7 +260,7 @@ class OpenAIClient:
             return
         reason = self._reason(response)
         if status in _MAY_PASS or status >= 500:
-            wait = min(_retry_after(response.headers.get("Retry-After")), self._longest_wait)
+            wait = min(_retry_after(response.headers.get("Retry-After")), self._patience.longest_wait)
             if wait:
                 self._pace.hold(wait)  # the others would be told the same
             raise _TryAgainError(f"HTTP {status}{reason}", wait)
@@ -277,7 +286,9 @@ class OpenAIClient:
         with self._lock:
             said, self._said_that_it_waits = self._said_that_it_waits, True
         if not said and state.outcome:
-            self._say(f"{self.label}: {state.outcome.exception()}; trying again, {self._attempts} times at most")
+            self._say(
+                f"{self.label}: {state.outcome.exception()}; trying again, {self._patience.attempts} times at most"
+            )
 
 
 class _TryAgainError(Exception):

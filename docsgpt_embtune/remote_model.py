@@ -24,19 +24,18 @@ from docsgpt_embtune.model_folder import (
     SERVER_KEY,
     adapts_a_server,
     read_manifest,
-    verify_whole,
+    verify_any,
 )
 from docsgpt_embtune.openai_client import (
-    ATTEMPTS,
-    LONGEST_WAIT,
-    SILENCE,
+    USUAL_PATIENCE,
     OpenAIClient,
+    Patience,
     RefusedRequestError,
     UnansweredRequestError,
 )
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.urls import is_url, without_credentials
-from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, Vectors, cosines
+from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, EmbedTexts, Vectors, cosines
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
@@ -48,11 +47,7 @@ PROBED_EVERY = 60.0  # seconds
 _DIGITS = 6  # of the probe's numbers in the manifest
 _CHUNKS_PER_REQUEST = 32  # what text-embeddings-inference takes at most, unless it is told otherwise
 _REQUESTS_AT_ONCE = 4
-EmbedsChunks = Callable[[Sequence[str]], list[list[float]]]
-# Where a client waits, as DocsGPT does for 180 s.
-_ATTEMPTS_FOR_CLIENTS = 3
-_WAIT_FOR_CLIENTS = 20.0  # seconds that a Retry-After can ask for
-_SILENCE_FOR_CLIENTS = 45.0  # seconds that the server may be silent
+_FOR_CLIENTS = Patience(attempts=3, longest_wait=20.0, silence=45.0)  # who wait, as DocsGPT does for 180 s
 
 
 @dataclass(frozen=True)
@@ -104,7 +99,7 @@ class RemoteEmbeddings:
         if refuse_another is not None:
             refuse_another(self.probe)
         self.dimension = len(self.probe) + (keywords.width if keywords else 0)
-        self._chunks_as_they_come: EmbedsChunks = self._ask_for_all
+        self._chunks_as_they_come: EmbedTexts = self._ask_for_all
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
@@ -115,7 +110,7 @@ class RemoteEmbeddings:
         vectors = self._chunks_as_they_come(texts)
         return self._beside_keywords(Embedded(vectors, 0), texts, Keywords.of_documents).vectors if vectors else []
 
-    def remember_chunks(self, remembered: Callable[[EmbedsChunks], EmbedsChunks]) -> None:
+    def remember_chunks(self, remembered: Callable[[EmbedTexts], EmbedTexts]) -> None:
         """Let the server's own vectors of chunks be taken from elsewhere, where they are there.
 
         Args:
@@ -317,15 +312,13 @@ class RemoteModel:
             key=key or os.environ.get(KEY_VARIABLE),
             settings=f"{address} and the key in {KEY_VARIABLE}",
             error=RemoteModelError,
-            attempts=_ATTEMPTS_FOR_CLIENTS if for_clients else ATTEMPTS,
-            longest_wait=_WAIT_FOR_CLIENTS if for_clients else LONGEST_WAIT,
-            timeout=_SILENCE_FOR_CLIENTS if for_clients else SILENCE,
+            patience=_FOR_CLIENTS if for_clients else USUAL_PATIENCE,
             say=say,
         )
         try:
             if self.folder is None:
                 return RemoteEmbeddings(client)
-            adapter = load_query_adapter(self.folder, verify_whole(self.folder))
+            adapter = load_query_adapter(self.folder, verify_any(self.folder))
             return RemoteEmbeddings(client, adapter, load_keywords(self.folder), self._refuse_another_model)
         except BaseException:
             client.close()

@@ -1,15 +1,29 @@
-"""Vectors of texts: their norm, and whether two are of one model and one text."""
+"""Vectors of texts: what makes them, their norm, and whether two are of one model and one text."""
 
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
+EmbedTexts = Callable[[Sequence[str]], list[list[float]]]
 _Float = TypeVar("_Float", bound=np.floating)
 
 SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
 SAME_VECTOR_IN_INT8 = 0.97  # int8's cosine with fp32: .988 and more for MiniLM, .994 in the mean
+
+
+class EmbeddingModel(Protocol):
+    """What the host asks of an embeddings class."""
+
+    dimension: int
+
+    def embed_query(self, text: str) -> list[float]:
+        """Embed one question."""
+
+    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
+        """Embed chunks, in order."""
 
 
 def unit_norm(vectors: npt.NDArray[_Float]) -> npt.NDArray[_Float]:

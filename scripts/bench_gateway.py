@@ -26,7 +26,7 @@ import httpx
 import numpy as np
 import numpy.typing as npt
 
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 
 WRONG = 1e-4  # of a component
 KNOCK_AGAIN = 1.0  # seconds; 96 clients that knock at once keep the server from starting
@@ -103,7 +103,7 @@ def main() -> None:
     parser.add_argument("--restarts", type=int, default=2)
     parser.add_argument("--questions", type=int, default=300, help="different ones")
     arguments = parser.parse_args()
-    embeddings = load_serving_model(arguments.model).embeddings
+    embeddings = load_deployed_model(arguments.model).embeddings
     expected = {
         text: np.asarray(embeddings.embed_query(text), np.float32) for text in make_questions(arguments.questions)
     }

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from pydoc_data.topics import topics
 
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.embeddings import StockEmbeddings
 
@@ -33,7 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--whole", action="store_true")
     arguments = parser.parse_args()
-    model = load_serving_model(arguments.model)
+    model = load_deployed_model(arguments.model)
     stock_class = StockEmbeddings(model.folder)
     chunks = make_chunks(arguments.chunks, arguments.words)
     stock_class.embed_documents(chunks[:8])
@@ -71,7 +71,7 @@ def one_a_call(stock_class: StockEmbeddings, chunks: list[str]) -> float:
     return len(chunks) / (time.perf_counter() - started)
 
 
-def in_batches(model: ServingModel, chunks: list[str]) -> float:
+def in_batches(model: DeployedModel, chunks: list[str]) -> float:
     """Embed as re-embedding does, journal and all; chunks per second."""
     with tempfile.TemporaryDirectory() as folder, VectorJournal(Path(folder), model) as journal:
         started = time.perf_counter()

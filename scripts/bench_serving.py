@@ -32,10 +32,11 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.decision import Decision
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.exporting.quality import Decision, decide_reading, graph_scores
+from docsgpt_embtune.exporting.quality import decide_reading, graph_scores
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import graphs_of

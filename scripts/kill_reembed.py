@@ -41,11 +41,11 @@ from tqdm import tqdm
 
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import ChunkStore
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
@@ -82,7 +82,7 @@ def main() -> None:
     tqdm.set_lock(threading.RLock())  # its own is shared by forked processes: one killed with it stops all the others
     if arguments.store in CLIENTS:
         importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
-    models = [load_serving_model(name) for name in (arguments.stock, arguments.tuned, arguments.third) if name]
+    models = [load_deployed_model(name) for name in (arguments.stock, arguments.tuned, arguments.third) if name]
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]
     with tempfile.TemporaryDirectory(dir=arguments.disk) as name:
@@ -111,7 +111,7 @@ class Trial:
     """
 
     def __init__(
-        self, opened: Opener, environment: EnvironmentFile, models: Sequence[ServingModel], texts: list[str]
+        self, opened: Opener, environment: EnvironmentFile, models: Sequence[DeployedModel], texts: list[str]
     ) -> None:
         self.opened = opened
         self.environment = environment
@@ -185,7 +185,7 @@ class Trial:
         """Re-embed the store with the last model."""
         return self.switch(self.after, announce)
 
-    def switch(self, model: ServingModel, announce: Announce) -> int:
+    def switch(self, model: DeployedModel, announce: Announce) -> int:
         """Re-embed the store."""
         environment = AnnouncedEnvironment(self.environment.path, announce)
         with self.opened() as stores:
@@ -226,7 +226,7 @@ class Trial:
                 self.check(store, self.before)
         return NEW
 
-    def check(self, store: ChunkStore, model: ServingModel) -> None:
+    def check(self, store: ChunkStore, model: DeployedModel) -> None:
         """Stop unless every chunk is there once, with this model's vector."""
         expected = self.expected[model.fingerprint]
         found = store.sample(2 * CHUNKS)
@@ -245,12 +245,12 @@ class AnnouncedStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def build(self, model: ServingModel) -> None:
+    def build(self, model: DeployedModel) -> None:
         """Build it."""
         self._announce("building")
         self._store.build(model)
 
-    def swap(self, model: ServingModel) -> None:
+    def swap(self, model: DeployedModel) -> None:
         """Swap it."""
         self._announce("swapping")
         self._store.swap(model)

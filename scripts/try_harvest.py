@@ -31,7 +31,7 @@ import psycopg
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.sample import write_sample
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.sources.review import read_review, write_review
 
 K = 2  # DocsGPT's default
@@ -79,7 +79,7 @@ def main() -> None:
     draw = random.Random(arguments.seed)
     with postgresql() as uri:
         rated = [query_id for query_id in asked.queries if draw.random() < arguments.rated]
-        make_deployment(uri, asked.subset(rated), load_serving_model(arguments.base), draw)
+        make_deployment(uri, asked.subset(rated), load_deployed_model(arguments.base), draw)
         embtune("chunks", "--pgvector", uri, "--out", work / "chunks.json")
         corpus = json.loads((work / "chunks.json").read_text(encoding="utf-8"))
         harvested = ["harvest", "--corpus", work / "chunks.json", "--out", work / "harvested.json"]
@@ -118,7 +118,7 @@ def postgresql() -> Iterator[str]:
             server.cleanup()
 
 
-def make_deployment(uri: str, asked: RetrievalDataset, model: ServingModel, draw: random.Random) -> None:
+def make_deployment(uri: str, asked: RetrievalDataset, model: DeployedModel, draw: random.Random) -> None:
     """Store the chunks with their vectors, and let users ask and rate."""
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(SCHEMA.format(model.dimension))
@@ -138,7 +138,7 @@ def make_deployment(uri: str, asked: RetrievalDataset, model: ServingModel, draw
     print(f"made a deployment: {len(texts):,} chunks; {len(asked):,} rated answers, {liked:,} liked (simulated users)")
 
 
-def search(connection: Any, model: ServingModel, question: str) -> list[str]:
+def search(connection: Any, model: DeployedModel, question: str) -> list[str]:
     """Search as DocsGPT's pgvector store does."""
     nearest = "SELECT text FROM documents WHERE source_id = 'handbook' ORDER BY embedding <=> %s::vector LIMIT %s"
     vector = json.dumps(model.embeddings.embed_query(question))

@@ -13,7 +13,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.evaluation.check import check_retrieval
-from docsgpt_embtune.openai_client import OpenAIClient
+from docsgpt_embtune.openai_client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 
 from .conftest import TEXTS
@@ -63,7 +63,9 @@ def misbehaving(at_most=None):
 @contextmanager
 def embeddings_of(running, say=lambda line: None):
     url = f"http://127.0.0.1:{running.server_address[1]}/v1/embeddings"
-    client = OpenAIClient(url, "m", key=None, settings="it", error=RemoteModelError, first_wait=0.001, say=say)
+    client = OpenAIClient(
+        url, "m", key=None, settings="it", error=RemoteModelError, patience=Patience(first_wait=0.001), say=say
+    )
     with closing(RemoteEmbeddings(client)) as embeddings:
         yield embeddings
 

@@ -51,7 +51,7 @@ def adapt(
     if train_path is None:
         if not (keywords and corpus) or val_path:
             raise click.UsageError("give --train, or --corpus and --keywords for keywords alone")
-        added = server_keywords.add_keywords(load_corpus(corpus), out, **given)
+        added = server_keywords.write_keywords_for_server(load_corpus(corpus), out, **given)
         end_with(server_keywords.summary(added), added.folder)
         return
     training = load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs)

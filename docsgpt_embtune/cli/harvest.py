@@ -1,17 +1,22 @@
 """`embtune harvest`: candidates from what users asked and rated, and a dataset from what a person made of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_corpus, save_dataset
+from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.files import PRIVATE
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources import candidates as harvesting
 from docsgpt_embtune.sources.masking import PHONE_REGIONS
 from docsgpt_embtune.sources.review import MIN_WEIGHT
 from docsgpt_embtune.wording import counted
+
+if TYPE_CHECKING:
+    from docsgpt_embtune.sources.review import ReviewedDataset
 
 
 @click.command(cls=EmbtuneCommand)
@@ -28,7 +33,7 @@ from docsgpt_embtune.wording import counted
 @click.option("--reviewed", type=click.Path(path_type=Path), help="Read them back, with verdicts: good or bad.")
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset to write.")
 @click.option("--accept-unreviewed", is_flag=True, help="Let thumbs count where no person has judged a question.")
-@click.option("--min-weight", type=float, default=MIN_WEIGHT, show_default=True, help="That they must reach then.")
+@click.option("--min-weight", type=float, default=MIN_WEIGHT, show_default=True, help="Least weight that counts then.")
 @click.option(
     "--suggest",
     type=click.IntRange(min=0),
@@ -95,12 +100,7 @@ def harvest(
         )
     if review is not None:
         write_review(found, review)
-        judged = sum(bool(row.verdict) for row in found)
-        kept = f" (judged before, and kept: {judged:,})" if judged else ""
-        click.echo(
-            f"{review}: {counted(len(found), 'row')} to judge{kept}; write good or bad in the column 'verdict', then"
-        )
-        click.echo(f"embtune harvest --reviewed {review} --corpus {corpus} --out train.json")
+        _tell_how_to_judge(found, review, corpus)
     if out is not None:
         made = dataset_from_candidates(
             found,
@@ -109,16 +109,30 @@ def harvest(
             min_weight=min_weight,
             sources=(str(reviewed or "harvested"), str(corpus)),
         )
-        _save_private(made.dataset, out)
+        save_dataset(made.dataset, out, mode=PRIVATE)
+        _tell_what_was_made(made, out)
+
+
+def _tell_how_to_judge(candidates: Sequence[harvesting.Candidate], review: Path, corpus: Path) -> None:
+    judged = sum(bool(row.verdict) for row in candidates)
+    kept = f" (judged before, and kept: {judged:,})" if judged else ""
+    click.echo(
+        f"{review}: {counted(len(candidates), 'row')} to judge{kept}; write good or bad in the column 'verdict', then"
+    )
+    click.echo(f"embtune harvest --reviewed {review} --corpus {corpus} --out train.json")
+
+
+def _tell_what_was_made(made: "ReviewedDataset", out: Path) -> None:
+    click.echo(f"{out}: {made.dataset.describe()}")
+    click.echo(
+        f"questions judged by a person: {made.reviewed:,}, by thumbs alone: {made.unreviewed:,}, left out without "
+        f"a good chunk: {made.left_out:,}"
+    )
+    if made.odd_dates:
         click.echo(
-            f"questions judged by a person: {made.reviewed:,}, by thumbs alone: {made.unreviewed:,}, left out without "
-            f"a good chunk: {made.left_out:,}"
+            f"dates left out of {counted(made.odd_dates, 'question')}: 'asked_on' is not as 2024-01-31 there, as "
+            "harvest wrote it; spreadsheets keep it in a column that is set to text"
         )
-        if made.odd_dates:
-            click.echo(
-                f"dates left out of {counted(made.odd_dates, 'question')}: 'asked_on' is not as 2024-01-31 there, as "
-                "harvest wrote it; spreadsheets keep it in a column that is set to text"
-            )
 
 
 def _harvest(
@@ -149,8 +163,3 @@ def _harvest(
         mask=lambda question: mask(question, phone_regions=phone_regions),
         suggested=suggest,
     )
-
-
-def _save_private(dataset: RetrievalDataset, out: Path) -> None:
-    save_dataset(dataset, out, mode=PRIVATE)
-    click.echo(f"{out}: {dataset.describe()}")

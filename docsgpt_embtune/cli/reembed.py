@@ -18,7 +18,7 @@ from docsgpt_embtune.urls import shown
 from docsgpt_embtune.wording import clock, counted, megabytes
 
 if TYPE_CHECKING:
-    from docsgpt_embtune.deployment.serving import ServingModel
+    from docsgpt_embtune.deployment.deployed_model import DeployedModel
 
 
 def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ def _tell_how_to_go_on(stop: BaseException) -> None:
         click.echo(f"but {note}", err=True)
 
 
-def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None") -> None:
+def _roll_back(stores: list[Any], environment: Any, model: "DeployedModel | None") -> None:
     from docsgpt_embtune.deployment.reembed import roll_back
 
     if environment is not None and model is None and environment.get_switched("EMBEDDINGS_BASE_URL"):
@@ -118,8 +118,8 @@ def _roll_back(stores: list[Any], environment: Any, model: "ServingModel | None"
     _print_what_is_in_force(environment, stores)
 
 
-def _print_what_it_needs(serving: "ServingModel") -> None:
-    from docsgpt_embtune.deployment.serving import FolderModel
+def _print_what_it_needs(serving: "DeployedModel") -> None:
+    from docsgpt_embtune.deployment.deployed_model import FolderModel
     from docsgpt_embtune.serving.keywords import load_keywords
 
     if not isinstance(serving, FolderModel) or serving.served_as:
@@ -326,23 +326,23 @@ def doctor(
         sys.exit(EXIT_NO)
 
 
-def _opened(model: str, *, key: str | None = None, served_at: str | None = None) -> "ServingModel":
+def _opened(model: str, *, key: str | None = None, served_at: str | None = None) -> "DeployedModel":
     """Load a model of this machine, or open a server's for as long as the command runs."""
-    from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+    from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
     from docsgpt_embtune.remote_model import RemoteModel
 
     address = RemoteModel.named(served_at) if served_at else None
     remote = RemoteModel.found(model)
     if remote is None:
-        serving: ServingModel = load_serving_model(model)
+        serving: DeployedModel = load_deployed_model(model)
     else:
         server = remote.load(partial(click.echo, err=True), key=key)
         opened = click.get_current_context().with_resource(closing(server))
-        serving = ServingModel(remote.name, remote.document_fingerprint, opened)
+        serving = DeployedModel(remote.name, remote.document_fingerprint, opened)
     return replace(serving, served_as=address.settings) if address else serving
 
 
-def _require_known_address(environment: Any, serving: "ServingModel") -> None:
+def _require_known_address(environment: Any, serving: "DeployedModel") -> None:
     if not serving.settings:
         raise DeploymentError(
             f"{serving.name}: a server's model, and DocsGPT may reach that server, or `embtune serve`, under another "
@@ -355,9 +355,9 @@ def _require_known_address(environment: Any, serving: "ServingModel") -> None:
         )
 
 
-def _findings_of_settings(environment: Any, serving: "ServingModel", model: str) -> list[Any]:
+def _findings_of_settings(environment: Any, serving: "DeployedModel", model: str) -> list[Any]:
+    from docsgpt_embtune.deployment.deployed_model import FolderModel
     from docsgpt_embtune.deployment.doctor import examine_settings, examine_settings_for_server
-    from docsgpt_embtune.deployment.serving import FolderModel
     from docsgpt_embtune.remote_model import RemoteModel
 
     if isinstance(serving, FolderModel):

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 from tqdm import tqdm
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.openai_client import Patience
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE, LONGEST_ANSWER
 from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.wording import clock, counted
@@ -28,34 +29,36 @@ if TYPE_CHECKING:
 @click.option("--out", type=click.Path(path_type=Path), help="The dataset to write; answers are kept beside it.")
 @click.option("--llm-base-url", metavar="URL", help="A server of OpenAI's protocol, e.g. http://localhost:8000/v1.")
 @click.option("--llm-model", metavar="NAME", help=f"The model there. Its key, if any, comes from {KEY_VARIABLE}.")
-@click.option("--questions-per-chunk", type=click.IntRange(1, 20), default=3, show_default=True, help="Asked for.")
+@click.option(
+    "--questions-per-chunk", type=click.IntRange(1, 20), default=3, show_default=True, help="Questions to ask for."
+)
 @click.option("--prompts", type=click.Path(path_type=Path), help="Folder with prompts of your own.")
 @click.option("--write-prompts", type=click.Path(path_type=Path), help="Only copy the prompts there, to be changed.")
 @click.option("--concurrency", type=click.IntRange(min=1), default=4, show_default=True, help="Requests at a time.")
-@click.option("--requests-per-minute", type=click.FloatRange(min=0, min_open=True), help="At most.")
+@click.option("--requests-per-minute", type=click.FloatRange(min=0, min_open=True), help="Limit on the requests sent.")
 @click.option(
     "--max-tokens",
     type=click.IntRange(min=1),
     default=LONGEST_ANSWER,
     show_default=True,
-    help="Of an answer, thoughts included: some models never end.",
+    help="Longest answer, thoughts included: some models never end.",
 )
 @click.option(
     "--timeout",
     type=click.FloatRange(min=0, min_open=True),
-    default=120.0,
+    default=Patience.silence,
     show_default=True,
     help="Seconds of silence from the server after which a request is sent again; one that writes may take longer.",
 )
 @click.option(
     "--first-wait",
     type=click.FloatRange(min=0),
-    default=1.0,
+    default=Patience.first_wait,
     show_default=True,
     help="Seconds before a failed request is sent again; twice as long each time.",
 )
-@click.option("--price-input", type=click.FloatRange(min=0), help="Of a million input tokens, in any currency.")
-@click.option("--price-output", type=click.FloatRange(min=0), help="Of a million output tokens.")
+@click.option("--price-input", type=click.FloatRange(min=0), help="Price of a million input tokens, in any currency.")
+@click.option("--price-output", type=click.FloatRange(min=0), help="Price of a million output tokens.")
 @click.option("--yes", is_flag=True, help="Begin without asking.")
 @click.option("--offline", is_flag=True, help="No server: headings and first sentences. Weaker.")
 @click.option("--generator", type=click.Path(path_type=Path), help="No server: a query generator's folder. Weaker.")
@@ -88,11 +91,10 @@ def synthesize(
     if offline or generator:
         _synthesize_offline(chunk_texts, out, generator, questions_per_chunk)
         return
-    if (settings["price_input"] is None) != (settings["price_output"] is None):
-        raise click.UsageError("give both --price-input and --price-output, or neither: what is paid is their sum")
+    price = _price(settings.pop("price_input"), settings.pop("price_output"))
     if not llm_base_url or not llm_model:
         raise click.UsageError("give --llm-base-url and --llm-model; without a server --offline or --generator")
-    _synthesize_online(chunk_texts, out, llm_base_url, llm_model, questions_per_chunk, prompts, **settings)
+    _synthesize_online(chunk_texts, out, llm_base_url, llm_model, questions_per_chunk, prompts, price, **settings)
 
 
 def _synthesize_offline(corpus: dict[str, str], out: Path, generator: Path | None, per_chunk: int) -> None:
@@ -118,14 +120,13 @@ def _synthesize_online(
     name: str,
     per_chunk: int,
     prompts: Path | None,
+    price: "_Price | None",
     *,
     concurrency: int,
     requests_per_minute: float | None,
     max_tokens: int,
     timeout: float,
     first_wait: float,
-    price_input: float | None,
-    price_output: float | None,
     yes: bool,
 ) -> None:
     from docsgpt_embtune.sources.answer_journal import AnswerJournal
@@ -141,8 +142,7 @@ def _synthesize_online(
             key=os.environ.get(KEY_VARIABLE),
             longest_answer=max_tokens,
             requests_per_minute=requests_per_minute,
-            timeout=timeout,
-            first_wait=first_wait,
+            patience=Patience(first_wait=first_wait, silence=timeout),
             say=partial(tqdm.write, file=sys.stderr),
         ) as model,
         AnswerJournal(out.with_name(f"{out.name}.answers.jsonl"), name) as journal,
@@ -160,16 +160,16 @@ def _synthesize_online(
         def tell(_: BaseException) -> None:
             kept = f"what was answered is kept ({journal.path}): the same command goes on from there"
             click.echo(f"stopped     {'nothing was answered yet' if journal.is_empty else kept}", err=True)
-            click.echo(_spent(model.spent, started, price_input, price_output), err=True)
+            click.echo(_spent(model.spent, started, price), err=True)
 
         with told_when_stopped(tell):
-            _tell_what_it_takes(synthesizer, len(corpus), price_input, price_output, ask=not yes)
+            _tell_what_it_takes(synthesizer, len(corpus), price, ask=not yes)
             made = synthesizer.run()
     save_dataset(made.dataset, out, made_by=f"the language model {name}")
     click.echo(f"{out}: {made.dataset.describe()}")
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
-    click.echo(_spent(model.spent, started, price_input, price_output))
+    click.echo(_spent(model.spent, started, price))
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(
@@ -179,11 +179,27 @@ def _synthesize_online(
         sys.exit(EXIT_NO)
 
 
-def _tell_what_it_takes(
-    synthesizer: "Synthesizer", chunks: int, price_input: float | None, price_output: float | None, *, ask: bool
-) -> None:
+class _Price(NamedTuple):
+    """What a million tokens cost."""
+
+    input: float
+    output: float
+
+    def of(self, input_tokens: int, output_tokens: int) -> float:
+        return (input_tokens * self.input + output_tokens * self.output) / 1e6
+
+
+def _price(of_input: float | None, of_output: float | None) -> _Price | None:
+    if of_input is None and of_output is None:
+        return None
+    if of_input is None or of_output is None:
+        raise click.UsageError("give both --price-input and --price-output, or neither: what is paid is their sum")
+    return _Price(of_input, of_output)
+
+
+def _tell_what_it_takes(synthesizer: "Synthesizer", chunks: int, price: _Price | None, *, ask: bool) -> None:
     estimate = synthesizer.estimate()
-    tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price_input, price_output)
+    tokens = _tokens(estimate.input_tokens, estimate.output_tokens, price)
     click.echo(
         f"chunks without questions yet: {estimate.chunks:,} of {chunks:,}; to ask takes about "
         f"{counted(estimate.requests, 'request')}, {tokens}, {clock(estimate.seconds)}"
@@ -192,18 +208,16 @@ def _tell_what_it_takes(
         click.confirm("begin?", abort=True)
 
 
-def _spent(spent: "Spent", started: float, price_input: float | None, price_output: float | None) -> str:
+def _spent(spent: "Spent", started: float, price: _Price | None) -> str:
     tokens = "tokens that the server did not count"
     if spent.input_tokens or spent.output_tokens or not spent.answers:
-        tokens = _tokens(spent.input_tokens, spent.output_tokens, price_input, price_output)
+        tokens = _tokens(spent.input_tokens, spent.output_tokens, price)
     return f"spent       {counted(spent.requests, 'request')}, {tokens}, {clock(time.monotonic() - started)}"
 
 
-def _tokens(input_tokens: int, output_tokens: int, price_input: float | None, price_output: float | None) -> str:
-    counted = f"{input_tokens:,} input and {output_tokens:,} output tokens"
-    if price_input is None or price_output is None:
-        return counted
-    return f"{counted}, {(input_tokens * price_input + output_tokens * price_output) / 1e6:,.2f} in money"
+def _tokens(input_tokens: int, output_tokens: int, price: _Price | None) -> str:
+    tokens = f"{input_tokens:,} input and {output_tokens:,} output tokens"
+    return f"{tokens}, {price.of(input_tokens, output_tokens):,.2f} in money" if price else tokens
 
 
 def _counted(counts: Mapping[str, int]) -> str:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from docsgpt_embtune.deployment import vector_journal
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, require_vectors_of
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
     LATECOMERS_CHECKED,
@@ -149,15 +149,15 @@ class CollectionStore:
             vectors = self._collections.vectors(name, [entry.doc_id for entry in entries])
         return StoredSample([str(entry.doc_id) for entry in entries], [entry.text for entry in entries], vectors)
 
-    def is_on(self, model: ServingModel) -> bool:
+    def is_on(self, model: DeployedModel) -> bool:
         """Tell whether `.env` names the collection that was built with this model, and no chunk in it is another's."""
         with self._as_deployment_error():
             return self._is_target(model) and not self._has_foreign_latecomers(model)
 
-    def require_switchable(self, model: ServingModel) -> None:
+    def require_switchable(self, model: DeployedModel) -> None:
         """Check nothing: what may forbid it shows as the second collection is made, before a chunk is embedded."""
 
-    def remaining(self, model: ServingModel) -> list[str]:
+    def remaining(self, model: DeployedModel) -> list[str]:
         """Return the texts of the entries that the second collection does not have."""
         with self._as_deployment_error():
             if self._is_target(model):
@@ -165,11 +165,11 @@ class CollectionStore:
             built = self._ids(self._target(model))
             return sorted({entry.text for entry in self._collections.entries(self._name) if entry.doc_id not in built})
 
-    def bytes_needed(self, model: ServingModel) -> int:
+    def bytes_needed(self, model: DeployedModel) -> int:
         """Count the new vectors and a second copy of each text."""
         return sum(4 * model.dimension + len(text.encode()) for text in self.texts())
 
-    def build(self, model: ServingModel) -> None:
+    def build(self, model: DeployedModel) -> None:
         """Fill the second collection, longest texts first, one block after another."""
         with self._as_deployment_error():
             target = self._target(model)
@@ -180,11 +180,11 @@ class CollectionStore:
                 self._collections.create(target, like=self._name, width=model.dimension)
             self._bring_up_to_date(target, model)
 
-    def settings(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: DeployedModel) -> Mapping[str, str]:
         """Return the line that names the second collection: the one step."""
         return {self.setting: self._target(model)}
 
-    def prepare(self, model: ServingModel) -> None:
+    def prepare(self, model: DeployedModel) -> None:
         """Verify the second collection, which `.env` is to name."""
         if self._is_target(model):
             return
@@ -198,7 +198,7 @@ class CollectionStore:
             f"{self.label}: chunks keep coming in while it is swapped; stop DocsGPT's worker and run the command again"
         )
 
-    def swap(self, model: ServingModel) -> None:
+    def swap(self, model: DeployedModel) -> None:
         """Take along what came in since; `.env`, which is to name the second collection, is the one step."""
         if not self._is_target(model):
             with self._as_deployment_error():
@@ -252,14 +252,14 @@ class CollectionStore:
             with self._as_deployment_error():
                 self._collections.drop(self._previous)
 
-    def _target(self, model: ServingModel) -> str:
+    def _target(self, model: DeployedModel) -> str:
         root = self._name.split(_MARK)[0]
         return f"{root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
 
-    def _is_target(self, model: ServingModel) -> bool:
+    def _is_target(self, model: DeployedModel) -> bool:
         return self._name == self._target(model)
 
-    def _has_foreign_latecomers(self, model: ServingModel) -> bool:
+    def _has_foreign_latecomers(self, model: DeployedModel) -> bool:
         late = self._latecomers()
         sampled = set(self._some_ids(self._name, LATECOMERS_CHECKED)) if late else set()
         sampled |= {late[position] for position in spread(len(late), LATECOMERS_CHECKED)}
@@ -285,7 +285,7 @@ class CollectionStore:
         doc_ids = sorted(self._ids(name), key=str)
         return [doc_ids[position] for position in spread(len(doc_ids), size)]
 
-    def _bring_up_to_date(self, target: str, model: ServingModel) -> int:
+    def _bring_up_to_date(self, target: str, model: DeployedModel) -> int:
         """Give the second collection the entries of the first, and no other; return how many were missing or extra.
 
         Ids are compared and not texts: DocsGPT stores a chunk that was edited under a new id.
@@ -299,7 +299,7 @@ class CollectionStore:
         self._embed(missing, target, model)
         return len(missing) + len(extra)
 
-    def _embed(self, doc_ids: Sequence[DocId], target: str, model: ServingModel) -> None:
+    def _embed(self, doc_ids: Sequence[DocId], target: str, model: DeployedModel) -> None:
         with Bar(total=len(doc_ids), desc=f"embedding {self._name}", unit="chunk") as progress:
             for start in range(0, len(doc_ids), vector_journal.BLOCK):
                 block = self._collections.fetch(self._name, doc_ids[start : start + vector_journal.BLOCK])
@@ -307,7 +307,7 @@ class CollectionStore:
                     self._collections.put(target, block, model.embed_many([entry.text for entry in block]))
                 progress.update(len(block))
 
-    def _verify(self, target: str, model: ServingModel) -> None:
+    def _verify(self, target: str, model: DeployedModel) -> None:
         doc_ids = self._some_ids(target, VERIFIED_CHUNKS)
         entries = self._collections.fetch(target, doc_ids)
         if entries != self._collections.fetch(self._name, doc_ids):

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from docsgpt_embtune.base_models import HOST_DEFAULT
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, FolderModel
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
-from docsgpt_embtune.deployment.serving import FolderModel, ServingModel
 from docsgpt_embtune.deployment.stores import ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel
@@ -36,7 +36,7 @@ class Finding:
     message: str
 
 
-def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLE) -> list[Finding]:
     """Embed a sample of a store's chunks again and compare.
 
     Args:
@@ -66,7 +66,7 @@ def examine(store: ChunkStore, model: ServingModel, sample: int = SAMPLE) -> lis
     return findings + _truncation(store.label, stored.texts, model)
 
 
-def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPLE) -> list[Finding]:
+def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMPLE) -> list[Finding]:
     """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
 
     Args:
@@ -93,7 +93,7 @@ def examine_in_host(source: HostSource, model: ServingModel, sample: int = SAMPL
     )
 
 
-def _reembedding(model: ServingModel) -> str:
+def _reembedding(model: DeployedModel) -> str:
     given = "the store and the --env" if model.settings else "the store"
     return f"run: embtune reembed --model {model.name}, with {given} that doctor was given"
 
@@ -113,7 +113,7 @@ def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -
     return [Finding(label, "mixed", message)]
 
 
-def _truncation(label: str, texts: Sequence[str], model: ServingModel) -> list[Finding]:
+def _truncation(label: str, texts: Sequence[str], model: DeployedModel) -> list[Finding]:
     cut = model.cuts_off(texts)
     if cut is None or cut.seen >= SEEN_ENOUGH:
         return []

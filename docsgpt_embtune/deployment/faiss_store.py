@@ -15,6 +15,7 @@ from typing import Any
 
 import faiss
 
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, require_vectors_of
 from docsgpt_embtune.deployment.faiss_folder import (
     INDEX,
     INDEX_FILES,
@@ -24,7 +25,6 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
 )
-from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded, remove_idle
 from docsgpt_embtune.destinations import fault_of_destination
@@ -69,26 +69,26 @@ class FaissStore:
         """Return rows spread over the index."""
         return _sample(*self._read_consistent(), size)
 
-    def is_on(self, model: ServingModel) -> bool:
+    def is_on(self, model: DeployedModel) -> bool:
         """Tell whether index.faiss is the one that was built with this model, to the byte."""
         in_force = _sha256(self.folder / INDEX)
         return any(run["built"] == in_force and run["model"] == model.fingerprint for run in self._runs())
 
-    def require_switchable(self, model: ServingModel) -> None:
+    def require_switchable(self, model: DeployedModel) -> None:
         """Check that vectors and chunks are each other's."""
         self._read_consistent()
 
-    def remaining(self, model: ServingModel) -> list[str]:
+    def remaining(self, model: DeployedModel) -> list[str]:
         """Return the texts whose vectors are not in the journal."""
         return not_embedded(self._work, model, self.texts())
 
-    def bytes_needed(self, model: ServingModel) -> int:
+    def bytes_needed(self, model: DeployedModel) -> int:
         """Count what the journal has still to take, the new index, and the copy of the old one."""
         row_bytes = 4 * model.dimension
         journal = len(self.remaining(model)) * (row_bytes + DIGEST_BYTES)
         return journal + len(self.texts()) * row_bytes + (self.folder / INDEX).stat().st_size
 
-    def build(self, model: ServingModel) -> None:
+    def build(self, model: DeployedModel) -> None:
         """Embed every chunk into the journal, then write the new index beside the old."""
         before = self._sources()
         _, sidecar = self._read_consistent()
@@ -99,7 +99,7 @@ class FaissStore:
                 self._write_index(sidecar, journal, model)
                 self._put_on_record(before, model)
 
-    def _put_on_record(self, before: Mapping[str, str | None], model: ServingModel) -> None:
+    def _put_on_record(self, before: Mapping[str, str | None], model: DeployedModel) -> None:
         # What was swapped stays on record, however many runs were begun since: it can still be taken back.
         in_force = [earlier for earlier in self._runs() if earlier["built"] == before[INDEX]]
         reversible = [earlier for earlier in self._reversible(before) if earlier not in in_force]
@@ -112,11 +112,11 @@ class FaissStore:
         }
         write_text_atomically(self._runs_path, json.dumps([*swapped, run], indent=1) + "\n")
 
-    def settings(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: DeployedModel) -> Mapping[str, str]:
         """Return none: the swap itself puts the new vectors in force."""
         return {}
 
-    def prepare(self, model: ServingModel) -> None:
+    def prepare(self, model: DeployedModel) -> None:
         """Verify the new index, and copy the old one."""
         with self._alone():
             self._require_own(model)
@@ -128,7 +128,7 @@ class FaissStore:
                 _sync(self._to_be_previous)
             self._make_as_readable(self._built)
 
-    def swap(self, model: ServingModel) -> None:
+    def swap(self, model: DeployedModel) -> None:
         """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
         with self._alone():
             self._require_own(model)
@@ -216,7 +216,7 @@ class FaissStore:
             if run["sources"][INDEX] == previous and (run["sources"] != now or run["built"] == previous)
         ]
 
-    def _is_mended_by(self, model: ServingModel) -> bool:
+    def _is_mended_by(self, model: DeployedModel) -> bool:
         """Tell whether the swap in force was to this model: what it replaced is to go back to, not what it mends."""
         return any(run["model"] == model.fingerprint for run in self._reversible(self._sources())[-1:])
 
@@ -225,7 +225,7 @@ class FaissStore:
         keep_owner(path, self.folder / INDEX)
         path.chmod((self.folder / INDEX).stat().st_mode & 0o777)
 
-    def _require_own(self, model: ServingModel) -> None:
+    def _require_own(self, model: DeployedModel) -> None:
         """Check that what was built is still this model's, and of the chunks that are in force."""
         run = (self._runs() or [{}])[-1]
         built = {"model": model.fingerprint, "built": _sha256(self._built)}
@@ -252,7 +252,7 @@ class FaissStore:
             )
         return index, sidecar
 
-    def _write_index(self, sidecar: Sidecar, journal: VectorJournal, model: ServingModel) -> None:
+    def _write_index(self, sidecar: Sidecar, journal: VectorJournal, model: DeployedModel) -> None:
         index = faiss.IndexFlatL2(model.dimension)
         texts = sidecar.row_texts
         for start in range(0, len(texts), _SHARD):
@@ -268,7 +268,7 @@ class FaissStore:
         _sync(self._to_be_built)
         os.replace(self._to_be_built, self._built)
 
-    def _verify(self, model: ServingModel) -> None:
+    def _verify(self, model: DeployedModel) -> None:
         index = faiss.read_index(str(self._built))
         texts = read_sidecar(self.folder).row_texts
         if (index.ntotal, index.d) != (len(texts), model.dimension):

@@ -15,8 +15,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from docsgpt_embtune.deployment import vector_journal
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, require_vectors_of
 from docsgpt_embtune.deployment.postgres import connect
-from docsgpt_embtune.deployment.serving import ServingModel, require_vectors_of
 from docsgpt_embtune.deployment.stores import (
     LATECOMER_ROUNDS,
     LATECOMERS_CHECKED,
@@ -98,18 +98,18 @@ class PgvectorStore:
             vectors.reshape(len(found), self._table.width_of(column)),
         )
 
-    def is_on(self, model: ServingModel) -> bool:
+    def is_on(self, model: DeployedModel) -> bool:
         """Tell whether the column in force was written with this model, as its comment says, and no row by another."""
         return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
-    def require_switchable(self, model: ServingModel) -> None:
+    def require_switchable(self, model: DeployedModel) -> None:
         """Check that whatever depends on the column can be copied: indexes, and grants of the owner's."""
         if not self._is_swapped_to(model):
             self._table.require_no_dependents(self._table.column, self._table.previous)
             self._table.require_copyable_grants()
             self._table.require_copyable_indexes(model.dimension)
 
-    def remaining(self, model: ServingModel) -> list[str]:
+    def remaining(self, model: DeployedModel) -> list[str]:
         """Return the texts of the rows whose new vector is not there."""
         if self._is_swapped_to(model):
             return sorted({text for _, text in self._to_mend(model)})
@@ -118,12 +118,12 @@ class PgvectorStore:
         query = "SELECT DISTINCT {text} FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL"
         return [text for (text,) in self._table.rows(query)]
 
-    def bytes_needed(self, model: ServingModel) -> int:
+    def bytes_needed(self, model: DeployedModel) -> int:
         """Count the new vectors and a second version of each row, which PostgreSQL keeps until it vacuums."""
         ((table_bytes, rows),) = self._table.rows("SELECT pg_relation_size('{table}'), count(*) FROM {table}")
         return int(table_bytes) + 4 * model.dimension * int(rows)
 
-    def build(self, model: ServingModel) -> None:
+    def build(self, model: DeployedModel) -> None:
         """Fill the second column, longest texts first, one committed block after another."""
         with self._table.alone():
             if self._is_swapped_to(model):
@@ -133,16 +133,16 @@ class PgvectorStore:
             self._fill(model)
             self._table.copy_indexes()
 
-    def settings(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: DeployedModel) -> Mapping[str, str]:
         """Return none: the swap itself puts the new vectors in force."""
         return {}
 
-    def prepare(self, model: ServingModel) -> None:
+    def prepare(self, model: DeployedModel) -> None:
         """Verify the second column."""
         if not self._is_swapped_to(model):
             self._verify(model)
 
-    def swap(self, model: ServingModel) -> None:
+    def swap(self, model: DeployedModel) -> None:
         """Rename both columns in one transaction that no row can slip past."""
         if self._is_swapped_to(model):
             return
@@ -207,10 +207,10 @@ class PgvectorStore:
                 "embed them all with the old model instead: embtune reembed --model OLD_MODEL"
             )
 
-    def _is_swapped_to(self, model: ServingModel) -> bool:
+    def _is_swapped_to(self, model: DeployedModel) -> bool:
         return self._table.comment_on(self._table.column) == _comment(model)
 
-    def _looked_at(self, model: ServingModel) -> dict[str, bool]:
+    def _looked_at(self, model: DeployedModel) -> dict[str, bool]:
         """Tell of the rows that the doctor samples, and of the first since the swap, whether each is the model's."""
         drawn = self.sample(LATECOMERS_CHECKED)
         first = self._sample(self._table.column, LATECOMERS_CHECKED, among=self._came_since(), order="id")
@@ -220,7 +220,7 @@ class PgvectorStore:
             for row_id, cosine in zip(rows.doc_ids, cosines(rows.vectors, model.embed(rows.texts)), strict=True)
         }
 
-    def _to_mend(self, model: ServingModel) -> list[tuple[str, str]]:
+    def _to_mend(self, model: DeployedModel) -> list[tuple[str, str]]:
         """Return id and text of the rows that came since the swap; of all, where another one is not the model's.
 
         Those that are looked at come last: of a run that was interrupted, the rest is found by them.
@@ -238,7 +238,7 @@ class PgvectorStore:
         """Return the condition of a row that the swap did not make."""
         return f"{self._table.previous} IS NULL" if self._keeps_old_vectors() else "false"
 
-    def _prepare_column(self, model: ServingModel) -> None:
+    def _prepare_column(self, model: DeployedModel) -> None:
         if self._table.comment_on(self._table.pending) == _comment(model):
             return
         width, comment = str(model.dimension), _comment(model)
@@ -247,13 +247,13 @@ class PgvectorStore:
             self._table.execute("ALTER TABLE {table} ADD COLUMN {pending} vector({width})", width=width)
             self._table.execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
 
-    def _fill(self, model: ServingModel) -> None:
+    def _fill(self, model: DeployedModel) -> None:
         missing = self._table.rows(
             "SELECT id FROM {table} WHERE {pending} IS NULL AND {column} IS NOT NULL ORDER BY length({text}) DESC, id"
         )
         self._embed([str(row_id) for (row_id,) in missing], self._table.pending, model)
 
-    def _embed(self, all_ids: Sequence[str], target: str, model: ServingModel) -> None:
+    def _embed(self, all_ids: Sequence[str], target: str, model: DeployedModel) -> None:
         id_type = self._table.type_of("id") or "text"
         with Bar(total=len(all_ids), desc=f"embedding {self._table.name}", unit="chunk") as progress:
             for start in range(0, len(all_ids), vector_journal.BLOCK):
@@ -275,14 +275,14 @@ class PgvectorStore:
                 )
                 progress.update(len(block))
 
-    def _require_built_for(self, model: ServingModel) -> None:
+    def _require_built_for(self, model: DeployedModel) -> None:
         if self._table.comment_on(self._table.pending) != _comment(model):
             raise DeploymentError(
                 f"{self.label}: nothing is built for {model.name}, or no more, since another model was built there; "
                 "run the same command again"
             )
 
-    def _verify(self, model: ServingModel) -> None:
+    def _verify(self, model: DeployedModel) -> None:
         self._require_built_for(model)
         found = self._table.rows(
             "SELECT id::text, {text}, {pending}::text FROM {table} WHERE {pending} IS NOT NULL "
@@ -300,7 +300,7 @@ class PgvectorStore:
         if text != found[0][1] and not cosines(model.embed([text]), again[:1]).min() >= SAME_VECTOR:
             raise DeploymentError(f"{self.label}: a search for row {found[0][0]} finds another row")
 
-    def _rename_if_complete(self, model: ServingModel) -> bool:
+    def _rename_if_complete(self, model: DeployedModel) -> bool:
         with self._table.locked():
             # Another process may have built, and an operator made a view or a grant, since this was prepared.
             self._require_built_for(model)
@@ -321,5 +321,5 @@ class PgvectorStore:
         return True
 
 
-def _comment(model: ServingModel) -> str:
+def _comment(model: DeployedModel) -> str:
     return f"{_COMMENT}{model.fingerprint}"

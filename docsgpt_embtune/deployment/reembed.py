@@ -8,9 +8,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import INDEX
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
@@ -47,7 +47,7 @@ class ReembedPlan:
     done: bool
 
 
-def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[ReembedPlan]:
+def plan(stores: Sequence[ChunkStore], model: DeployedModel) -> list[ReembedPlan]:
     """Say what `reembed` would do; nothing is changed.
 
     Raises:
@@ -56,7 +56,7 @@ def plan(stores: Sequence[ChunkStore], model: ServingModel) -> list[ReembedPlan]
     return [_plan(store, model) for store in stores]
 
 
-def _plan(store: ChunkStore, model: ServingModel) -> ReembedPlan:
+def _plan(store: ChunkStore, model: DeployedModel) -> ReembedPlan:
     texts = store.texts()
     done = store.is_on(model)
     if not done:
@@ -74,7 +74,7 @@ def _plan(store: ChunkStore, model: ServingModel) -> ReembedPlan:
     )
 
 
-def _estimate(texts: list[str], model: ServingModel) -> float:
+def _estimate(texts: list[str], model: DeployedModel) -> float:
     sample = [texts[position] for position in spread(len(texts), TIMED_ROUNDS * TIMED_CHUNKS)]
     if not sample:
         return 0.0
@@ -83,14 +83,14 @@ def _estimate(texts: list[str], model: ServingModel) -> float:
     return statistics.median(rounds) / len(sample[::TIMED_ROUNDS]) * len(texts)
 
 
-def _seconds(texts: list[str], model: ServingModel) -> float:
+def _seconds(texts: list[str], model: DeployedModel) -> float:
     started = time.perf_counter()
     model.embed_many(texts)
     return time.perf_counter() - started
 
 
 def reembed(
-    stores: Sequence[ChunkStore], model: ServingModel, environment: EnvironmentFile | None = None
+    stores: Sequence[ChunkStore], model: DeployedModel, environment: EnvironmentFile | None = None
 ) -> list[ChunkStore]:
     """Embed every chunk anew, keeping ids, texts and metadata, and put the new vectors in force.
 
@@ -124,7 +124,7 @@ def reembed(
     return pending
 
 
-def _put_in_force(stores: Sequence[ChunkStore], model: ServingModel, environment: EnvironmentFile | None) -> None:
+def _put_in_force(stores: Sequence[ChunkStore], model: DeployedModel, environment: EnvironmentFile | None) -> None:
     in_force: list[ChunkStore] = []
     with _half_is_said(in_force, environment), ExitStack() as switched:
         if environment is not None:
@@ -138,7 +138,7 @@ def _put_in_force(stores: Sequence[ChunkStore], model: ServingModel, environment
                 in_force.append(store)
 
 
-def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str, str]:
+def settings_for(stores: Sequence[ChunkStore], model: DeployedModel) -> dict[str, str]:
     """Return what the host's `.env` has to say once these stores are on this model."""
     settings = model.settings
     for store in stores:
@@ -147,7 +147,7 @@ def settings_for(stores: Sequence[ChunkStore], model: ServingModel) -> dict[str,
 
 
 def roll_back(
-    stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: ServingModel | None = None
+    stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: DeployedModel | None = None
 ) -> list[ChunkStore]:
     """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
 
@@ -235,7 +235,7 @@ def _all_rolled_back(stores: list[ChunkStore], environment: EnvironmentFile | No
     return stores
 
 
-def _swapped_beyond(stores: Sequence[ChunkStore], model: ServingModel) -> list[ChunkStore]:
+def _swapped_beyond(stores: Sequence[ChunkStore], model: DeployedModel) -> list[ChunkStore]:
     """List the stores of a second switch that did not come as far as `.env`, where the first one's model stands."""
     return [
         store
@@ -257,7 +257,7 @@ def _require_one_model_before(stores: Sequence[ChunkStore]) -> None:
 
 
 def _require_model_of_then(
-    stores: Sequence[ChunkStore], environment: EnvironmentFile, named_now: ServingModel | None
+    stores: Sequence[ChunkStore], environment: EnvironmentFile, named_now: DeployedModel | None
 ) -> None:
     """Check that the vectors which would come back are of the model that `.env` would name."""
     replaced = environment.get_replaced("EMBEDDINGS_NAME", _DEFAULT)
@@ -283,16 +283,16 @@ def _require_model_of_then(
         )
 
 
-def _model_in(folder: str | None) -> ServingModel | None:
+def _model_in(folder: str | None) -> DeployedModel | None:
     if folder is None or not Path(folder).is_dir():
         return None
     try:
-        return load_serving_model(folder)
+        return load_deployed_model(folder)
     except EmbtuneError:  # a damaged model is a reason to go back, and cannot be compared with
         return None
 
 
-def _had_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
+def _had_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
     before = store.sample_before(VERIFIED_CHUNKS)
     if before is None or not before.texts:
         return before is not None
@@ -302,7 +302,7 @@ def _had_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
     return bool(own.mean() > 0.5)  # a few may always have been another model's
 
 
-def _require_none_left_behind(stores: Sequence[ChunkStore], model: ServingModel) -> None:
+def _require_none_left_behind(stores: Sequence[ChunkStore], model: DeployedModel) -> None:
     left_behind = [store.label for store in stores if _has_vectors_of(model, store)]
     if left_behind:
         raise DeploymentError(
@@ -312,14 +312,14 @@ def _require_none_left_behind(stores: Sequence[ChunkStore], model: ServingModel)
         )
 
 
-def _has_vectors_of(model: ServingModel, store: ChunkStore) -> bool:
+def _has_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
     if store.width() != model.dimension:
         return False
     stored = store.sample(VERIFIED_CHUNKS)
     return bool((cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector).any())
 
 
-def require_disk(stores: Sequence[ChunkStore], model: ServingModel, folder: Path) -> None:
+def require_disk(stores: Sequence[ChunkStore], model: DeployedModel, folder: Path) -> None:
     """Raise DeploymentError if the new vectors do not fit on the disk of `folder` beside the old."""
     needed = sum(store.bytes_needed(model) for store in stores if not store.is_on(model))
     if lack := lack_of_room(folder / INDEX, needed):

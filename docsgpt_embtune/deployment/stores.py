@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-from docsgpt_embtune.deployment.serving import ServingModel
+from docsgpt_embtune.deployment.deployed_model import DeployedModel
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
@@ -52,39 +52,39 @@ class ChunkStore(Protocol):
     def sample(self, size: int) -> StoredSample:
         """Return `size` stored chunks, spread over the store, the same ones every time; all if there are fewer."""
 
-    def is_on(self, model: ServingModel) -> bool:
+    def is_on(self, model: DeployedModel) -> bool:
         """Tell whether a finished re-embedding onto this model is in force.
 
         It is not while chunks are found that another model made since: a worker's that was not restarted.
         """
 
-    def require_switchable(self, model: ServingModel) -> None:
+    def require_switchable(self, model: DeployedModel) -> None:
         """Check what can be known to forbid the build or the swap before any store's chunks are embedded.
 
         Raises:
             DeploymentError: If something does.
         """
 
-    def remaining(self, model: ServingModel) -> list[str]:
+    def remaining(self, model: DeployedModel) -> list[str]:
         """Return the texts that an interrupted run, if any, has not embedded with this model."""
 
-    def bytes_needed(self, model: ServingModel) -> int:
+    def bytes_needed(self, model: DeployedModel) -> int:
         """Return the disk that the new vectors need beside the old, in bytes."""
 
-    def build(self, model: ServingModel) -> None:
+    def build(self, model: DeployedModel) -> None:
         """Embed every chunk beside what is in force, or go on where an earlier run stopped."""
 
-    def settings(self, model: ServingModel) -> Mapping[str, str]:
+    def settings(self, model: DeployedModel) -> Mapping[str, str]:
         """Return the lines of `.env` that put what was built in force, beside the model's; none if `swap` does."""
 
-    def prepare(self, model: ServingModel) -> None:
+    def prepare(self, model: DeployedModel) -> None:
         """Verify what was built, and do all else that takes time or room, so that `swap` is short and can hardly fail.
 
         Raises:
             DeploymentError: If it is not this model's, or not of the chunks that are in force.
         """
 
-    def swap(self, model: ServingModel) -> None:
+    def swap(self, model: DeployedModel) -> None:
         """Put what was prepared in force in one step, unless `settings` do, and lose no chunk that came in meanwhile.
 
         Raises:

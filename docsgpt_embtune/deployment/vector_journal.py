@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 
-from docsgpt_embtune.deployment.serving import ServingModel
+from docsgpt_embtune.deployment.deployed_model import DeployedModel
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import Vectors
@@ -30,7 +30,7 @@ class VectorJournal:
         model: Its fingerprint is in the file names, so another model's vectors are never taken for its own.
     """
 
-    def __init__(self, folder: Path, model: ServingModel) -> None:
+    def __init__(self, folder: Path, model: DeployedModel) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._model = model
         self._vectors_path, self._keys_path = _paths(folder, model)
@@ -101,7 +101,7 @@ def remove_idle(folder: Path) -> None:
             keys_path.unlink()
 
 
-def not_embedded(folder: Path, model: ServingModel, texts: Iterable[str]) -> list[str]:
+def not_embedded(folder: Path, model: DeployedModel, texts: Iterable[str]) -> list[str]:
     """List the different texts that a journal does not have, sorted; it is read as it is, whoever is at work with it.
 
     Args:
@@ -116,16 +116,16 @@ def not_embedded(folder: Path, model: ServingModel, texts: Iterable[str]) -> lis
     return sorted(text for text in set(texts) if _key(text) not in keys)
 
 
-def _paths(folder: Path, model: ServingModel) -> tuple[Path, Path]:
+def _paths(folder: Path, model: DeployedModel) -> tuple[Path, Path]:
     name = f"{model.fingerprint[:16]}-{model.dimension}"
     return folder / f"{name}.vectors", folder / f"{name}.keys"
 
 
-def _row_bytes(model: ServingModel) -> int:
+def _row_bytes(model: DeployedModel) -> int:
     return 4 * model.dimension
 
 
-def _whole_keys(vectors_path: Path, keys_path: Path, model: ServingModel) -> list[bytes]:
+def _whole_keys(vectors_path: Path, keys_path: Path, model: DeployedModel) -> list[bytes]:
     whole_rows = min(vectors_path.stat().st_size // _row_bytes(model), keys_path.stat().st_size // DIGEST_BYTES)
     keys = keys_path.read_bytes()
     return [keys[row * DIGEST_BYTES : (row + 1) * DIGEST_BYTES] for row in range(whole_rows)]

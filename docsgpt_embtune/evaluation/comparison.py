@@ -11,8 +11,8 @@ from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.fusion import fused
 from docsgpt_embtune.evaluation.metrics import KS, QueryScores, k_for_share, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
-from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel
 from docsgpt_embtune.evaluation.verdict import HEADLINE, Judgment, Verdict, judge
+from docsgpt_embtune.vectors import EmbeddingModel
 
 HEADLINE_SHARE = 0.8  # the least share of the questions of which the headline speaks
 BM25_CHUNKS = 200_000  # at most: its index lies in memory whole

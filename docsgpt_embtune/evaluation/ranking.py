@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.vector_cache import (
-    EmbeddingModel,
     Shard,
     StoredVectors,
     VectorCache,
@@ -20,7 +19,7 @@ from docsgpt_embtune.evaluation.vector_cache import (
     embed_corpus,
     embed_queries,
 )
-from docsgpt_embtune.vectors import Vectors, unit_norm
+from docsgpt_embtune.vectors import EmbeddingModel, Vectors, unit_norm
 
 Run = dict[str, dict[str, float]]
 StoreName = Literal["faiss", "langchain"]

@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,12 +20,11 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_bytes_atomically
 from docsgpt_embtune.progress import Bar
-from docsgpt_embtune.vectors import Vectors
+from docsgpt_embtune.vectors import EmbeddingModel, EmbedTexts, Vectors
 
 logger = logging.getLogger(__name__)
 
 Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors are kept apart
-Embeds = Callable[[Sequence[str]], list[list[float]]]
 Shard = tuple[npt.NDArray[np.int64], Vectors]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
 # Embedded in one call and written as one file: what a stopped run loses at most, and how often the bar moves. A model
@@ -34,18 +33,6 @@ ROWS_PER_BLOCK = 128
 BLOCKS_PER_SHARD = 256  # searched together: of 32,768 vectors, smaller ones take longer as each begins without a best
 _DIGEST = 16  # bytes
 _LEFTOVER_AGE = 3600.0  # seconds; a block is written in one, so an older part of a file is of a run that was killed
-
-
-class EmbeddingModel(Protocol):
-    """What the host asks of an embeddings class."""
-
-    dimension: int
-
-    def embed_query(self, text: str) -> list[float]:
-        """Embed one question."""
-
-    def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Embed chunks, in order."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +102,7 @@ class VectorCache:
         self._secret = bytes.fromhex(fingerprint)
         self._row = np.dtype([("key", f"V{_DIGEST}"), ("check", f"V{_DIGEST}"), ("vector", "<f4", (dimension,))])
 
-    def embed(self, texts: Sequence[str], kind: Kind, call: Embeds, label: str | None = None) -> StoredVectors:
+    def embed(self, texts: Sequence[str], kind: Kind, call: EmbedTexts, label: str | None = None) -> StoredVectors:
         """Look texts up, and embed those that are not there.
 
         Missing texts are embedded longest first, in blocks of 128: texts of like length waste no padding, and a
@@ -266,7 +253,7 @@ def embed_both(
         return queries, embed_corpus(model, list(dataset.corpus.values()), kept).array()
 
 
-def remembered(embed: Embeds, cache: VectorCache) -> Embeds:
+def remembered(embed: EmbedTexts, cache: VectorCache) -> EmbedTexts:
     """Let the vectors of chunks be taken from a cache, and those that are not there be made: without a progress bar."""
     return lambda texts: cache.embed(texts, "document", embed).array().tolist()
 

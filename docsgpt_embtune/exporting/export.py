@@ -13,8 +13,9 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.evaluation.decision import Decision
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
-from docsgpt_embtune.exporting.quality import Decision, decide_engine, decide_reading
+from docsgpt_embtune.exporting.quality import decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
 from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify, write_manifest

@@ -1,115 +1,32 @@
 """What serves is decided on the user's own validation questions: int8 only without a loss, windows only with a gain."""
 
 import hashlib
-import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from docsgpt_embtune.adapter import load_query_adapter
-from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
+from docsgpt_embtune.evaluation.decision import (
+    FEWEST_TO_RULE_OUT,
+    TOO_FEW,
+    Decision,
+    Trial,
+    is_harmless,
+    loses_little,
+    shows_loss,
+)
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE, HEADLINE_KS, Judgment, judge
+from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Judgment, judge
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, WindowReader, document_encoder, question_encoder
-
-RECALLS = ("recall@1", "recall@10")
-# What int8, or a cut, may cost: half a point of nDCG@10 in the mean, and with 97.5 % certainty no more than one.
-ACCEPTED_LOSS = 0.005
-WORST_LOSS = 0.01
-TOO_FEW = "too few questions to rule out that it loses a point"
-# Groups of questions: int8 changes the score of one in ten, and of fewer none may be among them.
-_FEWEST = 100
-_CHUNKS_ASKED = 2000  # by words of their own, where people's questions are too few: so many show a loss of .003
-
-
-@dataclass(frozen=True)
-class Trial:
-    """One way to serve, measured.
-
-    Attributes:
-        name: What was tried.
-        scores: Mean of each metric.
-        judgment: Against the way that serves if nothing speaks for this one; None for that way itself.
-        best_of: How many there were to choose from, where the judgment takes account of that.
-    """
-
-    name: str
-    scores: dict[str, float]
-    judgment: Judgment | None = None
-    best_of: int | None = None
-
-    def line(self) -> str:
-        """Say it in one line."""
-        recall = "  ".join(f"{metric} {self.scores[metric]:.3f}" for metric in RECALLS)
-        figures = f"{self.name:40s} {recall}  {DECIDING} {self.scores[DECIDING]:.4f}"
-        if self.judgment is None:
-            return figures
-        found = self.judgment.differences[DECIDING]
-        verdict = verdict_in_words(self.judgment, self.best_of)
-        return f"{figures}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {verdict}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Lay it out as the manifest has it."""
-        figures: dict[str, Any] = {"name": self.name, **self.scores}
-        if self.judgment is not None:
-            figures["difference"] = {
-                metric: asdict(self.judgment.differences[metric]) for metric in (*RECALLS, DECIDING)
-            }
-            figures["verdict"] = self.judgment.verdict
-        return figures
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What was chosen, and why.
-
-    Attributes:
-        chosen: Name of what serves.
-        reason: In one clause.
-        trials: What was measured; the first is what the others had to beat, or to equal.
-        queries: Number of validation questions.
-    """
-
-    chosen: str
-    reason: str
-    trials: tuple[Trial, ...]
-    queries: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """Lay it out as the manifest has it."""
-        return {
-            "chosen": self.chosen,
-            "reason": self.reason,
-            "queries": self.queries,
-            "trials": [trial.to_dict() for trial in self.trials],
-        }
-
-
-def verdict_in_words(judgment: Judgment, best_of: int | None = None) -> str:
-    """Give a verdict, and its p where the interval beside it leaves out zero and so seems to say otherwise.
-
-    The interval is not corrected: it stands for one metric of one model. And where few questions change, all in one
-    direction, resampling leaves out zero sooner than flipping their signs makes that improbable.
-
-    Args:
-        judgment: What a comparison has shown.
-        best_of: As of `Trial`; if not given, the judgment is corrected for there being several metrics.
-    """
-    found = judgment.differences[DECIDING]
-    if judgment.verdict != "not enough evidence" or found.low <= 0 <= found.high:
-        return judgment.verdict
-    several = f"{len(HEADLINE)} metrics" if best_of is None else f"{best_of} to choose from"
-    correction = f", corrected for there being {several}" if best_of != 1 else ""
-    return f"{judgment.verdict} (p = {found.p:.4f}{correction})"
 
 
 class GraphEmbeddings:
@@ -227,15 +144,15 @@ def decide_engine(
     rounding = _Rounding(folder, (exact, quantised), reading, cache)
     trials, judgment = rounding.measured(validation)
     harmless, reason = is_harmless(judgment)
-    enough = judgment.groups >= _FEWEST and not learned_from
+    enough = judgment.groups >= FEWEST_TO_RULE_OUT and not learned_from
     if harmless and not enough:
         harmless, reason = False, TOO_FEW
-    if not harmless and not _shows_loss(judgment):
+    if not harmless and not shows_loss(judgment):
         reason = TOO_FEW
         of_chunks = asked_by_their_words(folder, reading, validation.corpus)
-        if len(of_chunks) >= _FEWEST:
+        if len(of_chunks) >= FEWEST_TO_RULE_OUT:
             more, judgment = rounding.measured(of_chunks, f", {len(of_chunks):,} chunks by words of theirs")
-            harmless, reason = _loses_little(judgment)
+            harmless, reason = loses_little(judgment)
             trials += more
             why = "the model learned from the questions" if learned_from else "the questions are too few to tell"
             reason = f"{reason} where chunks are asked for by their own words, as {why}"
@@ -269,41 +186,6 @@ class _Rounding:
         judgment = judge(exact, rounded, groups=groups_by_answer(asked))
         names = [f"{graph.engine}{by_words}" for graph in self.graphs]
         return (Trial(names[0], mean_scores(exact)), Trial(names[1], mean_scores(rounded), judgment)), judgment
-
-
-def asked_by_their_words(folder: Path, reading: Reading, corpus: Mapping[str, str]) -> RetrievalDataset:
-    """Ask for up to 2,000 chunks of a corpus, each by a run of its own words, out of what the model reads of it."""
-    doc_ids = list(corpus)
-    if len(doc_ids) > _CHUNKS_ASKED:
-        doc_ids = random.Random(0).sample(doc_ids, _CHUNKS_ASKED)
-    parts = {doc_id: corpus[doc_id] for doc_id in doc_ids}
-    if reading.windows == "off":
-        reader = WindowReader(folder, reading.max_seq_length)
-        parts = {doc_id: reader.windows_of(text)[0] for doc_id, text in parts.items()}
-    return replace(questions_from_corpus(parts, seed=0), corpus=corpus)
-
-
-def _shows_loss(judgment: Judgment) -> bool:
-    return judgment.verdict == "worse" or judgment.differences[DECIDING].high < 0
-
-
-def is_harmless(judgment: Judgment) -> tuple[bool, str]:
-    """Tell whether a cheaper way loses nothing that matters, and say it in a clause."""
-    return (False, "it loses") if judgment.verdict == "worse" else _loses_little(judgment)
-
-
-def _loses_little(judgment: Judgment) -> tuple[bool, str]:
-    """Tell whether a loss that can be seen is too small to matter, and say it in a clause.
-
-    Not to have found a loss is not enough, as with few questions none can be found: a large one must be ruled out.
-    """
-    difference = judgment.differences[DECIDING]
-    if difference.mean < -ACCEPTED_LOSS:
-        return False, "it loses"
-    changes_nothing = difference.low == difference.high == 0
-    if difference.low < -WORST_LOSS or (changes_nothing and judgment.groups < _FEWEST):
-        return False, TOO_FEW
-    return True, "it loses nothing that matters"
 
 
 def graph_scores(

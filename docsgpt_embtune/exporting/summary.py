@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
+from docsgpt_embtune.evaluation.decision import decision_lines
 from docsgpt_embtune.exporting.export import ExportReport
-from docsgpt_embtune.exporting.quality import Decision
 from docsgpt_embtune.serving.graphs import graph_files
-from docsgpt_embtune.wording import counted
 
 
 def summary(report: ExportReport) -> str:
@@ -22,10 +21,3 @@ def _lines(report: ExportReport) -> Iterator[str]:
     if not report.decisions:
         yield "measured    nothing: give validation questions with --data to decide about int8 and windows"
     yield f"serves      {report.engine}; of a long chunk it reads {report.reading}"
-
-
-def decision_lines(decision: Decision) -> Iterator[str]:
-    """Say what was chosen and why, then each way that was measured in a line of its own."""
-    yield f"{counted(decision.queries, 'validation question')}: {decision.chosen} ({decision.reason})"
-    for trial in decision.trials:
-        yield f"  {trial.line()}"

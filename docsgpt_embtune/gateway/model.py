@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from starlette.requests import ClientDisconnect
 
-from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
+from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.embeddings import QUESTION_CACHE, encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
@@ -162,7 +162,7 @@ def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
         with closing(remote.load(say, for_clients=True)) as server:
             yield RelayedModel(remote, server)
     else:
-        yield OwnModel(load_serving_model(name))
+        yield OwnModel(load_deployed_model(name))
 
 
 class GatewayModel:

@@ -32,7 +32,7 @@ class ServerConfig:
 
 
 @dataclass(frozen=True)
-class Served:
+class ServeReport:
     """What a server did.
 
     Attributes:
@@ -44,7 +44,7 @@ class Served:
     answered: int
 
 
-def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Served:
+def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> ServeReport:
     """Serve a model until SIGTERM or SIGINT; what was taken by then is answered, if it can be within `finish`.
 
     Args:
@@ -72,7 +72,7 @@ def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Serve
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _done)  # uvicorn raises the signal again once it has finished
     uvicorn.Server(uvicorn_config).run(sockets=[listening])
-    return Served(gateway.taken, gateway.answered)
+    return ServeReport(gateway.taken, gateway.answered)
 
 
 def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[str]:

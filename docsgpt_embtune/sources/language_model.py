@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any, Self, TypeVar
 
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import OpenAIClient, RefusedRequestError
+from docsgpt_embtune.openai_client import USUAL_PATIENCE, OpenAIClient, Patience, RefusedRequestError
 from docsgpt_embtune.wording import Say, silent
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"
@@ -56,9 +56,8 @@ class LanguageModel:
         name: The model, as the server calls it.
         key: Sent as a bearer token; never shown.
         longest_answer: In tokens, thoughts included.
-        requests_per_minute: As of `OpenAIClient`, like all that follow.
-        timeout: Seconds.
-        first_wait: Seconds.
+        requests_per_minute: At most; no limit if None.
+        patience: How long the server is asked again and waited for.
         say: Takes a line of plain text.
     """
 
@@ -70,8 +69,7 @@ class LanguageModel:
         key: str | None = None,
         longest_answer: int = LONGEST_ANSWER,
         requests_per_minute: float | None = None,
-        timeout: float = 120.0,
-        first_wait: float = 1.0,
+        patience: Patience = USUAL_PATIENCE,
         say: Say = silent,
     ) -> None:
         self._client = OpenAIClient(
@@ -81,8 +79,7 @@ class LanguageModel:
             settings=f"--llm-base-url (it ends in /v1 mostly), --llm-model and the key in {KEY_VARIABLE}",
             error=GenerationError,
             requests_per_minute=requests_per_minute,
-            timeout=timeout,
-            first_wait=first_wait,
+            patience=patience,
             harmless=_body("Answer with one word: yes."),
             timeout_option="--timeout",
             asks_fewer=True,

@@ -31,7 +31,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
-from docsgpt_embtune.training.validation import WholeCorpus, score_vectors
+from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, WholeCorpus, score_vectors
 from docsgpt_embtune.vectors import Vectors
 
 # How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
@@ -39,7 +39,6 @@ STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
 PATIENCE = 2  # weaker strengths tried in vain before the rest is left: each takes longer than the one before
 SCALE = 40.0  # of the cosines in the softmax; chosen by cross-validation on training questions
 MAX_CHUNKS = 20_000  # in the softmax: beyond, the hardest of each question and a random sample stand for the rest
-HARDEST_PER_QUESTION = 30
 _ITERATIONS = 60
 _ROWS = 1024  # questions scored at a time, so that memory does not grow with their number
 
@@ -71,7 +70,12 @@ class AdapterReport:
 
 
 def fit_adapter(
-    questions: RetrievalDataset, asked: Vectors, chunks: Vectors, *, seed: int = 13, keywords: bool = False
+    questions: RetrievalDataset,
+    query_embeddings: Vectors,
+    corpus_embeddings: Vectors,
+    *,
+    seed: int = 13,
+    keywords: bool = False,
 ) -> AdapterReport:
     """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
 
@@ -79,15 +83,15 @@ def fit_adapter(
 
     Args:
         questions: What is learned from and chosen by, with at least as many answers as there are folds.
-        asked: The model's vectors of them (Q, D), in order.
-        chunks: Its vectors of their corpus (N, D), in order.
+        query_embeddings: The model's vectors of them (Q, D), in order.
+        corpus_embeddings: Its vectors of their corpus (N, D), in order.
         seed: Of the sample of a large corpus.
         keywords: Whether keywords may stand beside the vectors, of questions and of chunks.
     """
     started = time.perf_counter()
-    objective = _Objective.of(questions, asked, chunks, seed)
-    folds = _folds(questions, asked, chunks, objective)
-    baseline = joined_scores(fold.score(fold.asked) for fold in folds)
+    objective = _Objective.of(questions, query_embeddings, corpus_embeddings, seed)
+    folds = _folds(questions, query_embeddings, corpus_embeddings, objective)
+    baseline = joined_scores(fold.score(fold.query_embeddings) for fold in folds)
     tried: list[QueryScores] = []
     best = 0
     for strength in Bar(STRENGTHS, desc="strengths"):
@@ -96,13 +100,13 @@ def fit_adapter(
             best = len(tried) - 1
         if len(tried) - 1 - best == PATIENCE:
             break
-    matrix = _identity(asked)
+    matrix = _identity(query_embeddings)
     for strength in STRENGTHS[: best + 1]:
         matrix = objective.minimum(strength, start=matrix)
     choice = Choice(baseline, tried, tried[best], groups_by_answer(questions))
     beside = None
     if keywords:
-        fitting = KeywordFitting(dict.fromkeys(questions.corpus.values()), asked.shape[1])
+        fitting = KeywordFitting(dict.fromkeys(questions.corpus.values()), query_embeddings.shape[1])
         choice, beside = _with_keywords(choice, [fold.unseen(best, fitting) for fold in folds], fitting, questions)
     return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, time.perf_counter() - started, beside)
 
@@ -127,8 +131,8 @@ class _Fold:
     Args:
         learned: The others.
         held_out: Those that are asked.
-        asked: Their vectors (H, D).
-        chunks: The vectors of the corpus (N, D).
+        query_embeddings: Their vectors (H, D).
+        corpus_embeddings: The vectors of the corpus (N, D).
         objective: Of the others.
     """
 
@@ -136,40 +140,45 @@ class _Fold:
         self,
         learned: RetrievalDataset,
         held_out: RetrievalDataset,
-        asked: Vectors,
-        chunks: Vectors,
+        query_embeddings: Vectors,
+        corpus_embeddings: Vectors,
         objective: "_Objective",
     ) -> None:
         self.held_out = held_out
-        self.asked = asked
+        self.query_embeddings = query_embeddings
         self._learned = learned
-        self._chunks = chunks
+        self._corpus_embeddings = corpus_embeddings
         self._objective = objective
-        self._matrix = _identity(asked)
+        self._matrix = _identity(query_embeddings)
         self._mapped: list[Vectors] = []
 
-    def score(self, asked: Vectors) -> QueryScores:
-        return score_vectors(self.held_out, asked, self._chunks)
+    def score(self, query_embeddings: Vectors) -> QueryScores:
+        return score_vectors(self.held_out, query_embeddings, self._corpus_embeddings)
 
     def score_map_of(self, strength: float) -> QueryScores:
         """Fit a map, starting at that of the strength before, and score it."""
         self._matrix = self._objective.minimum(strength, start=self._matrix)
-        self._mapped.append(QueryAdapter(self._matrix).map(self.asked))
+        self._mapped.append(QueryAdapter(self._matrix).map(self.query_embeddings))
         return self.score(self._mapped[-1])
 
     def unseen(self, number: int, fitting: KeywordFitting) -> Unseen:
         """Return what the map of the strength of this number made of the questions, for keywords to stand beside."""
-        return Unseen(WholeCorpus(self.held_out), self._mapped[number], self._chunks, fitting.kinds(self._learned))
+        kinds = fitting.kinds(self._learned)
+        return Unseen(WholeCorpus(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
 
 
-def _folds(questions: RetrievalDataset, asked: Vectors, chunks: Vectors, objective: "_Objective") -> list[_Fold]:
+def _folds(
+    questions: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, objective: "_Objective"
+) -> list[_Fold]:
     query_ids = list(questions.queries)
 
     def of_rows(rows: Sequence[int]) -> RetrievalDataset:
         return questions.subset(query_ids[row] for row in rows)
 
     return [
-        _Fold(of_rows(outside), of_rows(inside), asked[inside], chunks, objective.of_some(outside))
+        _Fold(
+            of_rows(outside), of_rows(inside), query_embeddings[inside], corpus_embeddings, objective.of_some(outside)
+        )
         for outside, inside in folds_by_answer(questions, FOLDS)
     ]
 
@@ -187,22 +196,24 @@ class _Objective:
     not D, which for few questions and wide vectors is a tenth of the work.
 
     Attributes:
-        questions: (Q, D)
-        chunks: (P, D)
-        good: For each question, its good chunks' rows in `chunks`.
+        query_embeddings: (Q, D)
+        chunk_embeddings: (P, D), of the chunks in the softmax.
+        good: For each question, its good chunks' rows in these.
         ignored: For each question, rows of near-duplicates of its good chunks: neither good nor bad.
     """
 
-    questions: Vectors
-    chunks: Vectors
+    query_embeddings: Vectors
+    chunk_embeddings: Vectors
     good: Sequence[npt.NDArray[np.int64]]
     ignored: Sequence[npt.NDArray[np.int64]]
 
     @classmethod
-    def of(cls, training: RetrievalDataset, asked: Vectors, corpus: Vectors, seed: int) -> "_Objective":
+    def of(
+        cls, training: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, seed: int
+    ) -> "_Objective":
         row_of = {doc_id: row for row, doc_id in enumerate(training.corpus)}
-        pool = _pool(training, asked, corpus, row_of, seed)
-        chunks = corpus[pool]
+        pool = _pool(training, query_embeddings, corpus_embeddings, row_of, seed)
+        chunks = corpus_embeddings[pool]
         place_of = {int(row): place for place, row in enumerate(pool)}
         good, ignored = [], []
         for query_id in training.queries:
@@ -210,29 +221,29 @@ class _Objective:
             alike = np.flatnonzero((chunks @ chunks[rows].T).max(axis=1) >= NEAR_DUPLICATE)
             good.append(rows)
             ignored.append(np.setdiff1d(alike, rows))
-        return cls(asked, chunks, good, ignored)
+        return cls(query_embeddings, chunks, good, ignored)
 
     @cached_property
     def basis(self) -> Vectors:
         """Of what the questions span: (D, R), the identity where they are as many as the vectors are wide."""
-        count, width = self.questions.shape
+        count, width = self.query_embeddings.shape
         if not 0 < count < width:
-            return _identity(self.questions)
-        return np.linalg.qr(self.questions.T)[0]
+            return _identity(self.query_embeddings)
+        return np.linalg.qr(self.query_embeddings.T)[0]
 
     @cached_property
     def coordinates(self) -> Vectors:
         """The questions in that basis: (Q, R)."""
-        return self.questions @ self.basis
+        return self.query_embeddings @ self.basis
 
     def of_some(self, rows: Sequence[int]) -> "_Objective":
         """Keep the questions of these rows, among the same chunks."""
         good, ignored = ([every[row] for row in rows] for every in (self.good, self.ignored))
-        return _Objective(self.questions[rows], self.chunks, good, ignored)
+        return _Objective(self.query_embeddings[rows], self.chunk_embeddings, good, ignored)
 
     def minimum(self, strength: float, start: Vectors) -> Vectors:
         """Find the map W (D, D), from a start that should be near: the map of a stronger pull."""
-        change = (start - _identity(self.questions)) @ self.basis
+        change = (start - _identity(self.query_embeddings)) @ self.basis
         found = minimize(
             lambda flat: self.value_and_gradient(flat.reshape(change.shape), strength),
             change.ravel().astype(np.float64),
@@ -240,7 +251,9 @@ class _Objective:
             method="L-BFGS-B",
             options={"maxiter": _ITERATIONS, "ftol": 1e-4},
         )
-        matrix: Vectors = _identity(self.questions) + found.x.reshape(change.shape).astype(np.float32) @ self.basis.T
+        matrix: Vectors = (
+            _identity(self.query_embeddings) + found.x.reshape(change.shape).astype(np.float32) @ self.basis.T
+        )
         return matrix
 
     def value_and_gradient(self, change: npt.NDArray[Any], strength: float) -> tuple[float, npt.NDArray[np.float64]]:
@@ -250,9 +263,9 @@ class _Objective:
         Without questions there is only the distance from the identity.
         """
         loss, gradient = 0.0, np.zeros_like(change)
-        for rows in _slices(len(self.questions)):
-            mapped = self.questions[rows] + self.coordinates[rows] @ change.T.astype(np.float32)
-            logits = SCALE * mapped @ self.chunks.T  # (rows, P)
+        for rows in _slices(len(self.query_embeddings)):
+            mapped = self.query_embeddings[rows] + self.coordinates[rows] @ change.T.astype(np.float32)
+            logits = SCALE * mapped @ self.chunk_embeddings.T  # (rows, P)
             for row, ignored in zip(logits, self.ignored[rows], strict=True):
                 row[ignored] = -np.inf
             highest = logits.max(axis=1, keepdims=True)
@@ -263,8 +276,8 @@ class _Objective:
             logits /= total  # the probabilities
             for row, places in zip(logits, self.good[rows], strict=True):
                 row[places] -= 1 / len(places)
-            gradient += SCALE * (logits @ self.chunks).T @ self.coordinates[rows]
-        count = max(1, len(self.questions))
+            gradient += SCALE * (logits @ self.chunk_embeddings).T @ self.coordinates[rows]
+        count = max(1, len(self.query_embeddings))
         return loss / count + strength * float((change**2).sum()), (gradient / count + 2 * strength * change).ravel()
 
 
@@ -273,10 +286,14 @@ def _slices(count: int) -> Iterator[slice]:
 
 
 def _pool(
-    training: RetrievalDataset, asked: Vectors, corpus: Vectors, row_of: Mapping[str, int], seed: int
+    training: RetrievalDataset,
+    query_embeddings: Vectors,
+    corpus_embeddings: Vectors,
+    row_of: Mapping[str, int],
+    seed: int,
 ) -> npt.NDArray[np.int64]:
     """Choose the rows of the corpus that stand in the softmax: all, or the judged, the hardest and a sample."""
-    count = len(corpus)
+    count = len(corpus_embeddings)
     if count <= MAX_CHUNKS:
         return np.arange(count)
     judged = {
@@ -285,6 +302,6 @@ def _pool(
         for doc_ids in judgments.values()
         for doc_id in doc_ids
     }
-    hardest = search_exact(asked, [(np.arange(count), corpus)], HARDEST_PER_QUESTION)
+    hardest = search_exact(query_embeddings, [(np.arange(count), corpus_embeddings)], HARDEST_PER_QUERY)
     sample = np.random.default_rng(seed).choice(count, MAX_CHUNKS, replace=False)
     return np.union1d(np.union1d(hardest.ravel(), sample), sorted(judged))

@@ -5,9 +5,9 @@ For a model of this machine that is a model folder; for a server's it holds the 
 
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
+from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel, embed_both
+from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.files import folder_written_whole
 from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without, without_learned
 from docsgpt_embtune.model_folder import (
@@ -33,7 +33,7 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
-from docsgpt_embtune.remote_model import RemoteModel
+from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
@@ -45,7 +45,7 @@ from docsgpt_embtune.training.server_folder import (
 )
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.urls import is_url
-from docsgpt_embtune.vectors import Vectors
+from docsgpt_embtune.vectors import EmbeddingModel, Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 _CHUNKS_STAY = (
@@ -90,7 +90,7 @@ def adapt(
     """
     if keywords and not is_url(model):
         raise ModelFolderError(
-            f"{model}: --keywords is for a server's model; of one of this machine embtune train sees to them"
+            f"{model}: --keywords is for a server's model; for one on this machine, embtune train adds them"
         )
     take_destination(out, say, made_of=None if is_url(model) else resolve_base(model).folder)
     given = training if validation is None else _together(training, validation)
@@ -98,34 +98,90 @@ def adapt(
     say(f"questions   {given.describe()}")
     with _opened(model, say) as base:
         questions = _new_to(base, given, say)
-        asked, chunks = embed_both(base.embeddings, base.fingerprint, questions, cache)
-        say(f"model       {base.name}: {chunks.shape[1]} wide; fitting a map on {counted(len(questions), 'question')}")
-        report = fit_adapter(questions, asked, chunks, seed=seed, keywords=keywords)
+        query_embeddings, corpus_embeddings = embed_both(base.embeddings, base.fingerprint, questions, cache)
+        width, count = corpus_embeddings.shape[1], counted(len(questions), "question")
+        say(f"model       {base.name}: {width} wide; fitting a map on {count}")
+        report = fit_adapter(questions, query_embeddings, corpus_embeddings, seed=seed, keywords=keywords)
         if not (report.improved or keep_worse):
             return report
         record = _record(report, adapter_data_record(training, validation))
-        corpus = list(questions.corpus.values()), chunks
+        corpus = list(questions.corpus.values()), corpus_embeddings
         base.write(out, report, record, corpus, learned=digests_of(questions))
         return replace(report, folder=out)
 
 
+Corpus = tuple[Sequence[str], Vectors]  # chunks, and the model's vectors of them (N, D)
+
+
 @dataclass(frozen=True)
-class _Base:
-    """What made the stored vectors.
+class _FolderBase:
+    """A model of this machine that made the stored vectors.
 
     Attributes:
-        name: Its folder or its address.
-        embeddings: It, ready to embed.
-        fingerprint: Of what decides its vectors.
-        manifest: What its folder says of it; empty where none does.
-        write: Writes an adapter for it into a folder.
+        model: It, ready to embed.
+        manifest: What its folder says of it; empty of a model that is not tuned.
     """
 
-    name: str
-    embeddings: EmbeddingModel
-    fingerprint: str
+    model: FolderModel
     manifest: Mapping[str, Any]
-    write: Callable[..., None]
+
+    @property
+    def name(self) -> str:
+        return self.model.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.model.fingerprint
+
+    @property
+    def embeddings(self) -> EmbeddingModel:
+        return self.model.embeddings
+
+    def write(
+        self, out: Path, report: AdapterReport, record: Mapping[str, Any], corpus: Corpus, *, learned: Collection[str]
+    ) -> None:
+        write_adapted_folder(self.model, out, report.adapter, record, corpus, learned=learned)
+
+
+@dataclass(frozen=True)
+class _ServerBase:
+    """A server's model that made them.
+
+    Attributes:
+        remote: Where it is.
+        embeddings: Asks it.
+        manifest: Nothing: no folder says what it learned from.
+    """
+
+    remote: RemoteModel
+    embeddings: RemoteEmbeddings
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.remote.name
+
+    @property
+    def fingerprint(self) -> str:
+        return self.remote.fingerprint
+
+    def write(
+        self, out: Path, report: AdapterReport, record: Mapping[str, Any], corpus: Corpus, *, learned: Collection[str]
+    ) -> None:
+        adapter, keywords = report.adapter, report.keywords
+        write_for_server(
+            self.remote,
+            self.embeddings,
+            out,
+            corpus,
+            adapter=adapter,
+            keywords=keywords,
+            record=record,
+            learned=learned,
+        )
+
+
+_Base = _FolderBase | _ServerBase
 
 
 @contextmanager
@@ -134,32 +190,12 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
             refuse_other_lengths(server, remote.name)
-
-            def write_before(
-                out: Path,
-                report: AdapterReport,
-                record: Mapping[str, Any],
-                corpus: tuple[Sequence[str], Vectors],
-                *,
-                learned: Collection[str],
-            ) -> None:
-                adapter, keywords = report.adapter, report.keywords
-                write_for_server(
-                    remote, server, out, corpus, adapter=adapter, keywords=keywords, record=record, learned=learned
-                )
-
-            yield _Base(remote.name, server, remote.fingerprint, {}, write_before)
+            yield _ServerBase(remote, server)
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
-    serving = load_serving_model(model)
-
-    def write(out: Path, report: AdapterReport, *written: Any, learned: Collection[str]) -> None:
-        write_adapted_folder(serving, out, report.adapter, *written, learned=learned)
-
-    manifest = read_manifest(folder) if is_tuned_folder(folder) else {}
-    yield _Base(str(folder), serving.embeddings, serving.fingerprint, manifest, write)
+    yield _FolderBase(load_deployed_model(model), read_manifest(folder) if is_tuned_folder(folder) else {})
 
 
 def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalDataset:
@@ -203,7 +239,7 @@ def write_adapted_folder(
     out: Path,
     adapter: QueryAdapter,
     record: Mapping[str, Any],
-    corpus: tuple[Sequence[str], Vectors],
+    corpus: Corpus,
     *,
     learned: Collection[str],
 ) -> None:

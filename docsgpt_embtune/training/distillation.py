@@ -19,10 +19,9 @@ from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines, judgment_in_words
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
-from docsgpt_embtune.exporting.quality import Decision, Trial, verdict_in_words
-from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
@@ -236,10 +235,10 @@ def _candidates(students: Iterator[Student], lesson: Lesson) -> Iterator[_Candid
 
     def at_each_weight(student: Student) -> Iterator[_Candidate]:
         if weighed is None:
-            scores = score_vectors(lesson.validation, student.questions, student.chunks)
+            scores = score_vectors(lesson.validation, student.query_embeddings, student.chunk_embeddings)
             yield _Candidate(student.name, student, None, scores)
             return
-        for each, asked, searched in weighed.beside(student.questions, student.chunks):
+        for each, asked, searched in weighed.beside(student.query_embeddings, student.chunk_embeddings):
             scores = score_vectors(lesson.validation, asked, searched)
             yield _Candidate(f"{student.name}, keywords {each.weight:.0%}", student, each, scores)
 
@@ -251,7 +250,7 @@ def _candidates(students: Iterator[Student], lesson: Lesson) -> Iterator[_Candid
 
 def _compare(candidates: Sequence[_Candidate], lesson: Lesson, base: BaseModel) -> _Comparison:
     best = max(candidates, key=lambda candidate: mean_ndcg(candidate.scores))
-    of_tuned, of_untuned = lesson.of_teacher.of, vectors_of(load_base(base)).of
+    of_tuned, of_untuned = lesson.of_teacher.embed, vectors_of(load_base(base)).embed
     chunks_as_served = document_encoder(lesson.folder, lesson.reading, of_tuned, lesson.keywords)
     tuned = _score(question_encoder(of_tuned, lesson.keywords), chunks_as_served, lesson)
     untuned = _score(of_untuned, of_untuned, lesson)
@@ -308,7 +307,7 @@ def summary(report: DistillationReport) -> str:
     loss = report.against_tuned.differences[DECIDING]
     lines.append(
         f"against the tuned model: {DECIDING} {loss.mean:+.4f} ({loss.low:+.4f} to {loss.high:+.4f}), "
-        f"{verdict_in_words(report.against_tuned)}"
+        f"{judgment_in_words(report.against_tuned)}"
     )
     if report.folder is None:
         lines.append("no model    it is worse than the untuned model, so nothing was written (--keep-worse writes it)")

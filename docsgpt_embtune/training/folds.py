@@ -13,6 +13,7 @@ import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer
+from docsgpt_embtune.files import file_written_whole
 from docsgpt_embtune.vectors import Vectors
 
 FOLDS = 3  # of a query adapter's questions, five choose alike and take twice as long
@@ -63,19 +64,17 @@ class FoldVectors:
         name = _file_name(fold, candidate)
         return name in self._held if self._folder is None else (self._folder / name).is_file()
 
-    def keep(self, fold: int, candidate: str, queries: Vectors, chunks: Vectors) -> None:
+    def keep(self, fold: int, candidate: str, query_embeddings: Vectors, chunk_embeddings: Vectors) -> None:
         """Keep the vectors of a fold's questions (Q, D) and of the chunks that they are ranked over (P, D)."""
         name = _file_name(fold, candidate)
         if self._folder is None:
-            self._held[name] = queries, chunks
+            self._held[name] = query_embeddings, chunk_embeddings
             return
         self._folder.mkdir(parents=True, exist_ok=True)
-        beside = self._folder / f"{name}.partial"
-        with beside.open("wb") as opened:
-            np.savez(opened, queries=queries, chunks=chunks)
-        beside.replace(self._folder / name)
+        with file_written_whole(self._folder / name) as partial, partial.open("wb") as opened:
+            np.savez(opened, queries=query_embeddings, chunks=chunk_embeddings)
 
-    def of(self, fold: int, candidate: str) -> tuple[Vectors, Vectors]:
+    def load(self, fold: int, candidate: str) -> tuple[Vectors, Vectors]:
         """Return the vectors of the questions and of the chunks."""
         name = _file_name(fold, candidate)
         if self._folder is None:

@@ -47,7 +47,7 @@ def weigh_keywords(
     fitting = _fitting(run, corpus, wide=wide)
     kinds = fitting.kinds(training)
     every = _unseen(run, fitting, kinds, training)
-    alone = joined_scores(unseen.pool.score(unseen.queries, unseen.chunks) for unseen in every)
+    alone = joined_scores(unseen.pool.score(unseen.query_embeddings, unseen.chunk_embeddings) for unseen in every)
     scores = score_weights(every)
     better = worth_their_width(scores, alone)
     for best in better:
@@ -61,7 +61,9 @@ def weigh_keywords(
     _leave_out(run, A_GUARD if better else _too_little(run, highest, alone))
 
 
-def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection[str], guards_hold: GuardsHold) -> None:
+def put_usual_keywords(
+    run: TuningRun, corpus: Iterable[str], by_own_words: Collection[str], guards_hold: GuardsHold
+) -> None:
     """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
 
     Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
@@ -72,14 +74,14 @@ def add_keywords(run: TuningRun, corpus: Iterable[str], found_anyway: Collection
     Args:
         run: With its stages behind it.
         corpus: Every chunk there is, once.
-        found_anyway: doc_ids of chunks that validation asks for by words which they have. Keywords find these whatever
+        by_own_words: doc_ids of chunks that validation asks for by words which they have. Keywords find these whatever
             they are worth: what their questions gain by it is not counted.
         guards_hold: Tells whether what must not get worse has not.
     """
     run.selection.restore()
     alone = run.score(*run.pools)
     run.keywords = replace(_fitting(run, corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
-    scores = without_gains_of(run.score(*run.pools), alone, run.validation, found_anyway)
+    scores = without_gains_of(run.score(*run.pools), alone, run.validation, by_own_words)
     name = str(Weighed(NARROW, USUAL_WEIGHT))
     if not guards_hold(name):
         _leave_out(run, A_GUARD)
@@ -103,7 +105,7 @@ def _too_little(run: TuningRun, scores: QueryScores, alone: QueryScores) -> str:
 
 
 def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
-    model_width = run.vectors.of(run.pools[0].queries).shape[1]
+    model_width = run.vectors.embed(run.pools[0].queries).shape[1]
     return KeywordFitting(corpus, model_width, wide=wide, show_progress=is_main_process())
 
 

@@ -56,15 +56,18 @@ class WeighedKeywords:
         self._asked = keywords.of_questions(questions)
         self.answered = keywords.of_documents(chunks) if answered is None else answered
 
-    def beside(self, questions: Vectors, chunks: Vectors) -> Iterator[tuple[Keywords, Vectors, Vectors]]:
+    def beside(
+        self, query_embeddings: Vectors, chunk_embeddings: Vectors
+    ) -> Iterator[tuple[Keywords, Vectors, Vectors]]:
         """Yield, for each weight, the keywords and what stores rank by: vectors of the questions and of the chunks.
 
         Args:
-            questions: The model's vectors of the questions (Q, D).
-            chunks: Its vectors of the chunks (N, D).
+            query_embeddings: The model's vectors of the questions (Q, D).
+            chunk_embeddings: Its vectors of the chunks (N, D).
         """
         for keywords in self._weighed:
-            yield keywords, keywords.beside(questions, self._asked), keywords.beside(chunks, self.answered)
+            asked = keywords.beside(query_embeddings, self._asked)
+            yield keywords, asked, keywords.beside(chunk_embeddings, self.answered)
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,14 @@ class Unseen:
 
     Attributes:
         pool: The questions, and the chunks that they are ranked over.
-        queries: The model's vectors of the questions (Q, D).
-        chunks: Its vectors of the chunks (P, D).
+        query_embeddings: The model's vectors of the questions (Q, D).
+        chunk_embeddings: Its vectors of the chunks (P, D).
         kinds: Name -> keywords of whatever weight, which did not learn from the questions either.
     """
 
     pool: Pool
-    queries: Vectors
-    chunks: Vectors
+    query_embeddings: Vectors
+    chunk_embeddings: Vectors
     kinds: Mapping[str, Keywords]
 
 
@@ -95,7 +98,7 @@ class Weighed(NamedTuple):
 
 
 def without_gains_of(
-    scores: QueryScores, alone: QueryScores, questions: RetrievalDataset, found_anyway: Collection[str]
+    scores: QueryScores, alone: QueryScores, questions: RetrievalDataset, by_own_words: Collection[str]
 ) -> QueryScores:
     """Leave as they were without keywords the scores of questions about chunks that keywords find whatever they weigh.
 
@@ -103,9 +106,9 @@ def without_gains_of(
         scores: With keywords.
         alone: Without.
         questions: Each about one chunk.
-        found_anyway: doc_ids of the chunks that are asked for by words which they have.
+        by_own_words: doc_ids of the chunks that are asked for by words which they have.
     """
-    unmoved = {query_id for query_id, (doc_id, *_) in questions.relevant_docs.items() if doc_id in found_anyway}
+    unmoved = {query_id for query_id, (doc_id, *_) in questions.relevant_docs.items() if doc_id in by_own_words}
     return {
         metric: {
             query_id: alone[metric][query_id] if query_id in unmoved else score
@@ -125,7 +128,7 @@ def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
             alike = (chunks, keywords.width, id(keywords.fitted))
             weighed = WeighedKeywords(keywords, unseen.pool.queries, chunks, parts_of_chunks.get(alike))
             parts_of_chunks[alike] = weighed.answered
-            for each, asked, answered in weighed.beside(unseen.queries, unseen.chunks):
+            for each, asked, answered in weighed.beside(unseen.query_embeddings, unseen.chunk_embeddings):
                 parts.setdefault(Weighed(kind, each.weight), []).append(unseen.pool.score(asked, answered))
     return {weighed: joined_scores(scores) for weighed, scores in parts.items()}
 

@@ -39,7 +39,7 @@ class KnownVectors:
         self._encode = encode
         self._tables: dict[bytes, _Table] = {}  # the one used last at the end
 
-    def of(self, texts: Iterable[str], *, show_progress: bool = True) -> Vectors:
+    def embed(self, texts: Iterable[str], *, show_progress: bool = True) -> Vectors:
         """Return (N, D) float32, one row per text, unit norm."""
         texts = list(texts)
         table = self._table()

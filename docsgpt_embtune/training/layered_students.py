@@ -52,14 +52,14 @@ def layered_students(lesson: Lesson, count: int, scratch: Path) -> Students:
     texts = lesson.texts(runs_of_words=RUNS_OF_WORDS, most=MOST_TEXTS)
     epochs = min(MOST_EPOCHS, max(1, READINGS // len(texts)))
     lesson.say(f"embedding   {counted(len(texts), 'text')} with the tuned model")
-    vectors = lesson.of_teacher.of(texts)
+    vectors = lesson.of_teacher.embed(texts)
     lesson.say(f"teaching    {count} of {total} layers, with {counted(len(texts), 'text')}, {epochs} times")
     teach(student, texts, vectors, epochs=epochs, seed=lesson.seed)
-    encode = vectors_of(student).of
-    questions = encode(lesson.questions)
-    chunks = document_encoder(lesson.folder, lesson.reading, encode, None)(lesson.chunks)
+    encode = vectors_of(student).embed
+    query_embeddings = encode(lesson.questions)
+    chunk_embeddings = document_encoder(lesson.folder, lesson.reading, encode, None)(lesson.chunks)
     student.max_seq_length = own_length
-    yield Student(f"{count} of {total} layers", questions, chunks, lambda: student, scratch)
+    yield Student(f"{count} of {total} layers", query_embeddings, chunk_embeddings, lambda: student, scratch)
 
 
 def layer_count(model: SentenceTransformer) -> int:

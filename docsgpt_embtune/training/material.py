@@ -16,7 +16,8 @@ class Material:
         training: Questions to learn from; None where there is only a corpus.
         validation: Questions to choose by; None where the training questions do that, too, in folds.
         guards: Questions of other sources, which must not get worse.
-        not_asked: doc_ids that validation questions were made of, and training ones are not, where no person asked any.
+        by_own_words: doc_ids of chunks that validation asks for by words which they have, where no person asked
+            anything. They are not learned from.
         hardest: Chunks beside the judged ones over which a validation question is ranked, by meaning and by words each.
         asks_chunks: Whether chunks are also asked for by words of their own, and not by people's questions alone.
     """
@@ -24,9 +25,14 @@ class Material:
     training: RetrievalDataset | None
     validation: RetrievalDataset | None
     guards: Mapping[str, RetrievalDataset] = field(default_factory=dict)
-    not_asked: frozenset[str] = frozenset()
+    by_own_words: frozenset[str] = frozenset()
     hardest: int = HARDEST_PER_QUERY
     asks_chunks: bool = True
+
+    @property
+    def asked_by_nobody(self) -> bool:
+        """Whether no person asked anything: the questions that choose are made of the chunks."""
+        return bool(self.by_own_words)
 
     @property
     def asked(self) -> list[RetrievalDataset]:

@@ -23,6 +23,7 @@ from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.extras import Extras, extras_of, wide
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS
 from docsgpt_embtune.training.held_out import (
     ASKED_OF_CHUNKS,
@@ -37,7 +38,6 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.recipe import Automatic, tune_as_told, tune_automatically
 from docsgpt_embtune.training.run_folder import refuse_full_disk, run_folder
-from docsgpt_embtune.training.served_base import Served, served_with, wide
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
@@ -107,27 +107,25 @@ def train(
     training, validation = apart_from_learned(training, validation, made_of, config.seed, say)
     material = _split(training, validation, corpus, automatic, config.seed, say)
     material = _guarded_by_others(material, made_of, say)
-    if material.training is None and automatic is None:
-        raise TrainingError("without training questions only the automatic recipe can train; give --train")
     if automatic is not None and not keep_worse:
         refuse_too_few_to_choose_by(material.to_choose_by)
-        if material.not_asked:
+        if material.asked_by_nobody:
             _refuse_what_is_no_prose(material.to_choose_by.corpus, config.seed)
-    if automatic is not None and material.not_asked:
+    if automatic is not None and material.asked_by_nobody:
         material = _guarded_by_openings(material)
     _describe(material, say)
     model = load_base(found, config.device)
     refuse_too_wide(model, config.widths)  # now: the corpus may take minutes to read
     reader = _reader_of(found, model)
-    served = served_with(found, made_of, reader)
-    _describe_base(found, model, served, made_of, say)
+    extras = extras_of(found, made_of, reader)
+    _describe_base(found, model, extras, made_of, say)
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
-                model, material, config, automatic, reader=reader, served=served, folder=folder, say=say
+                model, material, config, automatic, reader=reader, extras=extras, folder=folder, say=say
             )
-        elif material.training is not None and material.validation is not None:
-            tuned = tune_as_told(model, material.training, material.validation, config, folder, say, served=served)
+        else:
+            tuned = tune_as_told(model, material, config, folder, say, extras=extras)
         if not (tuned.improved or keep_worse) or not is_main_process():
             return TrainingReport(tuned, None, {})
         details = _details(found, config, automatic, tuned, made_of)
@@ -183,6 +181,8 @@ def _split(
     seed: int,
     say: Say,
 ) -> Material:
+    if training is None and automatic is None:
+        raise TrainingError("without training questions only the automatic recipe can train; give --train")
     guards = automatic.guards if automatic is not None else {}
     if training is not None:
         if validation is None and automatic is not None and not guards and are_few(training):
@@ -193,7 +193,7 @@ def _split(
     if not corpus:
         raise TrainingError("there is nothing to learn from; give --train, or --corpus alone")
     made = asked_of_chunks(corpus, seed, say)
-    return Material(None, made.questions, guards, made.by_own_words)
+    return Material(None, made.questions, guards, by_own_words=made.by_own_words)
 
 
 def _describe(material: Material, say: Say) -> None:
@@ -204,10 +204,10 @@ def _describe(material: Material, say: Say) -> None:
 
 
 def _describe_base(
-    base: BaseModel, model: SentenceTransformer, served: Served, made_of: Mapping[str, Any], say: Say
+    base: BaseModel, model: SentenceTransformer, extras: Extras, made_of: Mapping[str, Any], say: Say
 ) -> None:
-    width = wide(model.get_embedding_dimension() or 0, served.keywords)
-    windows = ", and longer chunks in windows" if served.windows else ""
+    width = wide(model.get_embedding_dimension() or 0, extras.keywords)
+    windows = ", and longer chunks in windows" if extras.windows else ""
     say(f"base        {base.name}: {width}, reads {model.max_seq_length} tokens{windows}")
     if ADAPTER_KEY in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
@@ -281,7 +281,7 @@ def _validation_record(tuned: TunedModel) -> dict[str, Any]:
 
 
 def _asked_by(material: Material) -> str:
-    if material.not_asked:
+    if material.asked_by_nobody:
         return ASKED_OF_CHUNKS
     if material.validation:
         return "the questions given"

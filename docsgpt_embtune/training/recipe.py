@@ -22,14 +22,14 @@ from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import folds_of
-from docsgpt_embtune.training.keyword_choice import GuardsHold, add_keywords, weigh_keywords
+from docsgpt_embtune.training.keyword_choice import GuardsHold, put_usual_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import without_gains_of
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
-from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.token_teaching import can_be_taught_by_tokens
 from docsgpt_embtune.training.tuned_model import TunedModel
@@ -109,34 +109,35 @@ class Automatic:
 
 def tune_as_told(
     model: SentenceTransformer,
-    training: RetrievalDataset,
-    validation: RetrievalDataset,
+    material: Material,
     config: TrainConfig,
     folder: Path | None = None,
     say: Say = silent,
     *,
-    served: Served = NOTHING_BESIDE,
+    extras: Extras = NO_EXTRAS,
 ) -> TunedModel:
     """Tune a model in place with one loss, and leave it at its best epoch by validation nDCG@10.
 
     Args:
         model: From `load_base`.
-        training: Questions to learn from.
-        validation: Questions to choose the epoch by; none of them may be in `training`.
+        material: With questions to learn from, and others to choose the epoch by.
         config: Settings.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text before each stage, and after each epoch.
-        served: What the base serves with; it stays as it is.
+        extras: What the base serves with; it stays as it is.
 
     Raises:
         TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
     """
-    run = TuningRun(model, validation, config, folder, say, served=served)
+    training, validation = material.training, material.validation
+    assert training is not None, "it learns from questions"
+    assert validation is not None, "and not in folds"
+    run = TuningRun(model, validation, config, folder, say, extras=extras)
     some_given = bool(training.irrelevant_docs)
     # A loss that cannot learn from good chunks alone needs bad ones, and ranking as many in every row.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
     run.train(0, Stage("questions", training, config, mines))
-    return run.result(Material(training, validation), evidence_needed=False)
+    return run.result(material, evidence_needed=False)
 
 
 def tune_automatically(
@@ -146,7 +147,7 @@ def tune_automatically(
     automatic: Automatic,
     *,
     reader: WindowReader | None = None,
-    served: Served = NOTHING_BESIDE,
+    extras: Extras = NO_EXTRAS,
     folder: Path | None = None,
     say: Say = silent,
 ) -> TunedModel:
@@ -160,7 +161,7 @@ def tune_automatically(
         config: Seed, precision and device; the recipe sets the rest.
         automatic: How long it may take, and what may be tried.
         reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
-        served: What the base serves with. The run begins without it and chooses its own, and must beat it.
+        extras: What the base serves with. The run begins without it and chooses its own, and must beat it.
         folder: What a killed run needs to go on, from it and for it; None for none.
         say: Takes one line of plain text for the plan and for each step.
 
@@ -175,9 +176,9 @@ def tune_automatically(
         material, encode, automatic.minutes, config.seed, whole_chunks=reader is not None, folder=folder, say=say
     )
     run = _begin(model, part, config, folder, say, started)
-    if served:
-        _let_be_beaten(run, served, part.not_asked)
-    guards_hold = _watch(run, part.guards, served)
+    if extras:
+        _let_be_beaten(run, extras, part.by_own_words)
+    guards_hold = _watch(run, part.guards, extras)
     always = automatic.windows == "mean"
     if reader is not None and (always or may_try_windows(run, part.chunks, automatic.minutes)):
         run.read_in_windows(reader, part.asked, always=always)
@@ -188,8 +189,8 @@ def tune_automatically(
     if automatic.keywords != "off":
         if config.widths:
             run.say("keywords    left out: vectors that are to be cut have no place for them")
-        elif part.not_asked:
-            add_keywords(run, material.chunks, part.not_asked, guards_hold)
+        elif part.asked_by_nobody:
+            put_usual_keywords(run, material.chunks, part.by_own_words, guards_hold)
         else:
             weigh_keywords(run, material.chunks, part.training, guards_hold, wide=automatic.keywords == "auto")
     return run.result(parted_alike(material, part, config.seed), evidence_needed=True)
@@ -223,18 +224,18 @@ def _begin(
     )
 
 
-def _let_be_beaten(run: TuningRun, served: Served, not_asked: Collection[str]) -> None:
+def _let_be_beaten(run: TuningRun, extras: Extras, by_own_words: Collection[str]) -> None:
     """Let the base stand as it serves beside what comes of its weights, which must still carry it.
 
     Args:
         run: Not yet trained.
-        served: What the base serves with.
-        not_asked: doc_ids of the chunks that keywords find whatever they are worth, as in `add_keywords`.
+        extras: What the base serves with.
+        by_own_words: doc_ids of the chunks that keywords find whatever they are worth, as in `put_usual_keywords`.
     """
-    run.to_beat = run.score(*run.pools, served=served)
-    if not_asked:
-        run.to_beat = without_gains_of(run.to_beat, run.selection.baseline, run.validation, not_asked)
-    run.say(f"            {DECIDING} {mean_ndcg(run.to_beat):.3f} as it serves, with {served}: that is to be beaten")
+    run.to_beat = run.score(*run.pools, extras=extras)
+    if by_own_words:
+        run.to_beat = without_gains_of(run.to_beat, run.selection.baseline, run.validation, by_own_words)
+    run.say(f"            {DECIDING} {mean_ndcg(run.to_beat):.3f} as it serves, with {extras}: that is to be beaten")
 
 
 def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: float) -> None:
@@ -265,41 +266,57 @@ def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Sta
         device=config.device,
         report_to=config.report_to,
     )
-    training, not_asked = material.training, material.not_asked
-    pieces = Pieces((training or run.validation).corpus)
-    if run.windows is not None:
-        pieces = cut_into_windows(pieces.corpus, run.windows)
-        if training is not None:
-            embed = run.vectors.of
-            training = asked_of_pieces(
-                training, pieces, embed(training.queries.values()), embed(pieces.corpus.values())
-            )
+    pieces, training = _in_pieces(run, material)
+    stage = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
+    own_words = _own_words(run, material, pieces, training, config.seed)
+    stages = [_of_chunks(run, material, own_words, stage, ranking)] if len(own_words) else []
+    if training is not None:
+        stages += _of_people(training, stage, ranking, asks_folds=bool(run.folds))
+    return stages
+
+
+def _in_pieces(run: TuningRun, material: Material) -> tuple[Pieces, RetrievalDataset | None]:
+    """Return the chunks as the run reads them, and the questions to learn from, if any, asked of these."""
+    training = material.training
+    chunks = (training or run.validation).corpus
+    if run.windows is None:
+        return Pieces(chunks), training
+    pieces = cut_into_windows(chunks, run.windows)
+    if training is None:
+        return pieces, None
+    embed = run.vectors.embed
+    return pieces, asked_of_pieces(training, pieces, embed(training.queries.values()), embed(pieces.corpus.values()))
+
+
+def _own_words(
+    run: TuningRun, material: Material, pieces: Pieces, training: RetrievalDataset | None, seed: int
+) -> RetrievalDataset:
+    """Ask for each piece that no question is about by a few of its own words."""
     # What a fold is asked about must not have been left out where all chunks are asked for.
-    answered = training if training is not None and not run.folds else None
-    answers = {piece_id for piece_ids in answered.relevant_docs.values() for piece_id in piece_ids} if answered else ()
+    answered = training.relevant_docs.values() if training is not None and not run.folds else ()
+    answers = {piece_id for piece_ids in answered for piece_id in piece_ids}
     unasked = {
         piece_id: text
         for piece_id, text in pieces.corpus.items()
-        if piece_id not in answers and pieces.chunk(piece_id) not in not_asked
+        if piece_id not in answers and pieces.chunk(piece_id) not in material.by_own_words
     }
     # Words that the model does not get to read teach it nothing about the chunk.
     read = parts_read(run.model, unasked) if material.asks_chunks else {}
-    spans = questions_from_corpus(read, config.seed, of_prose=bool(not_asked))
-    asked_for = replace(spans, corpus=pieces.corpus)
-    of_pieces = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
-    stages: list[Stage] = []
-    if len(asked_for):
-        # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
-        of_chunks = partial(of_pieces, "chunks", questions=asked_for, ceiling=math.inf)
-        if not not_asked:
-            stages.append(of_chunks(averages=training is None, may_be_given_up=True))
-        elif can_be_taught_by_tokens(run.model) and not config.widths:
-            some = asked_for.sampled(MOST_ASKED_BY_TOKENS, random.Random(config.seed))
-            ranked = replace(ranking, negatives=RANKED_FOR_ONE)
-            stages.append(of_chunks(questions=some, config=ranked, by_tokens=True, share=SHARE_BY_TOKENS))
-        else:
-            stages.append(of_chunks(share=SHARE_OF_CHUNKS_ALONE))
-    return stages + ([] if training is None else _of_people(training, of_pieces, ranking, asks_folds=bool(run.folds)))
+    return replace(questions_from_corpus(read, seed, of_prose=material.asked_by_nobody), corpus=pieces.corpus)
+
+
+def _of_chunks(
+    run: TuningRun, material: Material, own_words: RetrievalDataset, stage: Callable[..., Stage], ranking: TrainConfig
+) -> Stage:
+    # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
+    of_chunks = partial(stage, "chunks", questions=own_words, ceiling=math.inf)
+    if not material.asked_by_nobody:
+        return of_chunks(averages=material.training is None, may_be_given_up=True)
+    if not can_be_taught_by_tokens(run.model) or ranking.widths:
+        return of_chunks(share=SHARE_OF_CHUNKS_ALONE)
+    some = own_words.sampled(MOST_ASKED_BY_TOKENS, random.Random(ranking.seed))
+    ranked = replace(ranking, negatives=RANKED_FOR_ONE)
+    return of_chunks(questions=some, config=ranked, by_tokens=True, share=SHARE_BY_TOKENS)
 
 
 def _of_people(
@@ -316,14 +333,14 @@ def _of_people(
     return stages
 
 
-def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], served: Served) -> GuardsHold:
+def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], extras: Extras) -> GuardsHold:
     """Return what tells whether every guard set is as good as with the base model, chance aside.
 
     Weights alone are compared with the base's alone, and with keywords beside them with the base as it serves.
     """
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
     alone = {name: run.score(pool) for name, pool in pools.items()}
-    as_served = {name: run.score(pool, served=served) for name, pool in pools.items()} if served else alone
+    as_served = {name: run.score(pool, extras=extras) for name, pool in pools.items()} if extras else alone
     groups = {name: groups_by_answer(guard) for name, guard in guards.items()}
     for name, of_guard in groups.items():
         if len(of_guard) < FEWEST_TO_JUDGE:

@@ -10,7 +10,6 @@ import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel
 from docsgpt_embtune.files import folder_written_whole, sha256_of
 from docsgpt_embtune.learned import with_learned_too
 from docsgpt_embtune.model_folder import (
@@ -25,7 +24,7 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
-from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
+from docsgpt_embtune.vectors import SAME_VECTOR, EmbeddingModel, Vectors, cosines
 
 _PROBES = 8  # chunks whose vectors prove that what is served embeds as the model did
 _SAME_LENGTH = 1e-3  # how far from 1, by rounding

@@ -38,7 +38,7 @@ class KeywordsReport:
     folder: Path | None
 
 
-def add_keywords(
+def write_keywords_for_server(
     corpus: Mapping[str, str],
     out: Path,
     *,
@@ -60,7 +60,7 @@ def add_keywords(
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the model is none of a server, its vectors are not of unit norm, or the destination cannot
+        ModelFolderError: If the model is not a server's, its vectors are not of unit norm, or the destination cannot
             be used.
         TrainingError: If there are too few chunks to ask for.
         EvaluationError: If the model gives unusable vectors.
@@ -77,22 +77,31 @@ def add_keywords(
     remote = RemoteModel.named(model)
     with closing(remote.load(say)) as server:
         refuse_other_lengths(server, remote.name)
-        asked, chunks = embed_both(server, remote.fingerprint, made.questions, cache)
-        say(f"model       {remote.name}: {chunks.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}")
-        fitting = KeywordFitting(dict.fromkeys(corpus.values()), chunks.shape[1])
+        query_embeddings, corpus_embeddings = embed_both(server, remote.fingerprint, made.questions, cache)
+        say(
+            f"model       {remote.name}: {corpus_embeddings.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}"
+        )
+        fitting = KeywordFitting(dict.fromkeys(corpus.values()), corpus_embeddings.shape[1])
         keywords = replace(fitting.kinds()[NARROW], weight=USUAL_WEIGHT)
-        alone = score_vectors(made.questions, asked, chunks)
+        alone = score_vectors(made.questions, query_embeddings, corpus_embeddings)
         both = score_vectors(
             made.questions,
-            keywords.beside(asked, keywords.of_questions(questions)),
-            keywords.beside(chunks, keywords.of_documents(texts)),
+            keywords.beside(query_embeddings, keywords.of_questions(questions)),
+            keywords.beside(corpus_embeddings, keywords.of_documents(texts)),
         )
         both = without_gains_of(both, alone, made.questions, made.by_own_words)
         choice = Choice(alone, [both], both, groups_by_answer(made.questions))
         if choice.judgment.verdict == "worse" and not keep_worse:
             return KeywordsReport(keywords, choice, None)
         write_for_server(
-            remote, server, out, (texts, chunks), adapter=None, keywords=keywords, record=_record(choice), learned=()
+            remote,
+            server,
+            out,
+            (texts, corpus_embeddings),
+            adapter=None,
+            keywords=keywords,
+            record=_record(choice),
+            learned=(),
         )
     return KeywordsReport(keywords, choice, out)
 

@@ -23,11 +23,10 @@ from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines, is_harmless
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.exporting.quality import Decision, Trial, is_harmless
-from docsgpt_embtune.exporting.summary import decision_lines
 from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
@@ -100,13 +99,17 @@ class _Measure:
 
     Args:
         asked: Questions to decide by.
-        queries: Vectors of the questions (Q, D + beside).
-        corpus: Vectors of the chunks (N, D + beside).
+        query_embeddings: Vectors of the questions (Q, D + beside).
+        corpus_embeddings: Vectors of the chunks (N, D + beside).
         full: D, the model's own numbers.
     """
 
-    def __init__(self, asked: RetrievalDataset, queries: Vectors, corpus: Vectors, full: int) -> None:
-        self.asked, self.queries, self.corpus = asked, queries, corpus
+    def __init__(
+        self, asked: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, full: int
+    ) -> None:
+        self.asked = asked
+        self.query_embeddings = query_embeddings
+        self.corpus_embeddings = corpus_embeddings
         query_ids = list(asked.queries)
         folds = [(rows, asked.subset(query_ids[row] for row in rows)) for rows in _folds(asked)]
         self._folds = [(rows, some, self._directions(some, full)) for rows, some in folds]
@@ -114,20 +117,22 @@ class _Measure:
     def _directions(self, some: RetrievalDataset, full: int) -> Vectors:
         answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
         others = [place for place, doc_id in enumerate(self.asked.corpus) if doc_id not in answers]
-        return principal_directions(self.corpus[others, :full])
+        return principal_directions(self.corpus_embeddings[others, :full])
 
     def whole(self) -> QueryScores:
         """Score the vectors as they are."""
-        return score_vectors(self.asked, self.queries, self.corpus)
+        return score_vectors(self.asked, self.query_embeddings, self.corpus_embeddings)
 
-    def of(self, cut: Cut) -> QueryScores:
+    def score(self, cut: Cut) -> QueryScores:
         """Score what a cut makes of them."""
         if cut.name == "first numbers":
-            return score_vectors(self.asked, cut.map(self.queries), cut.map(self.corpus))
+            return score_vectors(self.asked, cut.map(self.query_embeddings), cut.map(self.corpus_embeddings))
         parts = []
         for rows, some, directions in self._folds:
             like_it = replace(cut, matrix=directions[: len(cut.matrix)])
-            parts.append(score_vectors(some, like_it.map(self.queries[rows]), like_it.map(self.corpus)))
+            parts.append(
+                score_vectors(some, like_it.map(self.query_embeddings[rows]), like_it.map(self.corpus_embeddings))
+            )
         return joined_scores(parts)
 
 
@@ -174,17 +179,17 @@ def shrink(
     asked, by_words = _to_decide_by(folder, manifest, validation, say)
     say("embedding the questions and their chunks")
     embeddings = TunedEmbeddings(str(folder))
-    queries, corpus = embed_both(embeddings, embeddings.fingerprint, asked, cache)
+    query_embeddings, corpus_embeddings = embed_both(embeddings, embeddings.fingerprint, asked, cache)
     full = manifest["dimension"] - beside
     if by_words:
-        queries[:, full:] = 0  # keywords would find each of these chunks at any width
+        query_embeddings[:, full:] = 0  # keywords would find each of these chunks at any width
     maps: dict[CutName, Vectors] = {
         "first numbers": np.eye(full, dtype=np.float32),
-        "principal directions": principal_directions(corpus[:, :full]),
+        "principal directions": principal_directions(corpus_embeddings[:, :full]),
     }
     numbers = _numbers(manifest, full, full if width is None else width - beside)
     cuts = [Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
-    chosen, decision = _decide(cuts, _Measure(asked, queries, corpus, full), width)
+    chosen, decision = _decide(cuts, _Measure(asked, query_embeddings, corpus_embeddings, full), width)
     if by_words:
         where = f"where {counted(len(asked), 'chunk')} are asked for by their own words"
         reason = f"{decision.reason} {where}, as the model learned from the questions"
@@ -269,10 +274,10 @@ def _decide(cuts: Sequence[Cut], measure: _Measure, width: int | None) -> tuple[
     """Choose the width asked for, or the narrowest that loses nothing; of its two cuts, the one that finds more."""
     groups, count = groups_by_answer(measure.asked), len(measure.asked)
     whole = measure.whole()
-    trials = [Trial(f"{measure.corpus.shape[1]} wide", mean_scores(whole))]
+    trials = [Trial(f"{measure.corpus_embeddings.shape[1]} wide", mean_scores(whole))]
     candidates = []
     for cut in cuts:
-        scores = measure.of(cut)
+        scores = measure.score(cut)
         judgment = judge(whole, scores, groups=groups)
         trials.append(Trial(str(cut), mean_scores(scores), judgment))
         harmless, reason = is_harmless(judgment)

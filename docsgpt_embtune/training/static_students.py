@@ -26,7 +26,7 @@ def static_students(lesson: Lesson) -> Students:
     lesson.say(f"embedding   {counted(len(tokens), 'token')} and {counted(len(texts), 'text')} with the tuned model")
     weights = tokens.weights()
     begun = weights[:, None] * tokens.embed(lesson.teacher)  # (V, D)
-    vectors = lesson.of_teacher.of(texts)
+    vectors = lesson.of_teacher.embed(texts)
     questions, chunks = tokens.shares(lesson.questions), tokens.shares(lesson.chunks)
 
     def student(name: str, table: np.ndarray) -> Student:

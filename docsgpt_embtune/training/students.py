@@ -85,15 +85,15 @@ class Student:
 
     Attributes:
         name: What it is called where it is compared.
-        questions: Its vectors of the validation questions (Q, D).
-        chunks: Its vectors of the chunks (N, D).
+        query_embeddings: Its vectors of the validation questions (Q, D).
+        chunk_embeddings: Its vectors of the chunks (N, D).
         model: Makes it.
         files: Where its config and tokenizer are, and its prompts.
     """
 
     name: str
-    questions: Vectors
-    chunks: Vectors
+    query_embeddings: Vectors
+    chunk_embeddings: Vectors
     model: Callable[[], SentenceTransformer]
     files: Path
 

@@ -21,13 +21,13 @@ from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.negatives import mine_negatives, most_mined
 from docsgpt_embtune.training.run_folder import seconds_before
 from docsgpt_embtune.training.selection import Selection
-from docsgpt_embtune.training.served_base import NOTHING_BESIDE, Served
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.token_teaching import TaughtByTokens, chunks_to_rank, rarity_of_tokens
 from docsgpt_embtune.training.trainer import fit
@@ -51,7 +51,7 @@ class TuningRun:
         hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
         started: On the monotonic clock, where something was done before.
         folds: Of the validation questions, where they are learned from, too.
-        served: What serves with the base's weights, and is kept with whatever comes of them.
+        extras: What serves with the base's weights, and is kept with whatever comes of them.
 
     Attributes:
         pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
@@ -72,7 +72,7 @@ class TuningRun:
         hardest: int = HARDEST_PER_QUERY,
         started: float | None = None,
         folds: Sequence[Fold] = (),
-        served: Served = NOTHING_BESIDE,
+        extras: Extras = NO_EXTRAS,
     ) -> None:
         self.started = time.monotonic() if started is None else started
         self.seconds_before = seconds_before(folder)
@@ -84,7 +84,7 @@ class TuningRun:
         self.precision = resolve_precision(config.precision, model.device)
         self.vectors = KnownVectors(Encoder(model, self.precision))
         say(f"computing   in {self.precision} on {model.device}")
-        self.keywords, self.windows = served.keywords, served.windows
+        self.keywords, self.windows = extras.keywords, extras.windows
         self.folds = folds
         self._fold_vectors = FoldVectors(folder / "folds" if folder else None)
         self._hardest = hardest
@@ -105,40 +105,40 @@ class TuningRun:
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
         """Choose the chunks that these questions are ranked over; the model must be the base still."""
-        embed = self.vectors.of
+        embed = self.vectors.embed
         return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
 
-    def score(self, *pools: ValidationPool, served: Served | None = None) -> QueryScores:
+    def score(self, *pools: ValidationPool, extras: Extras | None = None) -> QueryScores:
         """Score the model as it is, on chunks as they are read.
 
         Args:
             *pools: What is asked, and the chunks that it is ranked over.
-            served: What serves with it in place of what the run has chosen so far.
+            extras: What serves with it in place of what the run has chosen so far.
         """
-        served = served or Served(self.keywords, self.windows)
-        return joined_scores(self._score_one(pool, served) for pool in pools)
+        extras = extras or Extras(self.keywords, self.windows)
+        return joined_scores(self._score_one(pool, extras) for pool in pools)
 
-    def _score_one(self, pool: ValidationPool, served: Served) -> QueryScores:
-        queries, chunks = self._embed(pool, served.windows)
-        if keywords := served.keywords:
-            queries = keywords.beside(queries, keywords.of_questions(pool.queries))
-            chunks = keywords.beside(chunks, keywords.of_documents(pool.chunks))
-        return pool.score(queries, chunks)
+    def _score_one(self, pool: ValidationPool, extras: Extras) -> QueryScores:
+        query_embeddings, chunk_embeddings = self._embed(pool, extras.windows)
+        if keywords := extras.keywords:
+            query_embeddings = keywords.beside(query_embeddings, keywords.of_questions(pool.queries))
+            chunk_embeddings = keywords.beside(chunk_embeddings, keywords.of_documents(pool.chunks))
+        return pool.score(query_embeddings, chunk_embeddings)
 
     def unseen_vectors(self) -> list[tuple[Vectors, Vectors]]:
         """Return, for each pool, what the best weights, or their like of its fold, make of its questions and chunks."""
         best = self.selection.kept.name if self.selection.kept else ""
         return [
-            self._fold_vectors.of(number, best)
+            self._fold_vectors.load(number, best)
             if self._fold_vectors.has(number, best)
             else self._embed(pool, self.windows)
             for number, pool in enumerate(self.pools)  # what is not of a fold learned from no question
         ]
 
     def _embed(self, pool: ValidationPool, windows: WindowReader | None) -> tuple[Vectors, Vectors]:
-        embed = partial(self.vectors.of, show_progress=False)  # in the midst of a fit, which shows its own
-        chunks = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
-        return embed(pool.queries), chunks
+        embed = partial(self.vectors.embed, show_progress=False)  # in the midst of a fit, which shows its own
+        chunk_embeddings = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
+        return embed(pool.queries), chunk_embeddings
 
     def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
         """Read long chunks in windows from here on, if the base model answers these questions better for it.
@@ -151,7 +151,7 @@ class TuningRun:
             always: Do it whatever these say.
         """
         if not always:
-            judgment = windows_against_beginnings(asked, reader, self.vectors.of)
+            judgment = windows_against_beginnings(asked, reader, self.vectors.embed)
             found = judgment.differences[DECIDING]
             so = "are read in windows" if judgment.verdict == "improved" else "stay cut off"
             self.say(
@@ -223,7 +223,7 @@ class TuningRun:
                 self._train_without(number, stage, candidates)
         return {
             candidate: joined_scores(
-                pool.score(*self._fold_vectors.of(number, candidate)) for number, pool in enumerate(self.pools)
+                pool.score(*self._fold_vectors.load(number, candidate)) for number, pool in enumerate(self.pools)
             )
             for candidate in candidates
         }
@@ -257,8 +257,8 @@ class TuningRun:
             self._embed(pool, self.windows)
         mined = mine_negatives(
             dataset,
-            self.vectors.of(dataset.queries.values()),
-            self.vectors.of(dataset.corpus.values()),
+            self.vectors.embed(dataset.queries.values()),
+            self.vectors.embed(dataset.corpus.values()),
             per_good=stage.config.negatives,
             most=most_mined(stage.config),
             ceiling=stage.ceiling,

@@ -22,9 +22,9 @@ class Pool:
 
     Attributes:
         dataset: Questions, corpus and judgments; of copies the first alone is judged.
-        queries: The questions.
-        doc_ids: The chunks.
-        chunks: Their texts.
+        queries: Texts of the questions, Q.
+        doc_ids: Ids of the chunks, N.
+        chunks: Their texts, N.
     """
 
     def __init__(self, dataset: RetrievalDataset, doc_ids: Sequence[str]) -> None:
@@ -33,14 +33,15 @@ class Pool:
         self.doc_ids = doc_ids
         self.chunks = [dataset.corpus[doc_id] for doc_id in doc_ids]
 
-    def score(self, queries: Vectors, chunks: Vectors) -> QueryScores:
+    def score(self, query_embeddings: Vectors, chunk_embeddings: Vectors) -> QueryScores:
         """Rank the chunks by exact L2, as the host ranks, and score each query at 1 and 10.
 
         Args:
-            queries: Vectors of the questions (Q, D), in order.
-            chunks: Vectors of the chunks (N, D), in order.
+            query_embeddings: Vectors of the questions (Q, D), in order.
+            chunk_embeddings: Vectors of the chunks (N, D), in order.
         """
-        ranking = Ranking(list(self.dataset.queries), self.doc_ids, _nearest(queries, chunks, max(HEADLINE_KS)))
+        nearest = _nearest(query_embeddings, chunk_embeddings, max(HEADLINE_KS))
+        ranking = Ranking(list(self.dataset.queries), self.doc_ids, nearest)
         return score_queries(ranking, self.dataset.qrels, HEADLINE_KS)
 
 
@@ -88,16 +89,17 @@ class WholeCorpus(Pool):
         super().__init__(judge_first_copies(dataset), list(dataset.corpus))
 
 
-def score_vectors(dataset: RetrievalDataset, queries: Vectors, corpus: Vectors) -> QueryScores:
+def score_vectors(dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> QueryScores:
     """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; copies count as one chunk.
 
     Args:
         dataset: Queries and judgments.
-        queries: Vectors of its queries (Q, D), in its order.
-        corpus: Vectors of its corpus (N, D), in its order.
+        query_embeddings: Vectors of its queries (Q, D), in its order.
+        corpus_embeddings: Vectors of its corpus (N, D), in its order.
     """
-    return WholeCorpus(dataset).score(queries, corpus)
+    return WholeCorpus(dataset).score(query_embeddings, corpus_embeddings)
 
 
-def _nearest(queries: Vectors, corpus: Vectors, k: int) -> np.ndarray:
-    return search_exact(queries, [(np.arange(len(corpus)), corpus)], min(k, len(corpus)))
+def _nearest(query_embeddings: Vectors, corpus_embeddings: Vectors, k: int) -> np.ndarray:
+    count = len(corpus_embeddings)
+    return search_exact(query_embeddings, [(np.arange(count), corpus_embeddings)], min(k, count))

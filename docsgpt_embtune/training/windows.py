@@ -26,9 +26,9 @@ def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: Win
     asked: dict[str, str] = {}
     answers: dict[str, tuple[str, ...]] = {}
     for number, dataset in enumerate(datasets):
-        queries, chunks = encode(list(dataset.queries.values())), list(dataset.corpus.values())
-        for scores, corpus in ((beginnings, encode(chunks)), (windows, reader.encode(chunks, encode))):
-            for metric, of_query in score_vectors(dataset, queries, corpus).items():
+        query_embeddings, chunks = encode(list(dataset.queries.values())), list(dataset.corpus.values())
+        for scores, corpus_embeddings in ((beginnings, encode(chunks)), (windows, reader.encode(chunks, encode))):
+            for metric, of_query in score_vectors(dataset, query_embeddings, corpus_embeddings).items():
                 scores.setdefault(metric, {}).update(
                     (f"{number} {query_id}", of_query[query_id]) for query_id in of_query
                 )

@@ -9,7 +9,7 @@ import faiss
 import numpy as np
 import pytest
 
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.vectors import cosines
 
 from ..conftest import TEXTS, build_tiny_folder
@@ -19,17 +19,17 @@ CHUNKS = [f"{text} Part {letter}." for letter in "abcdefghijkl" for text in TEXT
 
 @pytest.fixture(scope="session")
 def stock(tiny_base_folder):
-    return load_serving_model(str(tiny_base_folder))
+    return load_deployed_model(str(tiny_base_folder))
 
 
 @pytest.fixture(scope="session")
 def tuned(tiny_tuned_folder):
-    return load_serving_model(str(tiny_tuned_folder))
+    return load_deployed_model(str(tiny_tuned_folder))
 
 
 @pytest.fixture(scope="session")
 def third(tmp_path_factory):
-    return load_serving_model(str(build_tiny_folder(tmp_path_factory.mktemp("third"), seed=5)))
+    return load_deployed_model(str(build_tiny_folder(tmp_path_factory.mktemp("third"), seed=5)))
 
 
 @pytest.fixture

@@ -16,11 +16,11 @@ from click.testing import CliRunner
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.collection_store import CollectionStore
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
-from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.errors import DeploymentError
 from scripts.kill_reembed import make_milvus, make_qdrant
 
@@ -256,7 +256,7 @@ def test_collection_that_the_settings_name_is_never_deleted(database, opened, en
 
 
 def test_new_width_and_a_second_model_after_the_first(database, opened, environment, tuned, tmp_path):
-    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     reembed(opened, tuned, environment)
     first = in_force(environment)
     reembed(opened, wide, environment)
@@ -273,10 +273,10 @@ def test_model_that_was_written_again_into_the_same_folder_is_no_way_back(
 ):
     environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
     folder = shutil.copytree(tuned.folder, tmp_path / "models" / "tuned")
-    reembed(opened, load_serving_model(str(folder)), environment)
+    reembed(opened, load_deployed_model(str(folder)), environment)
     shutil.rmtree(folder)
     shutil.copytree(third.folder, folder)
-    reembed(opened, load_serving_model(str(folder)), environment)
+    reembed(opened, load_deployed_model(str(folder)), environment)
     before = environment.path.read_bytes()
     with opened() as store, pytest.raises(DeploymentError, match=r"would come back are not of .*OLD_MODEL"):
         steps.roll_back([store], environment)
@@ -398,9 +398,9 @@ from docsgpt_embtune.deployment import reembed, vector_journal
 from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from {module} import {opener}
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 vector_journal.BLOCK = 4
-model, environment = load_serving_model(sys.argv[2]), EnvironmentFile(Path(sys.argv[3]))
+model, environment = load_deployed_model(sys.argv[2]), EnvironmentFile(Path(sys.argv[3]))
 with {opener}(sys.argv[1]) as collections:
     print("ready", flush=True)
     reembed.reembed([CollectionStore(collections, environment)], model, environment)

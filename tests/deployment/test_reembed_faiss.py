@@ -19,6 +19,7 @@ from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import (
@@ -31,7 +32,6 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_sidecar,
 )
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import FolderModel, load_serving_model
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
@@ -218,7 +218,7 @@ def test_second_run_has_nothing_to_do(index_folder, tuned):
 
 
 def test_new_width_is_a_new_index(index_folder, tmp_path):
-    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     plan = steps.plan([FaissStore(index_folder)], wide)[0]
     assert (plan.width_before, plan.width_after) == (32, 48)
     steps.reembed([FaissStore(index_folder)], wide)
@@ -455,7 +455,7 @@ def test_source_that_cannot_be_written_to_is_named_before_a_rollback(stock, tune
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
         folder = Path(name)
         folder.chmod(0o777)
-        model = load_serving_model(str(shutil.copytree(tuned.folder, folder / "tuned")))
+        model = load_deployed_model(str(shutil.copytree(tuned.folder, folder / "tuned")))
         stores = [FaissStore(write_index_folder(folder / source, stock)) for source in "ab"]
         before = [contents(store.folder) for store in stores]
         environment = EnvironmentFile(folder / ".env")
@@ -547,7 +547,7 @@ def test_second_switch_that_failed_goes_back_no_farther(index_folder, stock, tun
     environment = EnvironmentFile(tmp_path / ".env")
     environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder if name == 'a folder' else 'all-mpnet-base-v2'}\n")
     stores = [FaissStore(index_folder), FaissStore(write_index_folder(index_folder.parent / "other", stock))]
-    steps.reembed(stores, load_serving_model(str(folder)), environment)
+    steps.reembed(stores, load_deployed_model(str(folder)), environment)
     with pytest.raises(DeploymentError, match="on the new model already"):
         steps.reembed([stores[0], BreaksAtSwap(stores[1].folder)], third, environment)
     shutil.rmtree(folder)  # so that nothing can be compared with it
@@ -562,10 +562,10 @@ def test_model_that_was_written_again_into_the_same_folder_is_no_way_back(index_
     environment = EnvironmentFile(tmp_path / ".env")
     environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
     store = FaissStore(index_folder)
-    steps.reembed([store], load_serving_model(str(folder)), environment)
+    steps.reembed([store], load_deployed_model(str(folder)), environment)
     shutil.rmtree(folder)
     shutil.copytree(third.folder, folder)
-    steps.reembed([store], load_serving_model(str(folder)), environment)
+    steps.reembed([store], load_deployed_model(str(folder)), environment)
     before = contents(index_folder), environment.path.read_bytes()
     with pytest.raises(DeploymentError, match=r"the vectors that would come back are not of .*OLD_MODEL"):
         steps.roll_back([store], environment)
@@ -738,10 +738,10 @@ CHILD = """
 import sys
 from docsgpt_embtune.deployment import reembed, vector_journal
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from pathlib import Path
 vector_journal.BLOCK = 2
-model = load_serving_model(sys.argv[2])
+model = load_deployed_model(sys.argv[2])
 print("ready", flush=True)
 reembed.reembed([FaissStore(Path(sys.argv[1]))], model)
 """

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import pgvector_store, vector_journal, vector_table
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import WORK
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import build_tiny_folder
@@ -191,7 +191,7 @@ def test_second_switch_that_failed_goes_back_to_the_model_that_env_names(uri, st
 
 
 def test_new_width(uri, stores, tmp_path):
-    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     before = dump(uri)
     steps.reembed(stores, wide)
     assert [store.width() for store in stores] == [48, 48]
@@ -229,7 +229,7 @@ def test_index_is_copied_with_its_condition_and_whatever_other_schemas_have(uri,
 
 
 def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_embedded(uri, stores, tmp_path):
-    wide = load_serving_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
+    wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(INDEX_BY_CAST)
         before = dump(uri)
@@ -469,7 +469,7 @@ def test_index_that_takes_no_vectors_as_wide_is_named_before_anything_is_embedde
         connection.execute(f"DROP INDEX documents_by_vector; CREATE INDEX by_vector ON documents USING {index}")
     before = dump(uri)
     with pytest.raises(DeploymentError, match=r"index 'by_vector' .* at most 2,000 numbers, .* 2,001; drop it"):
-        steps.reembed(stores[:1], ServingModel("wide", "f" * 64, _NeverAsked()))
+        steps.reembed(stores[:1], DeployedModel("wide", "f" * 64, _NeverAsked()))
     assert dump(uri) == before
 
 
@@ -683,9 +683,9 @@ def test_database_without_the_tables_and_server_that_is_not_there(uri):
 CHILD = """
 import sys
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
-from docsgpt_embtune.deployment.serving import ServingModel, load_serving_model
+from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 vector_journal.BLOCK = 2
-model = load_serving_model(sys.argv[2])
+model = load_deployed_model(sys.argv[2])
 with pgvector_store.pgvector_stores(sys.argv[1]) as stores:
     print("ready", flush=True)
     reembed.reembed(stores, model)

@@ -18,25 +18,18 @@ from tokenizers import Tokenizer
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.evaluation import verdict
+from docsgpt_embtune.evaluation import decision, verdict
+from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
+from docsgpt_embtune.evaluation.decision import TOO_FEW
 from docsgpt_embtune.evaluation.metrics import mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
-from docsgpt_embtune.evaluation.verdict import HEADLINE, HEADLINE_KS, judge
+from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
 from docsgpt_embtune.exporting import export as export_module
 from docsgpt_embtune.exporting import quality
-from docsgpt_embtune.exporting.quality import (
-    TOO_FEW,
-    GraphEmbeddings,
-    Trial,
-    asked_by_their_words,
-    decide_engine,
-    is_harmless,
-    surest_reading,
-    verdict_in_words,
-)
+from docsgpt_embtune.exporting.quality import GraphEmbeddings, decide_engine, surest_reading
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
@@ -240,46 +233,6 @@ def test_chunks_go_on_being_read_as_they_are_stored(copied):
     assert TunedEmbeddings(str(copied)).reading == Reading(32, "off")
 
 
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ([0.0] * 200, "loses nothing"),
-        ([0.0] * 20, "too few questions"),
-        ([0.05, -0.05] * 100, "loses nothing"),
-        ([0.5, -0.5] * 10, "too few questions"),
-        ([-0.01] * 200, "it loses"),
-        ([0.5] + [-0.01] * 199, "it loses"),
-    ],
-)
-def test_int8_must_rule_a_loss_out(changes, reason):
-    exact = {str(number): 0.5 for number in range(len(changes))}
-    quantised = {query_id: 0.5 + change for query_id, change in zip(exact, changes, strict=True)}
-    metrics = ("recall@1", "ndcg@10")
-    harmless, said = is_harmless(judge(dict.fromkeys(metrics, exact), dict.fromkeys(metrics, quantised)))
-    assert reason in said
-    assert harmless == (reason == "loses nothing")
-
-
-def few_gain(headline=HEADLINE, gaining=5):
-    before = {str(number): 0.5 for number in range(100)}
-    after = {query_id: 0.5 + 0.1 * (row < gaining) for row, query_id in enumerate(before)}
-    return judge(dict.fromkeys(HEADLINE, before), dict.fromkeys(HEADLINE, after), headline=headline)
-
-
-def test_verdict_beside_an_interval_without_zero_says_what_it_is_corrected_for():
-    assert few_gain(("ndcg@10",)).verdict == "improved"  # so that the correction alone decides
-    corrected = few_gain()
-    assert corrected.differences["ndcg@10"].low > 0
-    line = Trial("narrower", {"recall@1": 0.5, "recall@10": 0.5, "ndcg@10": 0.5}, corrected).line()
-    p = corrected.differences["ndcg@10"].p
-    assert 0.05 < p < 0.08
-    assert line.endswith(f") not enough evidence (p = {p:.4f}, corrected for there being 2 metrics)")
-    assert verdict_in_words(corrected, 7).endswith(f"(p = {p:.4f}, corrected for there being 7 to choose from)")
-    assert verdict_in_words(corrected, 1).endswith(f"(p = {p:.4f})")
-    assert verdict_in_words(few_gain(gaining=0)) == "not enough evidence"
-    assert verdict_in_words(few_gain(gaining=50)) == "improved"
-
-
 def test_too_few_questions_are_helped_out_by_the_chunks_own_words(copied, tmp_path):
     chunks = [f"{first} {second} {third} " * 12 for first in "abcde" for second in "fghij" for third in "klmno"]
     questions = questions_about(chunks, tmp_path / "three.json", asked=3)
@@ -293,7 +246,8 @@ def test_too_few_questions_are_helped_out_by_the_chunks_own_words(copied, tmp_pa
 
 
 def test_questions_that_the_model_has_by_heart_do_not_decide_alone(copied, tmp_path, monkeypatch):
-    monkeypatch.setattr(quality, "_FEWEST", 10)
+    for module in (decision, quality):
+        monkeypatch.setattr(module, "FEWEST_TO_RULE_OUT", 10)
     questions = questions_about(ENDINGS, tmp_path / "many.json")
     seen = [query_digest(text) for text in load_dataset(questions).queries.values()]
     asked = []
@@ -372,7 +326,7 @@ def test_by_meaning_is_by_the_model_alone(copied):
 
 
 def test_questions_are_measured_through_the_query_adapter_that_serves(copied, tmp_path):
-    base, adapted = load_serving_model(str(copied)), tmp_path / "adapted"
+    base, adapted = load_deployed_model(str(copied)), tmp_path / "adapted"
     turned = QueryAdapter(np.linalg.qr(np.random.default_rng(0).standard_normal((32, 32)))[0].astype(np.float32))
     write_adapted_folder(base, adapted, turned, {}, (TEXTS, base.embed(TEXTS)), learned=())
     questions = questions_about(ENDINGS, tmp_path / "val.json")

@@ -23,7 +23,7 @@ from application.vectorstore.document_class import Document
 from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel, OwnModel
@@ -49,7 +49,7 @@ def _client_closed():
 def adapted_folder(tiny_tuned_folder, tmp_path_factory):
     """The tiny tuned model with an adapter that turns questions by a right angle in every plane."""
     out = tmp_path_factory.mktemp("adapted") / "handbook"
-    model = load_serving_model(str(tiny_tuned_folder))
+    model = load_deployed_model(str(tiny_tuned_folder))
     matrix = np.roll(np.eye(32, dtype=np.float32), 1, axis=1)
     write_adapted_folder(model, out, QueryAdapter(matrix), {}, (TEXTS, model.embed(TEXTS)), learned=())
     return out
@@ -193,7 +193,7 @@ def test_half_a_character_costs_no_request(gateway):
 
 def test_failures_of_the_model_are_counted(adapted_folder):
     async def ask_a_closed_model():
-        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1)
+        model = GatewayModel(OwnModel(load_deployed_model(str(adapted_folder))), threads=1)
         gateway = Gateway(model, "handbook", "fingerprint", Limits())
         model.close()
         transport = httpx.ASGITransport(gateway.app(), raise_app_exceptions=False)
@@ -234,7 +234,7 @@ def test_address_that_is_printed_is_listened_on(tiny_tuned_folder, host, said):
     config = ServerConfig(host=host, port=0)
     with _listen(config) as listening:
         port = listening.getsockname()[1]
-        text = "\n".join(instructions(OwnModel(load_serving_model(str(tiny_tuned_folder))), config, port))
+        text = "\n".join(instructions(OwnModel(load_deployed_model(str(tiny_tuned_folder))), config, port))
         address = httpx.URL(re.search(r"EMBEDDINGS_BASE_URL=(\S+)", text)[1])
         assert str(address) == f"http://{said}:{port}"
         socket.create_connection((address.host, address.port), timeout=60).close()
@@ -328,7 +328,7 @@ def test_an_upload_whose_client_has_left_is_given_up(adapted_folder, monkeypatch
         return sent.pop(0) if len(sent) > 1 else sent[0]
 
     async def upload_and_leave():
-        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1)
+        model = GatewayModel(OwnModel(load_deployed_model(str(adapted_folder))), threads=1)
         embedded = []
         monkeypatch.setattr(
             model._served._embeddings, "embed_documents", lambda part: embedded.append(part) or [[0.0]] * 32
@@ -346,7 +346,7 @@ def test_an_upload_whose_client_has_left_is_given_up(adapted_folder, monkeypatch
 
 def test_padding_keeps_every_distance(adapted_folder, in_process):
     async def embed():
-        model = GatewayModel(OwnModel(load_serving_model(str(adapted_folder))), threads=1, width=768)
+        model = GatewayModel(OwnModel(load_deployed_model(str(adapted_folder))), threads=1, width=768)
         return await model.embed_question("Where is the backup?"), await model.embed_documents(list(TEXTS), stays)
 
     (question,), chunks = (embedded.vectors for embedded in asyncio.run(embed()))
@@ -387,7 +387,7 @@ def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, me
     ],
 )
 def test_operator_is_told_what_to_set(tiny_tuned_folder, config, said, unsaid):
-    text = "\n".join(instructions(OwnModel(load_serving_model(str(tiny_tuned_folder))), config, 8765))
+    text = "\n".join(instructions(OwnModel(load_deployed_model(str(tiny_tuned_folder))), config, 8765))
     assert "EMBEDDINGS_BASE_URL=http://127.0.0.1:8765" in text
     assert said in text
     assert unsaid not in text

@@ -19,7 +19,7 @@ from docsgpt_embtune.adapter import ADAPTER_FILE, load_query_adapter
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import save_dataset
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, RemoteModelError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
@@ -30,14 +30,14 @@ from docsgpt_embtune.gateway.app import Gateway, Limits
 from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_model
 from docsgpt_embtune.gateway.server import ServerConfig, instructions
 from docsgpt_embtune.model_folder import read_manifest
-from docsgpt_embtune.openai_client import OpenAIClient
+from docsgpt_embtune.openai_client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.training.adapting import adapt
 from docsgpt_embtune.training.adapting import summary as adapted_in_words
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT
-from docsgpt_embtune.training.server_keywords import add_keywords
 from docsgpt_embtune.training.server_keywords import summary as keywords_in_words
+from docsgpt_embtune.training.server_keywords import write_keywords_for_server
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -161,7 +161,9 @@ def test_keywords_join_the_servers_vectors(with_keywords, stock, matrix):
 
 @pytest.fixture(scope="module")
 def keywords_alone(upstream, tmp_path_factory):
-    return add_keywords(TRAINING.corpus, tmp_path_factory.mktemp("alone") / "handbook", model=upstream.name)
+    return write_keywords_for_server(
+        TRAINING.corpus, tmp_path_factory.mktemp("alone") / "handbook", model=upstream.name
+    )
 
 
 def test_without_questions_keywords_stand_beside_at_the_usual_weight(keywords_alone, upstream, stock):
@@ -188,7 +190,7 @@ def test_without_questions_keywords_stand_beside_at_the_usual_weight(keywords_al
 @pytest.mark.parametrize("corpus", [{"1": TEXTS[0]}, {str(n): f"x{n} = f({n}); y[{n}] += 1" for n in range(20)}])
 def test_where_no_chunk_can_be_asked_for_questions_are_wanted(corpus, upstream, tmp_path):
     with pytest.raises(TrainingError, match=r"chunks?: too few, or too little prose.*; give questions, with --train"):
-        add_keywords(corpus, tmp_path / "out", model=upstream.name)
+        write_keywords_for_server(corpus, tmp_path / "out", model=upstream.name)
 
 
 class _Knowing:
@@ -218,14 +220,14 @@ def test_keywords_that_the_chunks_speak_against_are_not_written_unless_told(tmp_
         others = " ".join(f"x{letter}{name}" for letter in "abcdefghi")
         corpus[f"{name} backwards"] = f"{' '.join(reversed(words))}. {others}."
     with serving(_Knowing()) as running:
-        report = add_keywords(corpus, tmp_path / "lost", model=running.name)
+        report = write_keywords_for_server(corpus, tmp_path / "lost", model=running.name)
         assert (report.folder, (tmp_path / "lost").exists()) == (None, False)
         assert "found less often, beyond chance, so nothing was written" in keywords_in_words(report)
-        assert add_keywords(corpus, tmp_path / "kept", model=running.name, keep_worse=True).folder.is_dir()
+        assert write_keywords_for_server(corpus, tmp_path / "kept", model=running.name, keep_worse=True).folder.is_dir()
 
 
 def test_stored_chunks_get_their_keywords(with_keywords, adapted, tiny_base_folder, tmp_path):
-    index = write_index_folder(tmp_path / "indexes" / "handbook", load_serving_model(str(tiny_base_folder)))
+    index = write_index_folder(tmp_path / "indexes" / "handbook", load_deployed_model(str(tiny_base_folder)))
     stores = ["--indexes", str(tmp_path / "indexes")]
 
     def run(*command):
@@ -258,7 +260,7 @@ def test_rollback_takes_the_servers_key_from_env_as_reembed_does(
     with_keywords, tiny_base_folder, tmp_path, monkeypatch
 ):
     monkeypatch.delenv(KEY_VARIABLE)
-    write_index_folder(tmp_path / "indexes" / "handbook", load_serving_model(str(tiny_base_folder)))
+    write_index_folder(tmp_path / "indexes" / "handbook", load_deployed_model(str(tiny_base_folder)))
     (tmp_path / ".env").write_text(f"VECTOR_STORE=faiss\nEMBEDDINGS_KEY={KEY}\n")
     given = ["--model", str(with_keywords.folder), "--indexes", str(tmp_path / "indexes")]
     command = ["reembed", *given, "--env", str(tmp_path / ".env")]
@@ -297,9 +299,7 @@ def relayed(upstream, folder):
         key=KEY,
         settings="it",
         error=RemoteModelError,
-        attempts=2,
-        first_wait=0.001,
-        longest_wait=0.001,
+        patience=Patience(attempts=2, first_wait=0.001, longest_wait=0.001),
     )
     with closing(RemoteEmbeddings(client)) as embeddings:
         yield RelayedModel(remote, embeddings)
@@ -401,7 +401,7 @@ class _Unnormalised:
 
 def test_vectors_of_another_length_are_refused_before_the_chunks_are_sent(tmp_path):
     with serving(_Unnormalised()) as running:
-        for make, given in ((adapt, (TRAINING, None)), (add_keywords, (TRAINING.corpus,))):
+        for make, given in ((adapt, (TRAINING, None)), (write_keywords_for_server, (TRAINING.corpus,))):
             with pytest.raises(ModelFolderError, match=r"length 2\.000, .* let the server normalise them"):
                 make(*given, tmp_path / "out", model=running.name)
         assert running.texts == []

@@ -9,14 +9,14 @@ import pytest
 
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
+from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.learned import data_record
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
@@ -171,12 +171,12 @@ def test_large_amounts_and_an_exported_graph_give_the_same_vectors(folder, tmp_p
     texts = [*TEXTS, *CHUNKS.values(), LONG]
     expected = np.array(torch.embed_documents(texts))
     assert np.allclose(onnx.embed_documents(texts), expected, atol=1e-4)
-    assert np.allclose(load_serving_model(str(folder)).embed_many(texts), expected, atol=2e-2)  # bf16 where it pays
+    assert np.allclose(load_deployed_model(str(folder)).embed_many(texts), expected, atol=2e-2)  # bf16 where it pays
     assert np.allclose([onnx.embed_query(q) for q in QUESTIONS], [torch.embed_query(q) for q in QUESTIONS], atol=1e-4)
 
 
 def test_query_adapter_maps_the_whole_vector(folder, tmp_path):
-    serving = load_serving_model(str(folder))
+    serving = load_deployed_model(str(folder))
     texts = list(CHUNKS.values())
     turned = QueryAdapter(np.eye(768, dtype=np.float32)[::-1].copy())
     write_adapted_folder(serving, tmp_path / "adapted", turned, {}, (texts, serving.embed(texts)), learned=())

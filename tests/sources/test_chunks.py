@@ -40,9 +40,9 @@ def words(text):
 
 @pytest.fixture(scope="module")
 def tiny(tiny_base_folder):
-    from docsgpt_embtune.deployment.serving import load_serving_model
+    from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 
-    return load_serving_model(str(tiny_base_folder))
+    return load_deployed_model(str(tiny_base_folder))
 
 
 @pytest.mark.parametrize("sidecars", [("json", "pkl"), ("pkl",)], ids=["since-0.19", "before"])

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import RefusedRequestError
+from docsgpt_embtune.openai_client import Patience, RefusedRequestError
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.judgment import parse_questions
 from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
@@ -50,7 +50,7 @@ IMPATIENT = 1.0  # of clients whose server never answers
 
 def ask_for(corpus, journal_path, server, *, timeout=PATIENT, **settings):
     with (
-        LanguageModel(server.url, "tiny", timeout=timeout, first_wait=0.001) as model,
+        LanguageModel(server.url, "tiny", patience=Patience(first_wait=0.001, silence=timeout)) as model,
         AnswerJournal(journal_path, "tiny") as journal,
     ):
         return Synthesizer(corpus, model, journal, load_prompts(), **settings).run(), model.spent
@@ -115,7 +115,7 @@ def test_a_chunk_that_the_server_stumbles_over_leaves_the_others_alone(tmp_path,
 
 def test_a_server_that_is_too_slow_is_told_from_one_that_is_down():
     with running(faults=["slow"] * 8) as server:
-        model = LanguageModel(server.url, "tiny", timeout=0.2, first_wait=0.001)
+        model = LanguageModel(server.url, "tiny", patience=Patience(first_wait=0.001, silence=0.2))
         said = r"the last: no answer within 0\.2 s \(ReadTimeout\); see to the server, or give it longer with --timeout"
         with model, pytest.raises(GenerationError, match=said):
             model.ask("Passage:\nAnchor", parse_questions)
@@ -124,7 +124,7 @@ def test_a_server_that_is_too_slow_is_told_from_one_that_is_down():
 def test_after_requests_in_vain_fewer_are_under_way_at_a_time():
     with (
         running(["slow", "slow"]) as server,
-        LanguageModel(server.url, "tiny", timeout=IMPATIENT / 3, first_wait=0.001) as model,
+        LanguageModel(server.url, "tiny", patience=Patience(first_wait=0.001, silence=IMPATIENT / 3)) as model,
         ThreadPoolExecutor(6) as pool,
     ):
         list(pool.map(lambda number: model.ask(f"Passage:\nItem{number}", parse_questions), range(6)))
@@ -292,7 +292,10 @@ def test_wrong_settings_are_not_tried_again(tmp_path, status):
 )
 @pytest.mark.parametrize("status", [400, 402, 429])
 def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status, refusal, said):
-    with running(status=status) as server, LanguageModel(server.url, "tiny", key="sk-1", first_wait=0.001) as model:
+    with (
+        running(status=status) as server,
+        LanguageModel(server.url, "tiny", key="sk-1", patience=Patience(first_wait=0.001)) as model,
+    ):
         server.refusal = json.dumps(refusal)
         with pytest.raises((GenerationError, RefusedRequestError)) as refused:
             model.ask("Passage:\nAnchor", str)
@@ -302,7 +305,10 @@ def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status
 
 def test_server_that_gives_no_answer_is_told_of_once_until_it_does():
     said: list[str] = []
-    with running(status=503) as server, LanguageModel(server.url, "tiny", first_wait=0.001, say=said.append) as model:
+    with (
+        running(status=503) as server,
+        LanguageModel(server.url, "tiny", patience=Patience(first_wait=0.001), say=said.append) as model,
+    ):
         for _ in range(2):
             with pytest.raises(GenerationError):
                 model.ask("Passage:\nAnchor", str)

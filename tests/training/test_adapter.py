@@ -13,9 +13,9 @@ from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter, load_query_adapt
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
@@ -152,7 +152,7 @@ def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
 
 def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeypatch):
     monkeypatch.setattr(adapter_fitting, "MAX_CHUNKS", 20)
-    monkeypatch.setattr(adapter_fitting, "HARDEST_PER_QUESTION", 2)
+    monkeypatch.setattr(adapter_fitting, "HARDEST_PER_QUERY", 2)
     questions, asked, chunks = rotated
     few = questions.subset(["q0", "q1", "q2"])
     objective = _Objective.of(few, asked[:3], chunks, seed=0)
@@ -195,7 +195,7 @@ def test_without_the_plugin_the_folder_is_the_base_model(adapted, tiny_base_fold
 
 
 def test_stored_vectors_of_the_base_count_as_right(adapted, tiny_base_folder, tmp_path):
-    base, tuned = load_serving_model(str(tiny_base_folder)), load_serving_model(str(adapted.folder))
+    base, tuned = load_deployed_model(str(tiny_base_folder)), load_deployed_model(str(adapted.folder))
     store = FaissStore(write_index_folder(tmp_path / "handbook", base))
     assert [finding.problem for finding in examine(store, tuned)] == [
         finding.problem for finding in examine(store, base)
@@ -243,10 +243,10 @@ def test_stored_chunks_are_told_apart_by_how_they_are_read_with_an_adapter_as_wi
     base = shutil.copytree(tiny_exported_folder, tmp_path / "tuned")
     export(base, windows="mean", max_seq_length=32)
     adapted = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), keep_worse=True).folder
-    stored, unread = (load_serving_model(str(folder)).fingerprint for folder in (base, tiny_exported_folder))
-    assert load_serving_model(str(adapted)).fingerprint == stored
+    stored, unread = (load_deployed_model(str(folder)).fingerprint for folder in (base, tiny_exported_folder))
+    assert load_deployed_model(str(adapted)).fingerprint == stored
     export(adapted, windows="off")
-    assert load_serving_model(str(adapted)).fingerprint not in (stored, unread)
+    assert load_deployed_model(str(adapted)).fingerprint not in (stored, unread)
 
 
 def test_questions_that_chose_the_model_count_as_learned_once_an_adapter_learned_from_them(tiny_base_folder, tmp_path):

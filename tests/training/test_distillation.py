@@ -12,7 +12,7 @@ from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import query_digest, save_dataset
 from docsgpt_embtune.data.split import hold_out
-from docsgpt_embtune.deployment.serving import load_serving_model
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.truncation import audit_truncation
@@ -93,7 +93,7 @@ def test_folder_loads_in_sentence_transformers_and_reads_to_the_end(static):
     modules = json.loads((static.folder / "modules.json").read_text())
     assert modules[0]["path"] == "0_StaticEmbedding"  # at the root, older ones would take it for a transformer
     assert audit_truncation(stock.model, TRAINING).share_seen == 1.0
-    serving = load_serving_model(str(static.folder))
+    serving = load_deployed_model(str(static.folder))
     assert serving.cuts_off(ends) is None
     assert np.allclose(serving.embed_many(ends), vectors, atol=1e-2)  # as `embtune reembed` does
 

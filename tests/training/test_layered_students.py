@@ -13,8 +13,8 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import save_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading

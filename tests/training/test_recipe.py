@@ -30,7 +30,7 @@ from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import activations, keyword_choice, negatives, planning, recipe, trainer
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.keyword_choice import add_keywords, weigh_keywords
+from docsgpt_embtune.training.keyword_choice import put_usual_keywords, weigh_keywords
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
@@ -172,10 +172,10 @@ def test_known_vectors_are_the_models(tiny_base_folder):
     encode = Encoder(model, "fp32")
     vectors = KnownVectors(encode)
     texts = [*CORPUS.values()][:5]
-    before = vectors.of(texts)
+    before = vectors.embed(texts)
     with torch.no_grad():
         next(model.parameters()).mul_(2)
-    after = vectors.of(texts[::-1])[::-1]
+    after = vectors.embed(texts[::-1])[::-1]
     assert np.allclose(after, encode(texts), atol=1e-6)
     assert not np.allclose(after, before, atol=1e-3)
     assert not vectors.unknown(texts)
@@ -268,7 +268,7 @@ def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
     mined = run._mine(hardest)
 
     def similarity(query_id: str, doc_id: str) -> float:
-        query, chunk = run.vectors.of([TRAINING.queries[query_id], CORPUS[doc_id]])
+        query, chunk = run.vectors.embed([TRAINING.queries[query_id], CORPUS[doc_id]])
         return float(query @ chunk)
 
     assert any(
@@ -634,13 +634,13 @@ def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_
     asked = what_the_base_finds_first(tiny_base_folder)
     said: list[str] = []
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG, say=said.append)
-    add_keywords(run, CORPUS.values(), (), lambda name: True)
+    put_usual_keywords(run, CORPUS.values(), (), lambda name: True)
     assert run.keywords is None
     assert said[-1].startswith("keywords    left out: validation ndcg@10 -0.")
-    add_keywords(run, CORPUS.values(), set(CORPUS), lambda name: False)
+    put_usual_keywords(run, CORPUS.values(), set(CORPUS), lambda name: False)
     assert run.keywords is None
     assert said[-1] == "keywords    left out: a guard got worse"
-    add_keywords(run, CORPUS.values(), set(CORPUS), lambda name: True)  # none of the questions counts
+    put_usual_keywords(run, CORPUS.values(), set(CORPUS), lambda name: True)  # none of the questions counts
     assert run.keywords.weight == USUAL_WEIGHT
 
 
@@ -648,11 +648,11 @@ def test_where_nobody_asked_keywords_are_left_out_that_spoil_what_beats_the_base
     monkeypatch.setattr(keyword_choice, "judge", lambda *_, **__: SimpleNamespace(verdict="not enough evidence"))
     asked = what_the_base_finds_first(tiny_base_folder)
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG)
-    add_keywords(run, CORPUS.values(), (), lambda name: True)  # they hide what is found, and nothing is better
+    put_usual_keywords(run, CORPUS.values(), (), lambda name: True)  # they hide what is found, and nothing is better
     assert run.keywords.weight == USUAL_WEIGHT
     run.keywords = None
     run.to_beat = {name: {q: score - 1e-6 for q, score in scores.items()} for name, scores in run.to_beat.items()}
-    add_keywords(run, CORPUS.values(), (), lambda name: True)
+    put_usual_keywords(run, CORPUS.values(), (), lambda name: True)
     assert run.keywords is None
 
 

@@ -14,9 +14,9 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.data.split import hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
+from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.exporting.quality import asked_by_their_words
 from docsgpt_embtune.learned import data_record, digests_of, without_learned
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.reading import Reading
@@ -89,7 +89,7 @@ def test_directions_are_measured_on_chunks_that_they_were_not_taken_from():
     measure = shrinking._Measure(asked, questions, chunks, 32)
     assert np.allclose(cut.map(chunks) @ cut.map(chunks).T, np.eye(12), atol=1e-5)  # as if nothing were lost
     assert mean_scores(measure.whole())["recall@1"] == 1
-    assert mean_scores(measure.of(cut))["recall@1"] < 1
+    assert mean_scores(measure.score(cut))["recall@1"] < 1
 
 
 def test_questions_that_chose_the_width_are_not_unseen_afterwards(tiny_tuned_folder, tmp_path):

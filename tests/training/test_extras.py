@@ -11,10 +11,10 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.training import recipe
 from docsgpt_embtune.training.adapting import adapt
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.extras import Extras
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
-from docsgpt_embtune.training.served_base import Served
 from docsgpt_embtune.training.summary import summary
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
@@ -76,16 +76,16 @@ def test_automatic_run_must_beat_the_base_with_its_keywords(with_keywords, tmp_p
 def test_what_keywords_find_anyway_need_not_be_beaten(tiny_base_folder, keywords):
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     alone = run.selection.baseline
-    recipe._let_be_beaten(run, Served(keywords), ())
+    recipe._let_be_beaten(run, Extras(keywords), ())
     assert mean_ndcg(run.to_beat) > mean_ndcg(alone)
-    recipe._let_be_beaten(run, Served(keywords), set(CORPUS))
+    recipe._let_be_beaten(run, Extras(keywords), set(CORPUS))
     assert run.to_beat == alone
     assert run.keywords is None
 
 
 def test_guard_compares_keywords_with_the_base_as_it_serves_and_weights_with_its_weights(tiny_base_folder, keywords):
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
-    guards_hold = recipe._watch(run, {"other": TRAINING}, Served(keywords))
+    guards_hold = recipe._watch(run, {"other": TRAINING}, Extras(keywords))
     assert guards_hold("the weights alone")
     run.keywords = replace(keywords, weight=0.0)
     assert not guards_hold("keywords that count for nothing")

@@ -5,10 +5,10 @@ import shutil
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.deployment.serving import load_serving_model
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 from docsgpt_embtune.serving.graphs import multiplies_int8
 from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, cosines
@@ -31,7 +31,7 @@ def windowed(tiny_exported_folder, tmp_path):
 @pytest.mark.parametrize("engine", ["torch", "onnx", "onnx-int8"])
 def test_many_chunks_get_the_vectors_that_are_served(windowed, monkeypatch, engine):
     monkeypatch.setenv("EMBTUNE_ENGINE", engine)
-    model = load_serving_model(str(windowed))
+    model = load_deployed_model(str(windowed))
     texts = [*LONG, *TEXTS, "half a character: \ud83d"]
     many, served = model.embed_many(texts), model.embed(texts)
     assert cosines(many, served).min() > (1 - 1e-6 if engine == "onnx-int8" else 0.999)
@@ -39,22 +39,22 @@ def test_many_chunks_get_the_vectors_that_are_served(windowed, monkeypatch, engi
 
 
 def test_share_that_is_read_of_half_a_character_is_told(tiny_base_folder):
-    model = load_serving_model(str(tiny_base_folder))
+    model = load_deployed_model(str(tiny_base_folder))
     cut = model.cuts_off([" ".join(["half a character: \ud83d"] * 200)])
     assert cut is not None
 
 
 def test_bf16_that_rounds_too_much_is_computed_again(windowed, monkeypatch):
     monkeypatch.setenv("EMBTUNE_ENGINE", "onnx")
-    monkeypatch.setattr("docsgpt_embtune.deployment.serving._ROUNDED", 1.1)
-    model = load_serving_model(str(windowed))
+    monkeypatch.setattr("docsgpt_embtune.deployment.deployed_model._ROUNDED", 1.1)
+    model = load_deployed_model(str(windowed))
     assert cosines(model.embed_many(LONG), model.embed(LONG)).min() > 1 - 1e-6
 
 
 def test_index_of_what_serves_in_int8_is_in_int8(index_folder, tiny_exported_folder, monkeypatch):
-    exact = load_serving_model(str(tiny_exported_folder)).embed(CHUNKS)
+    exact = load_deployed_model(str(tiny_exported_folder)).embed(CHUNKS)
     monkeypatch.setenv("EMBTUNE_ENGINE", "onnx-int8")
-    model = load_serving_model(str(tiny_exported_folder))
+    model = load_deployed_model(str(tiny_exported_folder))
     steps.reembed([FaissStore(index_folder)], model)
     stored = index_vectors(read_index(index_folder))
     assert cosines(stored, model.embed(CHUNKS)).min() > 1 - 1e-6
@@ -64,9 +64,9 @@ def test_index_of_what_serves_in_int8_is_in_int8(index_folder, tiny_exported_fol
 @pytest.mark.skipif(not multiplies_int8(), reason="this processor's int8 products overflow: the alarm would be right")
 def test_int8_vectors_raise_no_alarm_where_int8_does_not_run(index_folder, tiny_exported_folder, monkeypatch):
     monkeypatch.setenv("EMBTUNE_ENGINE", "onnx-int8")
-    steps.reembed([FaissStore(index_folder)], load_serving_model(str(tiny_exported_folder)))
+    steps.reembed([FaissStore(index_folder)], load_deployed_model(str(tiny_exported_folder)))
     monkeypatch.setenv("EMBTUNE_ENGINE", "torch")
-    model = load_serving_model(str(tiny_exported_folder))
+    model = load_deployed_model(str(tiny_exported_folder))
     assert model.same_vector == SAME_VECTOR_IN_INT8
     assert examine(FaissStore(index_folder), model) == []
 

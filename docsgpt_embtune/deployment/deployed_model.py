@@ -12,14 +12,13 @@ from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.evaluation.truncation import share_read
-from docsgpt_embtune.evaluation.vector_cache import EmbeddingModel
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.urls import shown
-from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, Vectors, cosines
+from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, EmbeddingModel, Vectors, cosines
 
 BATCH_SIZE = 8  # texts, where few are embedded
 # Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.
@@ -42,7 +41,7 @@ class Cut(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ServingModel:
+class DeployedModel:
     """A model that serves, be it a server's or of this machine.
 
     Attributes:
@@ -93,7 +92,7 @@ class ServingModel:
 
 
 @dataclass(frozen=True)
-class FolderModel(ServingModel):
+class FolderModel(DeployedModel):
     """A model on this machine, tuned or stock.
 
     Attributes:
@@ -183,7 +182,7 @@ class FolderModel(ServingModel):
         return Cut(seen, tokens_read(model)) if seen < 1 else None
 
 
-def load_serving_model(name: str) -> FolderModel:
+def load_deployed_model(name: str) -> FolderModel:
     """Load a tuned folder, any other model folder, `bundled`, or a hub name.
 
     Raises:

@@ -10,7 +10,7 @@ from docsgpt_embtune.serving.reading import Reading, WindowReader
 
 
 @dataclass(frozen=True)
-class Served:
+class Extras:
     """What serves with a model's weights.
 
     Attributes:
@@ -31,7 +31,7 @@ class Served:
         return " and ".join(name for name, each in there.items() if each)
 
 
-NOTHING_BESIDE = Served()
+NO_EXTRAS = Extras()
 
 
 def wide(model_width: int, keywords: Keywords | None) -> str:
@@ -41,7 +41,7 @@ def wide(model_width: int, keywords: Keywords | None) -> str:
     )
 
 
-def served_with(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Served:
+def extras_of(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Extras:
     """Return what a base model serves with.
 
     Args:
@@ -53,5 +53,5 @@ def served_with(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReade
         ModelFolderError: If its keywords cannot be read.
     """
     if not made_of:
-        return NOTHING_BESIDE
-    return Served(load_keywords(base.folder), reader if Reading.of(made_of).windows != "off" else None)
+        return NO_EXTRAS
+    return Extras(load_keywords(base.folder), reader if Reading.of(made_of).windows != "off" else None)

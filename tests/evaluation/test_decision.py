@@ -1,0 +1,46 @@
+"""What a cheaper way to serve may lose, and how that is said."""
+
+import pytest
+
+from docsgpt_embtune.evaluation.decision import Trial, is_harmless, judgment_in_words
+from docsgpt_embtune.evaluation.verdict import HEADLINE, judge
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ([0.0] * 200, "loses nothing"),
+        ([0.0] * 20, "too few questions"),
+        ([0.05, -0.05] * 100, "loses nothing"),
+        ([0.5, -0.5] * 10, "too few questions"),
+        ([-0.01] * 200, "it loses"),
+        ([0.5] + [-0.01] * 199, "it loses"),
+    ],
+)
+def test_int8_must_rule_a_loss_out(changes, reason):
+    exact = {str(number): 0.5 for number in range(len(changes))}
+    quantised = {query_id: 0.5 + change for query_id, change in zip(exact, changes, strict=True)}
+    metrics = ("recall@1", "ndcg@10")
+    harmless, said = is_harmless(judge(dict.fromkeys(metrics, exact), dict.fromkeys(metrics, quantised)))
+    assert reason in said
+    assert harmless == (reason == "loses nothing")
+
+
+def few_gain(headline=HEADLINE, gaining=5):
+    before = {str(number): 0.5 for number in range(100)}
+    after = {query_id: 0.5 + 0.1 * (row < gaining) for row, query_id in enumerate(before)}
+    return judge(dict.fromkeys(HEADLINE, before), dict.fromkeys(HEADLINE, after), headline=headline)
+
+
+def test_verdict_beside_an_interval_without_zero_says_what_it_is_corrected_for():
+    assert few_gain(("ndcg@10",)).verdict == "improved"  # so that the correction alone decides
+    corrected = few_gain()
+    assert corrected.differences["ndcg@10"].low > 0
+    line = Trial("narrower", {"recall@1": 0.5, "recall@10": 0.5, "ndcg@10": 0.5}, corrected).line()
+    p = corrected.differences["ndcg@10"].p
+    assert 0.05 < p < 0.08
+    assert line.endswith(f") not enough evidence (p = {p:.4f}, corrected for there being 2 metrics)")
+    assert judgment_in_words(corrected, 7).endswith(f"(p = {p:.4f}, corrected for there being 7 to choose from)")
+    assert judgment_in_words(corrected, 1).endswith(f"(p = {p:.4f})")
+    assert judgment_in_words(few_gain(gaining=0)) == "not enough evidence"
+    assert judgment_in_words(few_gain(gaining=50)) == "improved"
