@@ -8,6 +8,7 @@ from docsgpt_embtune.cli import (
     check,
     chunks,
     data,
+    doctor,
     export,
     harvest,
     install,
@@ -49,7 +50,7 @@ for command in (  # in the order in which they are needed
     install.status,
     install.uninstall,
     reembed.reembed,
-    reembed.doctor,
+    doctor.doctor,
     reembed.forget,
     serve.serve,
 ):

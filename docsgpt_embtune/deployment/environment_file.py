@@ -138,6 +138,15 @@ class EnvironmentFile:
         """Return the stores that are on record."""
         return list((self._kept() or {}).get("stores", ()))
 
+    def before_switch(self) -> dict[str, str | None] | None:
+        """Return what `take_back` would set; a name that it would not leave set has None, and without a record is none.
+
+        Raises:
+            DeploymentError: As `take_back`.
+        """
+        text = self._text_before_switch()
+        return None if text is None else {name: _value(text, name) for name in (self._kept() or {})["written"]}
+
     def take_back(self) -> bool:
         """Put back the lines that the last switch replaced; safe to repeat until their record is forgotten.
 
@@ -147,9 +156,20 @@ class EnvironmentFile:
         Raises:
             DeploymentError: If a line that was written has been changed by hand since.
         """
+        text = self._text_before_switch()
+        if text is None:
+            return False
+        if text != self._text():
+            try:
+                write_text_atomically(self.path, text, mode=self._mode())
+            except OSError as error:
+                raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
+        return True
+
+    def _text_before_switch(self) -> str | None:
         kept = self._kept()
         if kept is None:
-            return False
+            return None
         text = switched = self._text()
         # What was appended since keeps its end.
         open_end = kept["open_end"] and _digest_of_last_line(switched) == kept.get("last")
@@ -165,12 +185,7 @@ class EnvironmentFile:
                     "file"
                 )
             text = _replaced(text, name, "".join(kept["replaced"][name]))
-        if text != switched:
-            try:
-                write_text_atomically(self.path, text.removesuffix("\n") if open_end else text, mode=self._mode())
-            except OSError as error:
-                raise DeploymentError(f"{self.path}: cannot be written ({error.strerror})") from error
-        return True
+        return text.removesuffix("\n") if open_end and text != switched else text
 
     def kept(self) -> str:
         """Name the record of what was replaced; empty if there is none."""

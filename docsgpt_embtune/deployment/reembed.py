@@ -3,7 +3,7 @@
 import errno
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +146,51 @@ def settings_for(stores: Sequence[ChunkStore], model: DeployedModel) -> dict[str
     return settings
 
 
+@dataclass(frozen=True)
+class RollbackPlan:
+    """What a rollback would do.
+
+    Attributes:
+        stores: Those that would go back to their vectors of before.
+        settings: Name -> value of the lines of `.env` that would go back, None where it was not set; empty where `.env`
+            stays as it is.
+    """
+
+    stores: list[ChunkStore]
+    settings: Mapping[str, str | None]
+
+
+def plan_rollback(
+    stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: DeployedModel | None = None
+) -> RollbackPlan:
+    """Say what `roll_back` would do, or raise what it would; nothing is changed.
+
+    Args:
+        stores: As of `roll_back`, like all that follow.
+        environment: The host's `.env`.
+        model: What `.env` names now.
+
+    Raises:
+        DeploymentError: If there is nothing to take back, chunks were added since, a store cannot be written to, or
+            `.env` and the stores would not be on one model.
+    """
+    switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME")) or model
+    if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
+        return RollbackPlan(unfinished, {})  # `.env` stays, and the record of its last switch
+    swapped = [store for store in stores if store.can_roll_back()]
+    if environment is None:
+        _require_one_model_before(swapped)
+    else:
+        if switched_to is not None:
+            _require_none_left_behind([store for store in stores if store not in swapped], switched_to)
+        if swapped:
+            _require_model_of_then(swapped, environment, model)
+    settings = environment.before_switch() if environment is not None else None
+    if not swapped and settings is None:
+        raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
+    return RollbackPlan(swapped, settings or {})
+
+
 def roll_back(
     stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: DeployedModel | None = None
 ) -> list[ChunkStore]:
@@ -164,29 +209,17 @@ def roll_back(
         The stores that were rolled back: not those that have nothing to take back.
 
     Raises:
-        DeploymentError: If there is nothing to take back, chunks were added since, a store cannot be written to, or
-            `.env` and the stores would not be on one model; nothing is changed then. Or if a store fails all the same:
-            then what was taken back before it stays so, and is named.
+        DeploymentError: As `plan_rollback`; nothing is changed then. Or if a store fails all the same: then what was
+            taken back before it stays so, and is named.
     """
-    switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME")) or model
-    if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
-        return _all_rolled_back(unfinished)  # `.env` stays, and the record of its last switch
-    swapped = [store for store in stores if store.can_roll_back()]
-    if environment is None:
-        _require_one_model_before(swapped)
-    else:
-        if switched_to is not None:
-            _require_none_left_behind([store for store in stores if store not in swapped], switched_to)
-        if swapped:
-            _require_model_of_then(swapped, environment, model)
-    taken_back = environment is not None and environment.take_back()
-    if not swapped and not taken_back:
-        raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
+    rollback = plan_rollback(stores, environment, model)
+    if environment is None or not rollback.settings:
+        return _all_rolled_back(rollback.stores)
+    environment.take_back()
     # After `.env`: what it named goes when it names it no more. Its record goes last: by it the same command goes on.
-    _all_rolled_back(swapped, environment if taken_back else None)
-    if environment is not None:
-        environment.forget()
-    return swapped
+    _all_rolled_back(rollback.stores, environment)
+    environment.forget()
+    return rollback.stores
 
 
 def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:

@@ -830,13 +830,21 @@ def test_ctrl_c_says_how_to_go_on(index_folder, tuned, monkeypatch):
     assert examine(FaissStore(index_folder), tuned) == []
 
 
-def test_dry_run_of_a_rollback_is_refused_and_takes_nothing_back(index_folder, tuned):
-    given = ("--indexes", index_folder)
+def test_dry_run_of_a_rollback_says_what_it_would_do_or_why_not_and_takes_nothing_back(index_folder, tuned, tmp_path):
+    environment = tmp_path / ".env"
+    environment.write_text("VECTOR_STORE=faiss\n")
+    given = ("--indexes", index_folder, "--env", environment)
     reembed_command("--model", tuned.folder, *given)
+    switched = contents(index_folder), environment.read_text()
+    would = reembed_command(*given, "--rollback", "--dry-run")
+    assert would.output.splitlines() == [
+        f"{index_folder}: would go back",
+        f"{environment}: EMBEDDINGS_NAME=(not set) instead of {tuned.folder}",
+    ]
+    assert (contents(index_folder), environment.read_text()) == switched
+    reembed_command(*given, "--rollback")
     refused = reembed_command(*given, "--rollback", "--dry-run")
-    assert refused.exit_code == 2
-    assert "leave one of them out" in refused.stderr
-    assert FaissStore(index_folder).is_on(tuned)
+    assert (refused.exit_code, "no re-embedding to take back" in refused.stderr) == (2, True)
 
 
 def test_env_that_names_a_server_is_left_alone(index_folder, tuned, tmp_path):
