@@ -11,7 +11,7 @@ def fault_of_destination(path: Path) -> str:
     """Say why nothing can be put at a path, by the folder above it; empty where something can."""
     above = folder_above(path)
     if not above.is_dir():
-        return f"{above} is no folder"
+        return f"{above} is not a folder"
     if not os.access(above, os.W_OK | os.X_OK):
         return f"{above} cannot be written to"
     return ""

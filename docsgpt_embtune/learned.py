@@ -32,7 +32,7 @@ def without_learned(questions: RetrievalDataset, manifest: Mapping[str, Any]) ->
     """Keep the questions that a model has not learned from: those that only chose it, and those that it has not seen.
 
     Args:
-        questions: Of any number, which may be none afterwards; the corpus stays.
+        questions: Any number of them, which may be none afterwards; the corpus stays.
         manifest: The model folder's, with digests of the questions seen and, among them, of those that chose.
     """
     return without(questions, seen_digests(manifest).difference(manifest.get("data", {}).get("chosen_by", ())))
@@ -60,12 +60,12 @@ def data_record(
 
 
 def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset | None) -> dict[str, Any]:
-    """Say what a query adapter learned from, which is all that chose it; the digests go `with_learned_too`."""
+    """Say what a query adapter learned from, which is all that chose it; `with_learned_too` adds the digests."""
     return {**_datasets(training, validation), "chosen_by": []}
 
 
 def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> dict[str, Any]:
-    """Add to a manifest the digests of what its model learned from later: these only chose no longer."""
+    """Add to a manifest the digests of what its model learned from later, and take them out of what only chose."""
     data = manifest.get("data", {})
     return {
         **manifest,

@@ -108,7 +108,7 @@ def take_zip_destination(folder: Path, say: Say) -> None:
     """Refuse a zip of a folder to be that cannot take its place, and say so where another is going to be replaced."""
     path = zip_beside(folder)
     if path.exists() and not path.is_file():
-        raise ModelFolderError(f"{path}: exists and is no file; move it away, or choose another --out")
+        raise ModelFolderError(f"{path}: exists and is not a file; move it away, or choose another --out")
     if path.exists():
         say(f"replaces    {path}, if a model is written")
 

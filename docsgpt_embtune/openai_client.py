@@ -51,7 +51,7 @@ class Patience:
     """How long a server is asked again and waited for.
 
     Attributes:
-        attempts: At one request, before the server counts as down.
+        attempts: How often one request is sent before the server counts as down.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
         longest_wait: Seconds that a Retry-After can ask for.
         silence: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
@@ -70,12 +70,12 @@ class OpenAIClient:
     """Asks one model of one server; safe to share between threads.
 
     Args:
-        url: Of what is asked for, e.g. http://localhost:8000/v1/embeddings.
+        url: Address of what is asked for, e.g. http://localhost:8000/v1/embeddings.
         model: As the server calls it.
         key: Sent as a bearer token; never shown.
         settings: Names what the URL, the model and the key come from, for the message where one of them is wrong.
         error: Raised where nothing can be asked.
-        requests_per_minute: At most; no limit if None.
+        requests_per_minute: Limit on the requests sent; none if None.
         patience: How long it is asked again and waited for.
         harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
             was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
@@ -86,7 +86,7 @@ class OpenAIClient:
 
     Attributes:
         label: The URL, as it may be shown.
-        requests: Sent, the failed ones included.
+        requests: Requests sent, the failed ones included.
 
     Raises:
         EmbtuneError: The one given, if httpx is missing, or the URL or the key is malformed.

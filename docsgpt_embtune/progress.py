@@ -25,7 +25,7 @@ class Bar(tqdm):  # type: ignore[type-arg]  # is not generic while it runs
 
 
 class LinesNowAndThen:
-    """What a bar writes to, of which a log gets a line now and then.
+    """A file for a bar to write to, which passes a line on to a log now and then.
 
     Args:
         log: Gets the lines.

@@ -56,7 +56,7 @@ class Embedded:
 
     Attributes:
         vectors: One for each text, in order.
-        tokens: Of all texts together, as the model's tokenizer counts; 0 where a server does not say.
+        tokens: Number of tokens of all texts together, as the model's tokenizer counts; 0 where a server does not say.
     """
 
     vectors: list[list[float]]
@@ -67,7 +67,7 @@ class RemoteEmbeddings:
     """Embed with a server as DocsGPT does: a question as a string, chunks as a list.
 
     Args:
-        client: Of the server's `/v1/embeddings`.
+        client: Asks the server's `/v1/embeddings`.
         adapter: Applied to the server's vectors of questions.
         keywords: Put beside the vectors of questions and of chunks.
         refuse_another: Raises where the server's vector of the probe is another model's; asked at first, and from time
@@ -204,9 +204,9 @@ class RemoteModel:
     """A model that a server has.
 
     Attributes:
-        url: Of the server, up to but without `/v1`.
+        url: The server's address, up to but without `/v1`.
         model: What the server calls it.
-        folder: Of the query adapter, or the keywords, made for it; None without either.
+        folder: Folder of the query adapter, or the keywords, made for it; None without either.
     """
 
     url: str
@@ -298,7 +298,7 @@ class RemoteModel:
 
         Args:
             say: Takes a line of plain text where the server gives no answer and is asked again.
-            key: Of the server; EMBEDDINGS_KEY's if not given.
+            key: The server's key; EMBEDDINGS_KEY's if not given.
             for_clients: Whether somebody waits for each answer, so that the server is not asked again for long.
 
         Raises:

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 
 class ToldInterrupt(KeyboardInterrupt):
-    """Ctrl-C of which was said already what it comes to; whoever else takes it has nothing to add."""
+    """A Ctrl-C whose consequences have been told already: whoever catches it tells nothing more."""
 
 
 @contextmanager

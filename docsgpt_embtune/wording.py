@@ -1,4 +1,4 @@
-"""How numbers and times are said, and to whom lines of plain text are."""
+"""How numbers and times are worded, and what takes a line of plain text."""
 
 import math
 from collections.abc import Callable

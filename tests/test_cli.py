@@ -68,7 +68,7 @@ def test_an_output_that_cannot_be_written_is_one_line(places):
     file = places / "table.csv"
     assert "File exists; give another path" in one_line("synthesize", "--write-prompts", file)
     assert "File exists; give another path" in one_line("sample", "--out", file)
-    assert f"{file} is no folder" in one_line("train", "--corpus", places / "corpus.json", "--out", file / "x")
+    assert f"{file} is not a folder" in one_line("train", "--corpus", places / "corpus.json", "--out", file / "x")
     assert sorted(path.name for path in places.iterdir()) == ["corpus.json", "folder", "guide.md", "table.csv"]
 
 
@@ -196,22 +196,22 @@ def test_errors_without_a_file_keep_their_traceback():
 def test_outputs_are_checked_before_the_work(places):
     folder, corpus, guide = places / "folder", places / "corpus.json", places / "guide.md"
     chunks = ["chunks", "--documents", guide, "--out"]
-    assert "exists and is no file" in one_line(*chunks, folder)
-    assert "exists and is no file" in one_line(*chunks, places / "c.json", "--document-of", folder)
+    assert "exists and is not a file" in one_line(*chunks, folder)
+    assert "exists and is not a file" in one_line(*chunks, places / "c.json", "--document-of", folder)
     assert "is named twice" in one_line(*chunks, places / "c.json", "--document-of", folder / ".." / "c.json")
     assert "is named twice, or read, and would be written over" in one_line(*chunks, guide)
     (folder / "index.json").write_text("{}")
     assert "is named twice, or read" in one_line("chunks", "--indexes", places, "--out", folder / "index.json")
     synthesize = ["synthesize", "--corpus", corpus, "--out"]
     server = ["--llm-base-url", "http://localhost:1/v1", "--llm-model", "m"]
-    assert "exists and is no file" in one_line(*synthesize, folder, "--offline")
-    assert f"{guide} is no folder" in one_line(*synthesize, guide / "x.json", *server)
+    assert "exists and is not a file" in one_line(*synthesize, folder, "--offline")
+    assert f"{guide} is not a folder" in one_line(*synthesize, guide / "x.json", *server)
     assert "is named twice" in one_line(*synthesize, corpus, "--offline")
     check = ["check", "--baseline", "nowhere", "--tuned", "nowhere", "--data", places / "table.csv"]
     assert "is named twice" in one_line(*check, "--corpus", corpus, "--json", places / "table.csv")
     assert "is named twice" in one_line(*check, "--corpus", corpus, "--report", corpus)
     assert "is named twice" in one_line(*check, "--json", places / "same", "--report", places / "same")
-    assert f"{guide} is no folder" in one_line(*check, "--json", guide / "x.json")
+    assert f"{guide} is not a folder" in one_line(*check, "--json", guide / "x.json")
     harvest = ["harvest", "--corpus", corpus, "--mongo-export", places / "nowhere.json"]
     assert "ends in .csv or .jsonl, not in '.xlsx'" in one_line(*harvest, "--review", places / "review.xlsx")
     assert "is named twice" in one_line(

@@ -8,6 +8,8 @@ from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
+from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.urls import is_url
 
 
@@ -19,7 +21,7 @@ from docsgpt_embtune.urls import is_url
 @click.option("--val", "val_path", help="More of them: cross-validation chooses, so that none need be held out.")
 @click.option("--corpus", help="The chunks, where the question files do not hold them; alone, for --keywords alone.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
-@click.option("--seed", type=int, default=13, show_default=True)
+@click.option("--seed", type=int, default=SEED, show_default=True)
 @click.option(
     "--keywords", is_flag=True, help="Put keywords beside a server's vectors, too, where that gains: chunks embed anew."
 )
@@ -36,7 +38,7 @@ def adapt(
     keywords: bool,
     keep_worse: bool,
     cache: Path,
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
 ) -> None:
     """Tune the question's vector alone: nothing is re-embedded.
 

@@ -20,6 +20,7 @@ from docsgpt_embtune.cli.common import (
     whole_numbers,
 )
 from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.files import write_text_atomically
 
 OUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
@@ -34,13 +35,15 @@ def _cutoffs(context: click.Context, option: click.Parameter, value: str) -> tup
 @click.option("--tuned", required=True, help="The tuned model's folder.")
 @click.option("--data", required=True, help="Questions that the tuned model never saw, with their good chunks.")
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
-@click.option("--k", "ks", default="1,2,3,5,10,20", show_default=True, callback=_cutoffs, help="Cutoffs.")
+@click.option(
+    "--k", "ks", default="1,2,3,5,10,20", show_default=True, callback=_cutoffs, help="Cutoffs of the metrics."
+)
 @click.option(
     "--store",
     type=click.Choice(["faiss", "langchain"]),
     default="faiss",
     show_default=True,
-    help="What ranks: langchain, as DocsGPT before 0.19 did. The ranks are the same.",
+    help="What ranks; langchain is what DocsGPT before 0.19 took. Both rank alike.",
 )
 @click.option("--guard", "guards", multiple=True, help="Questions of another source: FILE, or FILE,CORPUS. Repeatable.")
 @relevant_docs_option
@@ -56,7 +59,7 @@ def check(
     ks: tuple[int, ...],
     store: Any,
     guards: tuple[str, ...],
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
     cache: Path,
     no_cache: bool,
     json_path: Path | None,

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.data.chunking import MAX_TOKENS, MIN_TOKENS
 from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.chunks import Chunk
@@ -27,8 +28,10 @@ from docsgpt_embtune.wording import counted
     show_default=True,
     help="Counts the sizes of --documents: cl100k as DocsGPT does (needs tiktoken), or a model's: hub name, folder.",
 )
-@click.option("--max-tokens", type=click.IntRange(min=1), default=1250, show_default=True, help="Of a cut chunk.")
-@click.option("--min-tokens", type=click.IntRange(min=0), default=150, show_default=True, help="Smaller are merged.")
+@click.option("--max-tokens", type=click.IntRange(min=1), default=MAX_TOKENS, show_default=True, help="Longest chunk.")
+@click.option(
+    "--min-tokens", type=click.IntRange(min=0), default=MIN_TOKENS, show_default=True, help="Merge shorter ones."
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The corpus file to write.")
 @click.option("--document-of", type=click.Path(path_type=Path), help="Also write which document each chunk is of.")
 def chunks(

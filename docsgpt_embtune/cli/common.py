@@ -9,11 +9,12 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import click
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DatasetError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
@@ -115,7 +116,7 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
     seen = {path.resolve() for path in read if path is not None}
     for path in filter(None, files):
         if path.exists() and not path.is_file():
-            raise DatasetError(f"{path}: exists and is no file; give the name of a file")
+            raise DatasetError(f"{path}: exists and is not a file; give the name of a file")
         if fault := fault_of_destination(path):
             raise DatasetError(f"{path}: {fault}; give another path")
         if path.resolve() in seen:
@@ -150,7 +151,7 @@ def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the flag that settles what an ambiguous file means."""
     return click.option(
         "--relevant-docs",
-        type=click.Choice(["good-bad", "all-good"]),
+        type=click.Choice(get_args(RelevantDocs)),
         help="What two ids of a question in relevant_docs are, where the file itself does not say.",
     )(function)
 
@@ -177,7 +178,7 @@ def minutes(context: click.Context, parameter: click.Parameter, value: str | Non
     return time
 
 
-def load_guard(option: str, relevant_docs: Any) -> RetrievalDataset:
+def load_guard(option: str, relevant_docs: RelevantDocs | None) -> RetrievalDataset:
     """Read what a --guard names: FILE, or FILE,CORPUS."""
     questions, _, corpus = option.partition(",")
     try:

@@ -12,13 +12,13 @@ import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import checked
-from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.options import ROLES, ReadOptions
 from docsgpt_embtune.data.new_output import (
-    existing_folder_above,
     is_private,
     moved_when_good,
     refuse_existing_output,
 )
+from docsgpt_embtune.destinations import folder_above
 from docsgpt_embtune.errors import DatasetError
 
 # The registry's names, here so that `embtune --help` needs no pyarrow; a test holds the two together.
@@ -40,12 +40,11 @@ FORMATS = (
 
 
 def _columns(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str]:
-    roles = ("question", "good", "bad", "score", "date", "document")
     parts = [part.partition("=") for part in (value or "").split(",") if part]
     pairs = [(role.strip(), column) for role, _, column in parts]  # a blank after a comma is no part of a role
-    wrong = [role for role, column in pairs if role not in roles or not column]
+    wrong = [role for role, column in pairs if role not in ROLES or not column]
     if wrong:
-        raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(roles)}")
+        raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(ROLES)}")
     named = dict(pairs)
     if len(named) < len(pairs):
         twice = next(role for role, count in Counter(role for role, _ in pairs).items() if count > 1)
@@ -121,9 +120,19 @@ def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tu
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--out", type=click.Path(path_type=Path), help="Write train, validation and test into this new folder.")
 @click.option("--fix", is_flag=True, help="Mend what can be mended; every change is logged in OUT/changes.jsonl.")
-@click.option("--held-out", multiple=True, type=click.Path(path_type=Path), help="Must stay unseen. Repeatable.")
 @click.option(
-    "--split", "shares", default="70,15,15", show_default=True, callback=_shares, help="Train, validation, test."
+    "--held-out",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File whose questions must stay unseen. Repeatable.",
+)
+@click.option(
+    "--split",
+    "shares",
+    default="70,15,15",
+    show_default=True,
+    callback=_shares,
+    help="Shares of train, validation and test.",
 )
 @click.option("--by-date", is_flag=True, help="The newest questions are the test's, the oldest the training's.")
 @click.option(
@@ -174,7 +183,7 @@ def prepare(
     datasets.disable_progress_bars()
     reading = ReadOptions(**options)
     unseen = [read_held_out(path, reading) for path in held_out]
-    with opened(source, reading, name=format_name, near=existing_folder_above(out) if out else None) as store:
+    with opened(source, reading, name=format_name, near=folder_above(out) if out else None) as store:
         if document_of is not None:
             store.add_documents(document_of)
         report = check_and_split(

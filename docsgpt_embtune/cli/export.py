@@ -7,6 +7,7 @@ import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
 
 
 @click.command(cls=EmbtuneCommand)
@@ -28,7 +29,7 @@ def export(
     corpus: str | None,
     windows: Any,
     max_seq_length: int | None,
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
 ) -> None:
     """Write graphs for fast serving into a tuned folder.
 

@@ -8,34 +8,51 @@ import click
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.openai_client import fault_of_key
 from docsgpt_embtune.wording import counted
 
 
 @click.command(cls=EmbtuneCommand)
 @click.argument("model")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on; 0.0.0.0 for containers.")
-@click.option("--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="0 takes a free one.")
+@click.option(
+    "--host", default=ServerConfig.host, show_default=True, help="Address to listen on; 0.0.0.0 for containers."
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=ServerConfig.port, show_default=True, help="0 takes a free one."
+)
 @click.option("--name", help="What clients call the model; MODEL's last part if not given.")
 @click.option(
-    "--threads", type=click.IntRange(min=1), help="Questions computed at once: 4, or 32 that a server is asked."
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Questions embedded at once.  [default: 4, or 32 before another server]",
 )
 @click.option(
     "--pad-to", type=click.IntRange(min=1), help="Append zeros up to this width, for a host that has it fixed."
 )
 @click.option(
-    "--max-requests", type=click.IntRange(min=1), default=256, show_default=True, help="Waiting at once; more get 429."
+    "--max-requests",
+    type=click.IntRange(min=1),
+    default=Limits.max_requests,
+    show_default=True,
+    help="Requests that may wait at once; more get 429.",
 )
-@click.option("--max-texts", type=click.IntRange(min=1), default=2048, show_default=True, help="In one request.")
 @click.option(
-    "--max-megabytes", type=click.IntRange(min=1), default=8, show_default=True, help="Of one request; more get 413."
+    "--max-texts", type=click.IntRange(min=1), default=Limits.max_texts, show_default=True, help="Texts in one request."
+)
+@click.option(
+    "--max-megabytes",
+    type=click.IntRange(min=1),
+    default=Limits.max_body // 1_000_000,
+    show_default=True,
+    help="Size of one request; larger ones get 413.",
 )
 @click.option(
     "--finish-seconds",
     type=click.IntRange(min=1),
-    default=60,
+    default=ServerConfig.finish,
     show_default=True,
-    help="After SIGTERM, to answer what was taken; less than the container is given to stop.",
+    help="Time after SIGTERM to answer what was taken; less than the container is given to stop.",
 )
 def serve(
     model: str,
@@ -63,9 +80,7 @@ def serve(
     if key and (fault := fault_of_key(key)):
         raise DeploymentError(f"EMBTUNE_API_KEY {fault}, so that no client could send it; give it without that")
     try:
-        from docsgpt_embtune.gateway.app import Limits
         from docsgpt_embtune.gateway.model import served_model
-        from docsgpt_embtune.gateway.server import ServerConfig
         from docsgpt_embtune.gateway.server import serve as serve_until_stopped
     except ModuleNotFoundError as error:
         raise DeploymentError(f"{error.name} is needed to serve; run: pip install 'docsgpt-embtune[serve]'") from error

@@ -1,13 +1,14 @@
 """`embtune shrink` and `embtune distill`."""
 
 from pathlib import Path
-from typing import Any
 
 import click
 from tqdm import tqdm
 
 from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
+from docsgpt_embtune.training.config import SEED
 
 
 @click.command(cls=EmbtuneCommand)
@@ -29,7 +30,7 @@ def shrink(
     width: int | None,
     out: Path,
     cache: Path,
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
 ) -> None:
     """Cut vectors to fewer numbers, and say what each width costs."""
     from docsgpt_embtune.training.shrinking import shrink as cut_and_write
@@ -56,10 +57,10 @@ def shrink(
     help="Questions to choose by, but for those that the tuned model learned from; held out of --train if not given.",
 )
 @click.option("--corpus", help="The chunks, where the question files do not hold them.")
-@click.option("--layers", type=int, help="How many of the model's layers to keep; none, if not given.")
-@click.option("--baseline", default="bundled", show_default=True, help="The untuned model to stand beside.")
+@click.option("--layers", type=int, help="How many of the model's layers to keep; a table of tokens, if not given.")
+@click.option("--baseline", default="bundled", show_default=True, help="The untuned model to compare with.")
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The model folder to write.")
-@click.option("--seed", type=int, default=13, show_default=True)
+@click.option("--seed", type=int, default=SEED, show_default=True)
 @click.option("--keep-worse", is_flag=True, help="Write the folder even if it is worse than the untuned model.")
 @relevant_docs_option
 def distill(
@@ -72,7 +73,7 @@ def distill(
     out: Path,
     seed: int,
     keep_worse: bool,
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
 ) -> None:
     """Make a smaller, quicker model of a tuned one.
 

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from tqdm import tqdm
@@ -17,8 +17,10 @@ from docsgpt_embtune.cli.common import (
     whole_numbers,
 )
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
+from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.training.config import SettingError, TrainConfig
+from docsgpt_embtune.precision import Precision
+from docsgpt_embtune.training.config import LossName, SettingError, TrainConfig
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.wording import silent
 
@@ -40,7 +42,7 @@ _DEFAULTS = TrainConfig()
 @click.option(
     "--time-budget",
     callback=minutes,
-    help="That the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
+    help="Time that the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
 )
 @click.option(
     "--guard",
@@ -63,10 +65,10 @@ _DEFAULTS = TrainConfig()
 )
 @click.option(
     "--loss",
-    type=click.Choice(["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]),
+    type=click.Choice(get_args(LossName)),
     help=f"What is minimised.  [default: {_DEFAULTS.loss}]",
 )
-@click.option("--epochs", type=int, help=f"At most; the best is kept.  [default: {_DEFAULTS.epochs}]")
+@click.option("--epochs", type=int, help=f"Most epochs; the best is kept.  [default: {_DEFAULTS.epochs}]")
 @click.option("--batch-size", type=int, help=f"Rows in a step.  [default: {_DEFAULTS.batch_size}]")
 @click.option("--learning-rate", type=float, help=f"[default: {_DEFAULTS.learning_rate}]")
 @click.option("--warmup", type=float, help=f"Share of the steps.  [default: {_DEFAULTS.warmup}]")
@@ -82,7 +84,13 @@ _DEFAULTS = TrainConfig()
     help="Let vectors cut to these widths serve, too, e.g. 256,128,64; `embtune shrink` cuts.",
 )
 @click.option("--seed", type=int, default=_DEFAULTS.seed, show_default=True)
-@click.option("--precision", type=click.Choice(["auto", "fp32", "bf16"]), default="auto", help="While training.")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default=_DEFAULTS.precision,
+    show_default=True,
+    help="Of the arithmetic in training; what is written is fp32.",
+)
 @click.option("--device", help="torch's name, e.g. cpu or cuda; a GPU where there is one, if not given.")
 @click.option("--report-to", multiple=True, help="Where the curves go, e.g. tensorboard. Repeatable.")
 @click.option("--resume", is_flag=True, help="Go on with a run to this folder that was stopped.")
@@ -102,13 +110,13 @@ def train(
     keywords: Any,
     widths: tuple[int, ...],
     seed: int,
-    precision: Any,
+    precision: Precision,
     device: str | None,
     report_to: tuple[str, ...],
     resume: bool,
     make_zip: bool,
     keep_worse: bool,
-    relevant_docs: Any,
+    relevant_docs: RelevantDocs | None,
     **settings: Any,
 ) -> None:
     """Tune an embedding model on questions and chunks.
@@ -195,7 +203,7 @@ def _explicit_settings(
 
     Args:
         recipe: As told.
-        settings: Of an explicit run; None where not given.
+        settings: Settings of an explicit run; None where not given.
         automatic_options: What is given of the options that belong to the automatic recipe.
     """
     given = {name: value for name, value in settings.items() if value is not None}

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 
 # DocsGPT's order of preference: a paragraph break, then a line break, then the end of a sentence.
 SEPARATORS = ("\n\n", "\n", ". ")
+MAX_TOKENS, MIN_TOKENS = 1250, 150  # its worker's
 
 
 def chunk_text(
-    text: str, *, count_tokens: Callable[[str], int], max_tokens: int = 1250, min_tokens: int = 150
+    text: str, *, count_tokens: Callable[[str], int], max_tokens: int = MAX_TOKENS, min_tokens: int = MIN_TOKENS
 ) -> list[str]:
     """Cut a document where its structure allows, into chunks of `min_tokens` to `max_tokens`.
 

@@ -30,7 +30,7 @@ def questions_from_corpus(corpus: Mapping[str, str], seed: int, *, of_prose: boo
 
     Args:
         corpus: doc_id -> text.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
         of_prose: Whether words that nobody would ask with are left alone, as is wanted where no person's questions
             tell whether they teach anything. Where these do, words of program text taught, too: without those in a
             language's reference, validation found .531 instead of .558 of nDCG@10 after the chunks.
@@ -79,7 +79,7 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
 
     Args:
         corpus: doc_id -> text.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
         count: Chunks of either kind, at most. Sentences are cut out of chunks that have one of 6 to 30 words which
             stands in no other chunk and is no more than what is left, and runs of words where there are too few.
     """

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from docsgpt_embtune.destinations import fault_of_destination
+from docsgpt_embtune.destinations import fault_of_destination, folder_above
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import PRIVATE
 
@@ -22,11 +22,6 @@ def refuse_existing_output(path: Path) -> None:
         raise DatasetError(f"{path}: exists already; give a name that does not, or remove it first")
     if fault := fault_of_destination(path):
         raise DatasetError(f"{path}: {fault}; give another path")
-
-
-def existing_folder_above(path: Path) -> Path:
-    """Find the nearest folder above a path that is there, on whose disk the path will be."""
-    return next(folder for folder in path.absolute().parents if folder.is_dir())
 
 
 def is_private(source: Path) -> bool:
@@ -47,7 +42,7 @@ def moved_when_good(path: Path, *, private: bool = False) -> Iterator[Path]:
     Raises:
         DatasetError: If something has come to stand at `path`.
     """
-    above = existing_folder_above(path)
+    above = folder_above(path)
     with tempfile.TemporaryDirectory(prefix=".embtune-", dir=above) as folder:
         partial = Path(folder) / path.name
         yield partial

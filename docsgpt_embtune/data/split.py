@@ -22,8 +22,8 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
 
     Args:
         dataset: At least two groups of questions that share no good chunk.
-        share: Of the questions to hold out, 0 < share < 1; met as nearly as whole groups allow.
-        seed: Of the drawing.
+        share: Share of the questions to hold out, 0 < share < 1; met as nearly as whole groups allow.
+        seed: Seed of the drawing.
 
     Returns:
         The questions that stay, and those held out; both over the whole corpus.
@@ -50,7 +50,7 @@ def folds_by_answer(dataset: RetrievalDataset, count: int) -> list[tuple[list[in
 
     Args:
         dataset: At least `count` groups of questions that share no good chunk.
-        count: Of the folds, at least 2.
+        count: Number of folds, at least 2.
 
     Returns:
         For each fold, the places of the questions that may be learned from before those in it are asked, and of the
@@ -89,7 +89,7 @@ def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) 
     Args:
         sizes: (G,) questions in each group.
         wanted: Questions wanted in each split; met as nearly as whole groups allow, from below.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
 
     Returns:
         For each split, the numbers of the groups drawn.

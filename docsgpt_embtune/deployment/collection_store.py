@@ -41,7 +41,7 @@ class Entry:
         doc_id: Its id.
         text: What is embedded.
         content: Everything that is stored beside id and vector, as the database gave it.
-        metadata: Of the chunk, as DocsGPT stored it, `source_id` among it; empty where another program stored it.
+        metadata: What DocsGPT stored of the chunk, `source_id` among it; empty where another program stored it.
     """
 
     doc_id: DocId

@@ -10,13 +10,12 @@ from docsgpt_embtune.base_models import HOST_DEFAULT
 from docsgpt_embtune.deployment.deployed_model import DeployedModel, FolderModel
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.host_source import HostSource
-from docsgpt_embtune.deployment.stores import ChunkStore, spread
+from docsgpt_embtune.deployment.stores import SAMPLED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import cosines
 
-SAMPLE = 64  # chunks embedded again per source: one vector in twenty of another model is found with 96 % certainty
 _ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT makes when it starts, be it in use or not
 SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
 
@@ -36,7 +35,7 @@ class Finding:
     message: str
 
 
-def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLE) -> list[Finding]:
+def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLED_CHUNKS) -> list[Finding]:
     """Embed a sample of a store's chunks again and compare.
 
     Args:
@@ -66,7 +65,7 @@ def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLE) -> li
     return findings + _truncation(store.label, stored.texts, model)
 
 
-def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMPLE) -> list[Finding]:
+def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMPLED_CHUNKS) -> list[Finding]:
     """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
 
     Args:
@@ -175,8 +174,8 @@ def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteMode
         found = f"EMBEDDINGS_BASE_URL={shown}: DocsGPT puts /v1/embeddings behind it, so leave out /v1"
     elif remote.folder and url.rstrip("/") == remote.url:
         found = (
-            f"EMBEDDINGS_BASE_URL={shown} is the server that {remote.folder.name} goes before, so that it is "
-            f"passed by; set it to where `embtune serve {remote.folder}` listens"
+            f"EMBEDDINGS_BASE_URL={shown} is the server that {remote.folder.name} is to stand before, so that "
+            f"DocsGPT passes it by; set it to where `embtune serve {remote.folder}` listens"
         )
     elif name != remote.model:
         found = f"EMBEDDINGS_NAME={name}: the model examined here is called {remote.model}"

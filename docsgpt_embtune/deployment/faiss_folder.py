@@ -63,7 +63,7 @@ def find_remains(path: Path) -> list[Path]:
     """Find the folders of sources that DocsGPT deleted: it deletes its three files, and not what is kept beside them.
 
     Args:
-        path: As of `find_index_folders`.
+        path: As in `find_index_folders`.
 
     Raises:
         DeploymentError: If a folder cannot be read.

@@ -166,7 +166,7 @@ def plan_rollback(
     """Say what `roll_back` would do, or raise what it would; nothing is changed.
 
     Args:
-        stores: As of `roll_back`, like all that follow.
+        stores: As in `roll_back`, like all that follow.
         environment: The host's `.env`.
         model: What `.env` names now.
 

@@ -26,7 +26,7 @@ class VectorTable:
 
     Args:
         connection: A psycopg connection in autocommit.
-        name: Of the table.
+        name: What the table is called.
         column: Its vector column.
         text_column: The text that the vectors are of.
 

@@ -94,7 +94,7 @@ class CheckReport:
         unused_prompts: "baseline" and "tuned" -> names of the prompts that the model has and DocsGPT never uses.
         ks: Cutoffs of the metrics.
         store: What ranked.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
     """
 
     baseline: CheckedModel | RemoteModel
@@ -182,7 +182,7 @@ def check_retrieval(
         ks: Cutoffs of the metrics, 1..100.
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did.
         cache: Folder that keeps vectors for the next time; a stopped check goes on from there.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         say: Takes a line of plain text where a server is waited for.
 
     Raises:

@@ -82,8 +82,8 @@ def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequ
     """Return by how much the first are better in the mean, and the standard error of that.
 
     Args:
-        scores: Of each query.
-        than: Of the same queries.
+        scores: Scores of each query.
+        than: Other scores of the same queries.
         groups: Those about one answer, which are one piece of evidence.
     """
     gains = paired_gains({DECIDING: than[DECIDING]}, {DECIDING: scores[DECIDING]}, groups)[DECIDING]

@@ -134,7 +134,7 @@ def compare(
         dataset: Questions, corpus and judgments.
         ks: Cutoffs of the metrics, 1..100.
         store: What ranks.
-        seed: Of the resampling.
+        seed: Seed of the resampling.
         seen: Questions that were left out already, to be told.
 
     Raises:

@@ -59,7 +59,7 @@ class Decision:
 
     Attributes:
         chosen: Name of what serves.
-        reason: In one clause.
+        reason: Why, in one clause.
         trials: What was measured; the first is what the others had to beat, or to equal.
         queries: Number of validation questions.
     """
@@ -87,7 +87,7 @@ def judgment_in_words(judgment: Judgment, best_of: int | None = None) -> str:
 
     Args:
         judgment: What a comparison has shown.
-        best_of: As of `Trial`; if not given, the judgment is corrected for there being several metrics.
+        best_of: As in `Trial`; if not given, the judgment is corrected for there being several metrics.
     """
     found = judgment.differences[DECIDING]
     if judgment.verdict != "not enough evidence" or found.low <= 0 <= found.high:

@@ -18,7 +18,7 @@ def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> Retr
 
     Args:
         corpus: doc_id -> text.
-        questions: At most so many, spread evenly over the corpus.
+        questions: How many at most, spread evenly over the corpus.
 
     Returns:
         The questions over the whole corpus; None where no chunk has an opening of three words that is its own.

@@ -26,8 +26,8 @@ class TruncationAudit:
         possible_length: What it could read at most, by its position embeddings; None if it does not say.
         chunks: Chunks looked at.
         chunks_cut: How many of them are longer than what the model reads.
-        wordpieces: In these chunks.
-        wordpieces_seen: Of these wordpieces.
+        wordpieces: Number of wordpieces in these chunks.
+        wordpieces_seen: How many of these wordpieces are read.
         good_chunks: Chunks that answer a question.
         good_chunks_cut: How many of them are cut.
         longest: Wordpieces of the longest chunk, of both.

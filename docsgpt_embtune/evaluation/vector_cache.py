@@ -4,7 +4,6 @@ import hashlib
 import io
 import logging
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_bytes_atomically
 from docsgpt_embtune.progress import Bar
@@ -109,7 +109,7 @@ class VectorCache:
         run that was stopped and started again makes the very blocks that it would have made.
 
         Args:
-            texts: In any order, repeated or not.
+            texts: What to embed, in any order, repeated or not.
             kind: Which of the model's two calls `call` is.
             call: Embeds texts.
             label: What the progress bar calls them; there is none if not given.
@@ -203,12 +203,8 @@ class VectorCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise EvaluationError(f"{self.folder}: cannot be made ({error.strerror}); give another --cache") from error
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise EvaluationError(
-                f"{self.folder}: {rows:,} vectors need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; "
-                "free space or give another --cache"
-            )
+        if lack := lack_of_room(self.folder / "vectors", needed):
+            raise EvaluationError(f"{lack} for {rows:,} vectors; free space or give another --cache")
 
 
 def default_cache_folder() -> Path:

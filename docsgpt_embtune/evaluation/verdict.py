@@ -123,7 +123,7 @@ def judge(
         groups: Queries that are no evidence apart from each other, such as wordings of one question; each
             query is in exactly one group. Every query is a group of its own if not given.
         headline: The metrics that decide.
-        seed: Of the resampling; same seed, same numbers.
+        seed: Seed of the resampling; same seed, same numbers.
 
     Raises:
         ValueError: If the two do not hold the same metrics and queries, the groups hold others, or a headline
@@ -168,8 +168,8 @@ def chance_of_best(
         baseline: query_id -> value of one metric.
         candidates: The same for every model that could have been chosen.
         chosen: The one of them that was.
-        groups: As of `judge`.
-        seed: Of the resampling.
+        groups: As in `judge`.
+        seed: Seed of the resampling.
 
     Returns:
         The p-value, one-sided; it holds whatever the way of choosing was.
@@ -193,7 +193,7 @@ def smallest_gain(gains: PairedGains, alpha: float = ALPHA) -> float | None:
     """Estimate the smallest mean gain that as many queries, as noisy as these, would show in 80 % of the cases.
 
     Args:
-        gains: Of the paired queries.
+        gains: Gain of each of the paired queries.
         alpha: One-sided level at which a gain counts.
 
     Returns:
@@ -220,7 +220,7 @@ def paired_gains(
     Args:
         baseline: metric -> query_id -> value.
         tuned: The same metrics of the same queries.
-        groups: As of `judge`.
+        groups: As in `judge`.
 
     Raises:
         ValueError: If the two do not hold the same metrics and queries, or the groups hold others.

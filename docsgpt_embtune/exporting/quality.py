@@ -199,7 +199,7 @@ def graph_scores(
         reading: How chunks are read.
         asked: Questions over these chunks.
         cache: Folder that keeps vectors: chunks are embedded once for each graph and reading.
-        by_meaning: As of `GraphEmbeddings`.
+        by_meaning: As in `GraphEmbeddings`.
     """
     of_chunks = f"{graph.sha256} {reading}"
     ranking = retrieve(

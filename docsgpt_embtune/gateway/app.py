@@ -5,7 +5,6 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -14,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from docsgpt_embtune.gateway.config import Limits
 from docsgpt_embtune.gateway.metrics import GatewayMetrics
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
@@ -24,15 +24,6 @@ RETRY_AFTER = 1  # seconds: by then some of what waits is answered
 HEARD_OUT = 8
 CLIENT_LEFT = 499  # nginx's status, for the metrics: nobody reads it
 BODY_TIMEOUT = 30.0  # seconds that a client may take to send what it announced
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one client, or all together, may ask of the server."""
-
-    max_body: int = 8_000_000  # bytes of a request
-    max_texts: int = 2048  # in a request: OpenAI's own limit
-    max_requests: int = 256  # taken and unanswered; DocsGPT's web process asks with up to 96 threads
 
 
 class Gateway:

@@ -55,7 +55,7 @@ class ServedModel(Protocol):
         """Embed chunks, in order."""
 
     def close(self) -> None:
-        """Wait for nothing any longer."""
+        """Stop without waiting for answers that are still to come."""
 
 
 class OwnModel:
@@ -149,7 +149,7 @@ def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
     """Open a model folder, a hub name, `bundled`, or the folder of what goes before a server's model.
 
     Args:
-        name: Of the model.
+        name: What clients call the model.
         say: Takes a line of plain text where a server gives no answer and is asked again.
 
     Raises:

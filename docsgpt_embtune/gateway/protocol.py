@@ -13,7 +13,7 @@ class RequestError(Exception):
     """A request that is answered with an error, in the shape that OpenAI's clients read.
 
     Args:
-        status: Of the HTTP answer.
+        status: Status code of the HTTP answer.
         message: What is wrong, with the value, and what to do.
         param: The field of the request that is wrong, if it is one.
         code: A word that a program can compare.
@@ -61,9 +61,9 @@ class Offer:
     """What a server answers for.
 
     Attributes:
-        name: Of its model.
+        name: What its model is called.
         dimension: Width of its vectors.
-        max_texts: In one request.
+        max_texts: How many texts one request may have.
     """
 
     name: str
@@ -145,8 +145,8 @@ def answer(request: EmbeddingsRequest, vectors: Sequence[Sequence[float]], token
     Args:
         request: What was asked for.
         vectors: One for each text, in order.
-        tokens: Of all texts together, as the model's tokenizer counts.
-        name: Of the model.
+        tokens: Number of tokens of all texts together, as the model's tokenizer counts.
+        name: What the model is called.
     """
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if request.as_base64 else vector}

@@ -2,33 +2,20 @@
 
 import signal
 import socket
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import uvicorn
 
 from docsgpt_embtune.deployment.environment_file import setting_line
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.gateway.app import Gateway, Limits
+from docsgpt_embtune.gateway.app import Gateway
+from docsgpt_embtune.gateway.config import ServerConfig
 from docsgpt_embtune.gateway.model import GatewayModel, ServedModel
 from docsgpt_embtune.serving.keywords import HOST_WIDTH
 from docsgpt_embtune.wording import Say, silent
 
 _BACKLOG = 2048  # connections that may wait to be taken
 _KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they close it and not we under their hands
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServerConfig:
-    """Where and how to serve."""
-
-    host: str = "127.0.0.1"
-    port: int = 8765  # 0 takes a free one
-    name: str | None = None  # of the model; its own if not given
-    threads: int | None = None  # questions computed at once; as many as suit the model if not given
-    width: int | None = None  # zeros are appended up to it
-    api_key: str | None = None
-    limits: Limits = field(default_factory=Limits)
-    finish: int = 60  # seconds to answer what was taken, once told to stop: a client who never reads must not decide
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import embed_in_passes, is_packing, packing_where_possible, rows_of_tokens
 from docsgpt_embtune.vectors import Vectors
 
-_BLOCK = 256  # texts between two moves of the bar
+_BLOCK = 256  # texts between two updates of the progress bar
 
 
 class Encoder:

@@ -97,7 +97,7 @@ class FittedDirections:
 
         Args:
             words: Whose they are, ascending.
-            directions: Of whatever length.
+            directions: Directions, of whatever length.
         """
         sizes = np.abs(directions).max(axis=1, initial=0.0) / np.iinfo(np.int8).max
         sizes[sizes == 0] = 1.0

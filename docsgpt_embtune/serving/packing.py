@@ -47,7 +47,7 @@ def attend_within_texts(
         key: The same.
         value: The same.
         attention_mask: Not looked at, as nothing is padded.
-        scaling: Of the scores; one over the root of D if not given.
+        scaling: Factor of the scores; one over the root of D if not given.
         **kwargs: BOUNDARIES among them; without these it is an ordinary, padded batch, and torch's own attention
             serves, as between the steps, where validation encodes.
 
@@ -82,7 +82,7 @@ class _Run:
     Attributes:
         texts: How many.
         length: Tokens that each has room for.
-        tokens: That they have together.
+        tokens: How many tokens they have together.
         place: Where each token goes, (tokens,); None if the texts fill their room.
         unread: What is added to the scores of each text's room, (texts, 1, 1, length), so that nothing attends to what
             holds no token; None if everything does.
@@ -171,7 +171,7 @@ def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 
 def rows_of_tokens(features: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Return of what a model's `preprocess` made of texts that which has a row for each, (U, L)."""
+    """Keep the tensors of a model's `preprocess` that have one row for each text: (U, L)."""
     return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
 
 
@@ -212,7 +212,7 @@ def in_passes(
 
     Args:
         embed: Takes the tokens of a pass and returns its vectors.
-        tokens: Of each text, padded on the right, (U, L), `attention_mask` among them.
+        tokens: Tokens of each text, padded on the right, (U, L), `attention_mask` among them.
         passes: The texts of each pass, each text in one.
     """
     lengths = tokens["attention_mask"].sum(dim=1).tolist()
@@ -230,7 +230,7 @@ def embed_packed(model: Any, tokens: Mapping[str, torch.Tensor], first_position:
 
     Args:
         model: The model, or what wraps it; it takes packed rows.
-        tokens: Of each text, (U, L), `attention_mask` among them.
+        tokens: Tokens of each text, (U, L), `attention_mask` among them.
         first_position: From `first_position_of`.
     """
     lengths = tokens["attention_mask"].sum(dim=1)  # (U,)

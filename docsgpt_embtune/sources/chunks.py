@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.data.chunking import chunk_text
+from docsgpt_embtune.data.chunking import MAX_TOKENS, MIN_TOKENS, chunk_text
 from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME, Collections
 from docsgpt_embtune.deployment.faiss_folder import INDEX_FILES, find_index_folders, read_sidecar
 from docsgpt_embtune.deployment.milvus_collections import open_milvus
@@ -124,7 +124,7 @@ def _chunks_of(collections: Collections, name: str, location: str) -> Iterator[C
 
 
 def document_chunks(
-    folder: Path, *, count_tokens: Callable[[str], int], max_tokens: int = 1250, min_tokens: int = 150
+    folder: Path, *, count_tokens: Callable[[str], int], max_tokens: int = MAX_TOKENS, min_tokens: int = MIN_TOKENS
 ) -> Iterator[Chunk]:
     """Cut the documents of a folder as DocsGPT's `recursive` strategy does.
 

@@ -30,11 +30,11 @@ class Spent:
     """What was used, by the server's own count.
 
     Attributes:
-        requests: Sent, the failed ones included.
-        input_tokens: Of the answered ones.
-        output_tokens: Of the answered ones.
-        answers: To requests; not each has the form that was asked for.
-        input_characters: Of the answered ones.
+        requests: Requests sent, the failed ones included.
+        input_tokens: Tokens in the answered ones.
+        output_tokens: Tokens in their answers.
+        answers: Answers that came; not each has the form that was asked for.
+        input_characters: Characters in the answered ones.
     """
 
     requests: int = 0
@@ -55,7 +55,7 @@ class LanguageModel:
         base_url: Up to and with the version, e.g. http://localhost:8000/v1.
         name: The model, as the server calls it.
         key: Sent as a bearer token; never shown.
-        longest_answer: In tokens, thoughts included.
+        longest_answer: Limit of an answer, in tokens, thoughts included.
         requests_per_minute: At most; no limit if None.
         patience: How long the server is asked again and waited for.
         say: Takes a line of plain text.

@@ -45,7 +45,7 @@ def questions_from_generator(
         corpus: The chunks: doc_id -> text.
         folder: The model with its tokenizer, as transformers saves them.
         questions_per_chunk: Drawn; faulty and repeated ones are left out.
-        seed: Of the sampling.
+        seed: Seed of the sampling.
 
     Raises:
         ModelFolderError: If the folder does not hold such a model.

@@ -24,8 +24,8 @@ class Room:
     """How much of a step's texts the memory has room for.
 
     Attributes:
-        bytes_per_token: That are kept for the backward pass.
-        tokens: That there is room for.
+        bytes_per_token: Bytes kept for the backward pass, for each token.
+        tokens: How many tokens there is room for.
     """
 
     bytes_per_token: float

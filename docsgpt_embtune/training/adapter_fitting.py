@@ -28,6 +28,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.keyword_fitting import KeywordFitting
 from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
@@ -74,7 +75,7 @@ def fit_adapter(
     query_embeddings: Vectors,
     corpus_embeddings: Vectors,
     *,
-    seed: int = 13,
+    seed: int = SEED,
     keywords: bool = False,
 ) -> AdapterReport:
     """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
@@ -85,7 +86,7 @@ def fit_adapter(
         questions: What is learned from and chosen by, with at least as many answers as there are folds.
         query_embeddings: The model's vectors of them (Q, D), in order.
         corpus_embeddings: Its vectors of their corpus (N, D), in order.
-        seed: Of the sample of a large corpus.
+        seed: Seed of the sample that is drawn of a large corpus.
         keywords: Whether keywords may stand beside the vectors, of questions and of chunks.
     """
     started = time.perf_counter()
@@ -133,7 +134,7 @@ class _Fold:
         held_out: Those that are asked.
         query_embeddings: Their vectors (H, D).
         corpus_embeddings: The vectors of the corpus (N, D).
-        objective: Of the others.
+        objective: What the maps for them minimise, over the others.
     """
 
     def __init__(

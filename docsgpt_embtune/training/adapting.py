@@ -13,7 +13,7 @@ from typing import Any
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
-from docsgpt_embtune.base_models import BaseModel, resolve_base
+from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -35,6 +35,7 @@ from docsgpt_embtune.model_folder import (
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
+from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
 from docsgpt_embtune.training.server_folder import (
@@ -59,9 +60,9 @@ def adapt(
     validation: RetrievalDataset | None,
     out: Path,
     *,
-    model: str = "bundled",
+    model: str = BUNDLED,
     cache: Path | None = None,
-    seed: int = 13,
+    seed: int = SEED,
     keywords: bool = False,
     keep_worse: bool = False,
     say: Say = silent,
@@ -75,7 +76,7 @@ def adapt(
         model: What made the stored vectors: "bundled", a model folder, tuned or not, a hub name, or a server's model
             as URL#MODEL, which is sent the questions and the chunks.
         cache: Folder that keeps vectors for the next time; none if not given.
-        seed: Of the sample of a large corpus.
+        seed: Seed of the sample that is drawn of a large corpus.
         keywords: Whether keywords may stand beside a server's vectors, those of the chunks, too, which then have to be
             embedded again. (`training.pipeline.train` puts them beside the model's own.)
         keep_worse: Write the folder even if cross-validation does not prefer it.

@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 from docsgpt_embtune.precision import Precision
 
+SEED = 13  # of whatever is drawn, if no other is given
 LossName = Literal["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]
 
 
@@ -43,7 +44,7 @@ class TrainConfig:
     warmup: float = 0.1  # of all steps; then linear decay to zero
     negatives: int = 1  # bad chunks for each good one, where the loss takes them; what is not given is mined
     widths: tuple[int, ...] = ()  # at which a vector's first numbers shall serve by themselves, besides all of them
-    seed: int = 13
+    seed: int = SEED
     precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
     device: str | None = None  # torch's name; None takes a GPU where there is one
     report_to: tuple[str, ...] = ()  # where transformers sends the curves, e.g. "tensorboard"

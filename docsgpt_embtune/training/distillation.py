@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.base_models import BaseModel, resolve_base
+from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -29,6 +29,7 @@ from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder
 from docsgpt_embtune.token_table import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
+from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place, keep_apart
 from docsgpt_embtune.training.keyword_weights import WeighedKeywords
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
@@ -90,9 +91,9 @@ def distill(
     out: Path,
     *,
     layers: int | None = None,
-    baseline: str = "bundled",
+    baseline: str = BUNDLED,
     keep_worse: bool = False,
-    seed: int = 13,
+    seed: int = SEED,
     say: Say = silent,
 ) -> DistillationReport:
     """Make a smaller model of a tuned one and write it, unless it is worse than an untuned model.
@@ -106,7 +107,7 @@ def distill(
         layers: How many of the tuned model's layers it has; None makes a static model, a table of tokens.
         baseline: The untuned model to stand beside: "bundled", a folder or a hub name.
         keep_worse: Write the folder even if it is worse than the untuned model.
-        seed: Of what is held out and drawn.
+        seed: Seed of whatever is held out or drawn.
         say: Takes one line of plain text before each stage.
 
     Raises:

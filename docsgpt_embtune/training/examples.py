@@ -175,7 +175,7 @@ class GroupedBatchSampler(DefaultBatchSampler):
         examples: Rows and groups.
         batch_size: Rows in a batch; only a group that is larger by itself is cut.
         in_batch_negatives: Whether the loss takes other rows' texts as negatives.
-        seed: Of the shuffling; the epoch is added to it.
+        seed: Seed of the shuffling; the epoch is added to it.
     """
 
     def __init__(self, examples: TrainingExamples, batch_size: int, *, in_batch_negatives: bool, seed: int) -> None:

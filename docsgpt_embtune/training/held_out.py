@@ -80,7 +80,7 @@ def apart_from_learned(
         training: Questions to learn from.
         validation: Questions to choose by; of none, some that are new to the base are held out of the training ones.
         made_of: The base model's manifest; an empty one has learned nothing.
-        seed: Of the holding out.
+        seed: Seed of the holding out.
         say: Takes a line of plain text.
 
     Raises:

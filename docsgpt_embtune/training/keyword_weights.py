@@ -43,7 +43,7 @@ class WeighedKeywords:
     """Keywords of given questions and chunks, read once for all weights and models.
 
     Args:
-        keywords: Of whatever weight.
+        keywords: The keywords, at whatever weight.
         questions: Q texts.
         chunks: N texts.
         answered: The keywords' part of the chunks (N, width), where it is there already.
@@ -143,7 +143,7 @@ def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores)
     it stayed, .851 and .850, with fewer of the wide ones.
 
     Args:
-        scores: Of each kind at each weight, what costs or assumes less first.
+        scores: Scores of each kind at each weight, what costs or assumes less first.
         alone: Scores of the model without keywords.
     """
     count = len(alone[DECIDING])

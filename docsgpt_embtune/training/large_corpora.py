@@ -36,7 +36,7 @@ POOL_PER_QUESTION = 7  # its own, and what by words and by meaning is most like 
 FEWEST_CHUNKS = 1000
 FEWEST_QUESTIONS = 100
 _PROBED_CHUNKS, _PROBED_ON_GPU = 64, 256
-NOTHING_CUT = "all there is, but ranks fewer chunks for each question"
+NOTHING_CUT = "everything, with fewer chunks ranked for each question"
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ReadableChunks:
     """Chunks that there is time for.
 
     Attributes:
-        chunks: Of the corpus, in all.
+        chunks: Number of chunks in the corpus.
         judged: Of these, for validation and guards.
     """
 
@@ -105,8 +105,8 @@ def as_time_allows(
     Args:
         material: Whole.
         encode: Encodes with the base model.
-        minutes: That the run may take.
-        seed: Of the drawing.
+        minutes: Time limit of the run, in minutes.
+        seed: Seed of the drawing.
         whole_chunks: Whether chunks may be read to their ends.
         folder: Remembers how much was taken, for a run that goes on after a kill.
         say: Takes a line of plain text on what was taken.
@@ -252,7 +252,7 @@ def part_worth_ranking(dataset: RetrievalDataset, most: int, seed: int) -> Retri
     Args:
         dataset: Questions over a corpus of any size.
         most: Distinct chunks to keep, unless more are judged or alike.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
     """
     if len(dataset.corpus) <= most:
         return dataset

@@ -98,7 +98,7 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
     """Write a model that has some of another's layers, as a folder, so that it is what any loader makes of it.
 
     Args:
-        folder: Of the other one.
+        folder: The other one's folder.
         model: The other one.
         kept: Numbers of its layers, from 0, in order.
         out: Made if it is not there.
@@ -131,7 +131,7 @@ def teach(student: SentenceTransformer, texts: Sequence[str], vectors: Vectors, 
         texts: N.
         vectors: Where they shall come to be (N, D).
         epochs: How often each text is read.
-        seed: Of the order.
+        seed: Seed of the order.
 
     Source:
         Reimers and Gurevych, "Making monolingual sentence embeddings multilingual using knowledge distillation", 2020,

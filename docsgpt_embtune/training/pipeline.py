@@ -11,7 +11,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune import __version__
-from docsgpt_embtune.base_models import BaseModel, resolve_base
+from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
@@ -67,7 +67,7 @@ def train(
     validation: RetrievalDataset | None,
     out: Path,
     *,
-    base: str = "bundled",
+    base: str = BUNDLED,
     config: TrainConfig | None = None,
     automatic: Automatic | None = None,
     corpus: Mapping[str, str] | None = None,

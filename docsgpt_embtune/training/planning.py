@@ -62,8 +62,8 @@ class Cost:
     """Seconds that a stage takes.
 
     Attributes:
-        of_questions: In proportion to the number of questions.
-        fixed: Of mining and of validation, however few the questions are.
+        of_questions: Seconds that grow with the number of questions.
+        fixed: Seconds of mining and of validation, however few the questions are.
     """
 
     of_questions: float
@@ -80,7 +80,7 @@ class Memory:
     """What a run takes at its peak.
 
     Attributes:
-        bytes: Of the process, or of the GPU.
+        bytes: Memory of the process, or of the GPU, in bytes.
         computes_twice: Whether a step is computed twice, as there is no room for what it would keep.
     """
 
@@ -104,13 +104,13 @@ class Plan:
     """The stages that fit into the time, and what each is expected to take.
 
     Attributes:
-        stages: In order.
-        questions: Of each stage, were there time enough.
-        seconds: Of each stage, mining and validation included.
+        stages: The stages, in order.
+        questions: How many questions each stage would take, were there time enough.
+        seconds: Time of each stage, mining and validation included.
         finished: How many of the stages an earlier run had finished, which goes on.
         before: Seconds that it had taken.
         spent: Seconds that the run has taken so far, without those.
-        memory: Of them all.
+        memory: What they take together.
         pace: What it is reckoned by.
     """
 
@@ -151,7 +151,7 @@ def may_try_windows(run: TuningRun, chunks: Iterable[str], minutes: float) -> bo
     Args:
         run: Not yet trained, with the chunks' beginnings read.
         chunks: All of them.
-        minutes: That the whole run may take.
+        minutes: Time limit of the whole run, in minutes.
     """
     if process_count() > 1:  # each has a clock of its own, and all must do the same
         return True
@@ -175,7 +175,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
     Args:
         run: Not yet trained.
         stages: What would be done with time enough.
-        minutes: That the whole run may take, what it has taken so far included.
+        minutes: Time limit of the whole run, in minutes, what it has taken so far included.
     """
     pace, memory = _probe(run, stages[0])
     fitting = _fitting(stages, run, pace, PLANNED_SHARE * minutes, "plan.json")
@@ -192,9 +192,9 @@ def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage
     A machine that is given other work meanwhile is slower than its probe.
 
     Args:
-        plan: Of the run; none of its stages begun.
+        plan: The run's plan; none of its stages has begun.
         run: Says what is cut.
-        minutes: That the whole run may take.
+        minutes: Time limit of the whole run, in minutes.
     """
     left, slower = list(plan.stages), 1.0
     for number in count():

@@ -79,7 +79,7 @@ class Automatic:
     """What the automatic recipe is told.
 
     Attributes:
-        minutes: That a run may take.
+        minutes: Time limit of a run, in minutes.
         guards: Questions of other sources, which must not get worse: the weights are drawn back towards the base
             until they hold.
         windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where

@@ -54,7 +54,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         def tell(_: BaseException) -> None:
             seconds = seconds_before(folder) + time.monotonic() - started
             write_text_atomically(folder / _SECONDS_FILE, json.dumps(seconds))
-            say(f"stopped     the same with --resume goes on from here ({folder})")
+            say(f"stopped     the same command with --resume goes on from here ({folder})")
 
         try:
             with told_when_stopped(tell):
@@ -64,7 +64,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
             raise
         except Exception as error:
             if tells_of_full_disk(error):
-                say(f"full disk   with more room the same with --resume goes on from here ({folder})")
+                say(f"full disk   with more room the same command with --resume goes on from here ({folder})")
             raise
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -76,7 +76,7 @@ def refuse_full_disk(out: Path, model_bytes: int) -> None:
 
     Args:
         out: The model folder to be.
-        model_bytes: Of the base model, which the tuned one takes about as much as.
+        model_bytes: Size of the base model; the tuned one takes about as much.
     """
     kept = 0 if process_count() > 1 else _KEPT_WEIGHTS * model_bytes
     # What an earlier run to this folder left is gone on with, or removed.
@@ -114,8 +114,8 @@ def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
     """Return what was noted under this name, or else make it and note it for a run that goes on after a kill.
 
     Args:
-        folder: Of the run; None notes nothing.
-        name: Of the file.
+        folder: The run's folder; None notes nothing.
+        name: What the file is called.
         make: Makes what can stand in JSON.
     """
     if folder is None:
@@ -153,7 +153,7 @@ def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) 
         differing = [key for key in identity if left.get(key) != identity[key]]
         if differing:
             raise TrainingError(
-                f"{folder}: was left by a run with another {differing[0]}; run with the same data and settings, or "
+                f"{folder}: was left by a run with a different {differing[0]}; run with the same data and settings, or "
                 "without --resume to start anew"
             )
         say("resume      going on with the run that was stopped")

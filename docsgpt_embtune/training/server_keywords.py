@@ -14,6 +14,7 @@ from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.model_folder import take_destination
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
+from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
 from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, without_gains_of
@@ -29,7 +30,7 @@ class KeywordsReport:
 
     Attributes:
         keywords: What stands beside the server's vectors.
-        choice: Of questions made of the chunks, which can speak against keywords and not for them.
+        choice: What questions made of the chunks say, which can speak against keywords and not for them.
         folder: Where they were written; None if those questions speak against them.
     """
 
@@ -44,7 +45,7 @@ def write_keywords_for_server(
     *,
     model: str,
     cache: Path | None = None,
-    seed: int = 13,
+    seed: int = SEED,
     keep_worse: bool = False,
     say: Say = silent,
 ) -> KeywordsReport:
@@ -55,7 +56,7 @@ def write_keywords_for_server(
         out: The folder; a tuned folder there is replaced in one step, anything else is left alone.
         model: The server's, as URL#MODEL; it is sent the chunks, some of them with a sentence cut out.
         cache: Folder that keeps vectors for the next time; none if not given.
-        seed: Of the chunks that are asked for.
+        seed: Seed of the drawing of chunks to ask for.
         keep_worse: Write the folder even if the questions made of the chunks speak against it.
         say: Takes one line of plain text before each stage.
 

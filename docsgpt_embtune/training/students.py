@@ -25,7 +25,7 @@ class Lesson:
     """A tuned model, and what is asked of the one that is to become like it.
 
     Attributes:
-        folder: Of the tuned model.
+        folder: The tuned model's folder.
         teacher: The tuned model, reading as much of a text as it does when it serves.
         reading: How its chunks are read.
         training: Questions and chunks to teach with; the judgments are not looked at.
@@ -33,7 +33,7 @@ class Lesson:
         by_words: Whether these are words of the chunks, as the tuned model has people's questions by heart.
         keywords: What stands beside the tuned model's numbers where they are compared: nothing if `by_words`, as
             keywords find each chunk by its own words.
-        seed: Of what is drawn.
+        seed: Seed of whatever is drawn.
         say: Takes one line of plain text before each stage.
     """
 

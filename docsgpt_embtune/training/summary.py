@@ -47,7 +47,7 @@ def _reason(report: TrainingReport) -> str:
 def _more_evidence(tuned: TunedModel) -> str:
     """Say what would tell a gain from luck."""
     if tuned.material.training is None:
-        return "give a few dozen of people's questions with --train, or more chunks"
+        return "give a few dozen questions of people with --train, or more chunks"
     if tuned.material.validation is None:
         return "give more questions, about other answers; or --corpus alone, which needs none"
     return (

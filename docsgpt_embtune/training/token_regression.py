@@ -96,8 +96,8 @@ def taught_tables(
     Args:
         table: The beginning, (V, D), weighted; brought to the vectors' scale first.
         weights: (V,)
-        shares: Of the texts, (N, V).
-        vectors: Of the texts, by the model, (N, D).
+        shares: The tokens' shares of the texts, (N, V).
+        vectors: The model's vectors of the texts, (N, D).
 
     Yields:
         Strength and (V, D) table.

@@ -95,7 +95,7 @@ def rarity_of_tokens(model: SentenceTransformer, chunks: Sequence[str]) -> torch
 
 
 class TaughtByTokens(EachTextOnce):
-    """Rank the chunks of a batch for each of its questions as the tokens of the model rank them that it was.
+    """Rank the chunks of a batch for each question as the tokens of the model rank them that it was before training.
 
     Args:
         model: The model under training, as it is before.

@@ -88,7 +88,7 @@ def fit(
         at_epoch_end: Called with the number of the epoch, from 1, while the model carries its weights.
         goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it says no.
         checkpoints: Folder to save to every minute, and to go on from if a killed run saved there.
-        loss: In place of the config's.
+        loss: What is minimised in place of the config's loss.
         name: What the progress bar is called.
 
     Raises:
@@ -198,9 +198,8 @@ def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Ite
 def _keep_freed_memory() -> None:
     """Let glibc keep the activations' memory from step to step: giving it back and faulting it in again costs 5 %."""
     if sys.platform == "linux":
-        mallopt: Callable[[int, int], int] = getattr(
-            ctypes.CDLL(None), "mallopt", lambda *_: 0
-        )  # of no other C library
+        library = ctypes.CDLL(None)
+        mallopt: Callable[[int, int], int] = getattr(library, "mallopt", lambda *_: 0)  # others have none
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 

@@ -26,7 +26,7 @@ class TunedModel:
             candidates.
         windows: How long chunks are read, by validation and from now on.
         keywords: What stands beside the model's numbers in each vector, if anything does.
-        precision: In which was trained.
+        precision: What the training computed in.
         mined: Bad chunks that were mined for want of given ones.
         seconds: Of mining, training and validation, without loading and writing.
         material: What was given to learn from and to choose by, parted as the run parted it.

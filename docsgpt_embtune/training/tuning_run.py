@@ -47,17 +47,17 @@ class TuningRun:
         config: Seed and precision of the whole run.
         folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
         say: Takes one line of plain text at each step.
-        leniency: Of the selection among candidates.
+        leniency: How lenient the selection is with later candidates, as in `Selection`.
         hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
         started: On the monotonic clock, where something was done before.
-        folds: Of the validation questions, where they are learned from, too.
+        folds: Folds of the validation questions, where these are learned from, too.
         extras: What serves with the base's weights, and is kept with whatever comes of them.
 
     Attributes:
         pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
         groups: Those about one answer, which are one piece of evidence.
         to_beat: Scores of what the run must be better than in the end.
-        seconds_before: That the run had taken when it was stopped and before it goes on now.
+        seconds_before: Seconds that the run had taken before it was stopped.
     """
 
     def __init__(
@@ -169,7 +169,7 @@ class TuningRun:
         """Train the best weights so far on a stage's questions and enter every epoch.
 
         Args:
-            number: Of the stage, from 0; one that an earlier, killed run had finished is passed over.
+            number: Number of the stage, from 0; one that an earlier, killed run had finished is passed over.
             stage: What to do.
 
         Raises:
@@ -277,7 +277,7 @@ class TuningRun:
 
         Args:
             material: What the run was given, to be told with its result.
-            evidence_needed: As of `TunedModel`.
+            evidence_needed: As in `TunedModel`.
         """
         chosen, candidates = self.selection.restore_chosen(), self.selection.candidates
         tried = [candidate.scores for candidate in candidates]

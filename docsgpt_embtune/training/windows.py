@@ -93,7 +93,7 @@ def asked_of_pieces(
 
     Args:
         dataset: Questions over the chunks.
-        pieces: Of its corpus.
+        pieces: What its corpus is cut into.
         query_embeddings: Vectors of the queries (Q, D), in the dataset's order, unit norm.
         piece_embeddings: Vectors of the pieces (P, D), in their order, unit norm.
     """

@@ -63,7 +63,7 @@ def test_output_goes_into_folders_that_are_made_for_it(tmp_path, source, name):
 def test_output_below_a_file_is_refused(source):
     result = convert(source, source / "out.csv", "csv")
     assert result.exit_code == 2
-    assert f"{source} is no folder" in result.stderr
+    assert f"{source} is not a folder" in result.stderr
 
 
 LOST = {

@@ -17,7 +17,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation import parting, pipeline, progress
+from docsgpt_embtune.data.preparation import pipeline, progress, splitting
 from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
@@ -526,7 +526,7 @@ def test_what_does_not_fit_into_memory_streams_as_rows(tmp_path, monkeypatch):
     source = tmp_path / "rows.jsonl"
     source.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     prepare(source, "--out", tmp_path / "small", "--split", "50,0,50")
-    monkeypatch.setattr(parting, "_IN_MEMORY", 10)
+    monkeypatch.setattr(splitting, "_IN_MEMORY", 10)
     result = prepare(source, "--out", tmp_path / "large", "--split", "50,0,50")
     assert result.exit_code == 0, result.output
     for split in ("train", "test"):
@@ -546,7 +546,7 @@ def test_chunks_that_no_row_names_stream_into_a_corpus(tmp_path, monkeypatch, wh
     else:
         data["dates"] = {f"q{n}": f"2026-{1 + n // 28:02}-{1 + n % 28:02}" for n in range(40)}
         data["relevant_docs"]["q2"].append("c39")
-    monkeypatch.setattr(parting, "_IN_MEMORY", 10)
+    monkeypatch.setattr(splitting, "_IN_MEMORY", 10)
     by_date = ["--by-date"] * (why == "left out")
     out = tmp_path / "out"
     result = prepare(write(tmp_path, data), *by_date, "--out", out, "--split", "50,0,50")
@@ -616,12 +616,12 @@ def test_an_existing_folder_is_left_alone(tmp_path):
 
 
 def test_what_comes_to_stand_at_the_output_meanwhile_is_left_alone(tmp_path, monkeypatch):
-    def part_slowly(*arguments, **options):
+    def split_slowly(*arguments, **options):
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "mine.txt").write_text("precious", encoding="utf-8")
-        return parting.part(*arguments, **options)
+        return splitting.split_questions(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "part", part_slowly)
+    monkeypatch.setattr(pipeline, "split_questions", split_slowly)
     result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
     assert result.exit_code == 2, result.output
     assert "out: exists already" in result.stderr
@@ -634,17 +634,17 @@ def test_sigterm_in_a_long_statement_leaves_no_text_behind(tmp_path):
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.preparation import pipeline
 
-def part(store, *arguments, **options):
-    print("parting", flush=True)
+def split_questions(store, *arguments, **options):
+    print("splitting", flush=True)
     store.query("SELECT count(*) FROM range(1_000_000_000_000) AS t(number) WHERE hash(number) = 1")
 
-pipeline.part = part
+pipeline.split_questions = split_questions
 main()
 """
     arguments = ["prepare", write(tmp_path, made_up(40)), "--out", tmp_path / "out", "--model", "none"]
     process = subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE)
     assert process.stdout
-    assert process.stdout.readline() == b"parting\n"
+    assert process.stdout.readline() == b"splitting\n"
     process.send_signal(signal.SIGTERM)
     try:
         process.communicate(timeout=60)

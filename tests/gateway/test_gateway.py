@@ -25,10 +25,11 @@ from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.gateway.app import Gateway, Limits
+from docsgpt_embtune.gateway.app import Gateway
+from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel, OwnModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
-from docsgpt_embtune.gateway.server import ServerConfig, _listen, instructions
+from docsgpt_embtune.gateway.server import _listen, instructions
 from docsgpt_embtune.training.adapting import write_adapted_folder
 
 from ..conftest import TEXTS

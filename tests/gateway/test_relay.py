@@ -26,9 +26,10 @@ from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.report import write_report
 from docsgpt_embtune.evaluation.summary import summary
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.gateway.app import Gateway, Limits
+from docsgpt_embtune.gateway.app import Gateway
+from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_model
-from docsgpt_embtune.gateway.server import ServerConfig, instructions
+from docsgpt_embtune.gateway.server import instructions
 from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.openai_client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel

@@ -242,7 +242,7 @@ def test_a_run_that_the_user_stops_says_how_to_go_on(tmp_path):
     with pytest.raises(ToldInterrupt), run_folder(tmp_path / "tuned", {}, resume=False, say=said.append) as folder:
         raise KeyboardInterrupt
     assert folder.is_dir()
-    assert said == [f"stopped     the same with --resume goes on from here ({folder})"]
+    assert said == [f"stopped     the same command with --resume goes on from here ({folder})"]
 
 
 def test_a_run_that_fills_the_disk_says_how_to_go_on_and_another_error_does_not(tmp_path):
@@ -255,7 +255,7 @@ def test_a_run_that_fills_the_disk_says_how_to_go_on_and_another_error_does_not(
             raise OSError(number, os.strerror(number))
     assert folder.is_dir()
     assert [line for line in said if "goes on from here" in line] == [
-        f"full disk   with more room the same with --resume goes on from here ({folder})"
+        f"full disk   with more room the same command with --resume goes on from here ({folder})"
     ]
 
 
@@ -315,7 +315,7 @@ def test_zip_that_will_be_replaced_is_named_before_the_training(tiny_base_folder
     other.mkdir()
     refused = CliRunner().invoke(main, ["train", *arguments])
     assert refused.exit_code == 2
-    assert refused.output == f"error: {other}: exists and is no file; move it away, or choose another --out\n"
+    assert refused.output == f"error: {other}: exists and is not a file; move it away, or choose another --out\n"
 
 
 def test_command_line_says_no_with_exit_code_1(tiny_base_folder, tmp_path):
@@ -366,7 +366,7 @@ def test_signal_leaves_nothing_half_written_and_what_resume_needs(tiny_base_fold
     result = CliRunner().invoke(main, ["train", *arguments, "--epochs", "2", "--device", "cpu"])
     assert result.exit_code == 128 + number
     assert "questions, epoch 1 " in result.stdout
-    assert "the same with --resume goes on from here" in result.stdout
+    assert "the same command with --resume goes on from here" in result.stdout
     assert [path.name for path in out.parent.iterdir()] == [".tuned.run"]
     assert (out.parent / ".tuned.run" / "run.json").is_file()
 

@@ -770,12 +770,12 @@ def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch
 def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
     with stopping(("chunks", 1)):
         tuned(keep_worse=True)
-    with pytest.raises(TrainingError, match="left by a run with another --time-budget; run with the same"):
+    with pytest.raises(TrainingError, match="left by a run with a different --time-budget; run with the same"):
         tuned(keep_worse=True, resume=True, automatic=Automatic(minutes=10))
-    with pytest.raises(TrainingError, match="left by a run with another --seed;"):
+    with pytest.raises(TrainingError, match="left by a run with a different --seed;"):
         tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
     monkeypatch.setattr("docsgpt_embtune.training.pipeline.__version__", "0.0.1")
-    with pytest.raises(TrainingError, match="left by a run with another version"):
+    with pytest.raises(TrainingError, match="left by a run with a different version"):
         tuned(keep_worse=True, resume=True)
 
 

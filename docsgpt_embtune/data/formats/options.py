@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 RelevantDocs = Literal["good-bad", "all-good"]
+ROLES = ("question", "good", "bad", "score", "date", "document")  # of a table's columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +16,7 @@ class ReadOptions:
     Attributes:
         corpus: File of the chunks, where the dataset's own file does not hold them.
         relevant_docs: What two ids in `relevant_docs` are.
-        columns: Role ("question", "good", "bad", "score", "date" or "document") -> name of the column.
+        columns: Role -> name of the column.
         good_score: Score from which on a chunk is good.
         keep_unknown: Whether rows that name a chunk which the corpus lacks are read all the same.
     """

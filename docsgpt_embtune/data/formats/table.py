@@ -10,7 +10,7 @@ from typing import Any
 
 from docsgpt_embtune.data.formats.content import Row, chunks, cut, text_id
 from docsgpt_embtune.data.formats.format import row_format
-from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.options import ROLES, ReadOptions
 from docsgpt_embtune.data.formats.records import Fields, RecordFault, parsed, write_json_lines
 from docsgpt_embtune.data.formats.source import Container, Source
 from docsgpt_embtune.errors import DatasetError
@@ -25,7 +25,6 @@ _NAMES = {
     "date": r"date|timestamp|created_at",
     "document": r"document|source",
 }
-ROLES = tuple(_NAMES)
 _WRITTEN_AT_ONCE = 10_000  # rows of Parquet
 
 

@@ -29,7 +29,7 @@ class Check:
     """One fault.
 
     Attributes:
-        name: In the log of changes.
+        name: What it is called in the log of changes.
         what: The fault, in words that a number follows.
         serious: Whether a model learned from such data, or a figure measured on it, is worth little.
         subject: What is counted.

@@ -38,7 +38,7 @@ def near_duplicates(
     Args:
         plain_texts: Texts in small letters, without punctuation.
         shingle: Cuts a text into what is compared.
-        threshold: Of the Jaccard index, 0 < threshold <= 1.
+        threshold: Jaccard index from which on two texts are near-copies, 0 < threshold <= 1.
         label: What the progress bar says.
 
     Returns:

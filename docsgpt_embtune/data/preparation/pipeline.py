@@ -12,7 +12,7 @@ from docsgpt_embtune.data.preparation.check import Check, CheckSettings, Remedy,
 from docsgpt_embtune.data.preparation.checks import CHECKS, FIRST_AFTER_DUPLICATES, LIMIT
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.fixes import mend
-from docsgpt_embtune.data.preparation.parting import Parting, part, write_splits
+from docsgpt_embtune.data.preparation.splitting import SplitReport, split_questions, write_splits
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import FEW_QUESTIONS
 from docsgpt_embtune.errors import DatasetError
@@ -56,14 +56,14 @@ class PreparationReport:
         sizes: "questions", "chunks", "good" and "bad" -> number, as read.
         faults: The faults that were found.
         notes: What was not looked at, or is worth knowing.
-        parting: How the questions were parted, if they were.
+        split: How the questions were split, if they were.
         files: What was written.
     """
 
     sizes: dict[str, int]
     faults: list[Fault] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    parting: Parting | None = None
+    split: SplitReport | None = None
     files: list[Path] = field(default_factory=list)
 
     @property
@@ -77,9 +77,9 @@ class SplitSettings:
     """How to part the questions.
 
     Attributes:
-        shares: Of train, validation and test; their sum is 1.
+        shares: Shares of train, validation and test; their sum is 1.
         by_date: Whether the newest are the test's.
-        seed: Of the drawing.
+        seed: Seed of the drawing.
     """
 
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
@@ -124,7 +124,7 @@ def prepare(
         return report
     if not _sizes(store)["questions"]:
         raise DatasetError(_none_left(store, report))
-    report.parting = part(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
+    report.split = split_questions(store, split.shares, seed=split.seed, by_date=split.by_date, near=near)
     with moved_when_good(out, private=private) as folder:
         folder.mkdir()
         folder.chmod(0o755)  # whatever the umask, as a container may run as another user
@@ -134,14 +134,14 @@ def prepare(
     report.files = [out / path.name for path in files]
     if "corpus.jsonl" in {path.name for path in files}:
         report.notes.append(f"not all chunks are in the splits' rows: give --corpus {out / 'corpus.jsonl'} with each")
-    sizes = report.parting.sizes
+    sizes = report.split.sizes
     if 0 < sizes["validation"] < ENOUGH_QUESTIONS and sizes["train"] + sizes["validation"] <= FEW_QUESTIONS:
         report.notes.append(
             f"{counted(sizes['validation'], 'validation question')}: so few hardly choose; with --split 60,0,40 "
             "embtune train, without --val, lets all that it learns from choose"
         )
     if split.shares[-1]:
-        _note_too_few(report, report.parting.sizes["test"], "test question")
+        _note_too_few(report, report.split.sizes["test"], "test question")
     return report
 
 

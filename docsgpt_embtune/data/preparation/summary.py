@@ -30,15 +30,15 @@ def summary(source: Path, report: PreparationReport) -> str:
         lines += ["", *_fault_lines(fault)]
     lines += ["", "nothing wrong found"] if not report.faults else []
     lines += ["", *(f"note: {note}" for note in report.notes)] if report.notes else []
-    if report.parting:
-        parted = ", ".join(f"{split} {size:,}" for split, size in report.parting.sizes.items())
+    if report.split:
+        parted = ", ".join(f"{split} {size:,}" for split, size in report.split.sizes.items())
         lines += [
             "",
-            f"split: {parted} questions; the largest group that stays together has {report.parting.largest_group:,}",
+            f"split: {parted} questions; the largest group that stays together has {report.split.largest_group:,}",
         ]
-        if report.parting.left_out:
+        if report.split.left_out:
             lines.append(
-                f"left out, as newer questions share their answer: {counted(report.parting.left_out, 'question')}"
+                f"left out, as newer questions share their answer: {counted(report.split.left_out, 'question')}"
             )
         lines.append(f"written: {', '.join(map(str, report.files))}")
     if not report.usable:

@@ -25,8 +25,8 @@ _IN_MEMORY = 500_000  # questions and chunks that are written as JSON with a cor
 
 
 @dataclass(frozen=True)
-class Parting:
-    """How the questions were parted.
+class SplitReport:
+    """How the questions were split.
 
     Attributes:
         sizes: Split -> number of questions.
@@ -39,7 +39,7 @@ class Parting:
     left_out: int = 0
 
 
-def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, near: bool) -> Parting:
+def split_questions(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, near: bool) -> SplitReport:
     """Fill the table `splits` (query_id, split).
 
     Questions that share a good chunk, or a document that good chunks come from, stay together, and so do those whose
@@ -47,8 +47,8 @@ def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, nea
 
     Args:
         store: Questions, chunks and judgments.
-        shares: Of the questions, for train, validation and test.
-        seed: Of the drawing.
+        shares: Shares of the questions for train, validation and test.
+        seed: Seed of the drawing.
         by_date: Whether the newest questions are the test's and the oldest the training's. An older question that
             is grouped with a newer one is left out, as its answer would leak.
         near: Whether `near_questions` and `near_chunks` are there.
@@ -76,7 +76,7 @@ def part(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, nea
     )
     counts = {split: int((split_of == number).sum()) for number, split in enumerate(SPLITS)}
     _refuse_empty(store, counts, shares, int(sizes.max()))
-    return Parting(counts, int(sizes.max()), int((split_of == len(SPLITS)).sum()))
+    return SplitReport(counts, int(sizes.max()), int((split_of == len(SPLITS)).sum()))
 
 
 def write_splits(store: Store, folder: Path) -> list[Path]:
