@@ -21,7 +21,7 @@ def seen_digests(manifest: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(manifest.get("data", {}).get("seen_queries", ()))
 
 
-def without(questions: RetrievalDataset, digests: Collection[str]) -> RetrievalDataset:
+def leave_out(questions: RetrievalDataset, digests: Collection[str]) -> RetrievalDataset:
     """Keep the questions that have none of these digests, which may be none; the corpus stays."""
     return questions.subset(
         query_id for query_id, text in questions.queries.items() if query_digest(text) not in digests
@@ -35,7 +35,7 @@ def without_learned(questions: RetrievalDataset, manifest: Mapping[str, Any]) ->
         questions: Any number of them, which may be none afterwards; the corpus stays.
         manifest: The model folder's, with digests of the questions seen and, among them, of those that chose.
     """
-    return without(questions, seen_digests(manifest).difference(manifest.get("data", {}).get("chosen_by", ())))
+    return leave_out(questions, seen_digests(manifest).difference(manifest.get("data", {}).get("chosen_by", ())))
 
 
 def data_record(

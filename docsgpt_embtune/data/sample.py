@@ -15,11 +15,11 @@ from pathlib import Path
 from docsgpt_embtune.base_models import BUNDLED
 from docsgpt_embtune.data.chunking import chunk_text
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
+from docsgpt_embtune.data.split import SPLITS
 from docsgpt_embtune.data.tokens import token_counter
 from docsgpt_embtune.errors import DatasetError
 
 QUESTIONS = "python_reference_questions.json"
-SPLITS = ("train", "validation", "test")
 # DocsGPT's `recursive` strategy, with a source's chunk size set to what all-MiniLM-L6-v2 reads to the end.
 MAX_TOKENS = 220
 MIN_TOKENS = 120

@@ -13,6 +13,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import DatasetError
 
 Numbers = npt.NDArray[np.int32]
+SPLITS = ("train", "validation", "test")
 # Of more, a hundred can be spared to choose by, and to ask all of them in folds would take longer than it is worth.
 FEW_QUESTIONS = 500
 

@@ -6,7 +6,7 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -19,7 +19,7 @@ from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vector_cache import VectorCache, cache_folder, remembered
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
-from docsgpt_embtune.learned import seen_digests, without
+from docsgpt_embtune.learned import leave_out, seen_digests
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.graphs import graphs_of
@@ -194,25 +194,26 @@ def check_retrieval(
     to_beat = RemoteModel.found(baseline) or CheckedModel.of_base(str(baseline))
     found = RemoteModel.found(tuned) or CheckedModel.of_folder(tuned)
     seen = _seen_digests(found) | _seen_digests(to_beat)
-    main, *others = [(name, *_leave_out_seen(data, seen)) for name, data in [("", dataset), *(guards or {}).items()]]
-    smoke = None if others else smoke_test(dataset.corpus)
+    unseen = _leave_out_seen(dataset, seen)
+    guarded = {name: _leave_out_seen(guard, seen) for name, guard in (guards or {}).items()}
+    smoke = None if guarded else smoke_test(dataset.corpus)
     with (
         cache_folder(cache) as folder,
-        _opened(to_beat, folder, say) as (beaten_side, beaten),
-        _opened(found, folder, say) as (tuned_side, model),
+        _opened(to_beat, folder, say) as (baseline_side, baseline_model),
+        _opened(found, folder, say) as (tuned_side, tuned_model),
     ):
 
-        def both(data: RetrievalDataset, left_out: int = 0) -> Comparison:
-            return compare(beaten_side, tuned_side, data, ks=ks, store=store, seed=seed, seen=left_out)
+        def both(asked: _Unseen) -> Comparison:
+            return compare(baseline_side, tuned_side, asked.dataset, ks=ks, store=store, seed=seed, seen=asked.left_out)
 
         return CheckReport(
             baseline=to_beat,
             tuned=found,
-            main=both(*main[1:]),
-            truncation=_audited(model, dataset),
-            smoke_test=both(smoke) if smoke else None,
-            guards={name: both(data, left_out) for name, data, left_out in others},
-            unused_prompts={"baseline": _unused_prompts(beaten), "tuned": _unused_prompts(model)},
+            main=both(unseen),
+            truncation=_audited(tuned_model, dataset),
+            smoke_test=both(_Unseen(smoke, 0)) if smoke else None,
+            guards={name: both(guard) for name, guard in guarded.items()},
+            unused_prompts={"baseline": _unused_prompts(baseline_model), "tuned": _unused_prompts(tuned_model)},
             ks=tuple(ks),
             store=store,
             seed=seed,
@@ -262,12 +263,19 @@ def _seen_digests(model: CheckedModel | RemoteModel) -> frozenset[str]:
     return seen_digests(read_manifest(model.folder))
 
 
-def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> tuple[RetrievalDataset, int]:
-    unseen = without(dataset, seen)
+class _Unseen(NamedTuple):
+    """Questions that no model learned from or was chosen by, and how many others were left out for that."""
+
+    dataset: RetrievalDataset
+    left_out: int
+
+
+def _leave_out_seen(dataset: RetrievalDataset, seen: frozenset[str]) -> _Unseen:
+    unseen = leave_out(dataset, seen)
     left_out = len(dataset) - len(unseen)
     if not len(unseen):
         raise EvaluationError(
             f"{', '.join(dataset.sources) or 'the dataset'}: a model learned from the "
             f"{counted(left_out, 'question')} given, or was chosen by them, so that they prove nothing; give others"
         )
-    return (unseen if left_out else dataset), left_out
+    return _Unseen(unseen if left_out else dataset, left_out)

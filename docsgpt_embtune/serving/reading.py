@@ -22,6 +22,12 @@ Windows = Literal["off", "mean"]
 Encode = Callable[[Sequence[str]], Vectors]
 
 
+def recorded_reading(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how a manifest says that chunks are read; None where they are read as the model was written."""
+    reading: dict[str, Any] | None = manifest.get("serving", {}).get("reading")
+    return reading
+
+
 @dataclass(frozen=True)
 class Reading:
     """How chunks are read.
@@ -42,7 +48,7 @@ class Reading:
         Raises:
             ModelFolderError: If it is a way that this version does not know.
         """
-        recorded = manifest.get("serving", {}).get("reading") or {"max_seq_length": manifest.get("max_seq_length")}
+        recorded = recorded_reading(manifest) or {"max_seq_length": manifest.get("max_seq_length")}
         known = {"max_seq_length", "windows"}.issuperset(recorded) and isinstance(recorded.get("max_seq_length"), int)
         if not known or recorded.get("windows", "off") not in get_args(Windows):
             raise ModelFolderError(

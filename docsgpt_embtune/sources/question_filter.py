@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 
 LONGEST = 300  # characters; nobody types more into a search
-COPIED_WORDS = 5  # as many words in a row as stand in the chunk make a quotation, if they are most of the question
+QUOTED_WORDS = 5  # as many words in a row as stand in the chunk make a quotation, if they are most of the question
 _SHARE_OF_SCRIPT = 0.1
 # "the text" and its like, in the languages that documentation is mostly written in; the judge sees to the others.
 _NAMES_THE_TEXT = re.compile(
@@ -44,7 +44,7 @@ def fault_of(question: str, chunk: str) -> str | None:
 
 def _is_quoted(words: list[str], of_chunk: list[str]) -> bool:
     """Tell whether more than half of a question's words stand in the chunk in a row."""
-    length = max(COPIED_WORDS, len(words) // 2 + 1)
+    length = max(QUOTED_WORDS, len(words) // 2 + 1)
     whole = f" {' '.join(of_chunk)} "
     return any(f" {' '.join(words[start : start + length])} " in whole for start in range(len(words) - length + 1))
 

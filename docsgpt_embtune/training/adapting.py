@@ -20,7 +20,7 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.files import folder_written_whole
-from docsgpt_embtune.learned import adapter_data_record, digests_of, with_learned_too, without, without_learned
+from docsgpt_embtune.learned import adapter_data_record, digests_of, leave_out, with_learned_too, without_learned
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
@@ -221,7 +221,7 @@ def _together(training: RetrievalDataset, validation: RetrievalDataset) -> Retri
                 f"{', '.join(validation.sources)}: chunk {doc_id!r} is another text than in "
                 f"{', '.join(training.sources)}; give both files the chunks of one corpus"
             )
-    parts = {"training": without(training, digests_of(validation)), "validation": validation}
+    parts = {"training": leave_out(training, digests_of(validation)), "validation": validation}
 
     def joined(field: str) -> dict[str, Any]:
         return {f"{name} {key}": value for name, part in parts.items() for key, value in getattr(part, field).items()}

@@ -11,7 +11,9 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
@@ -26,7 +28,7 @@ from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
-from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder
+from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, recorded_reading
 from docsgpt_embtune.token_table import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.config import SEED
@@ -122,7 +124,11 @@ def distill(
     manifest = verify(folder)
     _refuse(folder, manifest, layers)
     untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work: it may be nowhere
-    lesson = _lesson(folder, manifest, training, validation, layers, seed, say)
+    teacher = load_base(BaseModel(str(folder), folder))
+    if layers is not None:
+        refuse_count(layer_count(teacher), layers)
+    asked = _apart(folder, manifest, training, validation, with_layers=layers is not None, seed=seed, say=say)
+    lesson = _lesson(folder, teacher, Reading.of(manifest), asked, seed, say)
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch:
         students = static_students(lesson) if layers is None else layered_students(lesson, layers, Path(scratch))
         candidates = list(_candidates(students, lesson))
@@ -133,26 +139,22 @@ def distill(
         details = _details(manifest, found, lesson, is_static=layers is None)
         student, keywords = found.best.student, found.best.keywords or load_keywords(folder)
         written = write_model_folder(student.model(), student.files, out, details, keywords)
-    asked = lesson.questions[:_TIMED_QUESTIONS]
-    milliseconds = {name: _milliseconds(each, asked) for name, each in (("tuned", folder), ("distilled", out))}
+    timed = lesson.questions[:_TIMED_QUESTIONS]
+    milliseconds = {name: _milliseconds(each, timed) for name, each in (("tuned", folder), ("distilled", out))}
     return DistillationReport(found.decision, found.against_tuned, out, written, milliseconds)
 
 
-def _lesson(
-    folder: Path,
-    manifest: Mapping[str, Any],
-    training: RetrievalDataset,
-    validation: RetrievalDataset | None,
-    layers: int | None,
-    seed: int,
-    say: Say,
-) -> Lesson:
-    teacher = load_base(BaseModel(str(folder), folder))
-    if layers is not None:
-        refuse_count(layer_count(teacher), layers)
-    reading = Reading.of(manifest)
+class _Asked(NamedTuple):
+    """What a smaller model is taught with, and what chooses it."""
+
+    training: RetrievalDataset
+    validation: RetrievalDataset
+    by_words: bool  # whether those that choose are the chunks' own words
+
+
+def _lesson(folder: Path, teacher: SentenceTransformer, reading: Reading, asked: _Asked, seed: int, say: Say) -> Lesson:
     teacher.max_seq_length = reading.max_seq_length
-    training, validation, by_words = _apart(folder, manifest, training, validation, layers, seed, say)
+    training, validation, by_words = asked
     say(f"training    {training.describe()}")
     say(f"validation  {validation.describe()}")
     ranked = part_worth_ranking(validation, MOST_RANKED, seed)
@@ -167,31 +169,28 @@ def _apart(
     manifest: Mapping[str, Any],
     training: RetrievalDataset,
     validation: RetrievalDataset | None,
-    layers: int | None,
+    *,
+    with_layers: bool,
     seed: int,
     say: Say,
-) -> tuple[RetrievalDataset, RetrievalDataset, bool]:
+) -> _Asked:
     """Take the questions that choose from those that the tuned model did not learn from.
 
     They are not taught to the smaller one; what the tuned model has learned from is. Where they are too few, chunks are
     asked for by their own words, of a model with layers: a table of tokens would find these more easily than it finds
     what people ask for.
-
-    Returns:
-        What to teach with, what to choose by, and whether that is the chunks' own words.
     """
     given = training if validation is None else validation
     unlearned = without_learned(given, manifest)
     learned = len(given) - len(unlearned)
     if not learned:
-        return *keep_apart(training, validation, seed, say), False
+        return _Asked(*keep_apart(training, validation, seed, say), by_words=False)
     if validation is None:
         unlearned = _about_other_answers(training, unlearned)
     say(f"left out of validation: {counted(learned, 'question')} that the tuned model learned from")
     if (answers := answers_asked_about(unlearned)) < FEWEST_GROUPS:
-        of_chunks = layers and asked_in_their_place(folder, Reading.of(manifest), given.corpus, say)
-        if of_chunks:
-            return training, of_chunks, True
+        if with_layers and (of_chunks := asked_in_their_place(folder, Reading.of(manifest), given.corpus, say)):
+            return _Asked(training, of_chunks, by_words=True)
         raise TrainingError(
             f"the tuned model learned from {learned:,} of {counted(len(given), 'question')}, which leaves "
             f"{counted(answers, 'answer')} to choose by: fewer than {FEWEST_GROUPS} cannot tell any gain from luck; "
@@ -200,7 +199,7 @@ def _apart(
     if validation is None:
         unlearned = _as_many_as_usual(unlearned, training, seed)
         say(f"no --val given: {len(unlearned)} of the other questions are held out to choose by")
-    return *keep_apart(training, unlearned, seed, say), False
+    return _Asked(*keep_apart(training, unlearned, seed, say), by_words=False)
 
 
 def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset) -> RetrievalDataset:
@@ -285,7 +284,7 @@ def _details(manifest: Mapping[str, Any], found: _Comparison, lesson: Lesson, *,
         "against_tuned": {"difference": asdict(against_tuned.differences[DECIDING]), "verdict": against_tuned.verdict},
     }
     kept = {key: manifest[key] for key in ("base", "training", "validation", "versions") if key in manifest}
-    if not is_static and (reading := manifest.get("serving", {}).get("reading")):
+    if not is_static and (reading := recorded_reading(manifest)):
         kept["serving"] = {"reading": reading}  # it was taught and chosen with chunks that were read in this way
     chosen_by = None if lesson.by_words else lesson.validation
     return {**kept, "distilled": distilled, "data": data_record(lesson.training, chosen_by, made_of=manifest)}

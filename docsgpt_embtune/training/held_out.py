@@ -9,7 +9,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
-from docsgpt_embtune.learned import digests_of, without, without_learned
+from docsgpt_embtune.learned import digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.wording import Say, counted
 
@@ -40,7 +40,7 @@ def keep_apart(
     """Make sure that no validation question is trained on."""
     if validation is None:
         training, validation = _hold_some_out(training, seed, say)
-    given, training = training, without(training, digests_of(validation))
+    given, training = training, leave_out(training, digests_of(validation))
     if len(training) < len(given):
         say(f"left out of training: {counted(len(given) - len(training), 'question')} that validation asks too")
     if not len(training):
@@ -100,7 +100,7 @@ def apart_from_learned(
     if validation is not None:
         return training, new
     _, validation = _hold_some_out(new, seed, say)
-    return without(to_choose_by, digests_of(validation)), validation
+    return leave_out(to_choose_by, digests_of(validation)), validation
 
 
 ASKED_OF_CHUNKS = "words of the chunks and sentences cut out of them"  # what a manifest calls these questions

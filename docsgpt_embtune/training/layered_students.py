@@ -28,7 +28,7 @@ from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import counted
 
-WEIGHTS = "model.safetensors"
+WEIGHTS_FILE = "model.safetensors"
 RUNS_OF_WORDS = 4  # of each chunk: short, as questions are, and so cheap
 MOST_TEXTS = 20_000
 READINGS = 40_000  # of texts, all epochs together, unless there are more of them
@@ -113,14 +113,14 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
         config["layer_types"] = [kinds[number] for number in kept]
     path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     prefix, _ = _prefix_and_count(model)
-    weights = load_file(folder / WEIGHTS)
+    weights = load_file(folder / WEIGHTS_FILE)
     renamed = {name: name for name in weights if not name.startswith(prefix)}
     for new, old in enumerate(kept):
         of_layer = f"{prefix}{old}."
         renamed |= {
             f"{prefix}{new}.{name.removeprefix(of_layer)}": name for name in weights if name.startswith(of_layer)
         }
-    save_file({new: weights[old] for new, old in renamed.items()}, out / WEIGHTS, metadata={"format": "pt"})
+    save_file({new: weights[old] for new, old in renamed.items()}, out / WEIGHTS_FILE, metadata={"format": "pt"})
 
 
 def teach(student: SentenceTransformer, texts: Sequence[str], vectors: Vectors, *, epochs: int, seed: int) -> None:

@@ -17,7 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
-from docsgpt_embtune.learned import data_record, digests_of, without, without_learned
+from docsgpt_embtune.learned import data_record, digests_of, leave_out, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, is_tuned_folder, read_manifest, size_of_model, take_destination
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
@@ -153,7 +153,7 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
 def _guarded_by_others(material: Material, made_of: Mapping[str, Any], say: Say) -> Material:
     """Leave out of the guards what is learned from, now or by the base: that is had by heart, whatever is forgotten."""
     learned = digests_of(material.training) if material.training else set()
-    guards = {name: without_learned(without(guard, learned), made_of) for name, guard in material.guards.items()}
+    guards = {name: without_learned(leave_out(guard, learned), made_of) for name, guard in material.guards.items()}
     by_base = ", or the base model's" if made_of else ""
     for name, guard in guards.items():
         if not len(guard):

@@ -48,8 +48,7 @@ FEWEST_STEPS, FEWEST_ROWS = 4, 8
 # people's questions after the corpus' own helped, and forty validation questions cannot tell.
 LENIENCY = 1.0
 # How much of the way the chunks' own words are followed where no person's questions choose, as questions made of the
-# chunks like the whole of it. nDCG@10 of people's (training) questions, keywords at a fifth of the score beside each
-# (it is three tenths by now):
+# chunks like the whole of it. nDCG@10 of people's (training) questions, keywords at a fifth of the score beside each:
 # | chunks | untuned, without | untuned | an eighth | a quarter | half |
 # |---|---|---|---|---|---|
 # | a television's manual | .477 | .528 | .552 | .574 | .595 |

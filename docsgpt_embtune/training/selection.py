@@ -22,7 +22,7 @@ STAGE_FILE = "stage.safetensors"  # what the stage in progress began with
 
 
 @dataclass(frozen=True)
-class CandidateModel:
+class ScoredCandidate:
     """A model that came up in a run, and how it did on the validation questions.
 
     Attributes:
@@ -52,7 +52,7 @@ class Selection:
 
     Attributes:
         kept: The best candidate that is better than the base; None while none is.
-        best_loser: While none is, the best of those that are not.
+        best_rejected: While none is, the best of those that are not.
         stage_weights: What the stage in progress began with, or the next one begins with; the same object in every
             stage that begins alike.
     """
@@ -69,9 +69,9 @@ class Selection:
         leniency: float = 0.0,
     ) -> None:
         self.baseline = baseline
-        self.candidates: list[CandidateModel] = []
-        self.kept: CandidateModel | None = None
-        self.best_loser: CandidateModel | None = None
+        self.candidates: list[ScoredCandidate] = []
+        self.kept: ScoredCandidate | None = None
+        self.best_rejected: ScoredCandidate | None = None
         self.finished_stages = 0
         self.mined = 0  # bad chunks, for the stages that are finished
         self._best_before: QueryScores | None = None  # the stage in progress; None while none is
@@ -81,12 +81,12 @@ class Selection:
         self._groups = groups
         self._folder = folder
         self._leniency = leniency
-        self._best_weights = self._losers_weights = self.stage_weights = copy_of_weights(model)
+        self._best_weights = self._rejected_weights = self.stage_weights = copy_of_weights(model)
 
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
         """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
         self.model.eval()
-        self._enter([CandidateModel(name, scores or self._score())], name)
+        self._enter([ScoredCandidate(name, scores or self._score())], name)
         self._write_best()
 
     def enter_last(self, scores: Mapping[str, QueryScores], best: str, *, whatever_it_scores: bool = False) -> bool:
@@ -104,10 +104,10 @@ class Selection:
             Whether it is the best so far.
         """
         self.model.eval()
-        entered = [CandidateModel(name, each) for name, each in scores.items()]
+        entered = [ScoredCandidate(name, each) for name, each in scores.items()]
         return self._enter(entered, best, whatever_it_scores=whatever_it_scores)
 
-    def _enter(self, entered: Sequence[CandidateModel], best: str, *, whatever_it_scores: bool = False) -> bool:
+    def _enter(self, entered: Sequence[ScoredCandidate], best: str, *, whatever_it_scores: bool = False) -> bool:
         names = {candidate.name for candidate in entered}
         candidate = next(candidate for candidate in entered if candidate.name == best)
         # A run that goes on after a kill may come by an epoch's end again.
@@ -117,9 +117,9 @@ class Selection:
         if is_best:
             self.kept = candidate
             self._best_weights = copy_of_weights(self.model)
-        elif len(entered) == 1 and self._is_best_loser(candidate):
-            self.best_loser = candidate
-            self._losers_weights = copy_of_weights(self.model)
+        elif len(entered) == 1 and self._is_best_rejected(candidate):
+            self.best_rejected = candidate
+            self._rejected_weights = copy_of_weights(self.model)
         self._say(f"{best:<11} validation {DECIDING} {mean_ndcg(candidate.scores):.3f}")
         return is_best
 
@@ -145,7 +145,7 @@ class Selection:
     def _best_scores(self) -> QueryScores:
         return self.kept.scores if self.kept else self.baseline
 
-    def _is_better(self, candidate: CandidateModel) -> bool:
+    def _is_better(self, candidate: ScoredCandidate) -> bool:
         if mean_ndcg(candidate.scores) <= mean_ndcg(self.baseline):
             return False
         return self.kept is None or self._is_level(candidate.scores, self.kept.scores)
@@ -154,11 +154,11 @@ class Selection:
         gain, error = gain_and_error(scores, best, self._groups)
         return gain > (-self._leniency * error if self._leniency else 0.0)
 
-    def _is_best_loser(self, candidate: CandidateModel) -> bool:
+    def _is_best_rejected(self, candidate: ScoredCandidate) -> bool:
         """Tell it only while nothing is better than the base: what comes after that is lost for good."""
         if self.kept is not None:
             return False
-        return self.best_loser is None or mean_ndcg(candidate.scores) >= mean_ndcg(self.best_loser.scores)
+        return self.best_rejected is None or mean_ndcg(candidate.scores) >= mean_ndcg(self.best_rejected.scores)
 
     def reject_kept(self, base: Weights) -> None:
         """Do without what was entered so far, for another reason than its score.
@@ -169,7 +169,7 @@ class Selection:
         Args:
             base: The base model's weights, the best from here on until something else is entered.
         """
-        self.kept, self.best_loser, self._best_weights = None, None, base
+        self.kept, self.best_rejected, self._best_weights = None, None, base
 
     def begin_stage(self) -> None:
         """Put the weights into the model that this stage begins with."""
@@ -198,14 +198,14 @@ class Selection:
         self.model.load_state_dict(self._best_weights)
         self.model.eval()
 
-    def restore_chosen(self) -> CandidateModel:
+    def restore_chosen(self) -> ScoredCandidate:
         """Put the weights of the best candidate into the model, be it better than the base or not, and name it."""
-        if self.kept is not None or self.best_loser is None:
+        if self.kept is not None or self.best_rejected is None:
             self.restore()
             return self.kept or max(self.candidates, key=lambda candidate: mean_ndcg(candidate.scores))
-        self.model.load_state_dict(self._losers_weights)
+        self.model.load_state_dict(self._rejected_weights)
         self.model.eval()
-        return self.best_loser
+        return self.best_rejected
 
     def resume(self) -> None:
         """Take up what an earlier run kept, if it kept anything."""
@@ -215,24 +215,26 @@ class Selection:
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
             weights, state = _load(self._folder / BEST_FILE, device)
-            self.candidates = [CandidateModel(name, scores) for name, scores in state["candidates"]]
+            self.candidates = [ScoredCandidate(name, scores) for name, scores in state["candidates"]]
             candidate_of = {candidate.name: candidate for candidate in self.candidates}
-            self.kept, self.best_loser = (candidate_of.get(state.get(which) or "") for which in ("kept", "best_loser"))
+            self.kept, self.best_rejected = (
+                candidate_of.get(state.get(which) or "") for which in ("kept", "best_rejected")
+            )
             if state["finished_stages"] == self.finished_stages:
                 self._best_before = state["best_before"]
             if self.kept is not None:
                 self._best_weights = weights
-            elif self.best_loser is not None:
-                self._losers_weights = weights
+            elif self.best_rejected is not None:
+                self._rejected_weights = weights
 
     def _write_best(self) -> None:
         if self._folder is None:
             return
         candidates = [(candidate.name, candidate.scores) for candidate in self.candidates]
-        weights = self._best_weights if self.kept or not self.best_loser else self._losers_weights
+        weights = self._best_weights if self.kept or not self.best_rejected else self._rejected_weights
         names = {
             which: candidate.name if candidate else None
-            for which, candidate in (("kept", self.kept), ("best_loser", self.best_loser))
+            for which, candidate in (("kept", self.kept), ("best_rejected", self.best_rejected))
         }
         stage = {"finished_stages": self.finished_stages, "best_before": self._best_before}
         _save(weights, self._folder / BEST_FILE, {"candidates": candidates, **names, **stage})

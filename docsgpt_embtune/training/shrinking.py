@@ -31,7 +31,7 @@ from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import load_keywords
-from docsgpt_embtune.serving.reading import Reading
+from docsgpt_embtune.serving.reading import Reading, recorded_reading
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.vectors import Vectors
@@ -199,7 +199,7 @@ def shrink(
     details = {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL}
     if not by_words:
         details = with_chosen_by_too(details, asked)
-    if reading := manifest.get("serving", {}).get("reading"):
+    if reading := recorded_reading(manifest):
         details["serving"] = {"reading": reading}  # the questions were asked of chunks that were read in this way
     details["shrunk"] = {"from": manifest["fingerprint"], "dimension": manifest["dimension"], **decision.to_dict()}
     return ShrinkReport(decision, out, write_model_folder(_with_cut(folder, chosen), folder, out, details, keywords))

@@ -9,7 +9,7 @@ from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Windows
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.selection import CandidateModel
+from docsgpt_embtune.training.selection import ScoredCandidate
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class TunedModel:
     """
 
     model: SentenceTransformer
-    candidates: list[CandidateModel]
-    chosen: CandidateModel
+    candidates: list[ScoredCandidate]
+    chosen: ScoredCandidate
     choice: Choice
     preferred: bool
     evidence_needed: bool

@@ -15,11 +15,10 @@ from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.table import write_lines
 from docsgpt_embtune.data.preparation.progress import with_a_bar
 from docsgpt_embtune.data.preparation.store import Store
-from docsgpt_embtune.data.split import Numbers, connected_groups, draw_groups
+from docsgpt_embtune.data.split import SPLITS, Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 
-SPLITS = ("train", "validation", "test")
 LEFT_OUT = "left out"
 _IN_MEMORY = 500_000  # questions and chunks that are written as JSON with a corpus; more stream as JSONL
 
