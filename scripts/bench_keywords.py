@@ -23,8 +23,8 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.keyword_fitting import KeywordFitting
-from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.keywords.fitting import KeywordFitting
+from docsgpt_embtune.training.keywords.weights import WeighedKeywords
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.vectors import Vectors

@@ -42,7 +42,7 @@ from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.tokenizer import load_tokenizer
-from docsgpt_embtune.training.layered_students import evenly_spaced, layer_count, write_with_layers
+from docsgpt_embtune.training.smaller.layered_students import evenly_spaced, layer_count, write_with_layers
 from docsgpt_embtune.training.trainer import load_base
 
 PARTS = ("questions", "chunks", "start", "threads", "int8", "windows")

@@ -46,7 +46,7 @@ def adapt(
     URL#MODEL is a model behind a server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it: it gets the questions and
     the chunks, and the key in EMBEDDINGS_KEY, if any. Without --train its chunks get keywords, and nothing is learned.
     """
-    from docsgpt_embtune.training import adapting, server_keywords
+    from docsgpt_embtune.training.query_adapter import adapting, server_keywords
 
     hide_loading_bars()
     given: dict[str, Any] = {"model": model, "cache": cache, "seed": seed, "keep_worse": keep_worse, "say": tqdm.write}

@@ -33,8 +33,8 @@ def shrink(
     relevant_docs: RelevantDocs | None,
 ) -> None:
     """Cut vectors to fewer numbers, and say what each width costs."""
-    from docsgpt_embtune.training.shrinking import shrink as cut_and_write
-    from docsgpt_embtune.training.shrinking import summary
+    from docsgpt_embtune.training.smaller.shrinking import shrink as cut_and_write
+    from docsgpt_embtune.training.smaller.shrinking import summary
 
     hide_loading_bars()
     report = cut_and_write(
@@ -80,8 +80,8 @@ def distill(
     With --layers the new model keeps some of the tuned one's layers; without, none: it is a table of tokens, of which
     a text is the mean. Either is taught to put texts where the tuned model puts them.
     """
-    from docsgpt_embtune.training.distillation import distill as teach_and_write
-    from docsgpt_embtune.training.distillation import summary
+    from docsgpt_embtune.training.smaller.distillation import distill as teach_and_write
+    from docsgpt_embtune.training.smaller.distillation import summary
 
     hide_loading_bars()
     report = teach_and_write(

@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from docsgpt_embtune.gateway.config import Limits
-from docsgpt_embtune.gateway.metrics import GatewayMetrics
+from docsgpt_embtune.gateway.counters import GatewayMetrics
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
 

@@ -17,7 +17,7 @@ from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.sources.documents import find_documents, read_document
-from docsgpt_embtune.sources.postgres import read_only_database
+from docsgpt_embtune.sources.read_only_postgres import read_only_database
 from docsgpt_embtune.urls import without_credentials
 
 PGVECTOR_TABLE = "documents"

@@ -14,7 +14,7 @@ from typing import Any
 from docsgpt_embtune.data.text_file import UTF8, reading
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import DatasetError, DeploymentError
-from docsgpt_embtune.sources.postgres import ReadOnlyDatabase, read_only_database
+from docsgpt_embtune.sources.read_only_postgres import ReadOnlyDatabase, read_only_database
 
 MESSAGES_TABLE = "conversation_messages"
 _NEEDED_COLUMNS = frozenset({"prompt", "sources", "feedback", "position", "timestamp"})

@@ -24,8 +24,8 @@ from docsgpt_embtune.serving.reading import WindowReader, Windows
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import folds_of
-from docsgpt_embtune.training.keyword_choice import GuardsHold, put_usual_keywords, weigh_keywords
-from docsgpt_embtune.training.keyword_weights import without_gains_of
+from docsgpt_embtune.training.keywords.choice import GuardsHold, put_usual_keywords, weigh_keywords
+from docsgpt_embtune.training.keywords.weights import without_gains_of
 from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages_in_time

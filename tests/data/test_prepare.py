@@ -17,7 +17,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation import pipeline, progress, splitting
+from docsgpt_embtune.data.preparation import pipeline, splitting, statements
 from docsgpt_embtune.data.preparation import store as store_module
 from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
@@ -736,8 +736,8 @@ def test_bars_say_what_is_embedded(tmp_path, tiny_base_folder):
 @pytest.mark.usefixtures("every_line")
 @pytest.mark.parametrize("run", [Store.query, Store.stream])
 def test_statement_that_takes_long_has_a_bar_that_moves(tmp_path, monkeypatch, capsys, run):
-    monkeypatch.setattr(progress, "_PATIENCE", 0)
-    monkeypatch.setattr(progress, "_TICK", 0.01)
+    monkeypatch.setattr(statements, "_PATIENCE", 0)
+    monkeypatch.setattr(statements, "_TICK", 0.01)
     store = Store(tmp_path, tmp_path)
     store.query("CREATE TABLE numbers AS SELECT range AS number FROM range(1_000_000)")
     first, *_ = run(store, "SELECT number FROM numbers ORDER BY hash(number) LIMIT 900_000", label="shuffling numbers")

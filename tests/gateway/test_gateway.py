@@ -30,7 +30,7 @@ from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel, OwnModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
 from docsgpt_embtune.gateway.server import _listen, instructions
-from docsgpt_embtune.training.adapting import write_adapted_folder
+from docsgpt_embtune.training.query_adapter.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
 from ..gateway_process import KEY, server

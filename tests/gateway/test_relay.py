@@ -34,11 +34,11 @@ from docsgpt_embtune.model_folder import read_manifest
 from docsgpt_embtune.openai_client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import load_keywords
-from docsgpt_embtune.training.adapting import adapt
-from docsgpt_embtune.training.adapting import summary as adapted_in_words
-from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT
-from docsgpt_embtune.training.server_keywords import summary as keywords_in_words
-from docsgpt_embtune.training.server_keywords import write_keywords_for_server
+from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT
+from docsgpt_embtune.training.query_adapter.adapting import adapt
+from docsgpt_embtune.training.query_adapter.adapting import summary as adapted_in_words
+from docsgpt_embtune.training.query_adapter.server_keywords import summary as keywords_in_words
+from docsgpt_embtune.training.query_adapter.server_keywords import write_keywords_for_server
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder

@@ -22,9 +22,9 @@ from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manif
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.training.adapting import write_adapted_folder
-from docsgpt_embtune.training.distillation import distill
-from docsgpt_embtune.training.shrinking import shrink
+from docsgpt_embtune.training.query_adapter.adapting import write_adapted_folder
+from docsgpt_embtune.training.smaller.distillation import distill
+from docsgpt_embtune.training.smaller.shrinking import shrink
 
 from ..conftest import TEXTS
 

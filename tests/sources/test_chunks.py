@@ -67,7 +67,7 @@ def test_pgvector_is_read_and_cannot_be_written(server):
     assert [chunk.text for chunk in found] == list(TEXTS)
     assert found[1] == Chunk("handbook/2", TEXTS[1], "handbook/1.md")
 
-    from docsgpt_embtune.sources.postgres import read_only_database
+    from docsgpt_embtune.sources.read_only_postgres import read_only_database
 
     with read_only_database(uri) as database, pytest.raises(DeploymentError, match="nothing was changed"):
         list(database.rows("WITH gone AS (DELETE FROM documents RETURNING id) SELECT id FROM gone"))

@@ -23,11 +23,11 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
-from docsgpt_embtune.training import adapter_fitting
-from docsgpt_embtune.training.adapter_fitting import _Objective, fit_adapter
-from docsgpt_embtune.training.adapting import adapt, summary
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.pipeline import train
+from docsgpt_embtune.training.query_adapter import fitting as adapter_fitting
+from docsgpt_embtune.training.query_adapter.adapting import adapt, summary
+from docsgpt_embtune.training.query_adapter.fitting import _Objective, fit_adapter
 from docsgpt_embtune.vectors import unit_norm
 
 from ..conftest import TEXTS

@@ -14,7 +14,7 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import pipeline, recipe, trainer, tuning_run
 from docsgpt_embtune.training.folds import FOLDS, folds_of
-from docsgpt_embtune.training.keyword_fitting import KeywordFitting
+from docsgpt_embtune.training.keywords.fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import TrainingReport, train

@@ -3,8 +3,8 @@
 import pytest
 
 from docsgpt_embtune.evaluation.verdict import DECIDING
-from docsgpt_embtune.training.keyword_fitting import NARROW, WIDE
-from docsgpt_embtune.training.keyword_weights import WEIGHTS, Weighed, worth_their_width
+from docsgpt_embtune.training.keywords.fitting import NARROW, WIDE
+from docsgpt_embtune.training.keywords.weights import WEIGHTS, Weighed, worth_their_width
 
 ALONE = 0.5
 

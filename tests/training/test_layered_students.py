@@ -18,18 +18,18 @@ from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.training import distillation
-from docsgpt_embtune.training.distillation import distill
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
-from docsgpt_embtune.training.layered_students import (
+from docsgpt_embtune.training.smaller import distillation
+from docsgpt_embtune.training.smaller.distillation import distill
+from docsgpt_embtune.training.smaller.layered_students import (
     evenly_spaced,
     layer_count,
     refuse_count,
     teach,
     write_with_layers,
 )
-from docsgpt_embtune.training.shrinking import shrink
-from docsgpt_embtune.training.students import Lesson
+from docsgpt_embtune.training.smaller.shrinking import shrink
+from docsgpt_embtune.training.smaller.students import Lesson
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.wording import silent
 

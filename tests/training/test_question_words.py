@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from docsgpt_embtune.training import question_words
-from docsgpt_embtune.training.question_words import CANDIDATES, learn_stresses
+from docsgpt_embtune.training.keywords import question_words
+from docsgpt_embtune.training.keywords.question_words import CANDIDATES, learn_stresses
 
 CHUNKS, TOPICS = 60, 20
 HOW, NAME = TOPICS, TOPICS + 1  # a word that misleads, and one that tells the answer from the others of its topic

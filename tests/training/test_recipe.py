@@ -28,10 +28,11 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
-from docsgpt_embtune.training import activations, keyword_choice, negatives, planning, recipe, trainer
+from docsgpt_embtune.training import activations, negatives, planning, recipe, trainer
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.keyword_choice import put_usual_keywords, weigh_keywords
-from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, WEIGHTS
+from docsgpt_embtune.training.keywords import choice as keyword_choice
+from docsgpt_embtune.training.keywords.choice import put_usual_keywords, weigh_keywords
+from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, WEIGHTS
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import TrainingReport, train

@@ -20,8 +20,8 @@ from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.learned import data_record, digests_of, without_learned
 from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.training import shrinking
-from docsgpt_embtune.training.shrinking import Cut, principal_directions, shrink
+from docsgpt_embtune.training.smaller import shrinking
+from docsgpt_embtune.training.smaller.shrinking import Cut, principal_directions, shrink
 
 from ..sample_questions import dataset
 

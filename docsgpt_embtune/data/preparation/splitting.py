@@ -13,7 +13,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, checked, save_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk
 from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.table import write_lines
-from docsgpt_embtune.data.preparation.progress import with_a_bar
+from docsgpt_embtune.data.preparation.statements import with_a_bar
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.data.split import SPLITS, Numbers, connected_groups, draw_groups
 from docsgpt_embtune.errors import DatasetError

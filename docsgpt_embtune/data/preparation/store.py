@@ -20,7 +20,7 @@ from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import find_format
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import text_object
-from docsgpt_embtune.data.preparation.progress import with_a_bar
+from docsgpt_embtune.data.preparation.statements import with_a_bar
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted

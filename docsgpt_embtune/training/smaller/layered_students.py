@@ -23,7 +23,7 @@ from docsgpt_embtune.token_table import is_static
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples
 from docsgpt_embtune.training.losses import loss_of_vectors
-from docsgpt_embtune.training.students import Lesson, Student, Students, vectors_of
+from docsgpt_embtune.training.smaller.students import Lesson, Student, Students, vectors_of
 from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import counted

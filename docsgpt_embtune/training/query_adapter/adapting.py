@@ -34,11 +34,11 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
-from docsgpt_embtune.training.adapter_fitting import SCALE, AdapterReport, fit_adapter
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
-from docsgpt_embtune.training.server_folder import (
+from docsgpt_embtune.training.query_adapter.fitting import SCALE, AdapterReport, fit_adapter
+from docsgpt_embtune.training.query_adapter.server_folder import (
     prove_that_chunks_stay,
     refuse_other_lengths,
     what_it_asks_of_a_deployment,

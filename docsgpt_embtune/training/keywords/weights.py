@@ -9,7 +9,7 @@ from docsgpt_embtune.evaluation.choice import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.keyword_fitting import WIDE
+from docsgpt_embtune.training.keywords.fitting import WIDE
 from docsgpt_embtune.training.validation import Pool
 from docsgpt_embtune.vectors import Vectors
 

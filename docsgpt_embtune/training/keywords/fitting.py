@@ -20,7 +20,7 @@ from sklearn.utils.extmath import randomized_svd
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import PADDING, TINY, FittedDirections, Keywords, Words, find, high_among
-from docsgpt_embtune.training.question_words import learn_stresses
+from docsgpt_embtune.training.keywords.question_words import learn_stresses
 from docsgpt_embtune.vectors import Vectors
 
 NARROW, WIDE = "keywords", "wide keywords"

@@ -33,11 +33,11 @@ from docsgpt_embtune.token_table import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place, keep_apart
-from docsgpt_embtune.training.keyword_weights import WeighedKeywords
+from docsgpt_embtune.training.keywords.weights import WeighedKeywords
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
-from docsgpt_embtune.training.layered_students import layer_count, layered_students, refuse_count
-from docsgpt_embtune.training.static_students import NEEDS, static_students
-from docsgpt_embtune.training.students import Lesson, Student, vectors_of
+from docsgpt_embtune.training.smaller.layered_students import layer_count, layered_students, refuse_count
+from docsgpt_embtune.training.smaller.static_students import NEEDS, static_students
+from docsgpt_embtune.training.smaller.students import Lesson, Student, vectors_of
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import Say, counted, silent

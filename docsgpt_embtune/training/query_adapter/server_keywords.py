@@ -16,9 +16,13 @@ from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
-from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keyword_weights import USUAL_WEIGHT, without_gains_of
-from docsgpt_embtune.training.server_folder import refuse_other_lengths, what_it_asks_of_a_deployment, write_for_server
+from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
+from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, without_gains_of
+from docsgpt_embtune.training.query_adapter.server_folder import (
+    refuse_other_lengths,
+    what_it_asks_of_a_deployment,
+    write_for_server,
+)
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.urls import is_url
 from docsgpt_embtune.wording import Say, counted, silent

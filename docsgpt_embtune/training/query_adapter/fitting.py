@@ -30,8 +30,8 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
-from docsgpt_embtune.training.keyword_fitting import KeywordFitting
-from docsgpt_embtune.training.keyword_weights import Unseen, score_weights, worth_their_width
+from docsgpt_embtune.training.keywords.fitting import KeywordFitting
+from docsgpt_embtune.training.keywords.weights import Unseen, score_weights, worth_their_width
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, WholeCorpus, score_vectors
 from docsgpt_embtune.vectors import Vectors
 
@@ -80,7 +80,7 @@ def fit_adapter(
 ) -> AdapterReport:
     """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
 
-    Keywords are tried beside what that map gives, as `training.keyword_choice` does beside a tuned model.
+    Keywords are tried beside what that map gives, as `training.keywords.choice` does beside a tuned model.
 
     Args:
         questions: What is learned from and chosen by, with at least as many answers as there are folds.

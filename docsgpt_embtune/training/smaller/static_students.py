@@ -11,8 +11,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
 
-from docsgpt_embtune.training.students import Lesson, Student, Students
-from docsgpt_embtune.training.token_regression import Tokens, means, taught_tables
+from docsgpt_embtune.training.smaller.students import Lesson, Student, Students
+from docsgpt_embtune.training.smaller.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.wording import counted
 
 NEEDS = "sentence-transformers 3.2 or later: DocsGPT 0.13 or later"

@@ -8,8 +8,8 @@ from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.training.keyword_fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keyword_weights import (
+from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
+from docsgpt_embtune.training.keywords.weights import (
     USUAL_WEIGHT,
     Unseen,
     Weighed,

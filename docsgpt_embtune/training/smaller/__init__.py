@@ -1,0 +1,1 @@
+"""Smaller models of a tuned one: fewer numbers in a vector, fewer layers, or a table of tokens."""
