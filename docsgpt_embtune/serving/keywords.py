@@ -8,9 +8,9 @@ ranks by L2 or by cosine ranks by
     (1 - weight) * the model's cosine + weight * the score, as a share of what is a high one.
 
 The directions are the principal ones of the corpus's own chunks (`training.keywords.fitting`): of all directions, as
-few as there are, those which change the scores of these chunks least. A word that the corpus has not, or hardly, is laid
-along a random one: in a few hundred dimensions these are nearly at right angles to everything. How much a question's
-words count beyond their rarity may be learned from training questions (`training.keywords.question_words`).
+few as there are, those which change the scores of these chunks least. A word that the corpus has not, or hardly, is
+laid along a random one: in a few hundred dimensions these are nearly at right angles to everything. How much a
+question's words count beyond their rarity may be learned from training questions (`training.keywords.question_words`).
 
 Words are kept as hashes, so that the folder holds no text; who guesses a word can tell in how many chunks it occurs and
 which other words keep it company. A word's first five letters count as a word, too: they stand in for a stem, with no

@@ -118,14 +118,7 @@ def dataset_from_candidates(
         DatasetError: If a chunk is not in the corpus, a chunk is both good and bad for a question, a question was
             mended in two ways, or none is left.
     """
-    by_question: dict[str, list[Candidate]] = {}
-    for candidate in candidates:
-        if candidate.verdict and candidate.doc_id not in corpus:
-            raise DatasetError(
-                f"chunk {candidate.doc_id!r} of question {candidate.question!r} is not in the corpus; give the corpus "
-                "that was harvested with"
-            )
-        by_question.setdefault(candidate.query_id, []).append(candidate)
+    by_question = _by_question(candidates, corpus)
     good: dict[str, tuple[str, ...]] = {}
     bad: dict[str, tuple[str, ...]] = {}
     reviewed = 0
@@ -138,16 +131,16 @@ def dataset_from_candidates(
             good[query_id] = tuple(row.doc_id for row in rows if row.weight >= min_weight and row.doc_id in corpus)
         if good.get(query_id) and not any(row.question.strip() for row in rows):
             raise DatasetError(f"query_id {query_id!r} has no question in any of its rows; write it into one of them")
-    answered = [query_id for query_id, ids in good.items() if ids]
+    answered = {query_id: by_question[query_id] for query_id, ids in good.items() if ids}
     if not answered:
         raise DatasetError(
             f"none of {len(by_question)} questions has a good chunk; mark chunks as good in the column 'verdict'"
             + ("" if accept_unreviewed else ", or let ratings count as they are: --accept-unreviewed")
         )
-    asked_on = {query_id: day for query_id in answered if (day := by_question[query_id][0].asked_on.strip())}
+    asked_on = {query_id: day for query_id, rows in answered.items() if (day := rows[0].asked_on.strip())}
     dates = {query_id: iso for query_id, day in asked_on.items() if (iso := _iso_date(day))}
     dataset = RetrievalDataset(
-        queries={query_id: _question(query_id, by_question[query_id]) for query_id in answered},
+        queries={query_id: _question(query_id, rows) for query_id, rows in answered.items()},
         corpus=corpus,
         relevant_docs={query_id: good[query_id] for query_id in answered},
         irrelevant_docs={query_id: bad[query_id] for query_id in answered if bad.get(query_id)},
@@ -161,6 +154,18 @@ def dataset_from_candidates(
         left_out=len(by_question) - len(answered),
         odd_dates=len(asked_on) - len(dates),
     )
+
+
+def _by_question(candidates: Iterable[Candidate], corpus: Mapping[str, str]) -> dict[str, list[Candidate]]:
+    found: dict[str, list[Candidate]] = {}
+    for candidate in candidates:
+        if candidate.verdict and candidate.doc_id not in corpus:
+            raise DatasetError(
+                f"chunk {candidate.doc_id!r} of question {candidate.question!r} is not in the corpus; give the corpus "
+                "that was harvested with"
+            )
+        found.setdefault(candidate.query_id, []).append(candidate)
+    return found
 
 
 def _iso_date(day: str) -> str:

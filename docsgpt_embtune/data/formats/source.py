@@ -137,18 +137,13 @@ class Source:
 
     @cached_property
     def _json(self) -> Any:
-        def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-            counts = Counter(key for key, _ in pairs)
-            duplicates = [key for key, count in counts.items() if count > 1]
-            if duplicates:
-                raise DatasetError(
-                    offence(self.path, "key stands twice in one object", map(repr, duplicates), of="keys")
-                )
-            return dict(pairs)
-
         try:
             with self._open("r") as file:
-                return json.load(file, object_pairs_hook=refuse_duplicates)
+                return json.load(file, object_pairs_hook=_with_each_key_once)
+        except _KeysTwiceError as error:
+            raise DatasetError(
+                offence(self.path, "key stands twice in one object", map(repr, error.keys), of="keys")
+            ) from error
         except UnicodeDecodeError as error:
             raise not_utf8(self.path, error) from error
         except json.JSONDecodeError as error:
@@ -189,7 +184,7 @@ class Source:
                         continue
                     try:
                         record = _json_object(line)
-                    except _KeyTwice:
+                    except _KeysTwiceError:
                         offences.add("key stands twice in one object", f"line {number}")
                         continue
                     if record is None:
@@ -325,14 +320,18 @@ def arrow_errors(path: Path) -> Iterator[None]:
         raise DatasetError(f"{path}: cannot be read ({error})") from error
 
 
-class _KeyTwice(Exception):
-    """A JSON object names a key twice, of which Python would keep the last."""
+class _KeysTwiceError(Exception):
+    """A JSON object names keys twice, of which Python would keep the last."""
+
+    def __init__(self, keys: list[str]) -> None:
+        super().__init__()
+        self.keys = keys
 
 
 def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise _KeyTwice
+        raise _KeysTwiceError([key for key, count in Counter(key for key, _ in pairs).items() if count > 1])
     return found
 
 
