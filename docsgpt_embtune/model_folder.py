@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.destinations import fault_of_destination
+from docsgpt_embtune.destinations import fault_of_destination, lack_of_room
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import sha256_of, write_text_atomically
 from docsgpt_embtune.wording import Say
@@ -226,10 +226,15 @@ def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> Non
         out: Where a model shall go.
         say: Takes a line of plain text.
         made_of: Folder of the model that it is made of, and that cannot be made of it again.
+
+    Raises:
+        ModelFolderError: If it is refused, or where its disk has no room for as much as the model that it is made of.
     """
     refuse_foreign_destination(out)
     if made_of is not None and out.resolve() == made_of.resolve():
         raise ModelFolderError(f"{out}: is the model to begin with, and would be gone; choose another --out")
+    if made_of is not None and (lack := lack_of_room(out.resolve(), size_of_model(made_of))):
+        raise ModelFolderError(f"{out}: {lack} for the model; make room, or give another --out")
     if is_tuned_folder(out):
         say(f"replaces    {out}, if a model is written")
 

@@ -22,6 +22,7 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.model_writing import write_model_folder, zip_model_folder
 from docsgpt_embtune.training.trainer import load_base
+from docsgpt_embtune.wording import silent
 
 TEXTS = ["logs are kept", "a worker is restarted", "ünïcödé 数据"]
 
@@ -264,9 +265,21 @@ def test_folders_that_cannot_be_replaced_are_refused_before_the_work(name, tmp_p
 
 def test_a_destination_that_cannot_be_is_refused_before_the_work(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ModelFolderError, match=r"file is no folder; choose another --out"):
+    with pytest.raises(ModelFolderError, match=r"file is not a folder; choose another --out"):
         refuse_foreign_destination(tmp_path / "file" / "below" / "model")
     refuse_foreign_destination(tmp_path / "new" / "below" / "model")
+
+
+def test_a_disk_without_room_for_a_model_is_told_before_the_work(tiny_tuned_folder, tmp_path, monkeypatch):
+    size = size_of_model(tiny_tuned_folder)
+
+    def take_with(free):
+        monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, free))
+        take_destination(tmp_path / "new", silent, made_of=tiny_tuned_folder)
+
+    take_with(size)
+    with pytest.raises(ModelFolderError, match=r"new: .* MB free, and .* MB are needed for the model; make room"):
+        take_with(size - 1)
 
 
 def test_a_tuned_folder_that_will_be_replaced_is_named(written, tmp_path):
