@@ -57,13 +57,14 @@ def _columns(_context: click.Context, _option: click.Parameter, value: str | Non
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that settle what a source means."""
-    for option in (
+    options = (
         click.option("--from", "format_name", type=click.Choice(FORMATS), help="The source's format, if unclear."),
         click.option("--corpus", type=click.Path(path_type=Path), help="The chunks, where the source lacks them."),
         click.option("--columns", callback=_columns, help="Columns of a table: question=NAME,good=NAME,bad=NAME,…"),
         click.option("--good-score", type=float, help="Score from which on a chunk is good, where a table has scores."),
         relevant_docs_option,
-    ):
+    )
+    for option in reversed(options):  # the last one applied comes first in --help
         function = option(function)
     return function
 

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 @click.option("--served-at", metavar="URL#NAME", help="Where DocsGPT is to ask for it: `embtune serve`'s; for --env.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen, how long it takes and how much disk it needs.")
 @click.option(
-    "--rollback", is_flag=True, help="Put back the vectors and the .env lines of before. With --dry-run, say so."
+    "--rollback",
+    is_flag=True,
+    help="Put back the vectors and the .env lines of before; with --dry-run, only say what would go back.",
 )
 def reembed(
     model: str | None,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that say where stored chunks are."""
-    for option in (
+    options = (
         click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's."),
         click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
         click.option("--qdrant", metavar="URL|FOLDER", help="Qdrant with DocsGPT's collection; needs --env."),
@@ -26,7 +26,8 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--env", "env_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="DocsGPT's .env."
         ),
-    ):
+    )
+    for option in reversed(options):  # the last one applied comes first in --help
         function = option(function)
     return function
 
