@@ -212,7 +212,7 @@ def test_vectors_are_compared_with_what_a_server_has(index_folder, upstream, tmp
         ("EMBEDDINGS_NAME=org/minilm\n", False, "asks no server; set it to http://embed:80, and"),
         ("EMBEDDINGS_BASE_URL=http://embed:80/v1\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
         ("EMBEDDINGS_BASE_URL=http://u:p@embed:80\n", False, "EMBEDDINGS_NAME=None: the model examined"),
-        ("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n", True, "so that it is passed by"),
+        ("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n", True, "so that DocsGPT passes it by"),
     ],
 )
 def test_settings_that_ask_another_server_are_named(tmp_path, text, adapted, message):

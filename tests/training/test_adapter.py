@@ -120,7 +120,7 @@ def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
     questions, asked, chunks = rotated
     training = questions.subset(list(questions.queries)[:10])
     objective = _Objective.of(training, asked[:10].astype(np.float64), chunks, seed=0)
-    near_duplicate = _Objective(objective.questions, objective.chunks, objective.good, [np.array([149])] * 10)
+    near_duplicate = _Objective(objective.query_embeddings, objective.chunk_embeddings, objective.good, [np.array([149])] * 10)
     at = 0.01 * np.random.default_rng(1).standard_normal((DIMENSION, 10))
     _, gradient = near_duplicate.value_and_gradient(at, 0.1)
     slope = approx_fprime(
@@ -156,11 +156,11 @@ def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeyp
     questions, asked, chunks = rotated
     few = questions.subset(["q0", "q1", "q2"])
     objective = _Objective.of(few, asked[:3], chunks, seed=0)
-    assert 20 <= len(objective.chunks) <= 20 + 3 + 6
+    assert 20 <= len(objective.chunk_embeddings) <= 20 + 3 + 6
     for question, rows in enumerate(objective.good):
-        assert np.array_equal(objective.chunks[rows[0]], chunks[question])
+        assert np.array_equal(objective.chunk_embeddings[rows[0]], chunks[question])
         hardest = chunks[np.argmax(chunks @ asked[question])]
-        assert (objective.chunks == hardest).all(axis=1).any()
+        assert (objective.chunk_embeddings == hardest).all(axis=1).any()
 
 
 @pytest.fixture(scope="module")

@@ -354,7 +354,7 @@ def test_shuffled_labels_are_no_better_than_the_base_and_nothing_is_written(tune
     assert "could be luck" in summary(report)
     assert "without --val" in advice(TRAINING, VALIDATION)
     assert "more questions, about other answers; or --corpus alone" in advice(TRAINING, None)
-    assert "people's questions with --train" in advice(None, VALIDATION)
+    assert "questions of people with --train" in advice(None, VALIDATION)
 
 
 def test_corpus_alone_trains_and_says_what_validation_was_asked(tuned):
