@@ -120,7 +120,9 @@ def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
     questions, asked, chunks = rotated
     training = questions.subset(list(questions.queries)[:10])
     objective = _Objective.of(training, asked[:10].astype(np.float64), chunks, seed=0)
-    near_duplicate = _Objective(objective.query_embeddings, objective.chunk_embeddings, objective.good, [np.array([149])] * 10)
+    near_duplicate = _Objective(
+        objective.query_embeddings, objective.chunk_embeddings, objective.good, [np.array([149])] * 10
+    )
     at = 0.01 * np.random.default_rng(1).standard_normal((DIMENSION, 10))
     _, gradient = near_duplicate.value_and_gradient(at, 0.1)
     slope = approx_fprime(

@@ -32,7 +32,7 @@ from docsgpt_embtune.training import activations, negatives, planning, recipe, t
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.keywords import choice as keyword_choice
 from docsgpt_embtune.training.keywords.choice import put_usual_keywords, weigh_keywords
-from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, WEIGHTS
+from docsgpt_embtune.training.keywords.weights import WEIGHTS, WEIGHTS_BESIDE_TAUGHT
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.pipeline import TrainingReport, train
@@ -620,8 +620,10 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
         for name in names
     }
     report = tuned(None, None, corpus=facts)
-    assert report.tuned.chosen.name == f"keywords, {USUAL_WEIGHT:.0%}" == report.manifest["training"]["kept"]
-    assert report.manifest["keywords"] == {"weight": USUAL_WEIGHT, "width": 736}
+    assert (
+        report.tuned.chosen.name == f"keywords, {WEIGHTS_BESIDE_TAUGHT[0]:.0%}" == report.manifest["training"]["kept"]
+    )
+    assert report.manifest["keywords"] == {"weight": WEIGHTS_BESIDE_TAUGHT[0], "width": 736}
     assert TunedEmbeddings(str(report.folder)).dimension == 768
     *candidates, last = [candidate.scores["ndcg@10"] for candidate in report.tuned.candidates]
     before = [report.tuned.choice.baseline["ndcg@10"], *candidates]
@@ -641,8 +643,10 @@ def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_
     put_usual_keywords(run, CORPUS.values(), set(CORPUS), lambda name: False)
     assert run.keywords is None
     assert said[-1] == "keywords    left out: a guard got worse"
+    put_usual_keywords(run, CORPUS.values(), set(CORPUS), lambda name: "40%" not in name)
+    assert run.keywords.weight == WEIGHTS_BESIDE_TAUGHT[1]
     put_usual_keywords(run, CORPUS.values(), set(CORPUS), lambda name: True)  # none of the questions counts
-    assert run.keywords.weight == USUAL_WEIGHT
+    assert run.keywords.weight == WEIGHTS_BESIDE_TAUGHT[0]
 
 
 def test_where_nobody_asked_keywords_are_left_out_that_spoil_what_beats_the_base(tiny_base_folder, monkeypatch):
@@ -650,7 +654,7 @@ def test_where_nobody_asked_keywords_are_left_out_that_spoil_what_beats_the_base
     asked = what_the_base_finds_first(tiny_base_folder)
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG)
     put_usual_keywords(run, CORPUS.values(), (), lambda name: True)  # they hide what is found, and nothing is better
-    assert run.keywords.weight == USUAL_WEIGHT
+    assert run.keywords.weight == WEIGHTS_BESIDE_TAUGHT[0]
     run.keywords = None
     run.to_beat = {name: {q: score - 1e-6 for q, score in scores.items()} for name, scores in run.to_beat.items()}
     put_usual_keywords(run, CORPUS.values(), (), lambda name: True)

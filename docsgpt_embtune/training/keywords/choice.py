@@ -10,7 +10,7 @@ from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keywords.weights import (
-    USUAL_WEIGHT,
+    WEIGHTS_BESIDE_TAUGHT,
     Unseen,
     Weighed,
     score_weights,
@@ -64,12 +64,12 @@ def weigh_keywords(
 def put_usual_keywords(
     run: TuningRun, corpus: Iterable[str], by_own_words: Collection[str], guards_hold: GuardsHold
 ) -> None:
-    """Put keywords of the usual weight beside the best weights' vectors, where no person asked anything.
+    """Put keywords of a usual weight beside the best weights' vectors, where no person asked anything.
 
     Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
     they count, and sentences that are cut out have little to do with them (on a television's manual +.006 of nDCG@10,
-    where people's questions had +.030). They are left out only where these sentences are found less often beyond
-    chance, or where what is better than the base without them is worse with them.
+    where people's questions had +.030). They weigh less, or are left out, only where these sentences are found less
+    often beyond chance, or where what is better than the base without them is worse with them.
 
     Args:
         run: With its stages behind it.
@@ -80,18 +80,23 @@ def put_usual_keywords(
     """
     run.selection.restore()
     alone = run.score(*run.pools)
-    run.keywords = replace(_fitting(run, corpus).kinds()[NARROW], weight=USUAL_WEIGHT)
-    scores = without_gains_of(run.score(*run.pools), alone, run.validation, by_own_words)
-    name = str(Weighed(NARROW, USUAL_WEIGHT))
-    if not guards_hold(name):
-        _leave_out(run, A_GUARD)
-    elif (
-        judge(alone, scores, groups=run.groups).verdict == "worse"
-        or mean_ndcg(scores) < mean_ndcg(run.to_beat) < mean_ndcg(alone)  # else nothing would be written
-    ):
-        _leave_out(run, _too_little(run, scores, alone))
-    else:
-        run.selection.enter_last({name: scores}, name, whatever_it_scores=True)
+    keywords = _fitting(run, corpus).kinds()[NARROW]
+    why = ""
+    for weight in WEIGHTS_BESIDE_TAUGHT:
+        run.keywords = replace(keywords, weight=weight)
+        scores = without_gains_of(run.score(*run.pools), alone, run.validation, by_own_words)
+        name = str(Weighed(NARROW, weight))
+        if not guards_hold(name):
+            why = A_GUARD
+        elif (
+            judge(alone, scores, groups=run.groups).verdict == "worse"
+            or mean_ndcg(scores) < mean_ndcg(run.to_beat) < mean_ndcg(alone)  # else nothing would be written
+        ):
+            why = _too_little(run, scores, alone)
+        else:
+            run.selection.enter_last({name: scores}, name, whatever_it_scores=True)
+            return
+    _leave_out(run, why)
 
 
 def _leave_out(run: TuningRun, why: str) -> None:
