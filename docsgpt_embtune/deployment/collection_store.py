@@ -267,8 +267,7 @@ class CollectionStore:
         if not entries:
             return False
         stored = self._collections.vectors(self._name, [entry.doc_id for entry in entries])
-        own = cosines(stored, model.embed([entry.text for entry in entries])) >= model.same_vector  # a NaN is not
-        return not own.all()
+        return not model.made([entry.text for entry in entries], stored).all()
 
     def _latecomers(self) -> list[DocId]:
         """List what the collection before does not have; nothing where that is gone, since all would seem late."""

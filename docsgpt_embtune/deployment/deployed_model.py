@@ -1,12 +1,13 @@
 """The model that stored chunks are to be embedded with, and how large amounts of text go through it."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
@@ -14,11 +15,13 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.evaluation.truncation import share_read
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
-from docsgpt_embtune.serving.graphs import graphs_of
+from docsgpt_embtune.serving.graphs import graphs_of, multiplies_int8
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.urls import shown
 from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, EmbeddingModel, Vectors, cosines
+
+EmbedInRows = Callable[[Sequence[str]], Vectors]
 
 BATCH_SIZE = 8  # texts, where few are embedded
 # Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.
@@ -66,6 +69,19 @@ class DeployedModel:
         """Cosine from which on a stored vector is this model's, in whatever numbers a server computes."""
         return SAME_VECTOR_IN_INT8
 
+    def engines(self) -> list[EmbedInRows]:
+        """List what may have made its vectors: texts -> (N, D); what serves here comes first."""
+        return [self.embed]
+
+    def made(self, texts: Sequence[str], vectors: Vectors) -> npt.NDArray[np.bool_]:
+        """Tell of stored vectors (N, D) of these texts, each, whether the model made it; a NaN is nobody's."""
+        own = np.zeros(len(texts), dtype=np.bool_)
+        for embed in self.engines():
+            rows = np.flatnonzero(~own).tolist()
+            if rows:
+                own[rows] = cosines(vectors[rows], embed([texts[row] for row in rows])) >= self.same_vector
+        return own
+
     @property
     def settings(self) -> dict[str, str]:
         """Lines of `.env` that make DocsGPT use it; none where it is not known where it is served."""
@@ -105,11 +121,24 @@ class FolderModel(DeployedModel):
 
     @property
     def same_vector(self) -> float:
-        """Cosine from which on a stored vector is this model's, whichever of its engines made it.
+        """Cosine from which on a stored vector is this model's.
 
-        Another machine may have made it in int8, which this one does not compute in.
+        Another machine may have made it in int8, which this one may not compute in.
         """
-        return SAME_VECTOR_IN_INT8 if self._has_int8() else SAME_VECTOR
+        return SAME_VECTOR_IN_INT8 if self._has_int8() and not multiplies_int8() else SAME_VECTOR
+
+    def engines(self) -> list[EmbedInRows]:
+        """List what may have made its vectors: what serves here, then int8 or what rounds nothing, if it has both.
+
+        Each is compared with by itself: a model that was tuned only a little is as near to its base as int8 to fp32.
+        """
+        if not self._has_int8() or not multiplies_int8():
+            return [self.embed]
+        return [self.embed, lambda texts: replace(self, embeddings=self._in_other_numbers).embed(texts)]
+
+    @cached_property
+    def _in_other_numbers(self) -> TunedEmbeddings:
+        return TunedEmbeddings(str(self.folder), engine="onnx" if self._engine == "onnx-int8" else "onnx-int8")
 
     @property
     def settings(self) -> dict[str, str]:

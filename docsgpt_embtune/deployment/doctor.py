@@ -14,7 +14,6 @@ from docsgpt_embtune.deployment.stores import SAMPLED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
-from docsgpt_embtune.vectors import cosines
 
 _ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT makes when it starts, be it in use or not
 SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
@@ -60,7 +59,7 @@ def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLED_CHUNK
         )
         findings = [Finding(store.label, "width", message)]
     else:
-        own = cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector  # a NaN is not
+        own = model.made(stored.texts, stored.vectors)
         findings = _foreign(store.label, stored.doc_ids, own, _reembedding(model))
     return findings + _truncation(store.label, stored.texts, model)
 
@@ -80,8 +79,13 @@ def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMP
         chunks = source.chunks()
         picked = [chunks[position] for position in spread(len(chunks), sample)]
         texts = [text for _, text in picked]
-        vectors = model.embed(texts).tolist()
-        own = np.array([source.holds(*pair, model.same_vector) for pair in zip(texts, vectors, strict=True)])
+        own = np.zeros(len(texts), dtype=np.bool_)
+        for embed in model.engines():
+            rows = np.flatnonzero(~own).tolist()
+            vectors = embed([texts[row] for row in rows]).tolist()
+            own[rows] = [
+                source.holds(texts[row], vector, model.same_vector) for row, vector in zip(rows, vectors, strict=True)
+            ]
     except DeploymentError as error:
         return [Finding(source.label, "unreadable", str(error))]
     if not picked:

@@ -215,9 +215,9 @@ class PgvectorStore:
         drawn = self.sample(LATECOMERS_CHECKED)
         first = self._sample(self._table.column, LATECOMERS_CHECKED, among=self._came_since(), order="id")
         return {
-            row_id: bool(cosine >= model.same_vector)  # a NaN is not
+            row_id: bool(is_own)
             for rows in (drawn, first)
-            for row_id, cosine in zip(rows.doc_ids, cosines(rows.vectors, model.embed(rows.texts)), strict=True)
+            for row_id, is_own in zip(rows.doc_ids, model.made(rows.texts, rows.vectors), strict=True)
         }
 
     def _to_mend(self, model: DeployedModel) -> list[tuple[str, str]]:

@@ -15,7 +15,6 @@ from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, sprea
 from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
-from docsgpt_embtune.vectors import cosines
 
 TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
 TIMED_ROUNDS = 3
@@ -331,8 +330,7 @@ def _had_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
         return before is not None
     if before.vectors.shape[1] != model.dimension:
         return False
-    own = cosines(before.vectors, model.embed(before.texts)) >= model.same_vector
-    return bool(own.mean() > 0.5)  # a few may always have been another model's
+    return bool(model.made(before.texts, before.vectors).mean() > 0.5)  # a few may always have been another model's
 
 
 def _require_none_left_behind(stores: Sequence[ChunkStore], model: DeployedModel) -> None:
@@ -349,7 +347,7 @@ def _has_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
     if store.width() != model.dimension:
         return False
     stored = store.sample(VERIFIED_CHUNKS)
-    return bool((cosines(stored.vectors, model.embed(stored.texts)) >= model.same_vector).any())
+    return bool(model.made(stored.texts, stored.vectors).any())
 
 
 def require_disk(stores: Sequence[ChunkStore], model: DeployedModel, folder: Path) -> None:

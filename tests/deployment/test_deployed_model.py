@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
@@ -11,10 +12,10 @@ from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.model_folder import read_manifest, write_manifest
 from docsgpt_embtune.serving.graphs import multiplies_int8
-from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, cosines
+from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, cosines
 
 from ..conftest import TEXTS
-from .conftest import CHUNKS
+from .conftest import CHUNKS, rewrite_vectors
 
 LONG = [f"{' '.join(TEXTS)} {end}" for end in TEXTS]  # twice what the tiny model reads in a window
 
@@ -67,8 +68,20 @@ def test_int8_vectors_raise_no_alarm_where_int8_does_not_run(index_folder, tiny_
     steps.reembed([FaissStore(index_folder)], load_deployed_model(str(tiny_exported_folder)))
     monkeypatch.setenv("EMBTUNE_ENGINE", "torch")
     model = load_deployed_model(str(tiny_exported_folder))
-    assert model.same_vector == SAME_VECTOR_IN_INT8
+    assert model.same_vector == SAME_VECTOR
     assert examine(FaissStore(index_folder), model) == []
+
+
+@pytest.mark.skipif(not multiplies_int8(), reason="where int8 cannot be computed, the two cannot be told apart")
+def test_a_store_of_a_model_tuned_a_little_is_told_from_one_in_int8(index_folder, tiny_exported_folder):
+    """Its vectors are as near to the exported model's as int8 is."""
+    model = load_deployed_model(str(tiny_exported_folder))
+    elsewhere = np.resize(np.eye(model.dimension, dtype=np.float32), (len(CHUNKS), model.dimension))
+    near = model.embed(CHUNKS) + 0.06 * elsewhere
+    assert SAME_VECTOR_IN_INT8 < cosines(near, model.embed(CHUNKS)).min() < SAME_VECTOR
+    rewrite_vectors(index_folder, lambda _: near)
+    (finding,) = examine(FaissStore(index_folder), model)
+    assert f"none of {len(CHUNKS)} sampled vectors was made by this model" in finding.message
 
 
 def test_vectors_of_a_stock_model_are_the_stock_class_s(stock):
