@@ -3,7 +3,7 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,20 +12,22 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.decision import Decision
+from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.exporting.quality import decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
 from docsgpt_embtune.learned import with_chosen_by_too, without_learned
-from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify, write_manifest
+from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_code_of_its_own, verify, write_manifest
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, Windows
 from docsgpt_embtune.token_table import UNLIMITED, is_static, with_padded_tokens
 from docsgpt_embtune.tokenizer import load_tokenizer
-from docsgpt_embtune.wording import Say, silent
+from docsgpt_embtune.wording import Say, counted, silent
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -49,15 +51,17 @@ class ExportReport:
     """What an export wrote.
 
     Attributes:
-        graphs: The graphs that it wrote.
+        graphs: The graphs that it wrote: fp32, and int8 unless the model is a table, which that makes no quicker.
         engine: What serves from now on.
         reading: How chunks are read from now on.
+        reading_before: How they were read before.
         decisions: About reading and engine, with what was measured; empty without validation questions.
     """
 
     graphs: tuple[Graph, ...]
     engine: EngineName
     reading: Reading
+    reading_before: Reading
     decisions: tuple[Decision, ...]
 
 
@@ -89,38 +93,61 @@ def export(
     """
     folder = Path(folder).expanduser().resolve()
     manifest = verify(folder)
-    usual = Reading(manifest["max_seq_length"])
     model = _load(folder)
-    possible = possible_length(model) or usual.max_seq_length
-    if max_seq_length is not None:
-        _check_length(folder, max_seq_length, possible)
-    # Chunks are stored as the folder reads them now: so it goes on, unless told or shown otherwise.
     recorded = Reading.of(manifest)
     reading = Reading(max_seq_length or recorded.max_seq_length, windows or recorded.windows)
-    others: list[Reading] = []
-    if windows is None:
-        furthest = max_seq_length or max(usual.max_seq_length, min(possible, _USUAL_LIMIT))
-        lengths = sorted({max_seq_length or usual.max_seq_length, reading.max_seq_length, furthest})
-        every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
-        others = [each for each in every if each != reading]
+    _refuse_reading(folder, manifest, model, reading, max_seq_length)
+    others = _other_readings(manifest, model, reading, max_seq_length) if windows is None else []
+    learned = False
+    if validation is not None:
+        validation, learned = _new_to_the_model(validation, manifest, say)
     say("writing the graphs")
     with _graphs_beside(model, folder, reading.max_seq_length) as graphs:  # until all is decided
         engine: EngineName = "onnx"
         decisions: tuple[Decision, ...] = ()
         if validation is not None:
-            by_heart = len(without_learned(validation, manifest)) < len(validation)
-            reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, by_heart=by_heart)
-    exact, quantised = (replace(graph, path=folder / FOLDER / graph.path.name) for graph in graphs)
-    report = ExportReport((exact, quantised), engine, reading, decisions)
+            reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, by_heart=learned)
+    written = tuple(replace(graph, path=folder / FOLDER / graph.path.name) for graph in graphs)
+    report = ExportReport(written, engine, reading, recorded, decisions)
     if validation is not None:
         manifest = with_chosen_by_too(manifest, validation)
     _record(folder, manifest, report)
     return report
 
 
+def _other_readings(
+    manifest: Mapping[str, Any], model: "SentenceTransformer", reading: Reading, max_seq_length: int | None
+) -> list[Reading]:
+    """List the other ways to read chunks that are tried: none beside a query adapter, for which they stay.
+
+    A static model reads each of them to its end.
+    """
+    if ADAPTER_KEY in manifest or is_static(model):
+        return []
+    usual: int = manifest["max_seq_length"]
+    furthest = max_seq_length or max(usual, min(possible_length(model) or usual, _USUAL_LIMIT))
+    lengths = sorted({max_seq_length or usual, reading.max_seq_length, furthest})
+    every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
+    return [each for each in every if each != reading]
+
+
+def _new_to_the_model(
+    validation: RetrievalDataset, manifest: Mapping[str, Any], say: Say
+) -> tuple[RetrievalDataset, bool]:
+    """Leave out what the model has by heart where enough others are left; if not, tell that it learned from some."""
+    new = without_learned(validation, manifest)
+    learned = len(validation) - len(new)
+    if not learned:
+        return validation, False
+    if len(groups_by_answer(new)) < FEWEST_TO_JUDGE:
+        return validation, True
+    say(f"left out    {counted(learned, 'question')} that the model learned from")
+    return new, False
+
+
 def _decide(
     folder: Path,
-    graphs: tuple[Graph, Graph],
+    graphs: Sequence[Graph],
     reading: Reading,
     others: Sequence[Reading],
     validation: RetrievalDataset,
@@ -128,17 +155,40 @@ def _decide(
     *,
     by_heart: bool,
 ) -> tuple[Reading, EngineName, tuple[Decision, ...]]:
-    """Measure how chunks are read best, where there are other ways, and what int8 costs then."""
+    """Measure how chunks are read best, where there are other ways, and what int8 costs then, where it is there."""
     decisions = []
+    engine: EngineName = "onnx"
+    exact, *quantised = graphs
     with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as kept:
         if others:
             say("measuring how to read long chunks")
-            reading, about_reading = decide_reading(folder, graphs[0], reading, others, validation, Path(kept))
+            reading, about_reading = decide_reading(folder, exact, reading, others, validation, Path(kept))
             decisions.append(about_reading)
-        overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
-        say(f"measuring what int8 costs{overflows}")
-        engine, about_engine = decide_engine(folder, *graphs, reading, validation, Path(kept), learned_from=by_heart)
-    return reading, engine, (*decisions, about_engine)
+        for graph in quantised:
+            overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
+            say(f"measuring what int8 costs{overflows}")
+            engine, about_engine = decide_engine(
+                folder, exact, graph, reading, validation, Path(kept), learned_from=by_heart
+            )
+            decisions.append(about_engine)
+    return reading, engine, tuple(decisions)
+
+
+def _refuse_reading(
+    folder: Path,
+    manifest: Mapping[str, Any],
+    model: "SentenceTransformer",
+    reading: Reading,
+    max_seq_length: int | None,
+) -> None:
+    if max_seq_length is not None:
+        _check_length(folder, max_seq_length, possible_length(model) or manifest["max_seq_length"])
+    if ADAPTER_KEY in manifest and reading != (recorded := Reading.of(manifest)):
+        raise ModelFolderError(
+            f"{folder}: has a query adapter, for which stored chunks stay as they are ({recorded} is read of each); "
+            "leave out --windows and --max-seq-length, or give them to the export of the model that it was made for, "
+            "embed the chunks again, and adapt that"
+        )
 
 
 def _check_length(folder: Path, wanted: int, possible: int) -> None:
@@ -162,21 +212,26 @@ def _architecture(folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> Iterator[tuple[Graph, Graph]]:
+def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> Iterator[list[Graph]]:
     """Trace the model, quantise the graph, and put both into the folder when the block ends well.
+
+    A table of tokens has no products that int8 would make quicker, so that its graph is not quantised.
 
     Until then the folder serves with what it has: whoever stops the measuring must not find other graphs there than
     its manifest names.
     """
-    if not is_static(model):
-        model.max_seq_length = max_seq_length
     with folder_written_whole(folder / FOLDER) as partial:
         exact, quantised = partial / "model.onnx", partial / "model_int8.onnx"
+        paths: dict[EngineName, Path] = {"onnx": exact}
+        if not is_static(model):
+            model.max_seq_length = max_seq_length
+            paths["onnx-int8"] = quantised
         _write_exact(model, folder, exact, max_seq_length)
-        quantise(exact, quantised, _calibration(folder, max_seq_length))
+        if "onnx-int8" in paths:
+            quantise(exact, quantised, _calibration(folder, max_seq_length))
         for path in partial.iterdir():  # onnx writes weights 0600, and a container may run as another user
             path.chmod(PUBLIC)
-        yield Graph("onnx", exact, graph_sha256(exact)), Graph("onnx-int8", quantised, graph_sha256(quantised))
+        yield [Graph(engine, path, graph_sha256(path)) for engine, path in paths.items()]
 
 
 def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq_length: int) -> None:

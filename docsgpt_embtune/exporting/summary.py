@@ -19,5 +19,15 @@ def _lines(report: ExportReport) -> Iterator[str]:
     for decision in report.decisions:
         yield from decision_lines(decision)
     if not report.decisions:
-        yield "measured    nothing: give validation questions with --data to decide about int8 and windows"
+        yield f"measured    nothing: {_why_nothing(report)}"
     yield f"serves      {report.engine}; of a long chunk it reads {report.reading}"
+    if report.reading != report.reading_before:
+        before = f"not {report.reading_before}, as before"
+        yield f"            {before}: stored chunks have to be embedded again (embtune reembed)"
+
+
+def _why_nothing(report: ExportReport) -> str:
+    if len(report.graphs) == 1:
+        return "a static model reads every text whole, and int8 would make it no quicker"
+    about = "int8" if report.reading != report.reading_before else "int8 and windows"
+    return f"give validation questions with --data to decide about {about}"

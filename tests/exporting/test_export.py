@@ -95,10 +95,15 @@ def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_stati
     assert np.allclose(
         TunedEmbeddings(str(framing_static_folder), engine="onnx").embed_documents(texts), stock, atol=1e-5
     )
-    int8 = TunedEmbeddings(str(framing_static_folder), engine="onnx-int8")
-    assert np.allclose(int8.embed_documents(texts), stock, atol=0.05)
-    assert int8.embed_query("") == [0.0] * 32
-    assert int8.embed_documents(["", "\x0c", "log"])[:2] == [[0.0] * 32] * 2  # one text a run, whatever its tokens
+
+
+def test_static_model_has_no_graph_in_int8_which_would_be_no_quicker(framing_static_folder, tmp_path):
+    result = export(framing_static_folder, "--data", questions_about(ENDINGS, tmp_path / "val.json"))
+    assert [path.name for path in (framing_static_folder / "onnx").iterdir() if path.suffix == ".onnx"] == [
+        "model.onnx"
+    ]
+    assert "nothing: a static model reads every text whole, and int8 would make it no quicker" in result.output
+    assert read_manifest(framing_static_folder)["serving"]["engine"] == "onnx"
 
 
 def test_static_models_graph_of_other_tokens_is_never_written(framing_static_folder, monkeypatch):
@@ -216,7 +221,9 @@ def test_short_chunks_are_read_as_ever(copied, tmp_path):
 
 
 def test_windows_and_length_as_told(copied):
-    assert export(copied, "--windows", "mean", "--max-seq-length", 32).exit_code == 0
+    result = export(copied, "--windows", "mean", "--max-seq-length", 32)
+    assert "give validation questions with --data to decide about int8\n" in result.output
+    assert "not the chunk's beginning, 64 tokens, as before: stored chunks have to be embedded again" in result.output
     embeddings = TunedEmbeddings(str(copied))
     assert embeddings.reading == Reading(32, "mean")
     assert np.linalg.norm(embeddings.embed_documents([BEGINNING])) == pytest.approx(1.0)
@@ -227,7 +234,7 @@ def test_windows_and_length_as_told(copied):
 
 def test_chunks_go_on_being_read_as_they_are_stored(copied):
     assert export(copied, "--windows", "mean", "--max-seq-length", 32).exit_code == 0
-    assert export(copied).exit_code == 0
+    assert "embedded again" not in export(copied).output
     assert TunedEmbeddings(str(copied)).reading == Reading(32, "mean")
     assert export(copied, "--windows", "off").exit_code == 0
     assert TunedEmbeddings(str(copied)).reading == Reading(32, "off")
@@ -251,13 +258,15 @@ def test_questions_that_the_model_has_by_heart_do_not_decide_alone(copied, tmp_p
     questions = questions_about(ENDINGS, tmp_path / "many.json")
     seen = [query_digest(text) for text in load_dataset(questions).queries.values()]
     asked = []
-    for data in ({"seen_queries": seen, "chosen_by": seen}, {"seen_queries": seen, "chosen_by": seen[1:]}):
+    for chosen_by in (seen, seen[1:], []):
+        data = {"seen_queries": seen, "chosen_by": chosen_by}
         manifest = {**read_manifest(copied), "data": data}
         (copied / "embtune.json").write_text(json.dumps(manifest))
         assert export(copied, "--data", questions).exit_code == 0
         _, decided = read_manifest(copied)["serving"]["decisions"]
-        asked.append((len(decided["trials"]), decided["reason"].endswith("as the model learned from the questions")))
-    assert asked == [(2, False), (4, True)]
+        by_words = decided["reason"].endswith("as the model learned from the questions")
+        asked.append((decided["queries"], len(decided["trials"]), by_words))
+    assert asked == [(42, 2, False), (41, 2, False), (42, 4, True)]
 
 
 def test_few_chunks_prove_no_more_than_few_questions(copied, tmp_path):
@@ -331,11 +340,10 @@ def test_questions_are_measured_through_the_query_adapter_that_serves(copied, tm
     write_adapted_folder(base, adapted, turned, {}, (TEXTS, base.embed(TEXTS)), learned=())
     questions = questions_about(ENDINGS, tmp_path / "val.json")
     assert export(adapted, "--data", questions).exit_code == 0
-    about_reading, about_engine = read_manifest(adapted)["serving"]["decisions"]
+    (about_engine,) = read_manifest(adapted)["serving"]["decisions"]
     asked = load_dataset(questions)
-    for measured in (*about_reading["trials"], *about_engine["trials"]):
-        engine = measured["name"] if measured["name"].startswith("onnx") else "onnx"
-        served = retrieve(TunedEmbeddings(str(adapted), engine=engine), asked)
+    for measured in about_engine["trials"]:
+        served = retrieve(TunedEmbeddings(str(adapted), engine=measured["name"]), asked)
         scores = mean_scores(score_queries(served, asked.qrels, HEADLINE_KS))
         assert {metric: measured[metric] for metric in scores} == pytest.approx(scores)
         assert scores["ndcg@10"] < 0.9  # the model alone finds each chunk by its own text

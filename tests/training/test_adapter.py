@@ -247,8 +247,23 @@ def test_stored_chunks_are_told_apart_by_how_they_are_read_with_an_adapter_as_wi
     adapted = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), keep_worse=True).folder
     stored, unread = (load_deployed_model(str(folder)).fingerprint for folder in (base, tiny_exported_folder))
     assert load_deployed_model(str(adapted)).fingerprint == stored
-    export(adapted, windows="off")
-    assert load_deployed_model(str(adapted)).fingerprint not in (stored, unread)
+    assert stored != unread
+    export(adapted)
+    assert load_deployed_model(str(adapted)).fingerprint == stored
+
+
+def test_export_leaves_chunks_as_they_are_read_where_an_adapter_counts_on_it(tiny_exported_folder, tmp_path):
+    adapted = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(tiny_exported_folder), keep_worse=True).folder
+    before = load_deployed_model(str(adapted)).fingerprint
+    asked = dataset(nouns=["log", "worker", "invoice"], verbs=["verified twice"])
+    long = replace(asked, corpus={doc_id: f"{'at length ' * 60}{text}" for doc_id, text in asked.corpus.items()})
+    report = export(adapted, long)
+    assert [decision.trials[0].name for decision in report.decisions] == ["onnx"]  # none is about windows
+    assert load_deployed_model(str(adapted)).fingerprint == before
+    with pytest.raises(
+        ModelFolderError, match=r"has a query adapter, for which stored chunks stay .*; leave out --win"
+    ):
+        export(adapted, windows="mean")
 
 
 def test_questions_that_chose_the_model_count_as_learned_once_an_adapter_learned_from_them(tiny_base_folder, tmp_path):
