@@ -233,6 +233,8 @@ def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> Non
     refuse_foreign_destination(out)
     if made_of is not None and out.resolve() == made_of.resolve():
         raise ModelFolderError(f"{out}: is the model to begin with, and would be gone; choose another --out")
+    if made_of is not None and made_of.resolve() in out.resolve().parents:
+        raise ModelFolderError(f"{out}: lies within the model to begin with; choose another --out")
     if made_of is not None and (lack := lack_of_room(out.resolve(), size_of_model(made_of))):
         raise ModelFolderError(f"{out}: {lack} for the model; make room, or give another --out")
     if is_tuned_folder(out):

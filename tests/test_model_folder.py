@@ -240,6 +240,8 @@ def test_a_link_to_a_model_stays_what_it_is_called(tiny_tuned_folder, tmp_path):
     said = []
     with pytest.raises(ModelFolderError, match="is the model to begin with"):
         take_destination(tiny_tuned_folder, said.append, made_of=tmp_path / "current")
+    with pytest.raises(ModelFolderError, match="lies within the model to begin with"):
+        take_destination(tmp_path / "current" / "adapted", said.append, made_of=tiny_tuned_folder)
 
 
 def test_a_model_of_the_hub_comes_without_code_and_is_refused_with_it(monkeypatch, tmp_path):

@@ -208,7 +208,8 @@ def _describe_base(
 ) -> None:
     width = wide(model.get_embedding_dimension() or 0, extras.keywords)
     windows = ", and longer chunks in windows" if extras.windows else ""
-    say(f"base        {base.name}: {width}, reads {model.max_seq_length} tokens{windows}")
+    read = "every text whole" if is_static(model) else f"{model.max_seq_length} tokens"
+    say(f"base        {base.name}: {width}, reads {read}{windows}")
     if ADAPTER_KEY in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
 

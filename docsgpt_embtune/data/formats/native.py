@@ -91,8 +91,9 @@ def _refuse_unknown_shape(path: Path, content: Mapping[str, Any], *, corpus_is_e
     for key in ("queries", "relevant_docs"):
         if key not in content:
             raise DatasetError(f"{path}: has no key {key!r} (it has {sorted(content)[:5]})")
-    if not corpus_is_elsewhere and "corpus" not in content:
-        raise DatasetError(f"{path}: has no key 'corpus'; give the chunks' own file with --corpus")
+    if not corpus_is_elsewhere and content.get("corpus") in (None, {}):
+        fault = "'corpus' is empty" if "corpus" in content else "has no key 'corpus'"
+        raise DatasetError(f"{path}: {fault}; give the chunks' own file with --corpus")
 
 
 def _chunks(path: Path, content: Mapping[str, Any], elsewhere: Path | None) -> dict[str, str]:
