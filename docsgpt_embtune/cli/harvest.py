@@ -143,7 +143,7 @@ def _harvest(
     phone_regions: tuple[str, ...],
     yes: bool,
 ) -> harvesting.Harvest:
-    from docsgpt_embtune.sources.conversations import mongo_answers, postgres_answers
+    from docsgpt_embtune.sources.conversations import MongoAnswers, postgres_answers
     from docsgpt_embtune.sources.masking import known_phone_regions, mask
 
     if bool(postgres) == bool(mongo_exports):
@@ -156,10 +156,13 @@ def _harvest(
             "this machine, in files that only you can read."
         )
         click.confirm("read them?", abort=True)
-    answers = postgres_answers(postgres) if postgres else mongo_answers(mongo_exports)
-    return harvesting.find_candidates(
-        Bar(answers, desc="reading answers", unit=" answers"),
+    exported = MongoAnswers(mongo_exports)
+    harvested = harvesting.find_candidates(
+        Bar(postgres_answers(postgres) if postgres else exported, desc="reading answers", unit=" answers"),
         corpus,
         mask=lambda question: mask(question, phone_regions=phone_regions),
         suggested=suggest,
     )
+    if exported.repeated:
+        click.echo(f"exports overlap: {counted(exported.repeated, 'rated answer')} left out that had been read already")
+    return harvested

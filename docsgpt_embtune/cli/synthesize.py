@@ -110,7 +110,9 @@ def _synthesize_offline(corpus: dict[str, str], out: Path, generator: Path | Non
             f"{made_by}: not one question came of {counted(len(corpus), 'chunk')}; nothing was written"
         )
     save_dataset(dataset, out, made_by=made_by)
+    asked_for = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
     click.echo(f"{out}: {dataset.describe()}\nmade by {made_by}")
+    click.echo(f"chunks that gave no question: {len(corpus) - len(asked_for):,} of {len(corpus):,}")
 
 
 def _synthesize_online(

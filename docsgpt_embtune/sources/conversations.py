@@ -4,6 +4,7 @@ Read are the question, the texts that were retrieved for it, the thumb and the d
 conversation's name. The thumb rates the answer; no release of DocsGPT rates a chunk.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -77,38 +78,66 @@ def _postgres_answers(database: ReadOnlyDatabase, *, has_status: bool) -> Iterat
         yield RatedAnswer(prompt, _texts(sources), liked, position == 0, asked_on)
 
 
-def mongo_answers(paths: Iterable[Path]) -> Iterator[RatedAnswer]:
-    """Read the rated answers of `mongoexport` files, of the collections `conversations` and `feedback`.
+class MongoAnswers:
+    """The rated answers of `mongoexport` files, of the collections `conversations` and `feedback`.
 
     Until 0.12 a thumb lay in `feedback` and named its question only by its text: it gets the sources that a
     conversation in the same export has for that question, and none where there is no such conversation.
 
+    Exports overlap where one holds a month and the next everything. A rated answer counts once, as it is told apart by
+    its record's `_id`, its place in the conversation and its question; what a later export adds to a conversation is
+    read. Records without an `_id` are all taken.
+
     Args:
         paths: JSON arrays or one JSON object a line.
 
-    Raises:
-        DatasetError: If a file cannot be read, or holds no record of either collection.
+    Attributes:
+        repeated: Rated answers left out because they were read before; known when all are read.
     """
-    asked: dict[str, RatedAnswer] = {}
-    loose_thumbs: list[RatedAnswer] = []
-    for path in paths:
-        known = 0
-        for record in _records(path):
-            turns, thumbs = list(_turns(record)), list(_loose_thumbs(record))
-            known += bool(turns or thumbs or "queries" in record)
-            loose_thumbs += thumbs
-            for answer, is_rated in turns:
-                asked.setdefault(answer.question.strip(), answer)
-                if is_rated:
-                    yield answer
-        if not known:
-            raise DatasetError(
-                f"{path}: neither conversations (with 'queries') nor feedback (with 'question' and 'feedback') in it; "
-                "export them with mongoexport --db docsgpt --collection conversations"
-            )
-    for thumb in loose_thumbs:
-        turn = asked.get(thumb.question.strip(), thumb)
-        yield RatedAnswer(thumb.question, turn.sources, thumb.liked, turn.is_first_turn, thumb.asked_on)
+
+    def __init__(self, paths: Iterable[Path]) -> None:
+        self._paths = tuple(paths)
+        self._read: set[bytes] = set()
+        self.repeated = 0
+
+    def __iter__(self) -> Iterator[RatedAnswer]:
+        """Read the files.
+
+        Raises:
+            DatasetError: If a file cannot be read, or holds no record of either collection.
+        """
+        self._read.clear()
+        self.repeated = 0
+        asked: dict[str, RatedAnswer] = {}
+        loose_thumbs: list[RatedAnswer] = []
+        for path in self._paths:
+            known = 0
+            for record in _records(path):
+                turns, thumbs = list(_turns(record)), list(_loose_thumbs(record))
+                known += bool(turns or thumbs or "queries" in record)
+                loose_thumbs += (thumb for thumb in thumbs if self._is_new(record, "feedback"))
+                for position, (answer, is_rated) in enumerate(turns):
+                    asked.setdefault(answer.question.strip(), answer)
+                    if is_rated and self._is_new(record, "conversations", position, answer.question):
+                        yield answer
+            if not known:
+                raise DatasetError(
+                    f"{path}: neither conversations (with 'queries') nor feedback (with 'question' and 'feedback') in "
+                    "it; export them with mongoexport --db docsgpt --collection conversations"
+                )
+        for thumb in loose_thumbs:
+            turn = asked.get(thumb.question.strip(), thumb)
+            yield RatedAnswer(thumb.question, turn.sources, thumb.liked, turn.is_first_turn, thumb.asked_on)
+
+    def _is_new(self, record: Mapping[str, Any], *place: str | int) -> bool:
+        if record.get("_id") is None:
+            return True
+        # A digest, as an `_id` may be any value, of any length.
+        key = hashlib.blake2b(json.dumps([record["_id"], *place], sort_keys=True).encode(), digest_size=16).digest()
+        is_new = key not in self._read
+        self._read.add(key)
+        self.repeated += not is_new
+        return is_new
 
 
 def _turns(conversation: Mapping[str, Any]) -> Iterator[tuple[RatedAnswer, bool]]:
@@ -149,7 +178,7 @@ def _day(date: Any) -> str:
     if isinstance(date, dict):
         try:
             date = datetime.fromtimestamp(int(date["$numberLong"]) / 1000, UTC).isoformat()
-        except (KeyError, ValueError, TypeError, OverflowError):
+        except (KeyError, ValueError, TypeError, OverflowError, OSError):  # the last two of a date too far off
             return ""
     return str(date or "")[:10]
 

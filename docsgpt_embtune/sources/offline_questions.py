@@ -5,7 +5,8 @@ a query generator of the doc2query kind is better and still copies much. Nothing
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,36 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.question_filter import fault_of
-from docsgpt_embtune.words import SENTENCE_END
+from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 
 HEADINGS = "headings and first sentences of the chunks: weaker than questions of people or of a language model"
 GENERATOR = "a query generator, judged by nothing: weaker than questions of people or of a judged language model"
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$|^(\S.*)\n[=~^*-]{3,}$", re.MULTILINE)  # Markdown's, and underlined ones
+# Markdown's, and those with a line of signs below them, or above them, too.
+_HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$|(?:[=~^*#-]{3,}\n)?\s*(\S.*)\n[=~^*#-]{3,}$", re.MULTILINE)
+_NO_PROSE = re.compile(r"^```\w.*?(?:^```|\Z)|<!--.*?-->", re.MULTILINE | re.DOTALL)  # code, and Markdown's comments
+_MARKS = re.compile(r"^[#>*+-]+\s+")  # in front of a heading, a quotation or an entry of a list
 _FEWEST_WORDS, _MOST_WORDS = 2, 12
+_SENTENCE = 4  # words at least, where an entry of a list or a line of a table could stand as well
+_MOST_TEXTS = 3  # that may share a question: what more of them have ("See also") asks for none of them
 _LONGEST_QUESTION = 48  # tokens
 _BATCH = 16
 
 
 def questions_from_headings(corpus: Mapping[str, str]) -> RetrievalDataset:
-    """Take a chunk's first heading for a question, or the opening of its first sentence where it has none.
+    """Take the heading that a chunk opens with for a question, or its first line where it has none.
+
+    Where that is a single word, or many chunks open with it, the first sentence that is long enough and not in many of
+    those chunks takes its place.
 
     Args:
         corpus: The chunks: doc_id -> text.
 
     Returns:
-        One question for each chunk that opens with more than a word; the same one for several chunks has all of
-        them as its answers. No bad chunks: nothing says which chunks do not answer.
+        At most one question for each chunk; the same one for several chunks has all of them as its answers. No bad
+        chunks: nothing says which chunks do not answer.
     """
-    return _dataset(corpus, ((doc_id, _opening(text)) for doc_id, text in corpus.items()), "heading")
+    questions = _questions(dict.fromkeys(corpus.values()))
+    return _dataset(corpus, ((doc_id, questions.get(text, "")) for doc_id, text in corpus.items()), "heading")
 
 
 def questions_from_generator(
@@ -57,7 +67,7 @@ def _dataset(corpus: Mapping[str, str], made: Iterator[tuple[str, str]], prefix:
     queries: dict[str, str] = {}
     good: dict[str, dict[str, None]] = {}
     for doc_id, question in made:
-        if len(question.split()) < _FEWEST_WORDS and question.isascii():
+        if _words(question) < _FEWEST_WORDS:
             continue
         query_id = f"offline-{prefix}-{query_digest(question)}"
         queries.setdefault(query_id, question)
@@ -65,12 +75,37 @@ def _dataset(corpus: Mapping[str, str], made: Iterator[tuple[str, str]], prefix:
     return RetrievalDataset(queries, corpus, {query_id: tuple(ids) for query_id, ids in good.items()})
 
 
+def _questions(texts: Iterable[str]) -> dict[str, str]:
+    """Choose a question for each text that has one: text -> question."""
+    prose = {text: _NO_PROSE.sub("", text).strip() for text in texts}
+    found = _first_of_few({text: [_opening(prose[text])] for text in prose}, _FEWEST_WORDS)
+    return found | _first_of_few({text: _sentences(prose[text]) for text in prose if text not in found}, _SENTENCE)
+
+
+def _first_of_few(lines: Mapping[str, Sequence[str]], fewest_words: int) -> dict[str, str]:
+    """Choose each text's first line that is long enough and that few of the texts have: text -> line."""
+    texts_with = Counter(line for of_text in lines.values() for line in set(of_text))
+    found = {}
+    for text, of_text in lines.items():
+        few = (line for line in of_text if texts_with[line] <= _MOST_TEXTS and _words(line) >= fewest_words)
+        if line := next(few, None):
+            found[text] = line
+    return found
+
+
 def _opening(text: str) -> str:
-    heading = _HEADING.search(text)
-    if heading:
-        return heading[1] or heading[2]
-    first = next((part for part in SENTENCE_END.split(text.strip()) if part.strip()), "")
-    return " ".join(first.split()[:_MOST_WORDS]).rstrip(".!。")
+    heading = _HEADING.match(text)
+    return (heading[1] or heading[2]) if heading else next(iter(_sentences(text)), "")
+
+
+def _sentences(text: str) -> list[str]:
+    parts = (_MARKS.sub("", part.strip()) for part in SENTENCE_END.split(text))
+    return [" ".join(part.split()[:_MOST_WORDS]).rstrip(".!。 ") for part in parts if part]
+
+
+def _words(line: str) -> int:
+    """Count words as they stand, two characters for one where no blanks are written; single characters are none."""
+    return sum(len(word) > 1 and any(map(str.isalnum, word)) for word in AS_WRITTEN.findall(line))
 
 
 def _generated(

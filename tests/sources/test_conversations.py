@@ -3,7 +3,7 @@ import json
 import pytest
 
 from docsgpt_embtune.errors import DatasetError, DeploymentError
-from docsgpt_embtune.sources.conversations import RatedAnswer, mongo_answers, postgres_answers
+from docsgpt_embtune.sources.conversations import MongoAnswers, RatedAnswer, postgres_answers
 
 from ..conftest import TEXTS
 from .conftest import Turn, add_conversation, stored_sources
@@ -69,9 +69,9 @@ def test_mongodb_conversations_since_0_13(tmp_path):
         json.dumps([conversation(query("How long are logs kept?", "LIKE", timestamp=asked_at), query("unrated"))])
     )
     found = [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-06-01")]
-    assert list(mongo_answers([path])) == found
+    assert list(MongoAnswers([path])) == found
     path.write_text(f"\n  {path.read_text()}")
-    assert list(mongo_answers([path])) == found
+    assert list(MongoAnswers([path])) == found
 
 
 def test_mongodb_feedback_before_0_13_is_joined_by_the_question(tmp_path):
@@ -82,7 +82,7 @@ def test_mongodb_feedback_before_0_13_is_joined_by_the_question(tmp_path):
         {"question": "asked elsewhere", "answer": "…", "feedback": "LIKE"},
     ]
     feedback.write_text("".join(json.dumps(thumb) + "\n\n" for thumb in thumbs))
-    assert list(mongo_answers([conversations, feedback])) == [
+    assert list(MongoAnswers([conversations, feedback])) == [
         RatedAnswer("How long are logs kept?", TEXTS[:1], False, False, "2024-02-02"),
         RatedAnswer("asked elsewhere", (), True, True, ""),
     ]
@@ -102,11 +102,46 @@ def test_exports_that_cannot_be_used_are_named(tmp_path, content, message):
     path = tmp_path / "export.json"
     path.write_text(content)
     with pytest.raises(DatasetError, match=message):
-        list(mongo_answers([path]))
+        list(MongoAnswers([path]))
 
 
 def test_rows_that_are_not_what_they_should_be_are_taken_for_what_they_hold(tmp_path):
     odd = {"sources": 5, "timestamp": {"$date": {"$numberLong": "soon"}}}
     path = tmp_path / "conversations.json"
     path.write_text(json.dumps([7, conversation("odd", None, query("How long?", "LIKE", **odd), query("", "LIKE"))]))
-    assert list(mongo_answers([path])) == [RatedAnswer("How long?", (), True, False, "")]
+    assert list(MongoAnswers([path])) == [RatedAnswer("How long?", (), True, False, "")]
+
+
+def test_exports_that_overlap_count_a_thumb_once(tmp_path):
+    april, everything, thumbs = (tmp_path / name for name in ("april.json", "all.json", "feedback.json"))
+    asked_again = query("How long are logs kept?", "LIKE")
+    april.write_text(json.dumps([conversation(asked_again, query("And backups?"))]))
+    everything.write_text(json.dumps([conversation(asked_again, query("And backups?", "DISLIKE"), asked_again)]))
+    # A thumb's `_id` is another collection's, though it be the same.
+    thumbs.write_text(json.dumps([{**conversation(), "question": "asked elsewhere", "feedback": "LIKE"}]))
+    answers = MongoAnswers([april, everything, april, thumbs, thumbs])
+    found = [(answer.question, answer.liked) for answer in answers]
+    assert found == [
+        ("How long are logs kept?", True),
+        ("And backups?", False),
+        ("How long are logs kept?", True),
+        ("asked elsewhere", True),
+    ]
+    assert answers.repeated == 3
+    assert len(list(answers)) == len(found)
+
+
+def test_records_without_an_id_are_all_taken(tmp_path):
+    path = tmp_path / "conversations.json"
+    record = {"queries": [query("How long are logs kept?", "LIKE")]}
+    path.write_text(json.dumps([record, record, {**record, "_id": None}]))
+    answers = MongoAnswers([path, path])
+    assert (len(list(answers)), answers.repeated) == (6, 0)
+
+
+@pytest.mark.parametrize("milliseconds", ["soon", "99999999999999999999", "9" * 400, "-99999999999999999", None])
+def test_dates_that_are_none_are_left_empty(tmp_path, milliseconds):
+    path = tmp_path / "conversations.json"
+    asked_at = {"$date": {"$numberLong": milliseconds}}
+    path.write_text(json.dumps([conversation(query("How long?", "LIKE", timestamp=asked_at))]))
+    assert [answer.asked_on for answer in MongoAnswers([path])] == [""]

@@ -170,6 +170,24 @@ def test_half_a_character_is_harvested_as_it_is_embedded(tmp_path):
     assert (found.question, found.doc_id) == ("How ? long?", "c0")
 
 
+def test_command_says_how_many_answers_overlapping_exports_repeat(tmp_path):
+    corpus, export = tmp_path / "corpus.json", tmp_path / "export.json"
+    corpus.write_text(json.dumps(CORPUS))
+    asked = {"prompt": QUESTION, "feedback": "LIKE", "sources": stored_sources(TEXTS[:1])}
+    export.write_text(json.dumps([{"_id": {"$oid": "65a"}, "queries": [asked]}]))
+
+    def harvest(*exports):
+        named = [argument for path in exports for argument in ("--mongo-export", str(path))]
+        out = ["--out", str(tmp_path / "train.json"), "--accept-unreviewed", "--min-weight", "0.8", "--yes"]
+        return CliRunner().invoke(main, ["harvest", "--corpus", str(corpus), *named, *out])
+
+    assert "overlap" not in harvest(export).output
+    twice = harvest(export, export)
+    assert twice.exit_code == 2, "the same thumb, read twice, must not pass for two"
+    assert "exports overlap: 1 rated answer left out that had been read already" in twice.output
+    assert "1 rated answer to 1 question;" in twice.output
+
+
 def test_command_keeps_the_verdicts_of_a_review_that_is_there(tmp_path):
     corpus, review, export = (tmp_path / name for name in ("corpus.json", "review.csv", "export.json"))
     corpus.write_text(json.dumps(CORPUS))
