@@ -3,6 +3,7 @@
 import os
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -11,6 +12,9 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.openai_client import fault_of_key
 from docsgpt_embtune.wording import counted
+
+if TYPE_CHECKING:
+    from docsgpt_embtune.gateway.server import ServeReport
 
 
 @click.command(cls=EmbtuneCommand)
@@ -21,7 +25,9 @@ from docsgpt_embtune.wording import counted
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=ServerConfig.port, show_default=True, help="0 takes a free one."
 )
-@click.option("--name", help="What clients call the model; MODEL's last part if not given.")
+@click.option(
+    "--name", help="What clients call the model; if not given, MODEL's last part, or its server's name of it."
+)
 @click.option(
     "--threads",
     type=click.IntRange(min=1),
@@ -74,6 +80,8 @@ def serve(
     EMBTUNE_UPSTREAM says. With EMBTUNE_API_KEY in the environment, clients must send it. SIGTERM ends the server after
     it has answered what it took.
     """
+    if not model:
+        raise DeploymentError("MODEL is empty; name a folder, a hub's model, or 'bundled'")
     key = os.environ.get("EMBTUNE_API_KEY")
     if key == "":
         raise DeploymentError("EMBTUNE_API_KEY is set and empty, which would leave the door open; give it a value")
@@ -98,8 +106,15 @@ def serve(
     )
     with served_model(model, say=partial(click.echo, err=True)) as served:
         done = serve_until_stopped(served, config, say=click.echo)
-    click.echo(f"stopped: {counted(done.taken, 'request')} taken, {done.answered:,} answered")
+    click.echo(_end_of(done, finish_seconds))
     os._exit(0)  # Python would wait for every thread, and one may wait for a server that says nothing
+
+
+def _end_of(done: "ServeReport", finish_seconds: int) -> str:
+    said = f"stopped: {counted(done.taken, 'request')} taken, {done.taken - done.cut_off:,} answered"
+    if not done.cut_off:
+        return said
+    return f"{said}, {done.cut_off:,} cut off {'at once' if done.at_once else f'after {finish_seconds} s'}"
 
 
 def _name_of(model: str) -> str | None:

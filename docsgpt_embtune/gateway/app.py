@@ -3,8 +3,7 @@
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -19,6 +18,7 @@ from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
 
 RETRY_AFTER = 1  # seconds: by then some of what waits is answered
+RETRY_AFTER_STOP = 10  # seconds: by then a server that is only started anew has its model
 # A client that is cut off while it sends never reads why: what is too large is heard to its end, up to this many
 # times the limit, and thrown away.
 HEARD_OUT = 8
@@ -35,6 +35,11 @@ class Gateway:
         fingerprint: Identifies it, for `/v1/models`.
         limits: What is refused.
         api_key: Without it, a request must carry no key; with it, every one that asks for the model must.
+
+    Attributes:
+        taken: Requests for embeddings that it began to answer.
+        waiting: Those that are unanswered as yet.
+        cut_off: Those that the server's end came before.
     """
 
     def __init__(
@@ -45,7 +50,7 @@ class Gateway:
         self.fingerprint = fingerprint
         self.limits = limits
         self.metrics = GatewayMetrics()
-        self.taken = self.answered = 0
+        self.taken = self.waiting = self.cut_off = 0
         self._api_key = api_key
 
     def app(self) -> Starlette:
@@ -58,13 +63,7 @@ class Gateway:
                 Route("/metrics", self._metrics),
             ],
             exception_handlers={RequestError: _refused, HTTPException: _not_found, Exception: _failed},
-            lifespan=self._lifespan,
         )
-
-    @asynccontextmanager
-    async def _lifespan(self, _app: Starlette) -> AsyncIterator[None]:
-        yield
-        self.model.close()
 
     async def _health(self, _request: Request) -> Response:
         return JSONResponse({"status": "ok", "model": self.offer.name, "dimension": self.offer.dimension})
@@ -98,7 +97,7 @@ class Gateway:
 
     async def _take(self, request: Request) -> Response:
         self._refuse_stranger(request)
-        if self.taken - self.answered >= self.limits.max_requests:
+        if self.waiting >= self.limits.max_requests:
             raise RequestError(
                 429,
                 f"{self.limits.max_requests} requests are waiting already; ask again in {RETRY_AFTER} s",
@@ -106,14 +105,23 @@ class Gateway:
                 headers={"Retry-After": str(RETRY_AFTER)},
             )
         self.taken += 1
+        self.waiting += 1
         self.metrics.in_flight.inc()
         try:
             asked = parse_request(await self._body(request), self.offer)
             return await self._embed(asked, request.is_disconnected)
         except ClientDisconnect as error:
             raise RequestError(CLIENT_LEFT, "the client left before its answer was there") from error
+        except asyncio.CancelledError as error:  # uvicorn's, once the time to finish is over
+            self.cut_off += 1
+            raise RequestError(
+                503,
+                f"the server was stopped before the answer was there; ask again in {RETRY_AFTER_STOP} s",
+                code="service_unavailable",
+                headers={"Retry-After": str(RETRY_AFTER_STOP)},
+            ) from error
         finally:
-            self.answered += 1
+            self.waiting -= 1
             self.metrics.in_flight.dec()
 
     async def _embed(self, asked: EmbeddingsRequest, has_left: Callable[[], Awaitable[bool]]) -> Response:

@@ -15,6 +15,7 @@ from docsgpt_embtune.embeddings import QUESTION_CACHE, encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.model_folder import adapts_a_server, fingerprint
+from docsgpt_embtune.openai_client import UnansweredRequestError
 from docsgpt_embtune.remote_model import Embedded, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, silent
@@ -23,6 +24,8 @@ Result = TypeVar("Result")
 
 LONGEST_QUESTION = 10_000  # characters; to cut a longer one into tokens takes long, and is done among the documents
 DOCUMENTS_PER_CALL = 32  # of a long list: between two calls, another request's chunks get their turn
+_BEHIND = "the server behind this one"
+_NO_ANSWER = f"{_BEHIND} gives no answer that can be used; try again later: this server's log says why"
 
 
 class ServedModel(Protocol):
@@ -107,12 +110,14 @@ class RelayedModel:
     Args:
         remote: The model, with an adapter's folder.
         server: It, loaded.
+        say: Takes a line of plain text where that server cannot be asked: its address, and what to do, are for whoever
+            sees to this one, and not for the clients.
     """
 
     question_threads: int = 32  # which wait for a network, and compute nothing
     document_threads: int = 4
 
-    def __init__(self, remote: RemoteModel, server: RemoteEmbeddings) -> None:
+    def __init__(self, remote: RemoteModel, server: RemoteEmbeddings, say: Say = silent) -> None:
         self.name = remote.model
         self.label = remote.name
         self.fingerprint = remote.fingerprint
@@ -120,6 +125,7 @@ class RelayedModel:
         self.upstream: str | None = remote.address
         self.needs_reembedding = remote.needs_reembedding
         self._server = server
+        self._say = say
         # DocsGPT embeds a question once for each source that it searches.
         self._ask_question = lru_cache(maxsize=QUESTION_CACHE)(server.ask_question)
 
@@ -139,9 +145,16 @@ class RelayedModel:
         try:
             return ask(asked)
         except RefusedTextsError as error:
-            raise RequestError(400, str(error), param="input") from error
+            raise RequestError(400, _said_of_texts(error), param="input") from error
         except RemoteModelError as error:
-            raise RequestError(502, str(error), code="bad_gateway") from error
+            self._say(str(error))
+            said = _said_of_texts(error) if isinstance(error.__cause__, UnansweredRequestError) else _NO_ANSWER
+            raise RequestError(502, said, code="bad_gateway") from error
+
+
+def _said_of_texts(error: RemoteModelError) -> str:
+    """Return what is wrong with texts without the server's address, which the message begins with."""
+    return f"{_BEHIND}: {str(error).partition(': ')[2]}"
 
 
 @contextmanager
@@ -150,7 +163,7 @@ def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
 
     Args:
         name: What clients call the model.
-        say: Takes a line of plain text where a server gives no answer and is asked again.
+        say: Takes a line of plain text where a server gives no answer and is asked again, or is given up.
 
     Raises:
         ModelFolderError: If it is nowhere, or a folder is not whole.
@@ -160,7 +173,7 @@ def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
     if adapts_a_server(folder):
         remote = RemoteModel.adapted_in(folder)
         with closing(remote.load(say, for_clients=True)) as server:
-            yield RelayedModel(remote, server)
+            yield RelayedModel(remote, server, say)
     else:
         yield OwnModel(load_deployed_model(name))
 

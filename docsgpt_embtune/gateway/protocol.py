@@ -97,7 +97,7 @@ def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
 
 def _refuse_other_model(model: Any, offer: Offer) -> None:
     # DocsGPT sends its EMBEDDINGS_NAME, which may be the folder's path as another container sees it.
-    if not model or (isinstance(model, str) and _last_part(model) == _last_part(offer.name)):
+    if model in (None, "") or (isinstance(model, str) and _last_part(model) == _last_part(offer.name)):
         return
     raise RequestError(
         404,

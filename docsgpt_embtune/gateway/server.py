@@ -24,11 +24,13 @@ class ServeReport:
 
     Attributes:
         taken: Requests for embeddings that it began to answer.
-        answered: Those that it answered.
+        cut_off: Those that it did not answer, as the time to finish was over, or it was told to stop at once.
+        at_once: Whether it was told so: by a second Ctrl-C.
     """
 
     taken: int
-    answered: int
+    cut_off: int
+    at_once: bool
 
 
 def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> ServeReport:
@@ -54,12 +56,16 @@ def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Serve
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=config.finish,
-        lifespan="on",
+        lifespan="off",  # a second Ctrl-C would break it off with a traceback
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _done)  # uvicorn raises the signal again once it has finished
-    uvicorn.Server(uvicorn_config).run(sockets=[listening])
-    return ServeReport(gateway.taken, gateway.answered)
+    server = uvicorn.Server(uvicorn_config)
+    try:
+        server.run(sockets=[listening])
+    finally:
+        model.close()
+    return ServeReport(gateway.taken, gateway.cut_off, server.force_exit)
 
 
 def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[str]:

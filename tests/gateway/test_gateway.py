@@ -121,6 +121,8 @@ def test_openai_client_reads_every_encoding(gateway, in_process, encoding_format
         ({"input": "a", "dimensions": 16}, 400, "gives 32 and no other"),
         ({"input": "a", "encoding_format": "hex"}, 400, "'float' or 'base64'"),
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "'handbook' is; name that one"),
+        ({"input": "a", "model": []}, 404, r"model \[\] is not served here"),
+        ({"input": "a", "model": 0}, 404, "model 0 is not served here"),
         ({"input": ["a"] * 65}, 413, "65 texts, at most 64"),
         ({"input": "a" * 1_000_001}, 413, "at most 1000000"),
     ],
@@ -131,7 +133,8 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(gateway, content, st
 
 def test_accepts_its_own_width_and_no_model_name(gateway):
     assert ask(gateway, input="a", dimensions=32).status_code == 200
-    assert ask(gateway, input="", model="/app/models/handbook/").status_code == 200
+    for name in ("/app/models/handbook/", "", None):
+        assert ask(gateway, input="", model=name).status_code == 200
 
 
 def test_a_body_that_is_no_json_or_longer_than_announced_is_refused(gateway):
@@ -295,7 +298,30 @@ def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_
         assert all(end(connection, body[5:]).startswith(b"HTTP/1.1 200") for connection in taken)
         stopped.join(60)
         assert process.returncode == 0
-        assert "4 requests taken, 4 answered" in process.stdout.read()
+        assert "4 requests taken, 4 answered\n" in process.stdout.read()
+
+
+@pytest.mark.parametrize("stop", [[signal.SIGTERM], [signal.SIGINT] * 2], ids=["in time", "at once"])
+def test_what_a_stopped_server_cannot_answer_in_time_is_told_so(adapted_folder, stop):
+    body = json.dumps({"input": [TEXTS[0] * 20] * 2048}).encode()
+    with server(adapted_folder, "--finish-seconds", "1") as process:
+        assert error_of(ask(process, input=[]), 400)
+        taken = [begin(process.address, body, sent) for sent in (len(body), 5)]  # one of them is not sent to its end
+        wait_until(lambda: "embtune_requests_in_flight 2.0" in HTTP.get(f"{process.address}/metrics").text)
+        for number in stop:
+            process.send_signal(number)
+            wait_until(lambda: _refuses(process.address))
+        for connection in taken:
+            head, _, content = end(connection).partition(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 503")
+            assert b"retry-after: 10" in head.lower()
+            error = json.loads(content)["error"]
+            assert (error["type"], error["code"]) == ("server_error", "service_unavailable")
+            assert "stopped before the answer was there; ask again in 10 s" in error["message"]
+        assert process.wait(20) == 0
+        when = "at once" if len(stop) > 1 else "after 1 s"
+        assert f"stopped: 3 requests taken, 1 answered, 2 cut off {when}\n" in process.stdout.read()
+        assert "Traceback" not in process.stderr.read()
 
 
 def _refuses(address):
@@ -314,7 +340,7 @@ def test_a_client_who_does_not_read_cannot_keep_a_stopped_server(adapted_folder)
             assert connection.recv(1) == b"H"  # of an answer that is larger than all buffers on its way
             process.send_signal(signal.SIGTERM)
             assert process.wait(20) == 0
-        assert "1 request taken, 1 answered" in process.stdout.read()
+        assert "1 request taken, 1 answered\n" in process.stdout.read()
 
 
 async def stays():
@@ -374,6 +400,14 @@ def test_what_cannot_be_served_ends_in_one_line(adapted_folder, options, key, me
     assert message in result.stderr
     assert not key.strip() or key.strip() not in result.stderr
     assert len(result.stderr.splitlines()) == 1
+
+
+def test_no_name_of_a_model_is_told_so():
+    result = CliRunner(env={"EMBTUNE_API_KEY": KEY}).invoke(main, ["serve", ""])
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: MODEL is empty; name a folder, a hub's model, or 'bundled'\n",
+    )
 
 
 @pytest.mark.parametrize(

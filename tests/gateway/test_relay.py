@@ -29,9 +29,10 @@ from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.gateway.app import Gateway
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_model
+from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.gateway.server import instructions
 from docsgpt_embtune.model_folder import read_manifest
-from docsgpt_embtune.openai_client import OpenAIClient, Patience
+from docsgpt_embtune.openai_client import OpenAIClient, Patience, UnansweredRequestError
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT
@@ -39,6 +40,8 @@ from docsgpt_embtune.training.query_adapter.adapting import adapt
 from docsgpt_embtune.training.query_adapter.adapting import summary as adapted_in_words
 from docsgpt_embtune.training.query_adapter.server_keywords import summary as keywords_in_words
 from docsgpt_embtune.training.query_adapter.server_keywords import write_keywords_for_server
+from docsgpt_embtune.vectors import unit_norm
+from docsgpt_embtune.wording import silent
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -137,8 +140,8 @@ def test_server_that_says_nothing_cannot_keep_a_stopped_relay(adapted, upstream,
         wait_until(lambda: ENDLESS in upstream.questions + upstream.texts)
         relay.send_signal(signal.SIGTERM)
         assert relay.wait(20) == 0
-        assert "1 request taken, 1 answered" in relay.stdout.read()
-        assert answer.result().status_code == 500
+        assert "1 request taken, 0 answered, 1 cut off after 1 s" in relay.stdout.read()
+        assert (answer.result().status_code, answer.result().headers["Retry-After"]) == (503, "10")
 
 
 @pytest.fixture(scope="module")
@@ -291,7 +294,7 @@ def test_folder_that_was_half_copied_is_refused(with_keywords, tmp_path, file):
 
 
 @contextmanager
-def relayed(upstream, folder):
+def relayed(upstream, folder, say=silent):
     """A relay in this process, whose patience ends at once."""
     remote = RemoteModel(upstream.name.partition("#")[0], "org/minilm", folder)
     client = OpenAIClient(
@@ -303,15 +306,18 @@ def relayed(upstream, folder):
         patience=Patience(attempts=2, first_wait=0.001, longest_wait=0.001),
     )
     with closing(RemoteEmbeddings(client)) as embeddings:
-        yield RelayedModel(remote, embeddings)
+        yield RelayedModel(remote, embeddings, say)
 
 
 @pytest.mark.parametrize(
     ("asked", "status", "reason"),
-    [(TOO_LONG, 400, "'input is too long'"), ("silence", 502, "2 attempts, the last: HTTP 429")],
+    [
+        (TOO_LONG, 400, "the server behind this one: HTTP 400: 'input is too long', for 1 text (the longest: "),
+        ("silence", 502, "the server behind this one gives no answer that can be used; try again later"),
+    ],
 )
 @pytest.mark.parametrize("as_list", [False, True])
-def test_what_the_server_refuses_is_passed_on_with_its_reason(adapted, upstream, asked, status, reason, as_list):
+def test_what_the_server_refuses_is_passed_on_without_its_address(adapted, upstream, asked, status, reason, as_list):
     async def ask():
         gateway = Gateway(model, "minilm", "fingerprint", Limits())
         transport = httpx.ASGITransport(gateway.app())
@@ -319,10 +325,27 @@ def test_what_the_server_refuses_is_passed_on_with_its_reason(adapted, upstream,
             answer = await client.post("/v1/embeddings", json={"input": [asked] if as_list else asked})
             return answer, (await client.get("/metrics")).text
 
-    with relayed(upstream, adapted.folder) as served, closing(GatewayModel(served)) as model:
+    said = []
+    with relayed(upstream, adapted.folder, said.append) as served, closing(GatewayModel(served)) as model:
         answer, metrics = asyncio.run(ask())
-    assert (answer.status_code, reason in answer.json()["error"]["message"]) == (status, True)
+    message = answer.json()["error"]["message"]
+    assert (answer.status_code, reason in message, "127.0.0.1" in message) == (status, True, False)
+    if status == 502:  # its operator reads the rest
+        assert re.search(r"http://127\.0\.0\.1:\d+/v1/embeddings: 2 attempts, the last: HTTP 429", said.pop())
+    assert said == []
     assert f'embtune_requests_total{{status="{status}"}} 1.0' in metrics
+
+
+def test_texts_that_the_server_stumbles_over_are_told_of(adapted, upstream, monkeypatch):
+    def stumble(*_):
+        raise UnansweredRequestError("2 attempts, the last: HTTP 500")
+
+    with relayed(upstream, adapted.folder) as served:
+        monkeypatch.setattr(served._server._client, "post", stumble)
+        told = r"^the server behind this one: 2 attempts, the last: HTTP 500, for 1 text .*cut the chunks smaller"
+        with pytest.raises(RequestError, match=told) as refused:
+            served.embed_documents(["a"])
+    assert refused.value.status == 502
 
 
 @pytest.mark.parametrize(
@@ -334,6 +357,24 @@ def test_operator_is_told_what_to_set_for_the_relay(adapted, upstream, width, sa
     assert "EMBEDDINGS_NAME=org/minilm" in text
     assert said in text
     assert unsaid not in text
+
+
+@pytest.mark.parametrize(("turned", "is_taken"), [(0.06, True), (0.1, False)])  # cosines .9982, as of int8, and .995
+def test_a_model_that_was_tuned_a_little_is_another_and_int8_is_not(adapted, upstream, monkeypatch, turned, is_taken):
+    class Turned:
+        def embed_documents(self, texts, own=upstream.model):
+            vectors = np.array(own.embed_documents(texts))
+            aside = np.zeros_like(vectors)
+            aside[:, 0], aside[:, 1] = -vectors[:, 1], vectors[:, 0]
+            return unit_norm(vectors + turned * unit_norm(aside)).tolist()
+
+    monkeypatch.setattr(upstream, "model", Turned())
+    remote = RemoteModel.adapted_in(adapted.folder)
+    if is_taken:
+        remote.load().close()
+    else:
+        with pytest.raises(RemoteModelError, match=r"was made for \(cosine 0\.995"):
+            remote.load()
 
 
 def test_another_model_behind_the_address_is_noticed(adapted, upstream, tiny_tuned_folder, monkeypatch):
