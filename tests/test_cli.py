@@ -185,6 +185,60 @@ def test_ctrl_c_of_which_all_is_said_is_not_told_again():
     assert (result.exit_code, result.output) == (130, "stopped     it goes on from here\n")
 
 
+@pytest.mark.parametrize("unbuffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+@pytest.mark.parametrize("code", [0, 1])
+def test_who_does_not_read_changes_neither_the_work_nor_the_exit_code(places, code, unbuffered):
+    long = "'x' * 100_000"  # more than a pipe and the buffers before it hold
+    work = f"tqdm.write('x'), click.echo({long}), print({long}), open('done', 'w').close(), sys.exit({code})"
+    done = run_command(work, cwd=places, env=unbuffered, preexec_fn=nobody_reads)
+    assert done.returncode == code
+    assert (places / "done").exists()
+
+
+def nobody_reads():
+    """Let standard output be a pipe whose other end is closed."""
+    read, write = os.pipe()
+    os.close(read)
+    os.dup2(write, 1)
+
+
+def run_command(work, env, **how):
+    program = f"import click, os, sys; from tqdm import tqdm; EmbtuneCommand('any', callback=lambda: ({work}))([])"
+    return subprocess.run(
+        [sys.executable, "-c", f"from docsgpt_embtune.cli.common import EmbtuneCommand; {program}"],
+        env={**os.environ, **env},
+        timeout=120,
+        **how,
+    )
+
+
+def test_letters_that_a_stream_does_not_have_are_written_as_numbers():
+    work = "tqdm.write('m/s\\xfc t'), print('\\u2013', file=sys.stderr)"
+    done = run_command(work, {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "m/s\\xfc t\n", "\\u2013\n")
+
+
+def test_a_second_value_of_an_option_that_takes_one_is_refused():
+    @click.command(cls=EmbtuneCommand)
+    @click.argument("files", nargs=-1)
+    @click.option("--baseline", "-b")
+    @click.option("--guard", multiple=True)
+    @click.option("--yes", is_flag=True)
+    def compare(files, baseline, guard, yes):
+        click.echo(f"{files} {baseline} {guard} {yes}")
+
+    def told(*arguments):
+        return CliRunner().invoke(compare, arguments)
+
+    assert told("a", "b", "--guard", "c", "--guard", "d", "--yes", "--yes", "-b", "e").output == (
+        "('a', 'b') e ('c', 'd') True\n"
+    )
+    for twice in (("--baseline", "a", "--baseline", "b"), ("-b", "a", "--baseline=a")):
+        refused = told(*twice)
+        assert refused.exit_code == 2
+        assert "Invalid value for '--baseline' / '-b': given 2 times, and takes one value;" in refused.output
+
+
 def test_errors_without_a_file_keep_their_traceback():
     @click.command(cls=EmbtuneCommand)
     def broken():
@@ -196,15 +250,15 @@ def test_errors_without_a_file_keep_their_traceback():
 def test_outputs_are_checked_before_the_work(places):
     folder, corpus, guide = places / "folder", places / "corpus.json", places / "guide.md"
     chunks = ["chunks", "--documents", guide, "--out"]
-    assert "exists and is not a file" in one_line(*chunks, folder)
-    assert "exists and is not a file" in one_line(*chunks, places / "c.json", "--document-of", folder)
+    assert "is a folder, and not a file that can be replaced" in one_line(*chunks, folder)
+    assert "is a folder, and not a file" in one_line(*chunks, places / "c.json", "--document-of", folder)
     assert "is named twice" in one_line(*chunks, places / "c.json", "--document-of", folder / ".." / "c.json")
     assert "is named twice, or read, and would be written over" in one_line(*chunks, guide)
     (folder / "index.json").write_text("{}")
     assert "is named twice, or read" in one_line("chunks", "--indexes", places, "--out", folder / "index.json")
     synthesize = ["synthesize", "--corpus", corpus, "--out"]
     server = ["--llm-base-url", "http://localhost:1/v1", "--llm-model", "m"]
-    assert "exists and is not a file" in one_line(*synthesize, folder, "--offline")
+    assert "is a folder, and not a file" in one_line(*synthesize, folder, "--offline")
     assert f"{guide} is not a folder" in one_line(*synthesize, guide / "x.json", *server)
     assert "is named twice" in one_line(*synthesize, corpus, "--offline")
     check = ["check", "--baseline", "nowhere", "--tuned", "nowhere", "--data", places / "table.csv"]
@@ -212,6 +266,8 @@ def test_outputs_are_checked_before_the_work(places):
     assert "is named twice" in one_line(*check, "--corpus", corpus, "--report", corpus)
     assert "is named twice" in one_line(*check, "--json", places / "same", "--report", places / "same")
     assert f"{guide} is not a folder" in one_line(*check, "--json", guide / "x.json")
+    assert "'-': standard output has what the command says; give the name of" in one_line(*check, "--json", "-")
+    assert "is a pipe or a device, and not a file that can be" in one_line(*check, "--report", os.devnull)
     harvest = ["harvest", "--corpus", corpus, "--mongo-export", places / "nowhere.json"]
     assert "ends in .csv or .jsonl, not in '.xlsx'" in one_line(*harvest, "--review", places / "review.xlsx")
     assert "is named twice" in one_line(

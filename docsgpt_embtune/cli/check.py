@@ -87,10 +87,12 @@ def check(
         cache=None if no_cache else cache,
         say=partial(tqdm.write, file=sys.stderr),
     )
-    click.echo(summary(report))
-    if json_path:
-        write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
-    if report_path:
-        write_report(report, report_path)
+    try:
+        if json_path:
+            write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+        if report_path:
+            write_report(report, report_path)
+    finally:  # a reader who leaves early costs no file, and a full disk not the answer
+        click.echo(summary(report))
     if not report.proven:
         sys.exit(EXIT_NO)

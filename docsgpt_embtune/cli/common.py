@@ -1,11 +1,13 @@
 """What the commands share: how an error is shown, and the options that several of them take."""
 
 import errno
+import io
 import math
 import os
 import signal
 import sys
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,11 +40,22 @@ def end_with(summary: str, folder: Path | None) -> None:
 class EmbtuneCommand(click.Command):
     """A command in which an error that the user can mend is one line on stderr and exit code 2."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse a second value of an option that takes one, of which click would drop the first without a word."""
+        _, _, given = self.make_parser(ctx).parse_args(list(args))
+        for option, times in Counter(given).items():
+            if isinstance(option, click.Option) and times > 1 and not (option.multiple or option.is_flag):
+                raise click.BadParameter(
+                    f"given {times} times, and takes one value; leave out all but one", ctx, option
+                )
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command, turning what the library raises, a missing package and a file's trouble into one line."""
         # Read as torch is first imported. Its threads else spin while one waits for a core that has other work: beside
         # a busy one of two, encoding took 1.7 times as long and a step 1.6; on a quiet machine it is a tenth at most.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        _print_whatever_happens()
         try:
             with _tidied_up_on_sigterm():
                 return super().invoke(ctx)
@@ -66,6 +79,41 @@ class EmbtuneCommand(click.Command):
             if not tells_of_full_disk(error):
                 raise
             _exit_with(_FULL_DISK)
+
+
+class _Unheard(io.FileIO):
+    """The file below a stream, which takes what nobody reads any more."""
+
+    def write(self, content: Any, /) -> int:
+        try:
+            return super().write(content)
+        except BrokenPipeError:
+            return len(content)
+
+
+def _print_whatever_happens() -> None:
+    """Let a command outlive who reads it, as `head` does not, and say letters that a stream's encoding does not have.
+
+    It goes on, so that its files and its exit code are those that it would have had.
+    """
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):  # and no test's
+            setattr(sys, name, _lasting(stream))
+
+
+def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
+    stream.reconfigure(errors="backslashreplace")
+    if stream.isatty():
+        return stream
+    file = _Unheard(stream.fileno(), "w", closefd=False)
+    return io.TextIOWrapper(
+        file if stream.write_through else io.BufferedWriter(file),
+        stream.encoding,
+        errors="backslashreplace",
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
 
 
 @contextmanager
@@ -115,8 +163,11 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
     """
     seen = {path.resolve() for path in read if path is not None}
     for path in filter(None, files):
+        if str(path) == "-":
+            raise DatasetError("'-': standard output has what the command says; give the name of a file")
         if path.exists() and not path.is_file():
-            raise DatasetError(f"{path}: exists and is not a file; give the name of a file")
+            kind = "a folder" if path.is_dir() else "a pipe or a device"
+            raise DatasetError(f"{path}: is {kind}, and not a file that can be replaced; give the name of a file")
         if fault := fault_of_destination(path):
             raise DatasetError(f"{path}: {fault}; give another path")
         if path.resolve() in seen:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -262,6 +264,24 @@ def test_a_guard_has_a_verdict_of_its_own(tiny_base_folder, tiny_tuned_folder, d
     again = ("--data", guard, "--corpus", corpus, "--guard", guard)
     result = run("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, *again)
     assert f"give the chunks' own file as --guard {guard},CORPUS" in " ".join(result.stderr.split())
+
+
+def test_files_are_written_before_the_text_which_nothing_keeps_back(
+    tiny_base_folder, tiny_tuned_folder, data_file, tmp_path, monkeypatch
+):
+    given = ("--baseline", tiny_base_folder, "--tuned", tiny_tuned_folder, "--data", data_file)
+    out, seen = tmp_path / "check.json", []
+    monkeypatch.setattr("docsgpt_embtune.evaluation.summary.summary", lambda report: seen.append(out.exists()) or "")
+    assert run(*given, "--json", out).exit_code == 1
+    monkeypatch.undo()
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("docsgpt_embtune.cli.check.write_text_atomically", full)
+    result = run(*given, "--json", out)
+    assert (seen, result.exit_code) == ([True], 2)
+    assert result.stdout.startswith("Not enough evidence")
 
 
 def test_models_that_find_the_same_are_told_so(tiny_tuned_folder, text_dataset):
