@@ -1,6 +1,7 @@
 """The model that stored chunks are to be embedded with, and how large amounts of text go through it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
-from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.errors import DeploymentError, ModelFolderError
 from docsgpt_embtune.evaluation.truncation import share_read
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
 from docsgpt_embtune.precision import Precision, resolve_precision
@@ -69,17 +70,18 @@ class DeployedModel:
         """Cosine from which on a stored vector is this model's, in whatever numbers a server computes."""
         return SAME_VECTOR_IN_INT8
 
-    def engines(self) -> list[EmbedInRows]:
-        """List what may have made its vectors: texts -> (N, D); what serves here comes first."""
-        return [self.embed]
+    def engines(self) -> Iterator[EmbedInRows]:
+        """Yield what may have made its vectors, texts -> (N, D): first what serves here."""
+        yield self.embed
 
     def made(self, texts: Sequence[str], vectors: Vectors) -> npt.NDArray[np.bool_]:
         """Tell of stored vectors (N, D) of these texts, each, whether the model made it; a NaN is nobody's."""
         own = np.zeros(len(texts), dtype=np.bool_)
         for embed in self.engines():
             rows = np.flatnonzero(~own).tolist()
-            if rows:
-                own[rows] = cosines(vectors[rows], embed([texts[row] for row in rows])) >= self.same_vector
+            own[rows] = cosines(vectors[rows], embed([texts[row] for row in rows])) >= self.same_vector
+            if own.all():
+                break
         return own
 
     @property
@@ -127,14 +129,15 @@ class FolderModel(DeployedModel):
         """
         return SAME_VECTOR_IN_INT8 if self._has_int8() and not multiplies_int8() else SAME_VECTOR
 
-    def engines(self) -> list[EmbedInRows]:
-        """List what may have made its vectors: what serves here, then int8 or what rounds nothing, if it has both.
+    def engines(self) -> Iterator[EmbedInRows]:
+        """Yield what may have made its vectors: what serves here, then int8, or what rounds nothing, if it has both.
 
         Each is compared with by itself: a model that was tuned only a little is as near to its base as int8 to fp32.
         """
-        if not self._has_int8() or not multiplies_int8():
-            return [self.embed]
-        return [self.embed, lambda texts: replace(self, embeddings=self._in_other_numbers).embed(texts)]
+        yield self.embed
+        if self._has_int8() and multiplies_int8():
+            with suppress(ModelFolderError):  # a broken graph is no reason not to go back to another model
+                yield replace(self, embeddings=self._in_other_numbers).embed
 
     @cached_property
     def _in_other_numbers(self) -> TunedEmbeddings:

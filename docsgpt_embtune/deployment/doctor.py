@@ -86,6 +86,8 @@ def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMP
             own[rows] = [
                 source.holds(texts[row], vector, model.same_vector) for row, vector in zip(rows, vectors, strict=True)
             ]
+            if own.all():
+                break
     except DeploymentError as error:
         return [Finding(source.label, "unreadable", str(error))]
     if not picked:

@@ -84,5 +84,14 @@ def test_a_store_of_a_model_tuned_a_little_is_told_from_one_in_int8(index_folder
     assert f"none of {len(CHUNKS)} sampled vectors was made by this model" in finding.message
 
 
+def test_vectors_are_told_in_spite_of_a_broken_graph_in_int8(index_folder, windowed):
+    (windowed / "onnx" / "model_int8.onnx").write_bytes(b"half copied")
+    model = load_deployed_model(str(windowed))
+    (finding,) = examine(FaissStore(index_folder), model)
+    assert f"none of {len(CHUNKS)} sampled vectors was made by this model" in finding.message
+    steps.reembed([FaissStore(index_folder)], model)
+    assert examine(FaissStore(index_folder), model) == []
+
+
 def test_vectors_of_a_stock_model_are_the_stock_class_s(stock):
     assert cosines(stock.embed_many(CHUNKS), stock.embed(CHUNKS)).min() > 1 - 1e-6
