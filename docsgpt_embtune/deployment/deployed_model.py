@@ -76,10 +76,21 @@ class DeployedModel:
 
     def made(self, texts: Sequence[str], vectors: Vectors) -> npt.NDArray[np.bool_]:
         """Tell of stored vectors (N, D) of these texts, each, whether the model made it; a NaN is nobody's."""
+        return self.in_any_engine(texts, lambda rows, again: cosines(vectors[rows], again) >= self.same_vector)
+
+    def in_any_engine(
+        self, texts: Sequence[str], agree: Callable[[list[int], Vectors], npt.ArrayLike]
+    ) -> npt.NDArray[np.bool_]:
+        """Tell of each text whether what any engine makes of it agrees with what is stored.
+
+        Args:
+            texts: N of them.
+            agree: Takes positions among the texts and an engine's vectors of these (R, D), and tells of each.
+        """
         own = np.zeros(len(texts), dtype=np.bool_)
         for embed in self.engines():
             rows = np.flatnonzero(~own).tolist()
-            own[rows] = cosines(vectors[rows], embed([texts[row] for row in rows])) >= self.same_vector
+            own[rows] = agree(rows, embed([texts[row] for row in rows]))
             if own.all():
                 break
         return own

@@ -79,15 +79,13 @@ def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMP
         chunks = source.chunks()
         picked = [chunks[position] for position in spread(len(chunks), sample)]
         texts = [text for _, text in picked]
-        own = np.zeros(len(texts), dtype=np.bool_)
-        for embed in model.engines():
-            rows = np.flatnonzero(~own).tolist()
-            vectors = embed([texts[row] for row in rows]).tolist()
-            own[rows] = [
-                source.holds(texts[row], vector, model.same_vector) for row, vector in zip(rows, vectors, strict=True)
-            ]
-            if own.all():
-                break
+        own = model.in_any_engine(
+            texts,
+            lambda rows, vectors: [
+                source.holds(texts[row], vector, model.same_vector)
+                for row, vector in zip(rows, vectors.tolist(), strict=True)
+            ],
+        )
     except DeploymentError as error:
         return [Finding(source.label, "unreadable", str(error))]
     if not picked:
