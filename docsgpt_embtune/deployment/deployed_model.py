@@ -38,10 +38,12 @@ class Cut(NamedTuple):
     Attributes:
         seen: Share of their wordpieces, below 1.
         after: Wordpieces of each text that it reads at most.
+        stays: Whether a query adapter keeps that as it is.
     """
 
     seen: float
     after: int
+    stays: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,7 +224,8 @@ class FolderModel(DeployedModel):
             return None
         model = self.embeddings.model
         seen = share_read(model, texts)
-        return Cut(seen, tokens_read(model)) if seen < 1 else None
+        adapts = isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.query_adapter is not None
+        return Cut(seen, tokens_read(model), adapts) if seen < 1 else None
 
 
 def load_deployed_model(name: str) -> FolderModel:

@@ -120,9 +120,10 @@ def _truncation(label: str, texts: Sequence[str], model: DeployedModel) -> list[
     cut = model.cuts_off(texts)
     if cut is None or cut.seen >= SEEN_ENOUGH:
         return []
+    windows = "embtune export --data tries whether questions gain by reading in windows; or "
     message = (
         f"the model reads {cut.seen:.0%} of the text: it cuts each chunk after {cut.after} wordpieces; "
-        "embtune export --data tries whether questions gain by reading in windows; or upload with smaller chunks"
+        f"{'' if cut.stays else windows}upload with smaller chunks"
     )
     return [Finding(label, "truncated", message)]
 

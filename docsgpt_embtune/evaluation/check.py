@@ -245,8 +245,10 @@ def _refuse_cutoffs(ks: Sequence[int]) -> None:
 def _audited(model: StockEmbeddings | None, dataset: RetrievalDataset) -> TruncationAudit | None:
     if model is None:
         return None
-    in_windows = isinstance(model, TunedEmbeddings) and model.reading.windows != "off"
-    return audit_truncation(model.model, dataset, in_windows=in_windows)
+    if not isinstance(model, TunedEmbeddings):
+        return audit_truncation(model.model, dataset)
+    in_windows, adapts = model.reading.windows != "off", model.query_adapter is not None
+    return audit_truncation(model.model, dataset, in_windows=in_windows, reading_stays=adapts)
 
 
 def _unused_prompts(model: StockEmbeddings | None) -> tuple[str, ...]:

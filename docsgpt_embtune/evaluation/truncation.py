@@ -31,6 +31,7 @@ class TruncationAudit:
         good_chunks: Chunks that answer a question.
         good_chunks_cut: How many of them are cut.
         longest: Wordpieces of the longest chunk, of both.
+        reading_stays: Whether a query adapter keeps the chunks as they were read when they were stored.
     """
 
     max_seq_length: int
@@ -42,6 +43,7 @@ class TruncationAudit:
     good_chunks: int
     good_chunks_cut: int
     longest: int
+    reading_stays: bool = False
 
     @property
     def share_seen(self) -> float:
@@ -58,18 +60,24 @@ class TruncationAudit:
         """Say what to do about it; empty where no chunk is cut that answers."""
         if not self.good_chunks_cut:
             return ""
+        smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens."
+        if self.reading_stays:
+            return f"A query adapter changes nothing about that: {smaller}"
         further = ""
         if self.possible_length and self.possible_length > self.max_seq_length:
             further = f", or up to the {self.possible_length} wordpieces that this model could read,"
         return (
             f"embtune export --data tries whether questions gain where chunks are read in windows{further} and embtune "
-            "train learns from windows where they do. Or cut the documents into chunks of at most "
-            f"{int(0.8 * self.max_seq_length)} tokens."
+            f"train learns from windows where they do. Or {smaller}"
         )
 
 
 def audit_truncation(
-    model: "SentenceTransformer", dataset: RetrievalDataset, *, in_windows: bool = False
+    model: "SentenceTransformer",
+    dataset: RetrievalDataset,
+    *,
+    in_windows: bool = False,
+    reading_stays: bool = False,
 ) -> TruncationAudit:
     """Count what a model reads of the corpus; of more than 20,000 chunks, an evenly spread sample.
 
@@ -77,6 +85,7 @@ def audit_truncation(
         model: Its tokenizer counts.
         dataset: Holds the corpus.
         in_windows: Chunks are read to their end, a window at a time, so that nothing is cut.
+        reading_stays: As in `TruncationAudit`.
     """
     step = max(1, len(dataset.corpus) // _SAMPLE)
     lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
@@ -93,6 +102,7 @@ def audit_truncation(
         good_chunks=len(good),
         good_chunks_cut=_cut(good_lengths, read),
         longest=max(lengths + good_lengths),
+        reading_stays=reading_stays,
     )
 
 

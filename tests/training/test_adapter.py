@@ -20,6 +20,7 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.summary import truncation_in_words
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
@@ -188,6 +189,19 @@ def test_questions_move_and_chunks_stay(adapted, tiny_base_folder):
     assert tuned(question) == tuned.embed_query(question)
     assert np.linalg.norm(tuned.embed_query(question)) == pytest.approx(1, abs=1e-5)
     assert not np.allclose(tuned.embed_query(question), base.embed_query(question), atol=1e-3)
+
+
+def test_export_is_not_advised_where_it_would_leave_chunks_cut(adapted, tiny_base_folder, tmp_path):
+    cut = "the log is kept every night " * 60
+    asked = RetrievalDataset(queries={"q": "logs"}, corpus={"d": cut, "e": "disk"}, relevant_docs={"q": ("d",)})
+    report = check_retrieval(tiny_base_folder, adapted.folder, asked, cache=tmp_path / "cache")
+    of_check = truncation_in_words(report.truncation)
+    index = write_index_folder(tmp_path / "handbook", load_deployed_model(str(tiny_base_folder)), [cut] * 5)
+    (finding,) = examine(FaissStore(index), load_deployed_model(str(adapted.folder)))
+    assert "chunks of at most 51 tokens" in of_check
+    assert "export" not in of_check
+    assert "upload with smaller chunks" in finding.message
+    assert "export" not in finding.message
 
 
 def test_without_the_plugin_the_folder_is_the_base_model(adapted, tiny_base_folder):
