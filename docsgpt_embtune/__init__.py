@@ -1,3 +1,41 @@
 """Tune DocsGPT's embeddings on a team's own questions, prove the gain, and put the model into the host."""
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # spelled by hand: the hook is imported at every start of the host's Python
+    from docsgpt_embtune.data.dataset import RetrievalDataset as RetrievalDataset
+    from docsgpt_embtune.data.dataset import load_dataset as load_dataset
+    from docsgpt_embtune.embeddings import TunedEmbeddings as TunedEmbeddings
+    from docsgpt_embtune.errors import EmbtuneError as EmbtuneError
+    from docsgpt_embtune.evaluation.check import check_retrieval as check_retrieval
+    from docsgpt_embtune.exporting.export import export as export
+    from docsgpt_embtune.plugin import register as register
+    from docsgpt_embtune.training.pipeline import train as train
+    from docsgpt_embtune.training.query_adapter.adapting import adapt as adapt
+
 __version__ = "0.1.0"
+
+_DEFINED_IN = {
+    "EmbtuneError": "errors",
+    "RetrievalDataset": "data.dataset",
+    "TunedEmbeddings": "embeddings",
+    "adapt": "training.query_adapter.adapting",
+    "check_retrieval": "evaluation.check",
+    "export": "exporting.export",
+    "load_dataset": "data.dataset",
+    "register": "plugin",
+    "train": "training.pipeline",
+}
+__all__ = sorted(_DEFINED_IN)
+
+
+def __getattr__(name: str) -> object:
+    """Import what is asked for, and torch with it only then."""
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_DEFINED_IN])

@@ -1,9 +1,13 @@
 """No package takes from one that takes from it: what a reader has open never needs what stands above it."""
 
 import ast
+import subprocess
+import sys
 from collections import defaultdict
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 import docsgpt_embtune
 
@@ -32,3 +36,19 @@ def test_packages_take_from_each_other_in_one_direction():
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" takes from ".join(reversed(error.args[1]))) from None
+
+
+def test_names_at_the_top_are_there_and_cost_nothing_until_asked_for():
+    code = (
+        "import sys, docsgpt_embtune as package; heavy = {'torch', 'numpy', 'typing'} & (sys.modules.keys() - before);"
+        "assert not heavy, heavy; print(*[name for name in package.__all__ if callable(getattr(package, name))])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", f"import sys; before = set(sys.modules); {code}"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert told.stdout.split() == docsgpt_embtune.__all__
+    with pytest.raises(AttributeError, match="no attribute 'tarin'"):
+        docsgpt_embtune.tarin  # noqa: B018
