@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 Loaded = TypeVar("Loaded")
 
+DEVICE_VARIABLE = "EMBTUNE_DEVICE"  # torch's name of what sentence-transformers serves on; the processor if not set
 QUESTION_CACHE = 1024  # a vector of 384 numbers takes 1.5 kB
 # What onnxruntime honours by what it is: no bars, arrays, unit norm, batches of its own.
 _EVERY_ENGINES_ENCODE_KWARGS = {"show_progress_bar", "convert_to_numpy", "normalize_embeddings", "batch_size"}
@@ -50,7 +51,7 @@ class StockEmbeddings(Embeddings):
 
     Args:
         folder: A sentence-transformers folder.
-        device: Where to run it.
+        device: Where to run it; None takes a GPU where there is one.
         encode_kwargs: Handed to `SentenceTransformer.encode`, e.g. `{"batch_size": 64}`.
 
     Attributes:
@@ -103,7 +104,18 @@ class StockEmbeddings(Embeddings):
         refuse_code_of_its_own(Path(self.model_name))
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
+        try:
+            return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
+        except (
+            RuntimeError,
+            AssertionError,
+        ) as error:  # torch's, of a device that it does not know, or was built without
+            if self.model_kwargs["device"] in ("cpu", None):
+                raise
+            raise ModelFolderError(
+                f"{self.model_name}: does not load on {self.model_kwargs['device']!r} ({error}); set {DEVICE_VARIABLE} "
+                "to what torch can use here, or to cpu"
+            ) from error
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
@@ -140,7 +152,8 @@ class TunedEmbeddings(StockEmbeddings):
 
     Args:
         model_name: Path of the tuned folder. Never a hub name: nothing is downloaded.
-        model_kwargs: `device` ("cpu" by default) and `engine`; others are handed to SentenceTransformer.
+        model_kwargs: `device` (EMBTUNE_DEVICE by default, or the processor) and `engine`; others are handed to
+            SentenceTransformer.
         encode_kwargs: Handed to `SentenceTransformer.encode`; onnxruntime chooses its own batches.
         engine: "torch", "onnx" or "onnx-int8" to insist on one; else EMBTUNE_ENGINE says; else what the export
             decided.
@@ -179,7 +192,7 @@ class TunedEmbeddings(StockEmbeddings):
             )
         manifest = verify(folder)
         self.model_name = str(folder)
-        self.model_kwargs = {"device": "cpu", **(model_kwargs or {})}
+        self.model_kwargs = {"device": serving_device(), **(model_kwargs or {})}
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
         self.reading = Reading.of(manifest)
         self._manifest = manifest
@@ -256,6 +269,11 @@ class TunedEmbeddings(StockEmbeddings):
                 self._models[key] = load()
             loaded: Loaded = self._models[key]
             return loaded
+
+
+def serving_device() -> str:
+    """Name the device that sentence-transformers serves on where the caller names none."""
+    return os.environ.get(DEVICE_VARIABLE) or "cpu"
 
 
 def encodable(text: str) -> str:

@@ -8,6 +8,7 @@ import sys
 
 import click
 import pytest
+import torch
 from click.testing import CliRunner
 from safetensors import SafetensorError
 
@@ -132,6 +133,16 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
     assert result.output == (
         "error: a disk is full (No space left on device); make room, or give paths on another one\n"
     )
+
+
+def test_full_gpu_is_no_answer_and_no_traceback():
+    def fill_a_gpu():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 15 GiB.")
+
+    result = CliRunner().invoke(EmbtuneCommand("train", callback=fill_a_gpu))
+    assert result.exit_code == 2
+    assert result.output.startswith("error: the GPU's memory is full (CUDA out of memory); ")
+    assert "--device cpu" in result.output
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

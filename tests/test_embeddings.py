@@ -11,8 +11,10 @@ import threading
 
 import numpy as np
 import pytest
+import torch
 
 from docsgpt_embtune.adapter import QueryAdapter
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import fingerprint
@@ -43,6 +45,18 @@ def test_tuned_folder_serves_the_same_without_the_plugin(folder):
     ours = TunedEmbeddings(str(folder)).embed_documents(list(TEXTS))
     stock = StockEmbeddings(folder).embed_documents(list(TEXTS))
     assert [vector == pytest.approx(other, abs=1e-5) for vector, other in zip(ours, stock, strict=True)]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_device_of_the_environment_serves_or_is_named_in_the_error(folder, monkeypatch):
+    monkeypatch.setenv("EMBTUNE_DEVICE", "cuda")
+    with pytest.raises(ModelFolderError, match=r"does not load on 'cuda' .* set EMBTUNE_DEVICE to what torch can use"):
+        TunedEmbeddings(str(folder))
+    with pytest.raises(ModelFolderError, match="does not load on 'cuda'"):
+        load_deployed_model("bundled")
+    TunedEmbeddings(str(folder), model_kwargs={"device": "cpu"})  # who asks for one is not overruled
+    monkeypatch.setenv("EMBTUNE_DEVICE", "cpu")
+    assert TunedEmbeddings(str(folder)).engine == ("onnx" if (folder / "onnx").is_dir() else "torch")
 
 
 def test_half_a_character_is_read_as_a_question_mark(folder):

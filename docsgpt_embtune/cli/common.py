@@ -27,6 +27,7 @@ INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
 _EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
 _FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
+_FULL_GPU = "OutOfMemoryError"  # the name of what torch raises; torch is not imported here
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -75,10 +76,22 @@ class EmbtuneCommand(click.Command):
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
-        except Exception as error:  # safetensors and torch, which write weights, have classes of their own for it
-            if not tells_of_full_disk(error):
+        except Exception as error:
+            if not (trouble := _trouble_of_the_machine(error)):
                 raise
-            _exit_with(_FULL_DISK)
+            _exit_with(trouble)
+
+
+def _trouble_of_the_machine(error: Exception) -> str:
+    """Say what is full where a library has a class of its own for it; nothing of any other error."""
+    if tells_of_full_disk(error):
+        return _FULL_DISK  # safetensors and torch write weights
+    if type(error).__name__ == _FULL_GPU:
+        return (
+            f"the GPU's memory is full ({str(error).partition('. ')[0]}); end what else uses it, give a smaller model, "
+            "or use the processor (--device cpu, or EMBTUNE_DEVICE=cpu)"
+        )
+    return ""
 
 
 class _Unheard(io.FileIO):

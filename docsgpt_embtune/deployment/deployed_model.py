@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.base_models import resolve_base
-from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable
+from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable, serving_device
 from docsgpt_embtune.errors import DeploymentError, ModelFolderError
 from docsgpt_embtune.evaluation.truncation import share_read
 from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
@@ -154,7 +154,8 @@ class FolderModel(DeployedModel):
 
     @cached_property
     def _in_other_numbers(self) -> TunedEmbeddings:
-        return TunedEmbeddings(str(self.folder), engine="onnx" if self._engine == "onnx-int8" else "onnx-int8")
+        other = "onnx" if self._engine == "onnx-int8" else "onnx-int8"
+        return TunedEmbeddings(str(self.folder), model_kwargs={"device": "cpu"}, engine=other)
 
     @property
     def settings(self) -> dict[str, str]:
@@ -239,7 +240,7 @@ def load_deployed_model(name: str) -> FolderModel:
     if is_tuned_folder(folder):
         tuned = TunedEmbeddings(str(folder), encode_kwargs=encode_kwargs)
         return FolderModel(str(folder), tuned.fingerprint, tuned, folder)
-    stock = StockEmbeddings(folder, encode_kwargs=encode_kwargs)
+    stock = StockEmbeddings(folder, serving_device(), encode_kwargs)
     return FolderModel(str(folder), document_fingerprint(folder), stock, folder)
 
 

@@ -29,6 +29,8 @@ LOSSES = {
 }
 # Padding tokens that a pass may hold before starting another one costs less than computing them.
 PADDING_PER_PASS = 96
+# A GPU takes about as long to be told what to compute as to compute it, so that few large passes are best.
+TOKENS_PER_PASS_ON_GPU = 16_384
 
 Features = Mapping[str, Any]
 
@@ -81,8 +83,14 @@ class EachTextOnce(torch.nn.Module):
             if sum(lengths) > self.room.tokens:
                 small = runs_of_like_length(lengths, self.room.tokens_per_pass)
                 return in_passes(computed_twice(embed), tokens, small)
-        passes = runs_of_like_length(lengths, tokens_per_pass()) if packs else of_like_length(lengths)
-        return in_passes(embed, tokens, passes)
+        return in_passes(embed, tokens, self._passes(lengths, packs=packs))
+
+    def _passes(self, lengths: Sequence[int], *, packs: bool) -> list[list[int]]:
+        if packs:
+            return list(runs_of_like_length(lengths, tokens_per_pass()))
+        if self.model.device.type == "cpu":
+            return of_like_length(lengths)
+        return list(runs_of_like_length(lengths, TOKENS_PER_PASS_ON_GPU))
 
     def _embed_padded(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         vectors: torch.Tensor = self.model(dict(tokens))["sentence_embedding"]  # which it adds to
@@ -188,7 +196,9 @@ def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[
     tokens = {key: joined(key) for key in rows_of_tokens(features[0])}
     # With the mask, as a text may hold the padding token itself.
     identity = torch.cat([tokens["input_ids"], tokens["attention_mask"]], dim=1)
-    distinct, place = torch.unique(identity, dim=0, return_inverse=True)
-    row_numbers = torch.arange(len(place), device=place.device)
+    # On the processor: Apple's GPUs find no distinct rows before torch 2.10.
+    distinct, place = torch.unique(identity.cpu(), dim=0, return_inverse=True)
+    row_numbers = torch.arange(len(place))
     first = row_numbers.new_full((len(distinct),), len(place)).scatter_reduce(0, place, row_numbers, reduce="amin")
+    first, place = first.to(identity.device), place.to(identity.device)
     return {key: value[first] for key, value in tokens.items()}, place

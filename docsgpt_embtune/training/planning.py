@@ -139,7 +139,8 @@ class Plan:
             said += f" ({clock(self.before)} before it was stopped)"
         lines.append(f"{said}, of {clock(minutes * 60)} allowed; {self.memory}")
         if in_all > minutes * 60:
-            lines.append("that is longer than allowed, and the least that a run takes here; Ctrl-C stops it")
+            why = "several processes cut nothing" if process_count() > 1 else "the least that a run takes here"
+            lines.append(f"that is longer than allowed, and {why}; Ctrl-C stops it")
         if sum(len(stage.questions) for stage in self.stages) < sum(self.questions):
             lines.append("not all questions have their time; give a longer --time-budget")
         return lines
@@ -306,7 +307,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
     """Take two real steps without changing a weight: with the longest chunks for the memory, then with drawn ones."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
-    at_rest = _peak_memory(run.model)
+    at_rest = _memory_at_rest(run.model)
     loss = make_loss(run.model, stage.config.loss, stage.config.widths)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     columns_of_chunks = 1 + stage.config.negatives
@@ -349,6 +350,13 @@ def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:
     return {key: value.to(model.device) for key, value in model.preprocess(texts).items() if torch.is_tensor(value)}
+
+
+def _memory_at_rest(model: SentenceTransformer) -> int:
+    """Tell how many bytes are in use now, from where the peak of what follows is measured."""
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)  # else that of embedding the corpus
+    return _peak_memory(model)
 
 
 def _peak_memory(model: SentenceTransformer) -> int:

@@ -209,12 +209,11 @@ class Selection:
 
     def resume(self) -> None:
         """Take up what an earlier run kept, if it kept anything."""
-        device = str(self.model.device)
         if self._folder and (self._folder / STAGE_FILE).is_file():
-            self.stage_weights, state = _load(self._folder / STAGE_FILE, device)
+            self.stage_weights, state = _load(self._folder / STAGE_FILE)
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
         if self._folder and (self._folder / BEST_FILE).is_file():
-            weights, state = _load(self._folder / BEST_FILE, device)
+            weights, state = _load(self._folder / BEST_FILE)
             self.candidates = [ScoredCandidate(name, scores) for name, scores in state["candidates"]]
             candidate_of = {candidate.name: candidate for candidate in self.candidates}
             self.kept, self.best_rejected = (
@@ -247,15 +246,15 @@ def _save(weights: Weights, file: Path, state: dict[str, Any]) -> None:
     beside.replace(file)
 
 
-def _load(file: Path, device: str) -> tuple[Weights, dict[str, Any]]:
-    with safe_open(file, framework="pt", device=device) as kept:
+def _load(file: Path) -> tuple[Weights, dict[str, Any]]:
+    with safe_open(file, framework="pt") as kept:
         weights = {name: kept.get_tensor(name) for name in kept.keys()}
         return weights, json.loads(kept.metadata()["state"])
 
 
 def copy_of_weights(model: SentenceTransformer) -> Weights:
-    """Copy every weight, so that training on does not change the copy."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    """Copy every weight, so that training on does not change the copy, and off the GPU, which several would fill."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def drawn_towards(base: Weights, tuned: Weights, share: float) -> Weights:

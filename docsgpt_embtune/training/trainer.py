@@ -50,10 +50,11 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
     # the midst of the activations left the heap in pieces, a GiB of it in twelve steps. These are as many as the layers
     # of a step have in common (see LENGTHS_ALIKE of `packing`).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    if device is None and torch.cuda.is_available():
-        device = own_gpu()
     model = SentenceTransformer(
-        str(base.folder), device=device, local_files_only=True, model_kwargs={"dtype": torch.float32}
+        str(base.folder),
+        device=_device_to_train_on(device),
+        local_files_only=True,
+        model_kwargs={"dtype": torch.float32},
     )
     model.truncate_dim = None
     # Of CamemBERT and its kin some say 514, as many as they have positions: the first two of these are not used, and a
@@ -64,6 +65,24 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
     if not isinstance(model[-1], Normalize):
         model.append(Normalize())
     return model
+
+
+def _device_to_train_on(device: str | None) -> str | None:
+    """Name the device that the trainer is going to use: in one process the first GPU that it sees, whatever it is told.
+
+    Raises:
+        TrainingError: If another GPU is asked for.
+    """
+    if device is None:
+        return own_gpu() if torch.cuda.is_available() else None
+    wanted = torch.device(device)
+    if wanted.type == "cuda" and process_count() > 1:
+        return own_gpu()
+    if wanted.type == "cuda" and wanted.index:
+        raise TrainingError(
+            f"{device}: training uses the first GPU that it sees; set CUDA_VISIBLE_DEVICES={wanted.index} and give cuda"
+        )
+    return device
 
 
 def fit(
@@ -133,7 +152,9 @@ def _arguments(
     output_dir: str,
     saves: bool,
 ) -> SentenceTransformerTrainingArguments:
-    return SentenceTransformerTrainingArguments(
+    # What `accelerate launch` was configured with would overrule the precision that was validated.
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
+    arguments = SentenceTransformerTrainingArguments(
         output_dir=output_dir,
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
@@ -155,6 +176,11 @@ def _arguments(
         disable_tqdm=True,
         optim="adamw_torch_fused",
     )
+    if arguments.n_gpu > 1:
+        # transformers would put the model into DataParallel: other batches than were asked for, fp32, and activations
+        # that `Room` does not see. Several GPUs take `torchrun`.
+        arguments._n_gpu = 1
+    return arguments
 
 
 def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
