@@ -54,7 +54,7 @@ class EnvironmentFile:
         return default if value is None else value
 
     def get_switched(self, name: str) -> str | None:
-        """Return the value that the last switch gave a setting; None if the file has another value, or no record."""
+        """Return the value that the last switch gave a setting; None without a record, or if the value was changed."""
         kept = self._kept()
         value = _value(kept["written"].get(name, ""), name) if kept else None
         return value if self.get(name) == value else None

@@ -15,7 +15,7 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import Vectors
 
-BLOCK = 256  # texts between two writes: at most so many are lost by a crash
+BLOCK = 256  # texts between two writes; a crash loses the vectors of at most one block
 DIGEST_BYTES = 32
 
 
