@@ -1,1 +1,1 @@
-"""Into a DocsGPT deployment, and back out."""
+"""Put a tuned model into a DocsGPT deployment, and take it out again."""

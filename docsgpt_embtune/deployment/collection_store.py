@@ -1,9 +1,9 @@
-"""Re-embed a collection: a second one is filled beside it, then DocsGPT's `.env` names that one.
+"""Re-embed a collection: fill a second one beside it, then make DocsGPT's `.env` name that one.
 
-Qdrant and Milvus cannot exchange two collections in one step, since an alias never has a collection's own name. But
-DocsGPT reads the name of its collection from `.env`, beside EMBEDDINGS_NAME: so both change in one rename of that
-file, vectors and model together, and the collection before stays as it is, for the way back. The second collection is
-also the journal: a block is in it when it is embedded.
+Qdrant and Milvus cannot exchange two collections in one step, since an alias cannot have the name of a collection. But
+DocsGPT reads its collection's name from `.env`, as it does EMBEDDINGS_NAME. So one rename of that file switches both
+the vectors and the model, and the previous collection stays as it is for a rollback. The second collection is also the
+journal: each block is stored in it as soon as it is embedded.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -26,9 +26,9 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
 
-DEFAULT_NAME = "docsgpt"  # the host's own
+DEFAULT_NAME = "docsgpt"  # the host's default collection
 _MARK = "_embtune_"
-_FINGERPRINT_LETTERS = 12  # of a model's fingerprint, in the name of its collection
+_FINGERPRINT_LETTERS = 12  # characters of a model's fingerprint in the name of its collection
 
 DocId = int | str
 
@@ -38,10 +38,10 @@ class Entry:
     """A stored chunk without its vector.
 
     Attributes:
-        doc_id: Its id.
-        text: What is embedded.
-        content: Everything that is stored beside id and vector, as the database gave it.
-        metadata: What DocsGPT stored of the chunk, `source_id` among it; empty where another program stored it.
+        doc_id: The chunk's id.
+        text: The text that is embedded.
+        content: Everything stored with the vector, as the database returned it.
+        metadata: DocsGPT's metadata of the chunk, including `source_id`; empty if another program stored the chunk.
     """
 
     doc_id: DocId
@@ -51,12 +51,12 @@ class Entry:
 
 
 class Collections(Protocol):
-    """What the re-embedding needs of a database of collections.
+    """The operations on a database of collections that re-embedding needs.
 
     Attributes:
-        label: The database, in messages.
-        setting: The line in `.env` that names DocsGPT's collection.
-        errors: What its client raises.
+        label: The database's name in messages.
+        setting: Name of the `.env` setting that names DocsGPT's collection.
+        errors: Exception classes of the database's client.
     """
 
     label: str
@@ -64,45 +64,48 @@ class Collections(Protocol):
     errors: tuple[type[Exception], ...]
 
     def names(self) -> list[str]:
-        """Name the collections that are there."""
+        """List the names of all collections."""
 
     def exists(self, name: str) -> bool:
-        """Tell whether a collection is there."""
+        """Tell whether a collection exists."""
 
     def width(self, name: str) -> int:
-        """Return the width of its vectors."""
+        """Return the width of a collection's vectors."""
 
     def entries(self, name: str) -> Iterator[Entry]:
-        """Read a whole collection."""
+        """Read all entries of a collection."""
 
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
-        """Read some entries, in the order of their ids; an id that is not there is left out."""
+        """Read entries by id, in the order given; missing ids are left out."""
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
-        """Read some vectors, all of which are there: (N, D), in the order of their ids."""
+        """Read vectors by id: (N, D), in the order given; every id must exist."""
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Make an empty collection with the settings of another, for vectors of this width."""
+        """Create an empty collection with the settings of another, for vectors of this width."""
 
     def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
-        """Store entries with their vectors; what has the same id is replaced."""
+        """Store entries with their vectors, replacing entries with the same ids."""
 
     def remove(self, name: str, doc_ids: Sequence[DocId]) -> None:
         """Delete some entries."""
 
     def nearest(self, name: str, vector: Sequence[float]) -> DocId:
-        """Return the id that a search finds first."""
+        """Return the id of the entry that a search for a vector finds first."""
 
     def drop(self, name: str) -> None:
         """Delete a collection."""
 
 
 class CollectionStore:
-    """DocsGPT's collection, all sources in one.
+    """DocsGPT's collection, which holds the chunks of all sources.
 
     Args:
         collections: The database.
         environment: The host's `.env`, which names the collection.
+
+    Raises:
+        DeploymentError: If the database has no such collection.
     """
 
     def __init__(self, collections: Collections, environment: EnvironmentFile) -> None:
@@ -110,7 +113,7 @@ class CollectionStore:
         self._environment = environment
         self._name = environment.get(self.setting) or DEFAULT_NAME
         previous = environment.get_replaced(self.setting, DEFAULT_NAME)
-        self._previous = previous if previous != self._name else None  # the same: a rollback was interrupted
+        self._previous = previous if previous != self._name else None  # equal after an interrupted rollback
         with self._as_deployment_error():
             if not collections.exists(self._name):
                 raise DeploymentError(
@@ -120,12 +123,12 @@ class CollectionStore:
 
     @property
     def label(self) -> str:
-        """What to call it in messages."""
+        """The collection's name in messages."""
         return f"{self._collections.label} {self._name}"
 
     @property
     def setting(self) -> str:
-        """The line in `.env` that names the collection."""
+        """Name of the `.env` setting that names the collection."""
         return self._collections.setting
 
     def texts(self) -> list[str]:
@@ -134,7 +137,7 @@ class CollectionStore:
             return [entry.text for entry in self._collections.entries(self._name)]
 
     def width(self) -> int:
-        """Return the declared width."""
+        """Return the declared width of the vectors."""
         with self._as_deployment_error():
             return self._collections.width(self._name)
 
@@ -150,15 +153,15 @@ class CollectionStore:
         return StoredSample([str(entry.doc_id) for entry in entries], [entry.text for entry in entries], vectors)
 
     def is_on(self, model: DeployedModel) -> bool:
-        """Tell whether `.env` names the collection that was built with this model, and no chunk in it is another's."""
+        """Tell whether `.env` names the collection built with this model, and no chunk checked is another model's."""
         with self._as_deployment_error():
             return self._is_target(model) and not self._has_foreign_latecomers(model)
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check nothing: what may forbid it shows as the second collection is made, before a chunk is embedded."""
+        """Check nothing: obstacles show when the second collection is created, before its first chunk is embedded."""
 
     def remaining(self, model: DeployedModel) -> list[str]:
-        """Return the texts of the entries that the second collection does not have."""
+        """Return the distinct texts that the second collection lacks, or once it is in force, those added since."""
         with self._as_deployment_error():
             if self._is_target(model):
                 return sorted({entry.text for entry in self._collections.fetch(self._name, self._latecomers())})
@@ -166,11 +169,11 @@ class CollectionStore:
             return sorted({entry.text for entry in self._collections.entries(self._name) if entry.doc_id not in built})
 
     def bytes_needed(self, model: DeployedModel) -> int:
-        """Count the new vectors and a second copy of each text."""
+        """Count the new vectors, and a second copy of each text."""
         return sum(4 * model.dimension + len(text.encode()) for text in self.texts())
 
     def build(self, model: DeployedModel) -> None:
-        """Fill the second collection, longest texts first, one block after another."""
+        """Fill the second collection block by block, longest texts first."""
         with self._as_deployment_error():
             target = self._target(model)
             if self._is_target(model):
@@ -181,11 +184,11 @@ class CollectionStore:
             self._bring_up_to_date(target, model)
 
     def settings(self, model: DeployedModel) -> Mapping[str, str]:
-        """Return the line that names the second collection: the one step."""
+        """Return the setting that names the second collection, which puts it in force."""
         return {self.setting: self._target(model)}
 
     def prepare(self, model: DeployedModel) -> None:
-        """Verify the second collection, which `.env` is to name."""
+        """Add the entries that came in meanwhile to the second collection, and verify it."""
         if self._is_target(model):
             return
         target = self._target(model)
@@ -199,13 +202,13 @@ class CollectionStore:
         )
 
     def swap(self, model: DeployedModel) -> None:
-        """Take along what came in since; `.env`, which is to name the second collection, is the one step."""
+        """Add the entries that came in since `prepare`; the switch of `.env` then puts the collection in force."""
         if not self._is_target(model):
             with self._as_deployment_error():
                 self._bring_up_to_date(self._target(model), model)
 
     def can_roll_back(self) -> bool:
-        """Tell whether `.env` was switched to a collection that was built here; the one before has the same chunks."""
+        """Tell whether `.env` was switched to a collection built here, and the previous one has the same chunks."""
         if self._previous is None or _MARK not in self._name:
             return False
         with self._as_deployment_error():
@@ -218,36 +221,36 @@ class CollectionStore:
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
-        """Return entries of the collection that `.env` named before."""
+        """Return entries of the previous collection, which `.env` named before the switch."""
         with self._as_deployment_error():
             if self._previous is None or not self._collections.exists(self._previous):
                 return None
         return self._sample(self._previous, size)
 
     def fingerprint_before(self) -> str | None:
-        """Return what is in that collection's name."""
+        """Return the beginning of the fingerprint, from the previous collection's name; None if that has none."""
         _, mark, fingerprint = (self._previous or "").partition(_MARK)
         return fingerprint if mark else None
 
     def roll_back(self) -> None:
-        """Delete the second collection, which `.env` no longer names; the first was never touched."""
+        """Delete the second collection, which `.env` must no longer name; the first was never touched."""
         if self._environment.get(self.setting) == self._name:
             raise DeploymentError(f"{self.label}: {self._environment.path} names it still; give that .env, too")
         with self._as_deployment_error():
             self._collections.drop(self._name)
 
     def kept(self) -> str:
-        """Name the collection that `.env` named before, if it names one that was built here."""
+        """Name the previous collection; empty if it is gone, or the current one was not built here."""
         with self._as_deployment_error():
             if self._previous is None or _MARK not in self._name or not self._collections.exists(self._previous):
                 return ""
         return f"collection {self._previous}"
 
     def require_forgettable(self) -> None:
-        """Check nothing: only the database tells whether it lets a collection be deleted, and then it is."""
+        """Check nothing: whether the database allows deleting a collection shows only by doing it."""
 
     def forget(self) -> None:
-        """Delete that collection."""
+        """Delete the previous collection."""
         if self._previous is not None and self.kept():
             with self._as_deployment_error():
                 self._collections.drop(self._previous)
@@ -270,7 +273,7 @@ class CollectionStore:
         return not model.made([entry.text for entry in entries], stored).all()
 
     def _latecomers(self) -> list[DocId]:
-        """List what the collection before does not have; nothing where that is gone, since all would seem late."""
+        """List the ids that the previous collection lacks; none if that is gone, since all would seem new."""
         if self._previous is None or not self._collections.exists(self._previous):
             return []
         return sorted(self._ids(self._name) - self._ids(self._previous), key=str)
@@ -285,9 +288,9 @@ class CollectionStore:
         return [doc_ids[position] for position in spread(len(doc_ids), size)]
 
     def _bring_up_to_date(self, target: str, model: DeployedModel) -> int:
-        """Give the second collection the entries of the first, and no other; return how many were missing or extra.
+        """Make the second collection hold exactly the entries of the first; return how many were missing or extra.
 
-        Ids are compared and not texts: DocsGPT stores a chunk that was edited under a new id.
+        Only ids are compared, since DocsGPT stores an edited chunk under a new id.
         """
         lengths = {entry.doc_id: len(entry.text) for entry in self._collections.entries(self._name)}
         built = self._ids(target)

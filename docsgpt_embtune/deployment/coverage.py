@@ -1,4 +1,4 @@
-"""Whether a command was given all that DocsGPT searches by the model that its `.env` names."""
+"""Check that a command was given every store that DocsGPT searches with the model that its `.env` names."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -8,7 +8,7 @@ from docsgpt_embtune.deployment.faiss_folder import INDEX
 from docsgpt_embtune.errors import DeploymentError
 
 _OPTIONS = {"faiss": "--indexes", "pgvector": "--pgvector", "qdrant": "--qdrant", "milvus": "--milvus"}
-# Read in DocsGPT at 0.19, application/vectorstore/.
+# From DocsGPT 0.19, application/vectorstore/.
 _WHY_NOT = {
     "elasticsearch": "DocsGPT's own store hands out none of its chunks",
     "mongodb": "DocsGPT fixes the names of collection, field and search index, so that nothing can be built beside "
@@ -18,16 +18,16 @@ _WHY_NOT = {
 
 
 def require_searched_store(environment: EnvironmentFile, given: Collection[str]) -> None:
-    """Check that the store whose vectors DocsGPT searches is among those given.
+    """Check that the store that DocsGPT searches is among those given.
 
-    A model that is put in force, or taken back, while these vectors stay another model's raises no error in DocsGPT.
+    DocsGPT raises no error if the model is switched, or rolled back, while the stored vectors stay another model's.
 
     Args:
-        environment: The host's `.env`; without a VECTOR_STORE in it, nothing is known and nothing checked.
-        given: Names of the stores, as VECTOR_STORE has them.
+        environment: The host's `.env`; if it sets no VECTOR_STORE, nothing is checked.
+        given: Names of the given stores, spelled as in VECTOR_STORE.
 
     Raises:
-        DeploymentError: If it is another one, or one that cannot be re-embedded.
+        DeploymentError: If DocsGPT searches a store that was not given, or one that cannot be re-embedded.
     """
     name = (environment.get("VECTOR_STORE") or "").lower()
     if name in _WHY_NOT:
@@ -43,14 +43,14 @@ def require_searched_store(environment: EnvironmentFile, given: Collection[str])
 
 
 def require_switched_stores(environment: EnvironmentFile, given: Collection[str]) -> None:
-    """Check that no store which was switched with `.env` is left out where that is taken back.
+    """Check that a rollback of `.env` includes every store that was switched together with it.
 
     Args:
-        environment: The host's `.env`, beside which they are on record.
-        given: Names of the stores, as VECTOR_STORE has them.
+        environment: The host's `.env`; the record beside it lists these stores.
+        given: Names of the given stores, spelled as in VECTOR_STORE.
 
     Raises:
-        DeploymentError: If one is.
+        DeploymentError: If such a store was not given.
     """
     if left_out := [name for name in environment.switched_stores() if name not in given]:
         raise DeploymentError(
@@ -60,18 +60,18 @@ def require_switched_stores(environment: EnvironmentFile, given: Collection[str]
 
 
 def require_all_sources(environment: EnvironmentFile, indexes: Path) -> None:
-    """Check that a source's folder is not given without the others beside it, whose model `.env` switches as well.
+    """Check that not just one of several source folders was given: `.env` switches the model of all of them.
 
     Args:
         environment: The host's `.env`.
-        indexes: What was given: the folder of all sources, or one source's.
+        indexes: The given folder: that of all sources, or of a single one.
 
     Raises:
-        DeploymentError: If it is one source's, and there are others.
+        DeploymentError: If it is the folder of a single source, and there are others beside it.
     """
     if not (indexes / INDEX).is_file():
         return
-    source = indexes.resolve()  # the parent of "." is "."
+    source = indexes.resolve()  # without resolve(), the parent of "." would be "."
     others = sorted(index.parent.name for index in source.parent.glob(f"*/{INDEX}"))
     if len(others) > 1:
         raise DeploymentError(

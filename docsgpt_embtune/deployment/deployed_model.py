@@ -1,4 +1,4 @@
-"""The model that stored chunks are to be embedded with, and how large amounts of text go through it."""
+"""The model that stored chunks are embedded with, and a fast way to embed many of them."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -24,21 +24,21 @@ from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, EmbeddingM
 
 EmbedInRows = Callable[[Sequence[str]], Vectors]
 
-BATCH_SIZE = 8  # texts, where few are embedded
-# Tokens in a pass. What falls out of a core's cache takes up to twice as long; a GPU wants to be filled.
+BATCH_SIZE = 8  # texts per batch, where few are embedded
+# Tokens in a pass. On a CPU a pass that exceeds a core's cache takes up to twice as long; a GPU needs large passes.
 _TOKENS_PER_CORE, _TOKENS_ON_GPU = 512, 65_536
-_LETTERS_PER_TOKEN = 4  # a rough guess, which only the speed depends on
-_CHECKED = 4  # vectors of each call
-_ROUNDED = 0.9999  # cosine; bf16 moves all-MiniLM-L6-v2's vectors to 0.99997 at worst
+_LETTERS_PER_TOKEN = 4  # a rough guess that affects only the speed
+_CHECKED = 4  # bf16 vectors of each call that are compared with exact ones
+_ROUNDED = 0.9999  # least cosine of a bf16 vector with the exact one; all-MiniLM-L6-v2's worst is 0.99997
 
 
 class Cut(NamedTuple):
-    """How much of some texts a model reads.
+    """How much of some texts a model reads before it cuts them off.
 
     Attributes:
-        seen: Share of their wordpieces, below 1.
-        after: Wordpieces of each text that it reads at most.
-        stays: Whether a query adapter keeps that as it is.
+        seen: Share of the wordpieces that it reads, below 1.
+        after: Number of wordpieces after which it cuts a text off.
+        stays: Whether the model has a query adapter, which leaves the way that chunks are read as it is.
     """
 
     seen: float
@@ -48,13 +48,13 @@ class Cut(NamedTuple):
 
 @dataclass(frozen=True)
 class DeployedModel:
-    """A model that serves, be it a server's or of this machine.
+    """A model that DocsGPT can use, on a server or on this machine.
 
     Attributes:
-        name: What `--model` calls it.
-        fingerprint: Identifies what decides its chunks' vectors; a query adapter does not.
-        embeddings: What DocsGPT would call.
-        served_as: Lines of `.env` that make DocsGPT ask the server which has it, if any.
+        name: The model's name as in `--model`.
+        fingerprint: Identifies everything that determines the chunks' vectors, so not a query adapter.
+        embeddings: The embeddings object that DocsGPT would call.
+        served_as: `.env` settings that make DocsGPT ask the server that has the model; None without such a server.
     """
 
     name: str
@@ -69,25 +69,25 @@ class DeployedModel:
 
     @property
     def same_vector(self) -> float:
-        """Cosine from which on a stored vector is this model's, in whatever numbers a server computes."""
+        """Least cosine at which a stored vector counts as this model's; a server may compute in int8."""
         return SAME_VECTOR_IN_INT8
 
     def engines(self) -> Iterator[EmbedInRows]:
-        """Yield what may have made its vectors, texts -> (N, D): first what serves here."""
+        """Yield the functions texts -> (N, D) that may have made the stored vectors, the one that serves here first."""
         yield self.embed
 
     def made(self, texts: Sequence[str], vectors: Vectors) -> npt.NDArray[np.bool_]:
-        """Tell of stored vectors (N, D) of these texts, each, whether the model made it; a NaN is nobody's."""
+        """Tell for each stored vector (N, D) whether the model made it from its text; one with a NaN never counts."""
         return self.in_any_engine(texts, lambda rows, again: cosines(vectors[rows], again) >= self.same_vector)
 
     def in_any_engine(
         self, texts: Sequence[str], agree: Callable[[list[int], Vectors], npt.ArrayLike]
     ) -> npt.NDArray[np.bool_]:
-        """Tell of each text whether what any engine makes of it agrees with what is stored.
+        """Tell for each text whether any engine's vector of it agrees with the stored one.
 
         Args:
-            texts: N of them.
-            agree: Takes positions among the texts and an engine's vectors of these (R, D), and tells of each.
+            texts: N texts.
+            agree: Takes R positions in `texts` and an engine's vectors of these texts, (R, D); returns R booleans.
         """
         own = np.zeros(len(texts), dtype=np.bool_)
         for embed in self.engines():
@@ -99,12 +99,12 @@ class DeployedModel:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Lines of `.env` that make DocsGPT use it; none where it is not known where it is served."""
+        """`.env` settings that make DocsGPT use the model; empty if it is not known where the model is served."""
         return dict(self.served_as or {})
 
     @property
     def settings_in_words(self) -> str:
-        """What to set, for a person; credentials in a URL are left out."""
+        """The settings as a person should read them, without credentials in URLs."""
         lines = " ".join(f"{name}={shown(value)}" for name, value in self.settings.items())
         return lines or "EMBEDDINGS_BASE_URL, to where it is served, and EMBEDDINGS_NAME, to its name there"
 
@@ -114,11 +114,11 @@ class DeployedModel:
         return np.array(vectors, dtype=np.float32).reshape(len(texts), self.dimension)
 
     def embed_many(self, texts: Sequence[str]) -> Vectors:
-        """Embed many chunks of like length fast: (N, D) float32, in order."""
+        """Embed many chunks of similar length fast: (N, D) float32, in order."""
         return self.embed(texts)
 
     def cuts_off(self, texts: Sequence[str]) -> Cut | None:
-        """Tell how much of the texts is read; None where a server does not tell."""
+        """Tell how much of the texts is read before they are cut off; None, since a server does not say."""
         return None
 
 
@@ -127,8 +127,8 @@ class FolderModel(DeployedModel):
     """A model on this machine, tuned or stock.
 
     Attributes:
-        embeddings: What DocsGPT would call.
-        folder: Where it is; what EMBEDDINGS_NAME has to say.
+        embeddings: The embeddings object that DocsGPT would call.
+        folder: The model folder, which EMBEDDINGS_NAME has to name.
     """
 
     embeddings: StockEmbeddings
@@ -136,20 +136,21 @@ class FolderModel(DeployedModel):
 
     @property
     def same_vector(self) -> float:
-        """Cosine from which on a stored vector is this model's.
+        """Least cosine at which a stored vector counts as this model's.
 
-        Another machine may have made it in int8, which this one may not compute in.
+        It is lower where another machine may have made the vector in int8 and this one cannot multiply in int8.
         """
         return SAME_VECTOR_IN_INT8 if self._has_int8() and not multiplies_int8() else SAME_VECTOR
 
     def engines(self) -> Iterator[EmbedInRows]:
-        """Yield what may have made its vectors: what serves here, then int8, or what rounds nothing, if it has both.
+        """Yield the engine that serves here, then the other one of int8 and fp32, if the folder has both.
 
-        Each is compared with by itself: a model that was tuned only a little is as near to its base as int8 to fp32.
+        Stored vectors are compared with each engine separately instead of with a looser bound: a slightly tuned model
+        is as close to its base as int8 is to fp32.
         """
         yield self.embed
         if self._has_int8() and multiplies_int8():
-            with suppress(ModelFolderError):  # a broken graph is no reason not to go back to another model
+            with suppress(ModelFolderError):  # a broken graph must not forbid a rollback to another model
                 yield replace(self, embeddings=self._in_other_numbers).embed
 
     @cached_property
@@ -159,16 +160,16 @@ class FolderModel(DeployedModel):
 
     @property
     def settings(self) -> dict[str, str]:
-        """Lines of `.env` that make DocsGPT use it: load it, if it is served nowhere."""
+        """`.env` settings that make DocsGPT use the model: ask its server, or else load the folder."""
         return super().settings or {"EMBEDDINGS_NAME": str(self.folder)}
 
     def embed_many(self, texts: Sequence[str]) -> Vectors:
-        """Embed many chunks of like length fast: (N, D) float32, in order.
+        """Embed many chunks of similar length fast: (N, D) float32, in order.
 
-        What serves in int8 embeds in int8, so that the stored vectors are those that will be served. Any other
-        tuned model computes in bf16 where the processor multiplies in it: on one core half as fast again as the
-        fp32 graph. Some vectors of each call are compared with exact ones, and where one differs by more than
-        rounding does, all are computed again in fp32.
+        A model that serves in int8 embeds in int8, so that the stored vectors are those that will be served. Any other
+        tuned model embeds in bf16 where the processor multiplies in bf16, which on one core is 1.5 times as fast as
+        the fp32 graph. Some vectors of each call are compared with exact ones. If one differs by more than rounding
+        explains, all are computed again in fp32.
         """
         texts = [encodable(text) for text in texts]
         if not texts or self._engine == "onnx-int8":
@@ -182,7 +183,7 @@ class FolderModel(DeployedModel):
 
     @property
     def exported_reading(self) -> Reading | None:
-        """How chunks are read where an export chose another way than DocsGPT itself would read them."""
+        """How the model reads chunks, if an export chose another way than DocsGPT's own; None otherwise."""
         if not isinstance(self.embeddings, TunedEmbeddings):
             return None
         reading = self.embeddings.reading
@@ -196,7 +197,7 @@ class FolderModel(DeployedModel):
         return is_tuned_folder(self.folder) and "onnx-int8" in graphs_of(self.folder, read_manifest(self.folder))
 
     def _multiplies_in_bf16(self) -> bool:
-        """Tell whether bf16 pays; never for a stock model, which need not end in the Normalize that Encoder needs."""
+        """Tell whether to embed in bf16; never for a stock model, which may lack the Normalize that Encoder needs."""
         is_tuned = isinstance(self.embeddings, TunedEmbeddings)
         return is_tuned and resolve_precision("auto", self.embeddings.model.device) == "bf16"
 
@@ -220,7 +221,7 @@ class FolderModel(DeployedModel):
         return max(1, in_a_pass // tokens)
 
     def cuts_off(self, texts: Sequence[str]) -> Cut | None:
-        """Tell how much of the texts is read before they are cut off; None where all of it is."""
+        """Tell how much of the texts is read before they are cut off; None if they are read whole."""
         if not texts or (isinstance(self.embeddings, TunedEmbeddings) and self.embeddings.reading.windows != "off"):
             return None
         model = self.embeddings.model
@@ -233,7 +234,7 @@ def load_deployed_model(name: str) -> FolderModel:
     """Load a tuned folder, any other model folder, `bundled`, or a hub name.
 
     Raises:
-        ModelFolderError: If it is nowhere, or a tuned folder is not whole.
+        ModelFolderError: If there is no such model, or a tuned folder is incomplete.
     """
     folder = resolve_base(name).folder
     encode_kwargs = {"batch_size": BATCH_SIZE}
@@ -245,16 +246,16 @@ def load_deployed_model(name: str) -> FolderModel:
 
 
 def require_vectors_of(doc_ids: Sequence[object], stored: Vectors, again: Vectors, where: str) -> None:
-    """Check vectors that were built against the model's own of the same texts.
+    """Check newly built vectors against the model's own vectors of the same texts.
 
     Args:
-        doc_ids: What the rows are called, N.
-        stored: (N, D), as they were read back.
-        again: (N, D), embedded for the comparison.
+        doc_ids: N row ids, for the message.
+        stored: Vectors read back from the store, (N, D).
+        again: Vectors embedded for the comparison, (N, D).
         where: What holds the vectors, and what to do with it, for the message.
 
     Raises:
-        DeploymentError: If one differs, or is not finite, naming the first.
+        DeploymentError: If a vector differs or is not finite; names the worst one.
     """
     agreement = cosines(stored, again)
     if len(doc_ids) and not agreement.min() >= SAME_VECTOR:

@@ -1,4 +1,4 @@
-"""What is wrong with a deployment, found by looking: no bookkeeping from the past is needed."""
+"""Find what is wrong with a deployment by examining its stored vectors, without any records of past runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.urls import without_credentials
 
-_ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT makes when it starts, be it in use or not
-SEEN_ENOUGH = 0.95  # share of the wordpieces; the last words of some chunks are no illness
+_ENTITIES = ".graph_nodes"  # GraphRAG's table, which DocsGPT creates at start-up even if GraphRAG is not used
+SEEN_ENOUGH = 0.95  # share of the wordpieces; losing the last words of some chunks is no fault
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something wrong.
+    """A fault of the deployment.
 
     Attributes:
         where: The source, table or file.
-        problem: One word for its kind: "unreadable", "empty", "width", "vectors", "mixed", "truncated", "settings".
+        problem: Kind of fault: "unreadable", "empty", "width", "vectors", "mixed", "truncated" or "settings".
         message: What is wrong, with values, and what to do.
     """
 
@@ -35,15 +35,15 @@ class Finding:
 
 
 def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLED_CHUNKS) -> list[Finding]:
-    """Embed a sample of a store's chunks again and compare.
+    """Embed a sample of a store's chunks again and compare the vectors.
 
     Args:
-        store: One source, or table.
-        model: What DocsGPT embeds questions with.
-        sample: Chunks to compare; at least the store's size compares all of them.
+        store: The store of a source, or of a table.
+        model: The model that DocsGPT embeds questions with.
+        sample: Number of chunks to compare; all of them if the store has fewer.
 
     Returns:
-        What is wrong, nothing if it is healthy.
+        The faults found; empty if the store is healthy.
     """
     try:
         width, stored = store.width(), store.sample(sample)
@@ -65,15 +65,15 @@ def examine(store: ChunkStore, model: DeployedModel, sample: int = SAMPLED_CHUNK
 
 
 def examine_in_host(source: HostSource, model: DeployedModel, sample: int = SAMPLED_CHUNKS) -> list[Finding]:
-    """Search for a sample of a source's chunks through DocsGPT's own store, by the model's vectors of them.
+    """Search DocsGPT's own store for a sample of a source's chunks, with the model's vectors of these chunks.
 
     Args:
         source: The source.
-        model: What DocsGPT embeds questions with.
-        sample: Chunks to search for.
+        model: The model that DocsGPT embeds questions with.
+        sample: Number of chunks to search for.
 
     Returns:
-        What is wrong, nothing if it is healthy.
+        The faults found; empty if the source is healthy.
     """
     try:
         chunks = source.chunks()
@@ -102,7 +102,7 @@ def _reembedding(model: DeployedModel) -> str:
 
 
 def _foreign(label: str, doc_ids: Sequence[str], own: np.ndarray, remedy: str) -> list[Finding]:
-    """Judge by whether each sampled vector is the model's own: (N,) booleans, N at least 1."""
+    """Report vectors of another model; `own` tells for each sampled vector whether it is the model's, (N,), N >= 1."""
     if own.all():
         return []
     if not own.any():
@@ -132,9 +132,9 @@ def examine_settings(environment: EnvironmentFile, model: FolderModel, called: s
     """Check that the host's `.env` makes it load this model.
 
     Args:
-        environment: The host's.
-        model: What its vectors are to be of.
-        called: What the model was loaded by, where it may be a name that the host knows, too.
+        environment: The host's `.env`.
+        model: The model that the host should load.
+        called: The name that the model was loaded by, if the host may know it by that name, too.
     """
     where = str(environment.path)
     name = environment.get("EMBEDDINGS_NAME")
@@ -154,7 +154,7 @@ def examine_settings(environment: EnvironmentFile, model: FolderModel, called: s
         found = f"EMBEDDINGS_NAME={name} is not the model examined here"
     else:
         return []
-    # Never the name alone: while the vectors are another model's, that makes every search fail or rank wrongly.
+    # Do not advise to set the name alone: with another model's vectors, every search would then fail or rank wrongly.
     remedy = f"once the vectors are this model's, set EMBEDDINGS_NAME={model.folder} (embtune reembed --env does both)"
     return [Finding(where, "settings", f"{found}; {remedy}")]
 
@@ -162,11 +162,11 @@ def examine_settings(environment: EnvironmentFile, model: FolderModel, called: s
 def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteModel) -> list[Finding]:
     """Check that the host's `.env` makes it ask a server for this model.
 
-    Under which address the host reaches the server, from another container, is not to be told from here.
+    The server's address is not compared: the host may reach it from another container under a different one.
 
     Args:
-        environment: The host's.
-        remote: What its vectors are to be of.
+        environment: The host's `.env`.
+        remote: The server's model that the host should ask for.
     """
     url, name = (environment.get(setting) for setting in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME"))
     shown = without_credentials(url or "")

@@ -1,4 +1,4 @@
-"""The host's `.env`: one line switches the model, and can be taken back."""
+"""The host's `.env`: switch settings in it, such as the model, and switch them back."""
 
 import hashlib
 import json
@@ -20,10 +20,10 @@ from docsgpt_embtune.urls import is_url, shown
 
 
 class EnvironmentFile:
-    """A `.env` file whose other lines are left as they are, to the byte; read as the host reads it, by python-dotenv.
+    """A `.env` file, read with python-dotenv as the host reads it; lines that are not switched stay byte for byte.
 
-    What a switch replaced is kept beside it, in `.env.embtune.json`, until it is taken back; of a link, beside what it
-    names, so that it is found by either.
+    The lines that a switch replaced are recorded beside the file, in `.env.embtune.json`, until it is taken back. If
+    `.env` is a symbolic link, the record lies beside its target, so that it is found through either path.
 
     Args:
         path: The file; it need not exist yet.
@@ -38,15 +38,15 @@ class EnvironmentFile:
 
     @property
     def _kept_by_link(self) -> Path:
-        """Where an earlier version put it."""
+        """Where an earlier version of this package put the record."""
         return _record_beside(self.path)
 
     def get(self, name: str) -> str | None:
-        """Return a setting's value as the host reads it; a ${NAME} that is not set in the file is this process's."""
+        """Return a setting's value as the host reads it; ${NAME} falls back to this process's environment."""
         return _value(self._text(), name)
 
     def get_replaced(self, name: str, default: str) -> str | None:
-        """Return the value of a setting before the last switch, `default` if it was not set; None if not switched."""
+        """Return a setting's value before the last switch: `default` if it was not set, None if it was not switched."""
         kept = self._kept()
         if kept is None or name not in kept["replaced"]:
             return None
@@ -54,20 +54,20 @@ class EnvironmentFile:
         return default if value is None else value
 
     def get_switched(self, name: str) -> str | None:
-        """Return the value that the last switch gave a setting; None if the file does not say so (any more)."""
+        """Return the value that the last switch gave a setting; None without a record, or if the value was changed."""
         kept = self._kept()
         value = _value(kept["written"].get(name, ""), name) if kept else None
         return value if self.get(name) == value else None
 
     def require_replaceable(self, settings: Mapping[str, str]) -> None:
-        """Check that the file can be replaced by a rename, before hours are spent on what is to be switched.
+        """Check that the file can be replaced by a rename, before hours are spent on re-embedding.
 
         Args:
-            settings: What shall stand in it then.
+            settings: The settings to be written.
 
         Raises:
-            DeploymentError: If its folder is not there or cannot be written to, it is mounted by itself, as a
-                container's single file is, or it cannot hold a setting.
+            DeploymentError: If the folder is missing or cannot be written to, the file is itself a mount point, as a
+                single file mounted into a container is, or a setting cannot be written in it.
         """
         for name, value in settings.items():
             setting_line(name, value)
@@ -85,21 +85,21 @@ class EnvironmentFile:
 
     @contextmanager
     def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Put settings in force by a rename when the block ends well, and keep the lines that they replace.
+        """Put settings in force by a rename if the block succeeds, and record the lines that they replace.
 
-        What needs room on the disk is written before the block: a disk that is full, or a folder that cannot be
-        written into, shows while everything is still as it was.
+        Everything is written to disk before the block, so that a full disk or a folder without write permission shows
+        while nothing has changed yet.
 
         Raises:
-            DeploymentError: If the file cannot be read, its folder is not there, or the host would not read in it what
-                was written.
-            OSError: If it cannot be written.
+            DeploymentError: If the file cannot be read, its folder is missing, or the host would not read the settings
+                as they were written.
+            OSError: If the file cannot be written.
         """
         text = before = self._text()
         replaced: dict[str, list[str]] = {}
         written: dict[str, str] = {}
         for name, value in settings.items():
-            found = _counting(text, name)
+            found = _effective_setting(text, name)
             replaced[name] = [found.line] if found else []
             written[name] = setting_line(found.name if found else name, value)
             text = _replaced(text, name, written[name])
@@ -112,34 +112,34 @@ class EnvironmentFile:
             yield
             return
         kept_before = self._kept()
-        for name in settings:  # an earlier switch wrote this line: what that one replaced is what to go back to
+        for name in settings:  # a line that the previous switch wrote: a rollback restores what that switch replaced
             if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
                 replaced[name] = kept_before["replaced"][name]
         open_end = before != _ended(before)
         kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": _digest_of_last_line(text)}
         mode = self._mode()
-        # The inner one is renamed first: what was replaced is on record before it is gone.
+        # The inner file is renamed first, so that the replaced lines are on record before they are gone.
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
             new.write_bytes(text.encode())
             record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
             yield
 
     def keep_stores(self, names: Collection[str]) -> None:
-        """Put on record which stores were switched to the model that the last switch named, as VECTOR_STORE has them.
+        """Record which stores were switched together with the file, by their names in VECTOR_STORE.
 
         Raises:
-            OSError: If it cannot be written.
+            OSError: If the record cannot be written.
         """
         if kept := self._kept():
             kept["stores"] = sorted({*names, *kept.get("stores", ())})
             write_text_atomically(self._kept_path, json.dumps(kept, indent=1) + "\n", mode=self._mode())
 
     def switched_stores(self) -> list[str]:
-        """Return the stores that are on record."""
+        """Return the stores on record."""
         return list((self._kept() or {}).get("stores", ()))
 
     def before_switch(self) -> dict[str, str | None] | None:
-        """Return what `take_back` would set; a name that it would not leave set has None, and without a record is none.
+        """Return the values that `take_back` would restore, None for a name that it would unset; None without a record.
 
         Raises:
             DeploymentError: As `take_back`.
@@ -148,13 +148,13 @@ class EnvironmentFile:
         return None if text is None else {name: _value(text, name) for name in (self._kept() or {})["written"]}
 
     def take_back(self) -> bool:
-        """Put back the lines that the last switch replaced; safe to repeat until their record is forgotten.
+        """Put back the lines that the last switch replaced; safe to repeat until `forget`.
 
         Returns:
             False if there was nothing to take back.
 
         Raises:
-            DeploymentError: If a line that was written has been changed by hand since.
+            DeploymentError: If a line that the switch wrote has been changed since, or the file cannot be written.
         """
         text = self._text_before_switch()
         if text is None:
@@ -171,13 +171,13 @@ class EnvironmentFile:
         if kept is None:
             return None
         text = switched = self._text()
-        # What was appended since keeps its end.
+        # The final newline that the switch added is removed only if nothing was appended since.
         open_end = kept["open_end"] and _digest_of_last_line(switched) == kept.get("last")
         for name, written in kept["written"].items():
-            counting = _counting(text, name)
+            counting = _effective_setting(text, name)
             line = counting.line.strip() if counting else ""
             if line == "".join(kept["replaced"][name][-1:]).strip():
-                continue  # an interrupted switch, or rollback: it is there
+                continue  # the old line is in place: a switch or a rollback was interrupted
             if line != written.strip():
                 raise DeploymentError(
                     f"{self.path}: {name} was changed since it was switched; set it by hand to what it was "
@@ -188,11 +188,11 @@ class EnvironmentFile:
         return text.removesuffix("\n") if open_end and text != switched else text
 
     def kept(self) -> str:
-        """Name the record of what was replaced; empty if there is none."""
+        """Return the name of the record of replaced lines; empty if there is none."""
         return self._kept_path.name if self._kept() else ""
 
     def forget(self) -> None:
-        """Delete that record, which holds whole lines; there is nothing to take back then."""
+        """Delete the record of replaced lines, after which nothing can be taken back."""
         for path in (self._kept_path, self._kept_by_link):
             path.unlink(missing_ok=True)
 
@@ -234,7 +234,7 @@ def _record_beside(path: Path) -> Path:
 def _is_mount_point(path: Path) -> bool:
     if os.path.ismount(path):
         return True
-    try:  # a file that is mounted from the same disk shows only here
+    try:  # a file mounted from the same disk shows only in this list
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return False
@@ -243,10 +243,10 @@ def _is_mount_point(path: Path) -> bool:
 
 
 def setting_line(name: str, value: str) -> str:
-    """Set a name so that the host, by python-dotenv, reads this value: quoted where a sign would mean something.
+    """Return the line that sets a name to a value for python-dotenv, quoted if the value has special characters.
 
     Raises:
-        DeploymentError: If no quotes can hold the value; python-dotenv replaces ${NAME} within any.
+        DeploymentError: If the value cannot be quoted; python-dotenv expands ${NAME} within any quotes.
     """
     if re.fullmatch(r"[\w./:@%+,=~-]*", value):
         return f"{name}={value}\n"
@@ -261,50 +261,50 @@ def _in_words(lines: list[str]) -> str:
 
 
 def _digest_of_last_line(text: str) -> str:
-    """Name a line without telling it: the last one of `.env` may hold a key, and the record lies beside it."""
+    """Return a digest that identifies the last line; the line itself may hold a key and is kept out of the record."""
     return hashlib.sha256("".join(text.splitlines(keepends=True)[-1:]).encode()).hexdigest()
 
 
 class _Setting(NamedTuple):
-    """What sets a name: a line, or as many as a value in quotes goes over."""
+    """The assignment of one name: a line, or several if the quoted value spans them."""
 
     name: str
-    value: str | None  # before ${NAME} is replaced
+    value: str | None  # before ${NAME} is expanded
     line: str
-    start: int  # of the line, in the file's text
+    start: int  # offset of the line in the file's text
 
 
 def _settings(text: str) -> list[_Setting]:
     bindings = list(parse_stream(StringIO(text)))
     settings = []
-    start = len(text) - sum(len(binding.original.string) for binding in bindings)  # behind a byte order mark
+    start = len(text) - sum(len(binding.original.string) for binding in bindings)  # skips a byte order mark
     for binding in bindings:
-        line = binding.original.string.lstrip()  # empty lines before it are its, there
+        line = binding.original.string.lstrip()  # python-dotenv counts preceding empty lines as part of it
         start += len(binding.original.string)
         if binding.key is not None:
             settings.append(_Setting(binding.key, binding.value, line, start - len(line)))
     return settings
 
 
-def _counting(text: str, name: str) -> _Setting | None:
-    """Return what the host goes by, for which names are the same in any case.
+def _effective_setting(text: str, name: str) -> _Setting | None:
+    """Return the setting that takes effect in the host, which ignores the case of names.
 
-    Of one spelling it is the last line, and of several spellings the one that comes up last.
+    For each spelling the last line counts. Of several spellings, the one whose first line comes last takes effect.
     """
     spellings = {setting.name: setting for setting in _settings(text) if setting.name.lower() == name.lower()}
     return list(spellings.values())[-1] if spellings else None
 
 
 def _value(text: str, name: str) -> str | None:
-    found = _counting(text, name)
+    found = _effective_setting(text, name)
     if found is None:
         return None
     return resolve_variables([(setting.name, setting.value) for setting in _settings(text)], override=True)[found.name]
 
 
 def _replaced(text: str, name: str, new: str) -> str:
-    """Put lines where the one is that counts, or at the end."""
-    found = _counting(text, name)
+    """Replace the effective setting of a name by new lines, or append them if it is not set."""
+    found = _effective_setting(text, name)
     if found is None:
         return _ended(text) + new if new else text
     after = text[found.start + len(found.line) :]

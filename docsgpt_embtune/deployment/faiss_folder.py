@@ -1,7 +1,7 @@
-"""An index folder as DocsGPT keeps one per source: index.faiss with the vectors, and a sidecar with the chunks.
+"""DocsGPT's index folder of one source: index.faiss with the vectors, and a sidecar file with the chunks.
 
-The sidecar is index.json since 0.19, beside which index.pkl is still written, and index.pkl alone before. Neither
-holds a vector, only ids, texts, metadata and which row is whose.
+Since DocsGPT 0.19 the sidecar is index.json, and index.pkl is still written beside it; before, it was index.pkl alone.
+A sidecar holds no vectors, only ids, texts, metadata and the chunk id of each row.
 """
 
 import json
@@ -24,7 +24,7 @@ INDEX = "index.faiss"
 JSON_SIDECAR = "index.json"
 PICKLE_SIDECAR = "index.pkl"
 INDEX_FILES = (INDEX, JSON_SIDECAR, PICKLE_SIDECAR)
-WORK = ".embtune"  # what re-embedding keeps beside them; other folders of ours have names that begin so
+WORK = ".embtune"  # folder of re-embedding's own files; names of this package's other folders begin with it, too
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Sidecar:
     """The chunks of an index.
 
     Attributes:
-        rows: Chunk id of each row of the index, in row order.
+        rows: Chunk id of each index row, in row order.
         texts: Chunk id -> text.
         metadata: Chunk id -> metadata.
     """
@@ -43,15 +43,15 @@ class Sidecar:
 
     @property
     def row_texts(self) -> list[str]:
-        """The text of each row, in row order."""
+        """The text of each index row, in row order."""
         return [self.texts[doc_id] for doc_id in self.rows]
 
 
 def find_index_folders(path: Path, *, may_be_none: bool = False) -> list[Path]:
-    """Find an index folder, or all of them below one, such as DocsGPT's `indexes`; links are followed.
+    """Find all index folders at or below a path, such as DocsGPT's `indexes`; links are followed.
 
     Raises:
-        DeploymentError: If there is none and that is not said to be well, or a folder cannot be read.
+        DeploymentError: If there is none, unless `may_be_none`, or a folder cannot be read.
     """
     folders = [folder for folder, files in _folders_below(path) if _has_index(files)]
     if not folders and not may_be_none:
@@ -60,7 +60,7 @@ def find_index_folders(path: Path, *, may_be_none: bool = False) -> list[Path]:
 
 
 def find_remains(path: Path) -> list[Path]:
-    """Find the folders of sources that DocsGPT deleted: it deletes its three files, and not what is kept beside them.
+    """Find the folders of deleted sources: DocsGPT deletes its three files, but not `.embtune` beside them.
 
     Args:
         path: As in `find_index_folders`.
@@ -72,13 +72,13 @@ def find_remains(path: Path) -> list[Path]:
 
 
 def delete_remains(folder: Path) -> None:
-    """Delete what is kept beside an index that is gone, and the folder if nothing else is in it; safe to repeat.
+    """Delete `.embtune` of a deleted source, and the source's folder if it is empty then; safe to repeat.
 
     Args:
-        folder: As `find_remains` gave it. A source that was uploaded there since is left as it is.
+        folder: A folder from `find_remains`. If a source was uploaded there since, nothing is deleted.
 
     Raises:
-        DeploymentError: If it cannot be deleted.
+        DeploymentError: If the folder cannot be read, or `.embtune` cannot be deleted.
     """
     try:
         if _has_index(os.listdir(folder)):
@@ -90,7 +90,7 @@ def delete_remains(folder: Path) -> None:
         raise DeploymentError(
             f"{folder / WORK}: cannot be deleted ({error.strerror}); run as a user who may do so"
         ) from error
-    with suppress(OSError):  # it is not empty, or a link, or another user's
+    with suppress(OSError):  # the folder is not empty, a link, or another user's
         folder.rmdir()
 
 
@@ -103,7 +103,7 @@ def _keeps_work(folder: Path) -> bool:
 
 
 def _folders_below(path: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Yield every folder but ours, each once whatever links lead to it, with the names of its files."""
+    """Yield every folder except this package's own, once however many links lead to it, with its file names."""
 
     def unreadable(error: OSError) -> NoReturn:
         raise DeploymentError(f"{error.filename}: cannot be read ({error.strerror})") from error
@@ -123,12 +123,12 @@ def read_index(folder: Path) -> Any:
     """Read index.faiss.
 
     Raises:
-        DeploymentError: If it is missing, damaged, or may not be read, or of a kind that does not tell a row's vector.
+        DeploymentError: If the file is missing, damaged or unreadable, or the index cannot return a row's vector.
     """
     path = folder / INDEX
     if not path.is_file():
         raise DeploymentError(f"{path}: missing; restore it from a backup, or upload the source again")
-    with _open(path):  # faiss says the same of a file that may not be read as of a damaged one
+    with _open(path):  # faiss raises the same error for an unreadable file as for a damaged one
         pass
     try:
         index = faiss.read_index(str(path))
@@ -156,19 +156,19 @@ def _open(path: Path) -> BinaryIO:
 
 
 def index_vectors(index: Any, rows: Any = None) -> Vectors:
-    """Read vectors out of an index: all of them, or those of some rows: (N, D)."""
+    """Read all vectors of an index, or those of some rows: (N, D)."""
     if inverted := faiss.try_extract_index_ivf(index):
-        inverted.make_direct_map()  # without which it does not find a vector by its row
+        inverted.make_direct_map()  # required to find a vector by its row
     if rows is None:
         return np.asarray(index.reconstruct_n(0, index.ntotal), dtype=np.float32).reshape(index.ntotal, index.d)
     return np.array([index.reconstruct(int(row)) for row in rows], dtype=np.float32).reshape(len(rows), index.d)
 
 
 def read_sidecar(folder: Path) -> Sidecar:
-    """Read the chunks as DocsGPT would: index.json if there is one, else index.pkl.
+    """Read the chunks as DocsGPT would: from index.json if it exists, else from index.pkl.
 
     Raises:
-        DeploymentError: If neither is there, one is damaged or may not be read, they disagree, or a row has no text.
+        DeploymentError: If both are missing, one is damaged or unreadable, they disagree, or a row has no text.
     """
     from_json = _read_json_sidecar(folder / JSON_SIDECAR)
     from_pickle = _read_pickle_sidecar(folder / PICKLE_SIDECAR)
@@ -230,14 +230,14 @@ def _sidecar(path: Path, by_row: dict[int, str], texts: dict[str, str], metadata
 
 
 class _Pickled:
-    """Stands for LangChain's docstore and documents: keeps the state that was pickled, and does nothing."""
+    """A stand-in for LangChain's docstore and documents that only keeps the pickled state."""
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
 
 
 class _SidecarUnpickler(pickle.Unpickler):
-    """Reads LangChain's two classes and nothing else, so that no pickle runs code here."""
+    """An unpickler that accepts only LangChain's two classes, so that no pickle runs code here."""
 
     _ALLOWED = frozenset(
         (module, name)

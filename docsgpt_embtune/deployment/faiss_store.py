@@ -1,7 +1,7 @@
-"""Re-embed an index folder: only index.faiss holds vectors, so it alone is replaced, by one rename.
+"""Re-embed an index folder: only index.faiss holds vectors, so only that file is replaced, by one rename.
 
-Beside it, in `.embtune/`, lie the vectors of a run that is not finished, the index that was replaced, and
-`runs.json`, which tells by sha256 which is which.
+Beside it, `.embtune/` holds the vectors of an unfinished run, the replaced index, and `runs.json`, which identifies
+the indexes by their sha256.
 """
 
 import fcntl
@@ -36,7 +36,7 @@ _SHARD = 8192  # rows added to an index at a time
 
 
 class FaissStore:
-    """One source's index folder.
+    """The index folder of one source.
 
     Args:
         folder: The folder that holds index.faiss.
@@ -53,7 +53,7 @@ class FaissStore:
 
     @property
     def label(self) -> str:
-        """What to call it in messages."""
+        """The folder's name in messages."""
         return str(self.folder)
 
     def texts(self) -> list[str]:
@@ -70,12 +70,12 @@ class FaissStore:
         return _sample(*self._read_consistent(), size)
 
     def is_on(self, model: DeployedModel) -> bool:
-        """Tell whether index.faiss is the one that was built with this model, to the byte."""
+        """Tell whether index.faiss is, byte for byte, the index that was built with this model."""
         in_force = _sha256(self.folder / INDEX)
         return any(run["built"] == in_force and run["model"] == model.fingerprint for run in self._runs())
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check that vectors and chunks are each other's."""
+        """Check that the index has as many vectors as its sidecar has chunks."""
         self._read_consistent()
 
     def remaining(self, model: DeployedModel) -> list[str]:
@@ -83,7 +83,7 @@ class FaissStore:
         return not_embedded(self._work, model, self.texts())
 
     def bytes_needed(self, model: DeployedModel) -> int:
-        """Count what the journal has still to take, the new index, and the copy of the old one."""
+        """Count what the journal still has to take, the new index, and the copy of the old one."""
         row_bytes = 4 * model.dimension
         journal = len(self.remaining(model)) * (row_bytes + DIGEST_BYTES)
         return journal + len(self.texts()) * row_bytes + (self.folder / INDEX).stat().st_size
@@ -100,7 +100,7 @@ class FaissStore:
                 self._put_on_record(before, model)
 
     def _put_on_record(self, before: Mapping[str, str | None], model: DeployedModel) -> None:
-        # What was swapped stays on record, however many runs were begun since: it can still be taken back.
+        # A run that was swapped in stays on record, however many runs were begun since, so that it can be rolled back.
         in_force = [earlier for earlier in self._runs() if earlier["built"] == before[INDEX]]
         reversible = [earlier for earlier in self._reversible(before) if earlier not in in_force]
         swapped = [*reversible, *in_force]
@@ -113,7 +113,7 @@ class FaissStore:
         write_text_atomically(self._runs_path, json.dumps([*swapped, run], indent=1) + "\n")
 
     def settings(self, model: DeployedModel) -> Mapping[str, str]:
-        """Return none: the swap itself puts the new vectors in force."""
+        """Return no settings: the swap itself puts the new vectors in force."""
         return {}
 
     def prepare(self, model: DeployedModel) -> None:
@@ -121,15 +121,15 @@ class FaissStore:
         with self._alone():
             self._require_own(model)
             self._verify(model)
-            self._to_be_previous.unlink(missing_ok=True)  # of a run that was interrupted
-            if not self._is_mended_by(model):
+            self._to_be_previous.unlink(missing_ok=True)  # left by an interrupted run
+            if not self._repeats_last_swap_to(model):
                 shutil.copyfile(self.folder / INDEX, self._to_be_previous)
                 self._make_as_readable(self._to_be_previous)
                 _sync(self._to_be_previous)
             self._make_as_readable(self._built)
 
     def swap(self, model: DeployedModel) -> None:
-        """Put the new index in the place of the old one by one rename, which nothing that takes time comes before."""
+        """Replace the old index by the new one with a rename; all that takes time was done before, in `prepare`."""
         with self._alone():
             self._require_own(model)
             if self._to_be_previous.exists():
@@ -139,9 +139,9 @@ class FaissStore:
         remove_idle(self._work)
 
     def can_roll_back(self) -> bool:
-        """Tell whether the replaced index.faiss is there, and the chunks are still those that it was built from.
+        """Tell whether the replaced index.faiss is there, and the chunks are still those that belong to it.
 
-        The one in force may be damaged: it goes.
+        The index in force may be damaged, since a rollback discards it.
         """
         now = self._sources()
         reversible = self._reversible(now)
@@ -154,20 +154,21 @@ class FaissStore:
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
-        """Return rows of the replaced index; the sidecars are the same."""
+        """Return rows of the replaced index; its chunks are in the current sidecar."""
         if not self._reversible(self._sources()):
             return None
         return _sample(faiss.read_index(str(self._previous)), read_sidecar(self.folder), size)
 
     def fingerprint_before(self) -> str | None:
-        """Return what the record of the run says."""
+        """Return the fingerprint that the run's record gives for the replaced index."""
         return next((run.get("model_before") for run in self._reversible(self._sources())[-1:]), None)
 
     def roll_back(self) -> None:
         """Put the replaced index.faiss back; the sidecars were never touched."""
         with self._alone():
             now = self._sources()
-            for run in self._reversible(now)[-1:]:  # models were loaded since `can_roll_back`, and DocsGPT may write
+            # DocsGPT may have written since `can_roll_back`, while models were loaded.
+            for run in self._reversible(now)[-1:]:
                 self._require_chunks_of(run, now)
             os.replace(self._previous, self.folder / INDEX)
             _sync(self.folder)
@@ -182,9 +183,9 @@ class FaissStore:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Wait until no other process writes into this folder; none of them embeds its chunks meanwhile."""
+        """Wait until no other process writes into this folder; the wait is short, since none embeds under this lock."""
         with (self._work / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # let go with the process, however it ends
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
             yield
 
     def kept(self) -> str:
@@ -197,15 +198,16 @@ class FaissStore:
             raise DeploymentError(f"{fault}, so that nothing is deleted; run as a user who may do so")
 
     def forget(self) -> None:
-        """Delete the replaced index; which model made the one in force stays on record."""
+        """Delete the replaced index; the record of which model made the one in force stays."""
         if self.kept():
             with self._alone():
                 self._previous.unlink(missing_ok=True)
 
     def _reversible(self, now: Mapping[str, str | None]) -> list[dict[str, Any]]:
-        """List the runs that were swapped in and can be taken back: what they were built from is the replaced index.
+        """List the runs that were swapped in and can be rolled back: those built from the index that is kept.
 
-        Of a source without chunks, both are the same bytes.
+        A run whose source files are still the current ones was not swapped in, unless the source has no chunks: then
+        the old index and the new one are the same bytes.
         """
         previous = _sha256(self._previous)
         if previous is None:
@@ -216,17 +218,20 @@ class FaissStore:
             if run["sources"][INDEX] == previous and (run["sources"] != now or run["built"] == previous)
         ]
 
-    def _is_mended_by(self, model: DeployedModel) -> bool:
-        """Tell whether the swap in force was to this model: what it replaced is to go back to, not what it mends."""
+    def _repeats_last_swap_to(self, model: DeployedModel) -> bool:
+        """Tell whether the last swap was to this model already.
+
+        Then a rollback restores what that swap replaced, not the index that this one repairs.
+        """
         return any(run["model"] == model.fingerprint for run in self._reversible(self._sources())[-1:])
 
     def _make_as_readable(self, path: Path) -> None:
-        """Let those read a file, and no others, who read index.faiss, in whose place it will be."""
+        """Give a file the owner and permissions of index.faiss, whose place it will take."""
         keep_owner(path, self.folder / INDEX)
         path.chmod((self.folder / INDEX).stat().st_mode & 0o777)
 
     def _require_own(self, model: DeployedModel) -> None:
-        """Check that what was built is still this model's, and of the chunks that are in force."""
+        """Check that the built index is still this model's, and that of the chunks in force."""
         run = (self._runs() or [{}])[-1]
         built = {"model": model.fingerprint, "built": _sha256(self._built)}
         if not built.items() <= run.items():
@@ -263,7 +268,7 @@ class FaissStore:
             raise OSError(str(error)) from error
         empty = faiss.serialize_index(faiss.IndexFlatL2(model.dimension)).nbytes
         if self._to_be_built.stat().st_size != empty + len(texts) * 4 * model.dimension:
-            # Its last bytes leave a buffer as the file is closed, where faiss asks for no error.
+            # Closing the file flushes the last bytes from a buffer, and faiss does not check that for an error.
             raise OSError(f"write error in {self._to_be_built}: its end is missing")
         _sync(self._to_be_built)
         os.replace(self._to_be_built, self._built)
@@ -286,7 +291,7 @@ class FaissStore:
         return {name: _sha256(self.folder / name) for name in INDEX_FILES}
 
     def _runs(self) -> list[dict[str, Any]]:
-        """What was built here, the latest last: its model, the sha256 of what it was built from, and its own."""
+        """Return the runs on record, latest last: model, and sha256 of the source files and of the built index."""
         try:
             runs: list[dict[str, Any]] = json.loads(self._runs_path.read_bytes())
             for run in runs:
@@ -302,7 +307,7 @@ class FaissStore:
 
 
 def _sample(index: Any, sidecar: Sidecar, size: int) -> StoredSample:
-    rows = spread(min(index.ntotal, len(sidecar.rows)), size)  # of a replaced index, chunks may be gone since
+    rows = spread(min(index.ntotal, len(sidecar.rows)), size)  # chunks may be deleted after an index was replaced
     doc_ids = [sidecar.rows[row] for row in rows]
     return StoredSample(doc_ids, [sidecar.texts[doc_id] for doc_id in doc_ids], index_vectors(index, rows))
 

@@ -1,8 +1,8 @@
-"""The hook in an unmodified DocsGPT: tuned folders are answered for where the host makes its embeddings.
+"""The hook that makes an unmodified DocsGPT load tuned folders with the plugin.
 
-A `.pth` file imports this module at every start of the host's Python, so it imports nothing but what is there
-already, and whatever goes wrong in it is logged and never raised. It acts on one module, when the host
-imports it, and on folders that carry `embtune.json`; every other name goes the host's own way.
+A `.pth` file imports this module at every start of the host's Python. So it imports only modules that are loaded
+already, and it logs its errors instead of raising them. It patches one module, when the host imports that, and acts on
+folders that contain `embtune.json`; the host handles every other name itself.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import sys
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # spelled by hand: to import typing would cost each of the host's starts some milliseconds
+if TYPE_CHECKING:  # defined by hand: importing typing would add some milliseconds to each start of the host
     from typing import Any
 
 MODULE = "application.vectorstore.base"
@@ -20,19 +20,19 @@ SWITCH = "EMBTUNE_HOOK"
 
 
 def activate() -> None:
-    """Wait for the host's module; to call it twice does no more than once."""
+    """Patch the host's module once it is imported; calling this again changes nothing."""
     is_off = os.environ.get(SWITCH, "").lower() in ("off", "0", "false", "no")
     if not is_off and not any(isinstance(finder, _AfterImport) for finder in sys.meta_path):
         sys.meta_path.insert(0, _AfterImport())
 
 
 def wrap(host: Any) -> None:
-    """Answer for tuned folders in DocsGPT's `EmbeddingsSingleton`, from 0.10 on.
+    """Make the `EmbeddingsSingleton` of DocsGPT, 0.10 or later, load tuned folders with the plugin.
 
     Args:
         host: The imported `application.vectorstore.base`.
     """
-    if hasattr(host, "embeddings_factory"):  # our own seam, where the plugin registers itself
+    if hasattr(host, "embeddings_factory"):  # this package's version of the module: the plugin registers itself
         return
     singleton = host.EmbeddingsSingleton
     create_stock = singleton._create_instance
@@ -45,7 +45,7 @@ def wrap(host: Any) -> None:
         try:
             return make_embeddings(embeddings_name)
         except Exception:
-            # The host turns it into an empty search result; the reason must not get lost on the way.
+            # The host turns the error into an empty search result, so the reason has to be logged here.
             _log(f"cannot load the tuned model {embeddings_name}")
             raise
 
@@ -61,7 +61,7 @@ def _is_tuned(name: object) -> bool:
 
 
 class _AfterImport:
-    """A finder that finds nothing itself: it has the host's module wrapped as soon as it has run."""
+    """A module finder that leaves finding to the others and wraps the host's module right after its execution."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
         if name != MODULE:

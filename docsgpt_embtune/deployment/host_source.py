@@ -1,8 +1,8 @@
-"""A source seen through DocsGPT's own store, whichever VECTOR_STORE says: it hands out texts, but no vectors.
+"""A source accessed through DocsGPT's own store, of any kind that VECTOR_STORE names.
 
-So a vector is told by searching: the model's own vector of a chunk finds that chunk at no distance, if the chunk was
-embedded with the model. Nothing can be re-embedded in this way: the interface adds one chunk at a time under a new id,
-and nothing in it swaps.
+DocsGPT's store returns texts, but no vectors. So vectors are checked by searching: the model's own vector of a chunk
+finds that chunk at distance zero if the chunk was embedded with the model. Nothing can be re-embedded in this way: the
+interface adds one chunk at a time under a new id, and cannot swap vectors.
 """
 
 import importlib
@@ -13,15 +13,15 @@ from typing import Any
 
 from docsgpt_embtune.errors import DeploymentError
 
-_SQUARED_L2 = "l2_distance"  # FAISS; the other stores' scores are cosines, or half of one more than these
+_SQUARED_L2 = "l2_distance"  # FAISS; the other stores' scores are the cosine, or (1 + cosine) / 2
 
 
 class HostSource:
     """One source.
 
     Args:
-        store: The store that DocsGPT made for it.
-        label: What to call it in messages.
+        store: The store that DocsGPT created for the source.
+        label: The source's name in messages.
     """
 
     def __init__(self, store: Any, label: str) -> None:
@@ -32,7 +32,7 @@ class HostSource:
         """Return id and text of every chunk.
 
         Raises:
-            DeploymentError: If this store hands out none.
+            DeploymentError: If this kind of store cannot return its chunks, or fails to.
         """
         chunks = self._ask("get_chunks")
         if chunks is None:
@@ -40,10 +40,10 @@ class HostSource:
         return [(str(chunk["doc_id"]), chunk["text"]) for chunk in chunks]
 
     def holds(self, text: str, vector: Sequence[float], same_vector: float) -> bool:
-        """Tell whether a search for this vector finds it, with a cosine of `same_vector` or more.
+        """Tell whether a search for a chunk's vector finds a vector with a cosine of at least `same_vector` to it.
 
-        The text is compared only where the store tells no score: chunks that begin alike have one vector where the
-        model cuts them off, and any of them may come first.
+        The text is compared only if the store returns no score. Chunks with the same beginning have the same vector
+        if the model cuts them off there, and any of them may be found first.
 
         Raises:
             DeploymentError: If the search fails.
@@ -64,14 +64,14 @@ class HostSource:
 
 
 def open_host_sources(checkout: Path, source_ids: Sequence[str]) -> list[HostSource]:
-    """Open sources in a DocsGPT, with its settings and in its own environment.
+    """Open sources through a DocsGPT installation, with its settings and in its own Python environment.
 
     Args:
-        checkout: Its folder: the one that holds `application`, `/app` in the image.
-        source_ids: Ids of sources.
+        checkout: The folder that contains DocsGPT's `application`; `/app` in its image.
+        source_ids: Ids of the sources.
 
     Raises:
-        DeploymentError: If it cannot be imported here, or its store cannot be opened.
+        DeploymentError: If DocsGPT cannot be imported here, or its store cannot be opened.
     """
     if not (checkout / "application" / "vectorstore" / "vector_creator.py").is_file():
         raise DeploymentError(f"{checkout}: no DocsGPT in it (no application/vectorstore/vector_creator.py)")
@@ -83,7 +83,7 @@ def open_host_sources(checkout: Path, source_ids: Sequence[str]) -> list[HostSou
         raise DeploymentError(
             f"{checkout}: cannot be imported ({error}); run this with the interpreter that runs DocsGPT"
         ) from error
-    except Exception as error:  # what pydantic raises quotes settings, and with them passwords
+    except Exception as error:  # pydantic's errors quote settings, passwords among them
         raise DeploymentError(
             f"{checkout}: its settings cannot be read ({_without_values(error)}); run this where DocsGPT runs"
         ) from None
@@ -98,7 +98,7 @@ def open_host_sources(checkout: Path, source_ids: Sequence[str]) -> list[HostSou
 
 
 def _without_values(error: Exception) -> str:
-    """Name an error, and the fields that pydantic says it is about."""
+    """Name an error's class and the fields that pydantic rejected, without their values."""
     faults = error.errors() if hasattr(error, "errors") else []
     fields = [".".join(map(str, fault["loc"])) for fault in faults]
     return f"{type(error).__name__}: {', '.join(fields)}" if fields else type(error).__name__

@@ -1,4 +1,4 @@
-"""Put the hook into a Python environment, take it out, and say what is in force."""
+"""Install the hook in a Python environment, uninstall it, and report its status."""
 
 import json
 import os
@@ -10,8 +10,8 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 
 PTH_NAME = "docsgpt_embtune.pth"
-# One line, as `.pth` files want it. The package may be gone, or broken, when the file is still there: the host
-# starts all the same, and its log says why the tuned model is not the plugin's.
+# One line, as `.pth` files require. If the package is missing or broken while the file is still there, the host starts
+# all the same, and its log says why the plugin does not load the tuned model.
 PTH_LINE = (
     "import sys; exec("
     '"try:\\n import docsgpt_embtune.deployment.hook\\n'
@@ -32,15 +32,15 @@ print(json.dumps({"site": sysconfig.get_path("purelib"), "package": package, "pr
 
 @dataclass(frozen=True)
 class HookStatus:
-    """What is in force in an environment.
+    """The hook's status in an environment.
 
     Attributes:
         python: The environment's interpreter.
-        pth: Where the hook's file is, or would be.
-        installed: Whether it is there.
-        current: Whether it says what this version writes.
-        importable: Whether that interpreter can import docsgpt-embtune, without any PYTHONPATH.
-        problem: What the import said, if it failed.
+        pth: Where the hook's `.pth` file is, or would be.
+        installed: Whether the file is there.
+        current: Whether its content is what this version writes.
+        importable: Whether the interpreter can import docsgpt-embtune without PYTHONPATH.
+        problem: The import's error message, if it failed.
     """
 
     python: Path
@@ -52,7 +52,7 @@ class HookStatus:
 
 
 def hook_status(python: Path) -> HookStatus:
-    """Ask an environment's own interpreter what it would do where DocsGPT starts it.
+    """Ask an environment's own interpreter what it would do when DocsGPT starts it.
 
     Args:
         python: The interpreter that runs DocsGPT, e.g. `/venv/bin/python`.
@@ -61,7 +61,7 @@ def hook_status(python: Path) -> HookStatus:
         DeploymentError: If there is no such interpreter, or it does not answer.
     """
     try:
-        # -P and no PYTHONPATH: neither this folder nor this shell's packages are there where the host is started.
+        # -P and no PYTHONPATH: the host is started without this folder and this shell's packages.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         asked = subprocess.run(
             [str(python), "-P", "-c", _ASK], capture_output=True, text=True, timeout=60, check=True, env=environment
@@ -79,7 +79,7 @@ def hook_status(python: Path) -> HookStatus:
 
 
 def _why(error: Exception) -> str:
-    """Say what the interpreter said last; the error's own text repeats the whole program that it was asked to run."""
+    """Return the last line of the interpreter's stderr, since the error's own text repeats the whole `_ASK` program."""
     if isinstance(error, subprocess.CalledProcessError):
         return (str(error.stderr).strip().splitlines() or [f"exit code {error.returncode}"])[-1]
     if isinstance(error, subprocess.TimeoutExpired):
@@ -88,7 +88,7 @@ def _why(error: Exception) -> str:
 
 
 def install_hook(python: Path) -> HookStatus:
-    """Write the hook's `.pth` into an environment; to repeat it changes nothing.
+    """Write the hook's `.pth` into an environment; repeating it changes nothing.
 
     Raises:
         DeploymentError: If docsgpt-embtune cannot be imported there, or the file cannot be written.
@@ -115,7 +115,11 @@ def require_importable(status: HookStatus) -> None:
 
 
 def uninstall_hook(python: Path) -> HookStatus:
-    """Remove the `.pth`, and nothing else; to repeat it changes nothing."""
+    """Remove the `.pth` and nothing else; repeating it changes nothing.
+
+    Raises:
+        DeploymentError: If the interpreter does not answer, or the file cannot be removed.
+    """
     status = hook_status(python)
     try:
         status.pth.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Milvus, as DocsGPT keeps its chunks there: fields `id`, `vector`, `text`, `source_id` and `metadata`."""
+"""DocsGPT's collections in Milvus, with the fields `id`, `vector`, `text`, `source_id` and `metadata`."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -14,21 +14,22 @@ from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # rows read at a time
 _VECTOR = "vector"
-# Milvus Lite hangs up on a client that pings it every ten seconds while a block of chunks is embedded.
+# Milvus Lite closes the connection of a client that pings it every ten seconds while a block of chunks is embedded.
 NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
-_STRONG = {"consistency_level": "Strong"}  # what was just written is read
+_STRONG = {"consistency_level": "Strong"}  # reads must see what was just written
 
 
 @contextmanager
 def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollections"]:
-    """Open a Milvus as long as the context lasts.
+    """Open a Milvus database for the duration of the context.
 
     Args:
-        uri: MILVUS_URI: a server's, or the file of a Milvus Lite.
+        uri: MILVUS_URI: a server's URI, or the file of a Milvus Lite.
         token: MILVUS_TOKEN.
 
     Raises:
-        DeploymentError: If it cannot be reached, or another process has the file open.
+        DeploymentError: If the client is not installed, the server cannot be reached, the file does not exist, or
+            another process has it open.
     """
     try:
         with _without_environment("MILVUS_URI"):
@@ -49,7 +50,7 @@ def open_milvus(uri: str, token: str | None = None) -> Iterator["MilvusCollectio
 
 @contextmanager
 def _without_environment(name: str) -> Iterator[None]:
-    # pymilvus reads MILVUS_URI when it is imported, and refuses the file name that DocsGPT's setting may be.
+    # pymilvus reads MILVUS_URI on import and rejects a file name, which DocsGPT allows there.
     value = os.environ.pop(name, None)
     try:
         yield
@@ -59,12 +60,12 @@ def _without_environment(name: str) -> Iterator[None]:
 
 
 class MilvusCollections:
-    """The collections of one Milvus.
+    """The collections of one Milvus database.
 
     Args:
         client: A `MilvusClient`.
-        is_lite: Whether it is a Milvus Lite, and not a server.
-        errors: What it raises.
+        is_lite: Whether the database is a Milvus Lite instead of a server.
+        errors: Exception classes of the client.
     """
 
     label = "Milvus"
@@ -76,11 +77,11 @@ class MilvusCollections:
         self.errors = errors
 
     def names(self) -> list[str]:
-        """Name the collections that are there."""
+        """List the names of all collections."""
         return sorted(self._client.list_collections())
 
     def exists(self, name: str) -> bool:
-        """Tell whether a collection, or an alias of one, is there."""
+        """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.has_collection(name))
 
     def width(self, name: str) -> int:
@@ -89,8 +90,12 @@ class MilvusCollections:
         return next(int(field["params"]["dim"]) for field in fields if field["name"] == _VECTOR)
 
     def entries(self, name: str) -> Iterator[Entry]:
-        """Read all rows, and make sure that each came once."""
-        self._client.load_collection(name)  # Milvus Lite forgets it with its process
+        """Read all rows.
+
+        Raises:
+            DeploymentError: If the rows that were read are not as many as Milvus counts.
+        """
+        self._client.load_collection(name)  # in Milvus Lite a collection stays loaded only within one process
         doc_ids = set()
         for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
             doc_ids.add(row["id"])
@@ -114,7 +119,7 @@ class MilvusCollections:
         return np.array(rows, dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Make a collection with the same fields, and the same index on the vectors."""
+        """Create a collection with the same fields, and the same index type and metric on the vectors."""
         from pymilvus import CollectionSchema
 
         description = self._client.describe_collection(like)
@@ -160,7 +165,7 @@ class MilvusCollections:
             pages.close()
 
     def _rows_of_lite(self, name: str) -> Iterator[dict[str, Any]]:
-        # Its pages are not in the order of the ids, so that an iterator over them repeats rows. It has no limit.
+        # Milvus Lite's pages are not ordered by id, so an iterator over them repeats rows. A query there has no limit.
         yield from self._client.query(name, filter="", output_fields=self._fields(name))
 
     def _rows(self, name: str, doc_ids: Sequence[DocId], fields: list[str]) -> dict[DocId, dict[str, Any]]:

@@ -1,11 +1,15 @@
-"""Re-embed DocsGPT's tables in PostgreSQL: a second vector column is filled, then the two change names.
+"""Re-embed DocsGPT's tables in PostgreSQL: fill a second vector column, then swap the names of the two.
 
-A column and not a second table: ids, sequences, foreign keys, grants and the text index stay what they are, a new
-width is no different from the old one, rows that come in meanwhile show as NULL, and both swap and rollback are two
-renames in one transaction. Indexes over the column, and grants on it alone, are copied; what else depends on it is for
-an operator to drop and make anew. The database is the journal: a block is committed when it is embedded. Rows that a
-worker which was not restarted adds with the old model after the swap have no previous vector: by that they are found,
-and embedded again where they are. Entities that it updates have one: where one is in a sample, all are embedded again.
+A second column has advantages over a second table. Ids, sequences, foreign keys, grants and the text index stay as they
+are, a new width is no special case, rows that come in meanwhile show as NULL, and swap and rollback are two renames
+each, in one transaction. Indexes over the column, and grants on it alone, are copied. Anything else that depends on it
+has to be dropped and made anew by an operator.
+
+The database is the journal: each block is committed as soon as it is embedded.
+
+If a worker is not restarted, it keeps embedding with the old model after the swap. The rows that it adds are recognised
+by having no previous vector, and are embedded again in place. The entities that it updates do have one: if a sample
+contains such an entity, all rows are embedded again.
 """
 
 import json
@@ -29,17 +33,17 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import SAME_VECTOR, cosines
 
-# table, vector column, text column: chunks, and GraphRAG's entities, which are found by the vectors of their names
+# (table, vector column, text column): chunks, and GraphRAG's entities, which are searched by their names' vectors
 _TABLES = (("documents", "embedding", "text"), ("graph_nodes", "name_embedding", "name"))
-_COMMENT = "embtune:"  # on a column that was built here, before the model's fingerprint
+_COMMENT = "embtune:"  # precedes the model's fingerprint in the comment on a column that was built here
 
 
 @contextmanager
 def pgvector_stores(uri: str) -> Iterator[list[ChunkStore]]:
-    """Open every table of a DocsGPT database that holds vectors, as long as the context lasts.
+    """Open every table of a DocsGPT database that holds vectors, for the duration of the context.
 
     Args:
-        uri: PGVECTOR_CONNECTION_STRING, or POSTGRES_URI, of the host.
+        uri: The host's PGVECTOR_CONNECTION_STRING or POSTGRES_URI.
 
     Raises:
         DeploymentError: If the database cannot be reached, or has no such table.
@@ -67,7 +71,7 @@ class PgvectorStore:
 
     @property
     def label(self) -> str:
-        """What to call it in messages."""
+        """The table's name in messages."""
         return self._table.label
 
     def texts(self) -> list[str]:
@@ -75,11 +79,11 @@ class PgvectorStore:
         return [text for (text,) in self._table.rows("SELECT {text} FROM {table} WHERE {column} IS NOT NULL")]
 
     def width(self) -> int:
-        """Return the declared width of the vector column, or that of a vector in it where none is declared."""
+        """Return the declared width of the vector column, or that of a stored vector if none is declared."""
         return self._table.width_of(self._table.column)
 
     def sample(self, size: int) -> StoredSample:
-        """Return rows in the order of a hash of their ids."""
+        """Return the first rows in the order of a hash of their ids."""
         return self._sample(self._table.column, size)
 
     def _sample(self, column: str, size: int, *, among: str = "true", order: str = "md5(id::text)") -> StoredSample:
@@ -99,18 +103,18 @@ class PgvectorStore:
         )
 
     def is_on(self, model: DeployedModel) -> bool:
-        """Tell whether the column in force was written with this model, as its comment says, and no row by another."""
+        """Tell whether the column in force is this model's by its comment, and no row that is checked is another's."""
         return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check that whatever depends on the column can be copied: indexes, and grants of the owner's."""
+        """Check that everything that depends on the column can be copied: only indexes, and grants by the owner."""
         if not self._is_swapped_to(model):
             self._table.require_no_dependents(self._table.column, self._table.previous)
             self._table.require_copyable_grants()
             self._table.require_copyable_indexes(model.dimension)
 
     def remaining(self, model: DeployedModel) -> list[str]:
-        """Return the texts of the rows whose new vector is not there."""
+        """Return the distinct texts of the rows that have no vector of this model yet."""
         if self._is_swapped_to(model):
             return sorted({text for _, text in self._to_mend(model)})
         if self._table.comment_on(self._table.pending) != _comment(model):
@@ -119,7 +123,7 @@ class PgvectorStore:
         return [text for (text,) in self._table.rows(query)]
 
     def bytes_needed(self, model: DeployedModel) -> int:
-        """Count the new vectors and a second version of each row, which PostgreSQL keeps until it vacuums."""
+        """Count the new vectors, and the second version of each row that PostgreSQL keeps until a vacuum."""
         ((table_bytes, rows),) = self._table.rows("SELECT pg_relation_size('{table}'), count(*) FROM {table}")
         return int(table_bytes) + 4 * model.dimension * int(rows)
 
@@ -134,7 +138,7 @@ class PgvectorStore:
             self._table.copy_indexes()
 
     def settings(self, model: DeployedModel) -> Mapping[str, str]:
-        """Return none: the swap itself puts the new vectors in force."""
+        """Return no settings: the swap itself puts the new vectors in force."""
         return {}
 
     def prepare(self, model: DeployedModel) -> None:
@@ -143,7 +147,7 @@ class PgvectorStore:
             self._verify(model)
 
     def swap(self, model: DeployedModel) -> None:
-        """Rename both columns in one transaction that no row can slip past."""
+        """Rename both columns in one transaction, with the table locked so that no row is missed."""
         if self._is_swapped_to(model):
             return
         with self._table.alone():
@@ -156,18 +160,18 @@ class PgvectorStore:
         )
 
     def can_roll_back(self) -> bool:
-        """Tell whether the old column is there, and whole, and the new one can be dropped."""
+        """Tell whether the old column exists, is complete, and the new one can be dropped."""
         if not self._keeps_old_vectors():
             return False
         self._require_reversible()
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
-        """Return rows with what is in the old column."""
+        """Return rows with their vectors in the old column."""
         return self._sample(self._table.previous, size) if self._keeps_old_vectors() else None
 
     def fingerprint_before(self) -> str | None:
-        """Return what the old column's comment says."""
+        """Return the fingerprint in the old column's comment."""
         comment = self._table.comment_on(self._table.previous) or ""
         return comment.removeprefix(_COMMENT) if comment.startswith(_COMMENT) else None
 
@@ -211,7 +215,7 @@ class PgvectorStore:
         return self._table.comment_on(self._table.column) == _comment(model)
 
     def _looked_at(self, model: DeployedModel) -> dict[str, bool]:
-        """Tell of the rows that the doctor samples, and of the first since the swap, whether each is the model's."""
+        """Tell for the rows that the doctor samples, and for the first since the swap, whether each is the model's."""
         drawn = self.sample(LATECOMERS_CHECKED)
         first = self._sample(self._table.column, LATECOMERS_CHECKED, among=self._came_since(), order="id")
         return {
@@ -221,9 +225,10 @@ class PgvectorStore:
         }
 
     def _to_mend(self, model: DeployedModel) -> list[tuple[str, str]]:
-        """Return id and text of the rows that came since the swap; of all, where another one is not the model's.
+        """Return id and text of the rows added since the swap; of all rows, if an older one is not the model's.
 
-        Those that are looked at come last: of a run that was interrupted, the rest is found by them.
+        Rows that are checked come last: after an interruption they are still the other model's, so that the next run
+        finds that work is left.
         """
         looked_at, rows = self._looked_at(model), self._texts_of(self._came_since())
         if any(row_id not in rows for row_id, is_own in looked_at.items() if not is_own):
@@ -235,7 +240,7 @@ class PgvectorStore:
         return dict(self._table.rows(query, among=among))
 
     def _came_since(self) -> str:
-        """Return the condition of a row that the swap did not make."""
+        """Return the SQL condition that selects rows added since the swap."""
         return f"{self._table.previous} IS NULL" if self._keeps_old_vectors() else "false"
 
     def _prepare_column(self, model: DeployedModel) -> None:
@@ -258,7 +263,7 @@ class PgvectorStore:
         with Bar(total=len(all_ids), desc=f"embedding {self._table.name}", unit="chunk") as progress:
             for start in range(0, len(all_ids), vector_journal.BLOCK):
                 ids = all_ids[start : start + vector_journal.BLOCK]
-                # Their order is kept: texts of like length are in one batch.
+                # The order is kept, so that texts of similar length share a batch.
                 block = self._table.rows(
                     "SELECT t.id::text, {text} FROM {table} t "
                     "JOIN unnest(%s::{id_type}[]) WITH ORDINALITY AS o(id, n) ON t.id = o.id ORDER BY o.n",
@@ -302,7 +307,7 @@ class PgvectorStore:
 
     def _rename_if_complete(self, model: DeployedModel) -> bool:
         with self._table.locked():
-            # Another process may have built, and an operator made a view or a grant, since this was prepared.
+            # Since `prepare`, another process may have built a column, or an operator added a view or a grant.
             self._require_built_for(model)
             self._table.require_no_dependents(self._table.column, self._table.previous)
             self._table.require_copyable_grants()
@@ -310,7 +315,7 @@ class PgvectorStore:
             ((late,),) = self._table.rows(not_filled)
             if late:
                 return False
-            # The host fills the new column, and cannot fill the one that is kept.
+            # After the swap the host fills only the new column, so the kept one must accept NULL.
             if self._table.is_required(self._table.column):
                 self._table.execute("ALTER TABLE {table} ALTER COLUMN {pending} SET NOT NULL")
                 self._table.execute("ALTER TABLE {table} ALTER COLUMN {column} DROP NOT NULL")

@@ -1,4 +1,4 @@
-"""The URI of DocsGPT's PostgreSQL, and a connection to it."""
+"""The URI of DocsGPT's PostgreSQL database, and a connection to it."""
 
 import re
 from typing import Any
@@ -8,14 +8,14 @@ from docsgpt_embtune.errors import DeploymentError
 
 
 def connect(uri: str, *, autocommit: bool) -> Any:
-    """Connect to a database: a psycopg connection.
+    """Open a psycopg connection to a database.
 
     Args:
-        uri: PGVECTOR_CONNECTION_STRING, or POSTGRES_URI, of the host.
+        uri: The host's PGVECTOR_CONNECTION_STRING or POSTGRES_URI.
         autocommit: Whether each statement is a transaction of its own.
 
     Raises:
-        DeploymentError: If psycopg is not installed, the URI is none, or the database cannot be reached.
+        DeploymentError: If psycopg is not installed, the URI is invalid, or the database cannot be reached.
     """
     try:
         import psycopg
@@ -27,10 +27,10 @@ def connect(uri: str, *, autocommit: bool) -> Any:
 
 
 def libpq_uri(uri: str) -> str:
-    """Turn SQLAlchemy's spelling of a URI, as in POSTGRES_URI, into PostgreSQL's.
+    """Turn a URI in SQLAlchemy's spelling, as in POSTGRES_URI, into PostgreSQL's.
 
     Raises:
-        DeploymentError: If it is none; what PostgreSQL says of it is not repeated, since that holds the password.
+        DeploymentError: If the URI is invalid. PostgreSQL's own message is left out, since it contains the password.
     """
     uri = re.sub(r"^(postgres(?:ql)?)\+\w+://", r"\1://", uri)
     if not _is_valid(uri):
@@ -50,5 +50,5 @@ def _is_valid(uri: str) -> bool:
         parts = conninfo_to_dict(uri)
     except ProgrammingError:
         return False
-    # Of a password with @ or / in it, a part is taken for the host or the port, which an error would print.
+    # If the password contains @ or /, a part of it is parsed as host or port, which an error message would print.
     return "@" not in str(parts.get("host", "")) and bool(re.fullmatch(r"[\d,]*", str(parts.get("port", ""))))

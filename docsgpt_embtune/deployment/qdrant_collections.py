@@ -1,4 +1,4 @@
-"""Qdrant, as DocsGPT keeps its chunks there: payload `page_content` and `metadata`, one unnamed vector."""
+"""DocsGPT's collections in Qdrant, with the payload `page_content` and `metadata`, and one unnamed vector."""
 
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -14,19 +14,20 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
 
-_PAGE = 1000  # entries read at a time
+_PAGE = 1000  # points read at a time
 
 
 @contextmanager
 def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCollections"]:
-    """Open a Qdrant as long as the context lasts.
+    """Open a Qdrant database for the duration of the context.
 
     Args:
-        location: URL of a server (QDRANT_URL), or folder of an embedded one (QDRANT_PATH).
+        location: URL of a server (QDRANT_URL), or folder of an embedded database (QDRANT_PATH).
         api_key: QDRANT_API_KEY.
 
     Raises:
-        DeploymentError: If it cannot be reached, is not there, or another process has the embedded one open.
+        DeploymentError: If the client is not installed, the server cannot be reached, the folder has no database, or
+            another process has it open.
     """
     try:
         from qdrant_client import QdrantClient
@@ -36,7 +37,7 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
         raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
     errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
     is_url = "://" in location
-    if not is_url and not (Path(location) / "meta.json").is_file():  # where there is none, the client makes it
+    if not is_url and not (Path(location) / "meta.json").is_file():  # the client would create a missing database
         raise DeploymentError(
             f"Qdrant {without_credentials(location)}: no folder of a Qdrant (no meta.json in it); give the server's "
             "http:// URL, or QDRANT_PATH, from the folder that DocsGPT runs in"
@@ -52,11 +53,11 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
 
 
 class QdrantCollections:
-    """The collections of one Qdrant.
+    """The collections of one Qdrant database.
 
     Args:
         client: A `QdrantClient`.
-        errors: What it raises.
+        errors: Exception classes of the client.
     """
 
     label = "Qdrant"
@@ -67,11 +68,11 @@ class QdrantCollections:
         self.errors = errors
 
     def names(self) -> list[str]:
-        """Name the collections that are there."""
+        """List the names of all collections."""
         return sorted(description.name for description in self._client.get_collections().collections)
 
     def exists(self, name: str) -> bool:
-        """Tell whether a collection, or an alias of one, is there."""
+        """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.collection_exists(name)) or name in self._aliases()
 
     def width(self, name: str) -> int:
@@ -94,13 +95,13 @@ class QdrantCollections:
         return [by_id[doc_id] for doc_id in doc_ids if doc_id in by_id]
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
-        """Retrieve vectors by id; Qdrant keeps them unit-norm where the distance is cosine."""
+        """Retrieve vectors by id; Qdrant normalises them to unit norm if the distance is cosine."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=False, with_vectors=True)
         by_id = {record.id: record.vector for record in records}
         return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Make a collection with the same distance, storage settings and payload indexes."""
+        """Create a collection with the same distance, storage settings and payload indexes."""
         info = self._client.get_collection(like)
         parameters = info.config.params
         self._client.create_collection(

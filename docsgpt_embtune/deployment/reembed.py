@@ -1,4 +1,4 @@
-"""Stored chunks onto another model: all stores are built and verified beside the old, then swapped."""
+"""Re-embed stored chunks with another model: build and verify the new vectors beside the old, then swap them in."""
 
 import errno
 import statistics
@@ -16,9 +16,9 @@ from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
 
-TIMED_CHUNKS = 8  # in each of the rounds, of which the median counts: a machine may be busy for a moment
+TIMED_CHUNKS = 8  # per round; the estimate uses the median round, since a machine may be busy for a moment
 TIMED_ROUNDS = 3
-_DEFAULT = "DocsGPT's default"  # model, where EMBEDDINGS_NAME is not set
+_DEFAULT = "DocsGPT's default"  # the model's name where EMBEDDINGS_NAME is not set
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class ReembedPlan:
     """What re-embedding one store would do.
 
     Attributes:
-        label: The store.
-        chunks: Chunks in it.
-        remaining: Different texts still to be embedded.
-        width_before: Width of its vectors now.
-        width_after: Width that they would have.
-        seconds: Estimate of the time, from a sample embedded here and now.
-        disk_bytes: Disk needed beside what is there.
-        done: Whether it is on this model already.
+        label: The store, as messages name it.
+        chunks: Number of chunks in the store.
+        remaining: Number of distinct texts still to be embedded.
+        width_before: Current width of the vectors.
+        width_after: Width of the new vectors.
+        seconds: Estimated time, from a sample that is embedded for this plan.
+        disk_bytes: Additional disk space needed.
+        done: Whether the store is on this model already.
     """
 
     label: str
@@ -47,10 +47,10 @@ class ReembedPlan:
 
 
 def plan(stores: Sequence[ChunkStore], model: DeployedModel) -> list[ReembedPlan]:
-    """Say what `reembed` would do; nothing is changed.
+    """Say what `reembed` would do, without changing anything.
 
     Raises:
-        DeploymentError: If a store cannot be read, or what is known forbids to re-embed it.
+        DeploymentError: If a store cannot be read, or a known obstacle forbids re-embedding it.
     """
     return [_plan(store, model) for store in stores]
 
@@ -91,16 +91,16 @@ def _seconds(texts: list[str], model: DeployedModel) -> float:
 def reembed(
     stores: Sequence[ChunkStore], model: DeployedModel, environment: EnvironmentFile | None = None
 ) -> list[ChunkStore]:
-    """Embed every chunk anew, keeping ids, texts and metadata, and put the new vectors in force.
+    """Re-embed every chunk, keeping ids, texts and metadata, and put the new vectors in force.
 
-    Every store is built and verified, and the new `.env` written beside the old, before the first is swapped: a
-    failure until then changes nothing, and what was embedded is kept for the next run. Where one of several cannot be
-    swapped all the same, the error names those that are.
+    Every store is built and verified, and the new `.env` is written beside the old, before the first store is swapped.
+    A failure before that changes nothing, and the vectors embedded so far are kept for the next run. If a later swap
+    fails, the error names the stores that were swapped already.
 
     Args:
         stores: The stores of one deployment.
-        model: What to embed with.
-        environment: The host's `.env`; it is made to name the model with the swap.
+        model: The model to embed with.
+        environment: The host's `.env`; the swap makes it name the model.
 
     Returns:
         The stores that were swapped: those that were not on the model already.
@@ -129,7 +129,7 @@ def _put_in_force(stores: Sequence[ChunkStore], model: DeployedModel, environmen
         if environment is not None:
             switched.enter_context(_disk_may_be_full(str(environment.path), in_force))
             switched.enter_context(environment.switched(settings_for(stores, model)))
-        # First those that `.env` puts in force: where one of them fails, nothing is changed.
+        # Stores that `.env` puts in force come first: if one of them fails, nothing has changed yet.
         for store in sorted(stores, key=lambda store: not store.settings(model)):
             with _disk_may_be_full(store.label):
                 store.swap(model)
@@ -138,7 +138,7 @@ def _put_in_force(stores: Sequence[ChunkStore], model: DeployedModel, environmen
 
 
 def settings_for(stores: Sequence[ChunkStore], model: DeployedModel) -> dict[str, str]:
-    """Return what the host's `.env` has to say once these stores are on this model."""
+    """Return the settings that the host's `.env` needs once these stores are on this model."""
     settings = model.settings
     for store in stores:
         settings |= store.settings(model)
@@ -150,9 +150,9 @@ class RollbackPlan:
     """What a rollback would do.
 
     Attributes:
-        stores: Those that would go back to their vectors of before.
-        settings: Name -> value of the lines of `.env` that would go back, None where it was not set; empty where `.env`
-            stays as it is.
+        stores: The stores that would get their old vectors back.
+        settings: Name -> old value of each `.env` setting that would be restored, None where it was not set; empty if
+            `.env` stays as it is.
     """
 
     stores: list[ChunkStore]
@@ -162,20 +162,20 @@ class RollbackPlan:
 def plan_rollback(
     stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: DeployedModel | None = None
 ) -> RollbackPlan:
-    """Say what `roll_back` would do, or raise what it would; nothing is changed.
+    """Say what `roll_back` would do, or raise what it would raise, without changing anything.
 
     Args:
-        stores: As in `roll_back`, like all that follow.
-        environment: The host's `.env`.
-        model: What `.env` names now.
+        stores: The stores, as in `roll_back`.
+        environment: The host's `.env`, as in `roll_back`.
+        model: The model that `.env` names now, as in `roll_back`.
 
     Raises:
-        DeploymentError: If there is nothing to take back, chunks were added since, a store cannot be written to, or
-            `.env` and the stores would not be on one model.
+        DeploymentError: If there is nothing to roll back, chunks were added since, a store cannot be written to, or
+            `.env` and the stores would end up on different models.
     """
     switched_to = None if environment is None else _model_in(environment.get_switched("EMBEDDINGS_NAME")) or model
-    if switched_to is not None and (unfinished := _swapped_beyond(stores, switched_to)):
-        return RollbackPlan(unfinished, {})  # `.env` stays, and the record of its last switch
+    if switched_to is not None and (unfinished := _swapped_before_env_switch(stores, switched_to)):
+        return RollbackPlan(unfinished, {})  # `.env` and the record of its last switch stay as they are
     swapped = [store for store in stores if store.can_roll_back()]
     if environment is None:
         _require_one_model_before(swapped)
@@ -193,44 +193,46 @@ def plan_rollback(
 def roll_back(
     stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None, model: DeployedModel | None = None
 ) -> list[ChunkStore]:
-    """Put back the vectors, and the `.env` lines, that the last re-embedding replaced; safe to repeat.
+    """Put back the vectors and the `.env` lines that the last re-embedding replaced; safe to repeat.
 
-    Afterwards `.env` and the stores are on one model. So of a switch that did not come as far as `.env`, only the
-    stores that it came to go back, to the model that `.env` names still.
+    Afterwards `.env` and the stores are on the same model. If the last switch failed before it changed `.env`, only
+    the stores that it had swapped are rolled back, to the model that `.env` still names.
 
     Args:
         stores: The stores of one deployment.
         environment: The host's `.env`.
-        model: What `.env` names now, where that is a server's or a name and no folder. Without it, chunks that were
-            uploaded since to a store with nothing to take back are not noticed.
+        model: The model that `.env` names now, needed if that is a server's model or a name instead of a folder.
+            Without it, chunks uploaded since to a store that has nothing to roll back go unnoticed.
 
     Returns:
-        The stores that were rolled back: not those that have nothing to take back.
+        The stores that were rolled back; a store with nothing to roll back is not among them.
 
     Raises:
-        DeploymentError: As `plan_rollback`; nothing is changed then. Or if a store fails all the same: then what was
-            taken back before it stays so, and is named.
+        DeploymentError: As `plan_rollback`, in which case nothing is changed. Also if a store fails later: `.env` and
+            the stores that were rolled back before it stay so, and the message names them.
     """
     rollback = plan_rollback(stores, environment, model)
     if environment is None or not rollback.settings:
         return _all_rolled_back(rollback.stores)
     environment.take_back()
-    # After `.env`: what it named goes when it names it no more. Its record goes last: by it the same command goes on.
+    # `.env` first: a collection that it named may be deleted only after that. Its record is deleted last, since an
+    # interrupted rollback resumes from it.
     _all_rolled_back(rollback.stores, environment)
     environment.forget()
     return rollback.stores
 
 
 def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
-    """Delete the vectors, and the record of `.env`'s lines, that are kept for a rollback; safe to repeat.
+    """Delete the vectors and the record of `.env` lines that are kept for a rollback; safe to repeat.
 
     Args:
         stores: The stores of one deployment.
         environment: The host's `.env`.
 
     Raises:
-        DeploymentError: If a store is not on the model in `.env`, so that the way back may be needed, or something
-            else forbids it that can be known; nothing is deleted then. Of a model behind a server that is not asked.
+        DeploymentError: If a store is not on the model in `.env`, so that a rollback may still be needed, or another
+            known obstacle forbids the deletion; nothing is deleted then. The stores' model is not checked where
+            `.env` names no model folder, as with a server's model.
     """
     model = None if environment is None else _model_in(environment.get("EMBEDDINGS_NAME"))
     if environment is not None and model is not None:
@@ -248,12 +250,12 @@ def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = N
         store.require_forgettable()
     for store in stores:
         store.forget()
-    if environment is not None:  # last: it names the collections before
+    if environment is not None:  # last, since its record names the previous collections
         environment.forget()
 
 
 def _all_rolled_back(stores: list[ChunkStore], environment: EnvironmentFile | None = None) -> list[ChunkStore]:
-    """Roll stores back, after the `.env` that was, if any; name in an error what is back before it, and what is not."""
+    """Roll stores back; an error names what has been rolled back, `.env` included if given, and what has not."""
     back = [] if environment is None else [str(environment.path)]
     for position, store in enumerate(stores):
         try:
@@ -267,12 +269,17 @@ def _all_rolled_back(stores: list[ChunkStore], environment: EnvironmentFile | No
     return stores
 
 
-def _swapped_beyond(stores: Sequence[ChunkStore], model: DeployedModel) -> list[ChunkStore]:
-    """List the stores of a second switch that did not come as far as `.env`, where the first one's model stands."""
+def _swapped_before_env_switch(stores: Sequence[ChunkStore], model: DeployedModel) -> list[ChunkStore]:
+    """List the stores that a second switch swapped before it failed to change `.env`.
+
+    Args:
+        stores: The stores of one deployment.
+        model: The model that `.env` still names, from the first switch.
+    """
     return [
         store
         for store in stores
-        if not store.settings(model)  # those that `.env` puts in force come as far as it does
+        if not store.settings(model)  # a store that `.env` puts in force cannot be ahead of it
         and not store.is_on(model)
         and _had_vectors_of(model, store)
         and not _has_vectors_of(model, store)
@@ -291,11 +298,11 @@ def _require_one_model_before(stores: Sequence[ChunkStore]) -> None:
 def _require_model_of_then(
     stores: Sequence[ChunkStore], environment: EnvironmentFile, named_now: DeployedModel | None
 ) -> None:
-    """Check that the vectors which would come back are of the model that `.env` would name."""
+    """Check that the restored vectors would be those of the model that the restored `.env` names."""
     replaced = environment.get_replaced("EMBEDDINGS_NAME", _DEFAULT)
     name = (environment.get("EMBEDDINGS_NAME") if replaced is None else replaced) or _DEFAULT
     model = _model_in(name)
-    if replaced is None:  # it would stay as it is: not switched yet, or switched and its record is gone
+    if replaced is None:  # `.env` would stay as it is: it was never switched, or the record of its switch is gone
         model = model or named_now
         if model is None:
             raise DeploymentError(
@@ -320,7 +327,7 @@ def _model_in(folder: str | None) -> DeployedModel | None:
         return None
     try:
         return load_deployed_model(folder)
-    except EmbtuneError:  # a damaged model is a reason to go back, and cannot be compared with
+    except EmbtuneError:  # a damaged model must not forbid a rollback, and there is nothing to compare vectors with
         return None
 
 
@@ -330,7 +337,7 @@ def _had_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
         return before is not None
     if before.vectors.shape[1] != model.dimension:
         return False
-    return bool(model.made(before.texts, before.vectors).mean() > 0.5)  # a few may always have been another model's
+    return bool(model.made(before.texts, before.vectors).mean() > 0.5)  # a few may have been another model's all along
 
 
 def _require_none_left_behind(stores: Sequence[ChunkStore], model: DeployedModel) -> None:
@@ -351,7 +358,7 @@ def _has_vectors_of(model: DeployedModel, store: ChunkStore) -> bool:
 
 
 def require_disk(stores: Sequence[ChunkStore], model: DeployedModel, folder: Path) -> None:
-    """Raise DeploymentError if the new vectors do not fit on the disk of `folder` beside the old."""
+    """Raise DeploymentError if the new vectors do not fit beside the old ones on the disk of `folder`."""
     needed = sum(store.bytes_needed(model) for store in stores if not store.is_on(model))
     if lack := lack_of_room(folder / INDEX, needed):
         raise DeploymentError(f"{lack} beside the old vectors; make room, and run the same command again")
@@ -359,7 +366,7 @@ def require_disk(stores: Sequence[ChunkStore], model: DeployedModel, folder: Pat
 
 @contextmanager
 def _half_is_said(in_force: Sequence[ChunkStore], environment: EnvironmentFile | None) -> Iterator[None]:
-    """Name, in an error or in a note of what stopped it, the stores that were swapped before it."""
+    """Add to an error, or as a note to an interrupt, which stores were swapped before it."""
     try:
         yield
     except DeploymentError as error:

@@ -1,4 +1,4 @@
-"""What re-embedding and the doctor ask of a vector store, whichever it is."""
+"""The interface to a vector store that re-embedding and the doctor use, the same for every kind of store."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,22 +10,23 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
 
-VERIFIED_CHUNKS = 16  # of what was built, before it is swapped
-SAMPLED_CHUNKS = 64  # by the doctor, of each source: it finds one in twenty of another model with 96 % certainty
-# Of the chunks that came in since a swap, those that the doctor samples among them: what it calls mixed is never "on
-# the model already".
+VERIFIED_CHUNKS = 16  # chunks of the new vectors that are checked before the swap
+# Chunks of each source that the doctor samples: if one in twenty is another model's, it finds one with 96 % certainty.
+SAMPLED_CHUNKS = 64
+# Chunks added since a swap that `is_on` checks. It also checks those in the doctor's sample, so that a store that the
+# doctor calls mixed never counts as "on the model already".
 LATECOMERS_CHECKED = SAMPLED_CHUNKS
-LATECOMER_ROUNDS = 5  # times that chunks may come in between building and swapping before it is the user's to stop them
+LATECOMER_ROUNDS = 5  # attempts to swap while chunks keep coming in; after that the user has to stop the worker
 
 
 @dataclass(frozen=True)
 class StoredSample:
-    """Chunks as they are stored, each with its vector.
+    """Stored chunks with their vectors.
 
     Attributes:
         doc_ids: Ids of the chunks.
-        texts: Their texts.
-        vectors: (N, D), as the store has them.
+        texts: Texts of the chunks.
+        vectors: Stored vectors, (N, D).
     """
 
     doc_ids: Sequence[str]
@@ -34,100 +35,104 @@ class StoredSample:
 
 
 class ChunkStore(Protocol):
-    """A vector store whose chunks can be embedded anew: built beside, verified, swapped in one step, taken back.
+    """A vector store whose chunks can be re-embedded: built beside the old, verified, swapped in one step, rolled back.
 
-    Every step may be repeated, and a process that is killed in any of them leaves the old vectors in force and
-    whole, or the new ones.
+    Every step may be repeated. A process that is killed during any of them leaves either the old vectors or the new
+    ones in force and whole.
     """
 
     @property
     def label(self) -> str:
-        """What to call it in messages."""
+        """The store's name in messages."""
 
     def texts(self) -> list[str]:
-        """Return the text of every stored chunk; a text that stands twice comes twice."""
+        """Return the text of every stored chunk, duplicates included."""
 
     def width(self) -> int:
-        """Return the width of the vectors that are in force."""
+        """Return the width of the vectors in force."""
 
     def sample(self, size: int) -> StoredSample:
-        """Return `size` stored chunks, spread over the store, the same ones every time; all if there are fewer."""
+        """Return `size` chunks spread over the store, the same ones every time; all chunks if there are fewer."""
 
     def is_on(self, model: DeployedModel) -> bool:
         """Tell whether a finished re-embedding onto this model is in force.
 
-        It is not while chunks are found that another model made since: a worker's that was not restarted.
+        It is not if chunks are found that another model has embedded since, as a worker does that was not restarted.
         """
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check what can be known to forbid the build or the swap before any store's chunks are embedded.
+        """Check for obstacles to the build or the swap that can be known before any store's chunks are embedded.
 
         Raises:
-            DeploymentError: If something does.
+            DeploymentError: If there is one.
         """
 
     def remaining(self, model: DeployedModel) -> list[str]:
-        """Return the texts that an interrupted run, if any, has not embedded with this model."""
+        """Return the texts still to be embedded with this model: all, or those that an interrupted run left."""
 
     def bytes_needed(self, model: DeployedModel) -> int:
-        """Return the disk that the new vectors need beside the old, in bytes."""
+        """Return the disk space, in bytes, that the new vectors need beside the old."""
 
     def build(self, model: DeployedModel) -> None:
-        """Embed every chunk beside what is in force, or go on where an earlier run stopped."""
+        """Embed every chunk beside the vectors in force, or resume where an earlier run stopped."""
 
     def settings(self, model: DeployedModel) -> Mapping[str, str]:
-        """Return the lines of `.env` that put what was built in force, beside the model's; none if `swap` does."""
+        """Return the `.env` settings, besides the model's, that put the new vectors in force; none if `swap` does."""
 
     def prepare(self, model: DeployedModel) -> None:
-        """Verify what was built, and do all else that takes time or room, so that `swap` is short and can hardly fail.
+        """Verify the new vectors, and do all else that takes time or disk space, so that `swap` can hardly fail.
 
         Raises:
-            DeploymentError: If it is not this model's, or not of the chunks that are in force.
+            DeploymentError: If the new vectors are not this model's, or not those of the chunks in force.
         """
 
     def swap(self, model: DeployedModel) -> None:
-        """Put what was prepared in force in one step, unless `settings` do, and lose no chunk that came in meanwhile.
+        """Put the new vectors in force in one step, unless `settings` does; lose no chunk that came in meanwhile.
 
         Raises:
-            DeploymentError: If chunks came in that cannot be taken along; the old vectors stay in force.
+            DeploymentError: If chunks came in that cannot be included; the old vectors stay in force.
         """
 
     def can_roll_back(self) -> bool:
-        """Tell whether there is a swap to take back.
+        """Tell whether there is a swap to roll back.
 
         Raises:
-            DeploymentError: If chunks would be lost by it, or what it takes cannot be written to.
+            DeploymentError: If the rollback would lose chunks, or a file that it replaces cannot be written to.
         """
 
     def sample_before(self, size: int) -> StoredSample | None:
-        """Return chunks with the vectors that a rollback would bring back; None if there are no such vectors."""
+        """Return chunks with the vectors that a rollback would restore; None if there are no such vectors."""
 
     def fingerprint_before(self) -> str | None:
-        """Return the fingerprint, or its beginning, of the re-embedding that made these; None if the host made them."""
+        """Return the fingerprint, or its beginning, of the model that made those vectors; None if the host made them.
+
+        Only a re-embedding records a fingerprint.
+        """
 
     def roll_back(self) -> None:
-        """Put the vectors before the last swap in force again, to the byte.
+        """Put the vectors from before the last swap in force again, identical to the byte.
 
         Raises:
-            DeploymentError: If it cannot be done after all; OSError the same. The new vectors stay in force.
+            DeploymentError: If the rollback fails after all; the new vectors stay in force.
+            OSError: The same, where a file cannot be written.
         """
 
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""
 
     def require_forgettable(self) -> None:
-        """Check what can be known to forbid that it is deleted before any store's is.
+        """Check for obstacles to `forget` that can be known before anything is deleted from any store.
 
         Raises:
-            DeploymentError: If something does.
+            DeploymentError: If there is one.
         """
 
     def forget(self) -> None:
-        """Delete that; what is in force stays, and there is no way back."""
+        """Delete what is kept for a rollback, after which none is possible; the vectors in force stay."""
 
 
 def spread(total: int, size: int) -> list[int]:
-    """Return `size` positions, evenly spread over `total`; all of them if there are fewer.
+    """Return `size` positions evenly spread over `total`; all positions if there are fewer.
 
     Example:
         >>> spread(10, 3)
@@ -150,14 +155,14 @@ NOT_OPENED = "it could not be opened: see that it runs, that its address is righ
 def as_deployment_error(
     label: str, errors: tuple[type[Exception], ...], remedy: str = _NOTHING_LOST, *, address: str = ""
 ) -> Iterator[None]:
-    """Turn what a database's client raises into one line.
+    """Turn the exceptions of a database client into a DeploymentError of one line.
 
     Args:
-        label: The database.
-        errors: What the client raises.
-        remedy: What to do about it.
-        address: Where the database is, if that is to be told. A password in it is not, and then no words of the
-            client's either, which may quote it.
+        label: The database's name in the message.
+        errors: Exception classes of the client.
+        remedy: What to do about the error.
+        address: The database's address, if the message is to give it. If it contains credentials, they are left out,
+            and so is the client's own message, which may quote them.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Vectors as they are computed, on disk, so that work which was paid for is never done twice."""
+"""Computed vectors on disk, written as they come, so that an interrupted run never embeds a text twice."""
 
 import fcntl
 import hashlib
@@ -15,19 +15,22 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import Vectors
 
-BLOCK = 256  # texts between two writes: what a crash can cost
+BLOCK = 256  # texts between two writes; a crash loses the vectors of at most one block
 DIGEST_BYTES = 32
 
 
 class VectorJournal:
-    """Text -> vector for one model, appended block by block; what a crash tears off is dropped at the next start.
+    """Map of text -> vector for one model, appended block by block; an incomplete block is dropped at the next start.
 
-    Two files: the vectors as raw float32 rows, and the sha256 of each row's text. The vectors of a block are on
-    the disk before its keys are written, so a key never stands for a vector that is not there.
+    There are two files: the vectors as raw float32 rows, and the sha256 of each row's text. The vectors of a block are
+    on disk before its keys are written, so every key has its vector.
 
     Args:
-        folder: Where the files are kept; made if need be.
-        model: Its fingerprint is in the file names, so another model's vectors are never taken for its own.
+        folder: Folder of the files; created if missing.
+        model: The model to embed with. Its fingerprint is in the file names, so models never share vectors.
+
+    Raises:
+        DeploymentError: If another process is using the journal.
     """
 
     def __init__(self, folder: Path, model: DeployedModel) -> None:
@@ -36,18 +39,18 @@ class VectorJournal:
         self._vectors_path, self._keys_path = _paths(folder, model)
         self._lock = self._keys_path.open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError as error:
             self._lock.close()
             raise DeploymentError(f"{folder}: another re-embedding is at work here; wait for it, or end it") from error
         self._row_of = self._recover()
 
     def __contains__(self, text: str) -> bool:
-        """Tell whether a text's vector is there."""
+        """Tell whether the journal has a text's vector."""
         return _key(text) in self._row_of
 
     def embed_missing(self, texts: Iterable[str], *, label: str = "") -> None:
-        """Embed what is not there yet, each different text once, longest first, with progress on stderr."""
+        """Embed the texts that are missing, each distinct one once, longest first, with progress on stderr."""
         missing = sorted({text for text in texts if text not in self}, key=len, reverse=True)
         with Bar(total=len(missing), desc=f"embedding {label}".strip(), unit="chunk") as progress:
             for start in range(0, len(missing), BLOCK):
@@ -56,22 +59,22 @@ class VectorJournal:
                 progress.update(len(block))
 
     def vectors(self, texts: Sequence[str]) -> Vectors:
-        """Read the vectors of texts that were embedded: (N, D), in order."""
+        """Read the vectors of embedded texts: (N, D), in order."""
         if not texts:
             return np.empty((0, self._model.dimension), dtype=np.float32)
         stored = np.memmap(self._vectors_path, dtype=np.float32, mode="r").reshape(-1, self._model.dimension)
         return np.asarray(stored[[self._row_of[_key(text)] for text in texts]])
 
     def close(self) -> None:
-        """Let another journal have the files."""
+        """Release the lock, so that another process can open the journal."""
         self._lock.close()
 
     def __enter__(self) -> Self:
-        """Use it as a context."""
+        """Return the journal, which is closed at the end of the context."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the journal."""
         self.close()
 
     def _append(self, texts: Sequence[str], vectors: Vectors) -> None:
@@ -93,7 +96,7 @@ class VectorJournal:
 
 
 def remove_idle(folder: Path) -> None:
-    """Delete the journals of a folder that nobody is at work with; one that cannot be deleted only takes room."""
+    """Delete a folder's journals that no process is using; one that cannot be deleted is left, and only takes room."""
     for keys_path in folder.glob("*.keys"):
         with suppress(OSError), keys_path.open("ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -102,12 +105,12 @@ def remove_idle(folder: Path) -> None:
 
 
 def not_embedded(folder: Path, model: DeployedModel, texts: Iterable[str]) -> list[str]:
-    """List the different texts that a journal does not have, sorted; it is read as it is, whoever is at work with it.
+    """List the distinct texts that a journal lacks, sorted; it is read without a lock, even while it is in use.
 
     Args:
-        folder: Where its files are, if there are any.
-        model: The model of its vectors.
-        texts: Any texts.
+        folder: The journal's folder; it need not have a journal yet.
+        model: The journal's model.
+        texts: The texts to look up.
     """
     try:
         keys = set(_whole_keys(*_paths(folder, model), model))

@@ -1,4 +1,4 @@
-"""A table of PostgreSQL with a vector column, and two more that are filled or kept beside it."""
+"""A PostgreSQL table with a vector column, and two further columns: one that is filled, one that is kept."""
 
 import re
 import uuid
@@ -9,11 +9,11 @@ from typing import Any, LiteralString
 from docsgpt_embtune.deployment.stores import as_deployment_error
 from docsgpt_embtune.errors import DeploymentError
 
-# As it is before a swap and after it, and where nothing was to be changed.
+# True before and after a swap, and if nothing was to be changed.
 _NOTHING_LOST = "no vector is lost, and what was embedded is kept: mend that and run the same command again"
-_WIDEST_INDEXED = 2000  # numbers of a pgvector `vector`, in every version until now
+_WIDEST_INDEXED = 2000  # widest pgvector `vector` that an index takes, in every version so far
 _LOCK_TIMEOUT_MS, _LOCK_TRIES = 3000, 5
-# What is granted on one column, of table %s and name %s, and to whom: a role, or 0 for all.
+# Grants on a single column (parameters: table, column), each with its grantee: a role, or 0 for PUBLIC.
 _COLUMN_GRANTS: LiteralString = (
     "(SELECT (aclexplode(attacl)).*, relowner FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
     "WHERE attrelid = to_regclass(%s) AND attname = %s) AS granted"
@@ -22,18 +22,20 @@ _GRANTEE: LiteralString = "CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regro
 
 
 class VectorTable:
-    """What is asked of one table, and the locks on it; queries name its parts in braces: {table}, {column}, {text}.
+    """Queries on one table, and locks on it; a query names the table's parts in braces: {table}, {column}, {text}.
 
     Args:
-        connection: A psycopg connection in autocommit.
-        name: What the table is called.
-        column: Its vector column.
-        text_column: The text that the vectors are of.
+        connection: A psycopg connection in autocommit mode.
+        name: The table's name.
+        column: Name of the vector column.
+        text_column: Name of the column with the text that is embedded.
 
     Attributes:
-        label: What to call it in messages.
-        pending: The column that is being filled.
-        previous: The column that is kept to go back to.
+        label: The table's name in messages.
+        name: The table's name.
+        column: Name of the vector column.
+        pending: Name of the column that is being filled.
+        previous: Name of the column that is kept for a rollback.
     """
 
     def __init__(self, connection: Any, name: str, column: str, text_column: str) -> None:
@@ -67,7 +69,7 @@ class VectorTable:
         return str(found[0][0]) if found else None
 
     def width_of(self, column: str) -> int:
-        """Return the declared width of a vector column, or that of a vector in it where none is declared."""
+        """Return the declared width of a vector column, or that of a stored vector if none is declared; 0 if empty."""
         declared = re.search(r"\((\d+)\)", self.type_of(column) or "")
         if declared:
             return int(declared[1])
@@ -95,11 +97,11 @@ class VectorTable:
     def require_no_dependents(self, *columns: str) -> None:
         """Check that nothing but indexes depends on columns that are to be renamed or dropped.
 
-        A view, a trigger or a constraint goes with the column that is renamed, and so stays with its old vectors, and
-        forbids that it is dropped; a default is dropped with it.
+        A view, trigger or constraint follows a renamed column, so it would stay with the old vectors and keep their
+        column from being dropped. A default is dropped with its column.
 
         Raises:
-            DeploymentError: If something does; names the first.
+            DeploymentError: If something else depends on a column; names the first such object.
         """
         for column in columns:
             if dependents := self._dependents_of(column):
@@ -110,9 +112,9 @@ class VectorTable:
                 )
 
     def _dependents_of(self, column: str) -> list[str]:
-        """Describe each object but an index that depends on a column; a view and a generated column by their names.
+        """Describe each object except indexes that depends on a column; views and generated columns by their names.
 
-        NOT NULL, which is a constraint since PostgreSQL 18, is not listed: it is set anew with the swap.
+        NOT NULL, a constraint since PostgreSQL 18, is not listed, since the swap sets it anew.
         """
         found = self.rows(
             "SELECT DISTINCT CASE "
@@ -132,10 +134,10 @@ class VectorTable:
         return [dependent for (dependent,) in found]
 
     def require_copyable_indexes(self, width: int) -> None:
-        """Check that the indexes can be copied to a column of this width, before that is filled.
+        """Check that the indexes can be copied to a column of this width, before that column is filled.
 
         Raises:
-            DeploymentError: If one takes no vectors as wide, or is on an expression in which another width is written.
+            DeploymentError: If an index does not take vectors of this width, or its expression states another width.
         """
         before = self.width_of(self.column)
         for name, using in self._indexes_on(self.column):
@@ -151,10 +153,10 @@ class VectorTable:
                 )
 
     def require_copyable_grants(self) -> None:
-        """Check that the owner granted whatever is granted on the column alone: only so can it be granted as it was.
+        """Check that all grants on the column alone come from the table's owner: only these can be copied unchanged.
 
         Raises:
-            DeploymentError: If somebody passed on what the owner granted them; names the grant.
+            DeploymentError: If a grantee passed a grant on to others; names the grant.
         """
         passed_on = self.rows(
             f"SELECT privilege_type, {_GRANTEE}, grantor::regrole::text FROM {_COLUMN_GRANTS} "
@@ -169,7 +171,7 @@ class VectorTable:
             )
 
     def copy_grants(self) -> None:
-        """Grant on the second column what is granted on the first alone, beside what is on the table."""
+        """Copy the grants on the vector column alone to the pending column; grants on the table cover both."""
         grants = self.rows(
             f"SELECT privilege_type, {_GRANTEE}, is_grantable FROM {_COLUMN_GRANTS}", [self.name, self.column]
         )
@@ -182,7 +184,7 @@ class VectorTable:
             )
 
     def copy_indexes(self) -> None:
-        """Give the second column the indexes that an operator made on the first, or on a condition of it."""
+        """Copy the indexes that use the vector column to the pending column, partial indexes included."""
         from psycopg import sql
 
         copied = [using for _, using in self._indexes_on(self.pending)]
@@ -194,7 +196,7 @@ class VectorTable:
                 self.execute("CREATE INDEX {index} ON {table} USING {using}", index=copy, using=using)
 
     def _indexes_on(self, column: str) -> list[tuple[str, str]]:
-        """List each index over a column, by its name and what it is of: the column, an expression or a condition."""
+        """List the indexes that use a column, also in an expression or a condition: (name, definition after USING)."""
         found = self.rows(
             "SELECT DISTINCT c.relname, pg_get_indexdef(i.indexrelid) FROM pg_depend d "
             "JOIN pg_index i ON i.indexrelid = d.objid JOIN pg_class c ON c.oid = i.indexrelid "
@@ -207,10 +209,10 @@ class VectorTable:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Keep other re-embeddings away from the table; the host goes on with it.
+        """Keep other re-embeddings off the table by an advisory lock; the host can go on using it.
 
         Raises:
-            DeploymentError: If there is one.
+            DeploymentError: If another re-embedding is at work on the table.
         """
         lock = f"docsgpt-embtune:{self.name}"
         ((free,),) = self.rows("SELECT pg_try_advisory_lock(hashtext(%s))", [lock])
@@ -224,10 +226,12 @@ class VectorTable:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the table in one transaction, and give up soon: every search waits behind what waits for that.
+        """Lock the table exclusively for one transaction.
+
+        Each attempt gives up soon, since every search queues behind a request for this lock.
 
         Raises:
-            DeploymentError: If others have it all the time; names them.
+            DeploymentError: If other processes hold the table through all attempts; names them.
         """
         from psycopg.errors import LockNotAvailable
 
@@ -254,22 +258,22 @@ class VectorTable:
         return ", ".join(f"process {pid} ({name}, {state})" for pid, name, state in found) or "other processes"
 
     def rows(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
-        """Run a query, and return every row that it finds; as of `execute`."""
+        """Run a query and return all its rows; arguments and errors as of `execute`."""
         return self.execute(query, values, **parts).fetchall()
 
     def execute(self, query: LiteralString, values: Sequence[Any] = (), **parts: str) -> Any:
         """Run one statement.
 
         Args:
-            query: With {table} and the like for this table's names, %s for values, and {other} for `parts`.
-            values: What %s stand for.
-            parts: Pieces of SQL, which nobody else wrote.
+            query: SQL with {table} and the like for this table's names, %s for each value, and {name} for `parts`.
+            values: Values of the %s placeholders.
+            parts: Pieces of SQL by name, inserted unquoted, so never from an untrusted source.
 
         Returns:
             psycopg's cursor.
 
         Raises:
-            DeploymentError: If the database refuses it, or is gone.
+            DeploymentError: If the database refuses the statement, or the connection is lost.
         """
         with self._errors_in_one_line():
             return self._connection.execute(self._named(query, **parts), values or None)
@@ -287,15 +291,15 @@ class VectorTable:
 
 
 def _of_column(using: str, column: str, other: str) -> str:
-    """Name another column wherever one is named in an index's definition, and in no string of it."""
+    """Replace a column's name by another in an index's definition, but not within string literals."""
     parts = r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|[\w$]+"""
     return re.sub(parts, lambda part: other if part[0] == column else part[0], using)
 
 
 def _name_of_copy(name: str) -> str:
-    """Name an index after the operator's, however often that was copied, and as no other is named.
+    """Return a unique name for an index's copy, derived from the operator's name even if that index is a copy itself.
 
-    PostgreSQL cuts a name after 63 bytes: two that differ only behind would be the same.
+    PostgreSQL truncates names to 63 bytes, so the original is cut to 40 bytes to keep the unique suffix.
     """
     first = re.sub(r"(_embtune(_[0-9a-f]{8})?)+$", "", name)
     return f"{first.encode()[:40].decode(errors='ignore')}_embtune_{uuid.uuid4().hex[:8]}"

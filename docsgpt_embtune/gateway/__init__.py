@@ -1,1 +1,1 @@
-"""One model for all of a deployment's processes, behind OpenAI's `/v1/embeddings`."""
+"""Serve one model to all of a deployment's processes through OpenAI's `/v1/embeddings` protocol."""

@@ -1,4 +1,4 @@
-"""The HTTP application: who may ask, how much, and what is answered."""
+"""The HTTP application: authorisation, limits and answers."""
 
 import asyncio
 import hmac
@@ -17,29 +17,29 @@ from docsgpt_embtune.gateway.counters import GatewayMetrics
 from docsgpt_embtune.gateway.model import GatewayModel
 from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
 
-RETRY_AFTER = 1  # seconds: by then some of what waits is answered
-RETRY_AFTER_STOP = 10  # seconds: by then a server that is only started anew has its model
-# A client that is cut off while it sends never reads why: what is too large is heard to its end, up to this many
-# times the limit, and thrown away.
+RETRY_AFTER = 1  # seconds, after which some of the waiting requests are answered
+RETRY_AFTER_STOP = 10  # seconds, after which a server that is just being restarted has loaded its model
+# A client whose connection is closed while it sends never reads the error message. So a body that is too large is read
+# to its end and discarded, up to this many times the limit.
 HEARD_OUT = 8
-CLIENT_LEFT = 499  # nginx's status, for the metrics: nobody reads it
-BODY_TIMEOUT = 30.0  # seconds that a client may take to send what it announced
+CLIENT_LEFT = 499  # nginx's status for a client that is gone; it only shows in the metrics
+BODY_TIMEOUT = 30.0  # seconds that a client may take to send its body
 
 
 class Gateway:
-    """Answers requests for one model's embeddings.
+    """The HTTP interface to one model's embeddings.
 
     Args:
-        model: What embeds.
-        name: What clients call the model.
-        fingerprint: Identifies it, for `/v1/models`.
-        limits: What is refused.
-        api_key: Without it, a request must carry no key; with it, every one that asks for the model must.
+        model: The model that embeds.
+        name: The model's name for clients.
+        fingerprint: The model's fingerprint, for `/v1/models`.
+        limits: Limits beyond which requests are refused.
+        api_key: The key that requests under `/v1` must carry; without it, keys are ignored.
 
     Attributes:
-        taken: Requests for embeddings that it began to answer.
-        waiting: Those that are unanswered as yet.
-        cut_off: Those that the server's end came before.
+        taken: Number of accepted requests for embeddings.
+        waiting: Number of those that are not answered yet.
+        cut_off: Number of those that the server's stop left unanswered.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Gateway:
         except RequestError as error:
             self.metrics.requests.labels(error.status).inc()
             raise
-        except Exception:  # `_failed` answers it
+        except Exception:  # answered by `_failed`
             self.metrics.requests.labels(500).inc()
             raise
         self.metrics.requests.labels(response.status_code).inc()
@@ -112,7 +112,7 @@ class Gateway:
             return await self._embed(asked, request.is_disconnected)
         except ClientDisconnect as error:
             raise RequestError(CLIENT_LEFT, "the client left before its answer was there") from error
-        except asyncio.CancelledError as error:  # uvicorn's, once the time to finish is over
+        except asyncio.CancelledError as error:  # raised by uvicorn when the time to finish is over
             self.cut_off += 1
             raise RequestError(
                 503,
@@ -164,7 +164,7 @@ class Gateway:
         header = request.headers.get("authorization", "")
         scheme, _, rest = header.partition(" ")
         given = rest.strip() if scheme.lower() == "bearer" else header
-        # Compared in constant time: how long a comparison takes must not tell how much of a key is right.
+        # Compared in constant time, so that the duration does not reveal how much of a key is right.
         if not hmac.compare_digest(given.encode(), self._api_key.encode()):
             raise RequestError(
                 401,

@@ -1,15 +1,15 @@
-"""Where and how to serve, and how much; the command line takes its defaults from here."""
+"""The server's configuration and limits; the command line takes its defaults from here."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one client, or all together, may ask of the server."""
+    """Limits on a single request, and on all requests together."""
 
-    max_body: int = 8_000_000  # bytes of a request
-    max_texts: int = 2048  # in a request: OpenAI's own limit
-    max_requests: int = 256  # taken and unanswered; DocsGPT's web process asks with up to 96 threads
+    max_body: int = 8_000_000  # bytes per request
+    max_texts: int = 2048  # per request; OpenAI's own limit
+    max_requests: int = 256  # accepted and not yet answered; DocsGPT's web process asks with up to 96 threads
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,10 +17,10 @@ class ServerConfig:
     """Where and how to serve."""
 
     host: str = "127.0.0.1"
-    port: int = 8765  # 0 takes a free one
-    name: str | None = None  # of the model; its own if not given
+    port: int = 8765  # 0 takes a free port
+    name: str | None = None  # the model's name for clients; its own if not given
     threads: int | None = None  # questions computed at once; as many as suit the model if not given
-    width: int | None = None  # zeros are appended up to it
+    width: int | None = None  # vectors are padded to this width with zeros
     api_key: str | None = None
     limits: Limits = field(default_factory=Limits)
-    finish: int = 60  # seconds to answer what was taken, once told to stop: a client who never reads must not decide
+    finish: int = 60  # seconds to answer accepted requests after a stop; bounded, since a client may never read

@@ -1,4 +1,4 @@
-"""What the server counts, for Prometheus."""
+"""The server's metrics for Prometheus."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -6,7 +6,7 @@ _SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 
 
 
 class GatewayMetrics:
-    """Counters of one server; each has its own registry, so that two in a process do not share them."""
+    """The metrics of one server, in a registry of its own, so that two servers in a process do not share them."""
 
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
@@ -24,5 +24,5 @@ class GatewayMetrics:
         self.in_flight = Gauge("embtune_requests_in_flight", "Requests taken, unanswered.", registry=self._registry)
 
     def exposition(self) -> bytes:
-        """Write all of them in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -22,24 +22,24 @@ from docsgpt_embtune.wording import Say, silent
 
 Result = TypeVar("Result")
 
-LONGEST_QUESTION = 10_000  # characters; to cut a longer one into tokens takes long, and is done among the documents
-DOCUMENTS_PER_CALL = 32  # of a long list: between two calls, another request's chunks get their turn
+LONGEST_QUESTION = 10_000  # characters; a longer question takes long to tokenise, so it goes to the documents' pool
+DOCUMENTS_PER_CALL = 32  # a long list is embedded in several calls, between which other requests get their turn
 _BEHIND = "the server behind this one"
 _NO_ANSWER = f"{_BEHIND} gives no answer that can be used; try again later: this server's log says why"
 
 
 class ServedModel(Protocol):
-    """What can be served.
+    """A model that can be served.
 
     Attributes:
-        name: What clients call it, unless the operator names it otherwise.
-        label: Where it is, for the operator.
-        fingerprint: Identifies it.
-        dimension: Width of its vectors.
-        question_threads: Questions that are worth computing at once.
-        document_threads: As `question_threads`, batches of chunks.
-        upstream: The server that is asked; None where this process has the model.
-        needs_reembedding: Whether that server's own vectors of chunks do not fit what is served.
+        name: The model's name for clients, unless the operator gives another.
+        label: The model's location, for the operator.
+        fingerprint: Identifies the model.
+        dimension: Width of the vectors.
+        question_threads: Number of questions worth computing at once.
+        document_threads: Number of batches of chunks worth computing at once.
+        upstream: The server behind this one; None if the model is loaded in this process.
+        needs_reembedding: Whether chunks that were embedded with the upstream server must be embedded again.
     """
 
     name: str
@@ -62,10 +62,10 @@ class ServedModel(Protocol):
 
 
 class OwnModel:
-    """A model of this machine.
+    """A model that is loaded in this process.
 
     Args:
-        serving: It.
+        serving: The loaded model.
 
     Raises:
         ModelFolderError: If the folder has no `tokenizer.json`.
@@ -96,25 +96,25 @@ class OwnModel:
         return Embedded(self._embeddings.embed_documents(texts), self._count_tokens(texts))
 
     def close(self) -> None:
-        """Wait for nothing: what computes ends by itself."""
+        """Do nothing: running computations end by themselves."""
 
     def _count_tokens(self, texts: Sequence[str]) -> int:
-        """Count the model's tokens, those beyond what it reads included."""
+        """Count the texts' tokens, including those that the model cuts off."""
         encodings = self._tokenizer.encode_batch_fast([encodable(text) for text in texts])
         return sum(len(encoding.ids) for encoding in encodings)
 
 
 class RelayedModel:
-    """A server's model and what goes before it: chunks come back as that server made them, unless keywords join them.
+    """An upstream server's model behind a query adapter or keywords; only keywords change the vectors of chunks.
 
     Args:
-        remote: The model, with an adapter's folder.
-        server: It, loaded.
-        say: Takes a line of plain text where that server cannot be asked: its address, and what to do, are for whoever
-            sees to this one, and not for the clients.
+        remote: The upstream server's model, with the folder of the adapter or the keywords.
+        server: The same, loaded.
+        say: Takes a line of plain text if the upstream server gives no usable answer. Its address, and what to do, are
+            for this server's operator and not for the clients.
     """
 
-    question_threads: int = 32  # which wait for a network, and compute nothing
+    question_threads: int = 32  # they wait for the network and compute nothing
     document_threads: int = 4
 
     def __init__(self, remote: RemoteModel, server: RemoteEmbeddings, say: Say = silent) -> None:
@@ -126,7 +126,7 @@ class RelayedModel:
         self.needs_reembedding = remote.needs_reembedding
         self._server = server
         self._say = say
-        # DocsGPT embeds a question once for each source that it searches.
+        # Cached, since DocsGPT embeds a question once for each source that it searches.
         self._ask_question = lru_cache(maxsize=QUESTION_CACHE)(server.ask_question)
 
     def embed_question(self, text: str) -> Embedded:
@@ -134,11 +134,11 @@ class RelayedModel:
         return self._asked(self._ask_question, text)
 
     def embed_documents(self, texts: Sequence[str]) -> Embedded:
-        """Embed chunks, in order, in one request: no more than `DOCUMENTS_PER_CALL`."""
+        """Embed at most `DOCUMENTS_PER_CALL` chunks, in order, in one request."""
         return self._asked(self._server.ask_chunks, texts)
 
     def close(self) -> None:
-        """Wait for no answer that is not there."""
+        """Stop without waiting for outstanding answers."""
         self._server.stop()
 
     def _asked(self, ask: Callable[[Result], Embedded], asked: Result) -> Embedded:
@@ -153,21 +153,21 @@ class RelayedModel:
 
 
 def _said_of_texts(error: RemoteModelError) -> str:
-    """Return what is wrong with texts without the server's address, which the message begins with."""
+    """Return an error message for clients, without the upstream server's address, with which it begins."""
     return f"{_BEHIND}: {str(error).partition(': ')[2]}"
 
 
 @contextmanager
 def served_model(name: str, say: Say = silent) -> Iterator[ServedModel]:
-    """Open a model folder, a hub name, `bundled`, or the folder of what goes before a server's model.
+    """Open a model for the duration of the context.
 
     Args:
-        name: What clients call the model.
-        say: Takes a line of plain text where a server gives no answer and is asked again, or is given up.
+        name: A model folder, a hub name, `bundled`, or the folder of an adapter or keywords for a server's model.
+        say: Takes a line of plain text if the upstream server gives no answer and is asked again, or given up.
 
     Raises:
-        ModelFolderError: If it is nowhere, or a folder is not whole.
-        RemoteModelError: If the server cannot be asked.
+        ModelFolderError: If there is no such model, or a folder is incomplete.
+        RemoteModelError: If the upstream server cannot be asked.
     """
     folder = Path(name).expanduser()
     if adapts_a_server(folder):
@@ -183,9 +183,9 @@ class GatewayModel:
 
     Args:
         served: The model.
-        threads: Questions that are computed at once; as many as suit the model if not given.
-        width: Width of the answers: zeros are appended up to it; the model's own if not given. Distances and
-            cosines of padded vectors are those of the vectors.
+        threads: Number of questions computed at once; as many as suit the model if not given.
+        width: Width to which vectors are padded with zeros; the model's own if not given. Padding changes neither
+            distances nor cosines.
 
     Raises:
         ModelFolderError: If the width is less than the model's.
@@ -206,10 +206,14 @@ class GatewayModel:
         return self._padded(await self._in(pool, partial(self._served.embed_question, text)))
 
     async def embed_documents(self, texts: Sequence[str], has_left: Callable[[], Awaitable[bool]]) -> Embedded:
-        """Embed chunks, in order, as long as there is a client to read the answer.
+        """Embed chunks, in order, as long as the client is connected.
+
+        Args:
+            texts: The chunks.
+            has_left: Tells whether the client has disconnected.
 
         Raises:
-            ClientDisconnect: If it has left before the last of them.
+            ClientDisconnect: If the client disconnects before the last chunks are embedded.
         """
         vectors: list[list[float]] = []
         tokens = 0
@@ -223,7 +227,7 @@ class GatewayModel:
         return self._padded(Embedded(vectors, tokens))
 
     def close(self) -> None:
-        """Begin nothing more, and wait for no thread: nobody reads what it may yet have to say."""
+        """Start no further work, and wait for no thread, since nobody reads its result any more."""
         self._served.close()
         for pool in (self._questions, self._documents):
             pool.shutdown(wait=False, cancel_futures=True)

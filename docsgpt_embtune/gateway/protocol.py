@@ -1,4 +1,4 @@
-"""OpenAI's embeddings protocol: what a request may say, and what answers and errors look like."""
+"""OpenAI's embeddings protocol: the format of requests, answers and errors."""
 
 import base64
 import json
@@ -10,13 +10,13 @@ import numpy as np
 
 
 class RequestError(Exception):
-    """A request that is answered with an error, in the shape that OpenAI's clients read.
+    """An error answer to a request, in the format that OpenAI's clients read.
 
     Args:
-        status: Status code of the HTTP answer.
+        status: HTTP status code.
         message: What is wrong, with the value, and what to do.
-        param: The field of the request that is wrong, if it is one.
-        code: A word that a program can compare.
+        param: The field of the request that is wrong; None if the error is not about a field.
+        code: A machine-readable error code.
         headers: Further headers of the answer.
     """
 
@@ -36,19 +36,19 @@ class RequestError(Exception):
         self.headers = dict(headers or {})
 
     def to_json(self) -> dict[str, Any]:
-        """Lay the error out as OpenAI does."""
+        """Return the error in OpenAI's format."""
         kind = "invalid_request_error" if self.status < 500 and self.status != 429 else "server_error"
         return {"error": {"message": str(self), "type": kind, "param": self.param, "code": self.code}}
 
 
 @dataclass(frozen=True)
 class EmbeddingsRequest:
-    """What is asked for.
+    """A parsed request for embeddings.
 
     Attributes:
-        texts: One or more.
-        is_question: Whether they came as a string: DocsGPT sends a question as a string, and chunks as a list.
-        as_base64: Whether vectors are written as base64 of little-endian float32, and not as lists of numbers.
+        texts: The texts to embed, at least one.
+        is_question: Whether the input was a single string: DocsGPT sends a question as a string, and chunks as a list.
+        as_base64: Whether to return vectors as base64 of little-endian float32 instead of lists of numbers.
     """
 
     texts: Sequence[str]
@@ -58,12 +58,12 @@ class EmbeddingsRequest:
 
 @dataclass(frozen=True)
 class Offer:
-    """What a server answers for.
+    """The model and the limits that a server offers.
 
     Attributes:
-        name: What its model is called.
+        name: The model's name.
         dimension: Width of its vectors.
-        max_texts: How many texts one request may have.
+        max_texts: Most texts in one request.
     """
 
     name: str
@@ -75,7 +75,7 @@ def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
     """Read the body of `POST /v1/embeddings`.
 
     Raises:
-        RequestError: If it is not JSON, or asks for what this server does not have.
+        RequestError: If the body is not a valid request, or asks for something that this server does not offer.
 
     Source:
         OpenAI's API reference, "Create embeddings".
@@ -96,7 +96,7 @@ def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
 
 
 def _refuse_other_model(model: Any, offer: Offer) -> None:
-    # DocsGPT sends its EMBEDDINGS_NAME, which may be the folder's path as another container sees it.
+    # DocsGPT sends its EMBEDDINGS_NAME, which may be the folder's path in another container.
     if model in (None, "") or (isinstance(model, str) and _last_part(model) == _last_part(offer.name)):
         return
     raise RequestError(
@@ -140,13 +140,13 @@ def _texts(given: Any, offer: Offer) -> list[str]:
 
 
 def answer(request: EmbeddingsRequest, vectors: Sequence[Sequence[float]], tokens: int, name: str) -> bytes:
-    """Lay vectors out as OpenAI does.
+    """Return the JSON answer in OpenAI's format.
 
     Args:
-        request: What was asked for.
-        vectors: One for each text, in order.
-        tokens: Number of tokens of all texts together, as the model's tokenizer counts.
-        name: What the model is called.
+        request: The request that is answered.
+        vectors: One vector per text, in order.
+        tokens: Total number of tokens of the texts, counted by the model's tokenizer.
+        name: The model's name.
     """
     data = [
         {"object": "embedding", "index": index, "embedding": _base64(vector) if request.as_base64 else vector}

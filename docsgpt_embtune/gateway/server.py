@@ -1,4 +1,4 @@
-"""A process that serves one model until it is told to stop, and then finishes what it took."""
+"""The server process: serve one model until told to stop, then finish the accepted requests."""
 
 import signal
 import socket
@@ -14,18 +14,18 @@ from docsgpt_embtune.gateway.model import GatewayModel, ServedModel
 from docsgpt_embtune.serving.keywords import HOST_WIDTH
 from docsgpt_embtune.wording import Say, silent
 
-_BACKLOG = 2048  # connections that may wait to be taken
-_KEEP_ALIVE = 75  # seconds; longer than clients keep a connection, so that they close it and not we under their hands
+_BACKLOG = 2048  # connections that may wait to be accepted
+_KEEP_ALIVE = 75  # seconds; longer than clients keep an idle connection, so that it is not closed while they use it
 
 
 @dataclass(frozen=True)
 class ServeReport:
-    """What a server did.
+    """The summary of a server's run.
 
     Attributes:
-        taken: Requests for embeddings that it began to answer.
-        cut_off: Those that it did not answer, as the time to finish was over, or it was told to stop at once.
-        at_once: Whether it was told so: by a second Ctrl-C.
+        taken: Number of accepted requests for embeddings.
+        cut_off: Number of those left unanswered, because the time to finish was over or the server stopped at once.
+        at_once: Whether a second Ctrl-C told the server to stop at once.
     """
 
     taken: int
@@ -34,16 +34,16 @@ class ServeReport:
 
 
 def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> ServeReport:
-    """Serve a model until SIGTERM or SIGINT; what was taken by then is answered, if it can be within `finish`.
+    """Serve a model until SIGTERM or SIGINT, then answer the accepted requests for at most `config.finish` seconds.
 
     Args:
-        served: The model; loaded once, for all the processes that ask.
-        config: Where and how.
+        served: The model, loaded once for all client processes.
+        config: The server's configuration.
         say: Takes the lines that tell an operator what to set.
 
     Raises:
-        DeploymentError: If the address cannot be listened on.
-        ModelFolderError: If the model cannot be served.
+        DeploymentError: If the server cannot listen on the address.
+        ModelFolderError: If the model cannot be served with this configuration.
     """
     model = GatewayModel(served, config.threads, config.width)
     gateway = Gateway(model, config.name or served.name, served.fingerprint, config.limits, config.api_key)
@@ -56,10 +56,10 @@ def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Serve
         access_log=False,
         timeout_keep_alive=_KEEP_ALIVE,
         timeout_graceful_shutdown=config.finish,
-        lifespan="off",  # a second Ctrl-C would break it off with a traceback
+        lifespan="off",  # with it, a second Ctrl-C would end in a traceback
     )
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _done)  # uvicorn raises the signal again once it has finished
+        signal.signal(number, _done)  # for uvicorn, which raises the signal again once it has finished
     server = uvicorn.Server(uvicorn_config)
     try:
         server.run(sockets=[listening])
@@ -69,7 +69,7 @@ def serve(served: ServedModel, config: ServerConfig, say: Say = silent) -> Serve
 
 
 def instructions(served: ServedModel, config: ServerConfig, port: int) -> list[str]:
-    """Say what to put into DocsGPT's `.env`, and what its fixed width means for this model."""
+    """Return lines that say what to set in DocsGPT's `.env`, and what its fixed width means for this model."""
     width, name = config.width or served.dimension, config.name or served.name
     before = f" before {served.upstream}" if served.upstream else ""
     lines = [
@@ -111,7 +111,7 @@ def _remedy_for(served: ServedModel, width: int) -> str:
 
 
 def _reachable(host: str) -> str:
-    """Return what a URL on this machine calls an address that is listened on."""
+    """Return the host for a URL that reaches a listening address from this machine."""
     if host == "0.0.0.0" or _takes_both_families(host):
         return "127.0.0.1"
     host = "::1" if host == "::" else host
@@ -135,4 +135,4 @@ def _listen(config: ServerConfig) -> socket.socket:
 
 
 def _done(_number: int, _frame: object) -> None:
-    """Return, so that the process ends by itself with exit code 0."""
+    """Ignore the signal, so that the process ends normally with exit code 0."""

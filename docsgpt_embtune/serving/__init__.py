@@ -1,1 +1,1 @@
-"""A tuned folder embeds fast, by onnxruntime or by torch, with keywords, and long chunks are read to their end."""
+"""Embed with a tuned folder: fast, by onnxruntime or torch, with keywords, and with long chunks read to their end."""

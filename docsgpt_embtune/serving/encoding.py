@@ -1,4 +1,4 @@
-"""Embed with torch, in the precision that this machine is fast in, and with as little padding as the model allows."""
+"""Embed with torch, in fp32 or bf16, with as little padding as the model allows."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -16,14 +16,14 @@ _BLOCK = 256  # texts between two updates of the progress bar
 
 
 class Encoder:
-    """Encode texts with a model as it is now, as DocsGPT does: no prompts, both sides alike.
+    """An encoder that embeds texts with a model's current weights as DocsGPT does: queries and chunks alike, no prompt.
 
-    Not for two threads at once: while it runs, the model's attention is exchanged for that of packed texts.
+    Not for use by two threads at once: while it runs, the model's attention is replaced by that for packed texts.
 
     Args:
-        model: Ends in Normalize, so that vectors are unit-norm.
+        model: A model that ends in Normalize, so that its vectors have unit norm.
         precision: "fp32" or "bf16".
-        batch_size: Texts in one pass, where texts are padded; on a CPU they are packed, where the model allows it.
+        batch_size: Texts in one pass if they are padded; on a CPU they are packed instead, if the model allows it.
     """
 
     def __init__(self, model: SentenceTransformer, precision: Precision, batch_size: int = 32) -> None:
@@ -32,9 +32,9 @@ class Encoder:
         self.batch_size = batch_size
 
     def __call__(self, texts: Iterable[str], *, show_progress: bool = False) -> Vectors:
-        """Return (N, D) float32, one row per text, unit norm."""
+        """Embed texts: (N, D) float32, in order, unit norm."""
         texts = list(texts)
-        # Longest first, so that little of a batch is padding and the time left is not underestimated.
+        # Longest first, so that batches have little padding and the progress bar does not underestimate the time left.
         distinct = sorted(dict.fromkeys(texts), key=len, reverse=True)
         row_of = {text: row for row, text in enumerate(distinct)}
         blocks = []
@@ -48,14 +48,14 @@ class Encoder:
             embed = self._embed_packed if packs else self._embed_padded
             for start in range(0, len(distinct), _BLOCK):
                 block = distinct[start : start + _BLOCK]
-                # bf16 rounds the norm as well: 1.00 +- 0.004 would reorder near neighbours under L2.
+                # bf16 rounds the norms to 1.00 +- 0.004, which would reorder close neighbours under L2.
                 blocks.append(torch.nn.functional.normalize(embed(block).float()).cpu())
                 bar.update(len(block))
         matrix: Vectors = torch.cat(blocks).numpy()
         return matrix[[row_of[text] for text in texts]]
 
     def _packing(self) -> AbstractContextManager[bool]:
-        if is_packing(self.model):  # in the midst of a fit
+        if is_packing(self.model):  # during training
             return nullcontext(enter_result=True)
         if self.model.device.type != "cpu" or self.model.default_prompt_name or self.model.truncate_dim:
             return nullcontext(enter_result=False)

@@ -1,4 +1,4 @@
-"""Which graphs a tuned folder holds, and which engine serves: read from its manifest, without any framework."""
+"""The graphs in a tuned folder, and the choice of the engine that serves; needs no deep learning framework."""
 
 import hashlib
 import logging
@@ -18,20 +18,20 @@ logger = logging.getLogger(__name__)
 EngineName = Literal["torch", "onnx", "onnx-int8"]
 AUTO = "auto"
 ENVIRONMENT_VARIABLE = "EMBTUNE_ENGINE"
-# Processor flags of instructions that multiply int8 and add up in int32. An x86 processor's older instructions overflow
-# in int16: on one with AVX2 alone vectors were six times as far from fp32's (1 - cosine .004 instead of .0007), and
-# chunks embedded only 1.35 times as fast.
+# Processor flags of instructions that multiply int8 and accumulate in int32. Older x86 instructions overflow in int16:
+# on a processor with AVX2 alone, vectors were six times as far from the fp32 ones (1 - cosine .004 instead of .0007),
+# and chunks were embedded only 1.35 times as fast.
 _INT8_FLAGS = frozenset({"avx512_vnni", "avx_vnni", "asimddp"})
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A model in the form that onnxruntime runs, pooling and normalisation inside.
+    """A model as a graph for onnxruntime, pooling and normalisation included.
 
     Attributes:
         engine: "onnx" (fp32) or "onnx-int8".
-        path: Where it is; its weights are beside it, in a file that onnxruntime maps into memory.
-        sha256: Of both files, when they were written.
+        path: The graph's file; its weights are in a file beside it, which onnxruntime maps into memory.
+        sha256: Hash of both files when they were written.
     """
 
     engine: EngineName
@@ -40,11 +40,11 @@ class Graph:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether its vectors are near the model's, and not equal to them."""
+        """Whether the graph is quantised, so that its vectors only approximate the model's."""
         return self.engine == "onnx-int8"
 
     def refuse_changed(self) -> None:
-        """Raise ModelFolderError if it is missing, or is not what was written."""
+        """Raise ModelFolderError if the graph is missing, or differs from the one that was written."""
         remedy = f"copy the folder again, or run: embtune export {self.path.parent.parent}"
         try:
             found = graph_sha256(self.path)
@@ -58,21 +58,21 @@ class Graph:
 
 
 def graph_files(path: Path) -> list[Path]:
-    """List the files of a graph: itself, and its weights, unless it is so small that it holds them."""
+    """List the files of a graph: the graph itself, and its weights, unless a small graph contains them."""
     weights = path.with_name(f"{path.name}.data")
     return [path, weights] if weights.exists() else [path]
 
 
 def graph_sha256(path: Path) -> str:
-    """Hash a graph with its weights: hex sha256."""
+    """Hash a graph together with its weights: hex sha256."""
     sums = [sha256_of(file) for file in graph_files(path)]
     return hashlib.sha256(" ".join(sums).encode()).hexdigest()
 
 
 def import_onnxruntime() -> Any:
-    """Import onnxruntime without its telemetry: since 1.29 it keeps events with a device's id in the user's cache.
+    """Import onnxruntime without its telemetry, which since 1.29 keeps events with a device id in the user's cache.
 
-    Where the host has imported it before, that is the host's to tell.
+    If the host has imported onnxruntime before, the host's setting decides.
     """
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -81,23 +81,24 @@ def import_onnxruntime() -> Any:
 
 
 def graphs_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
-    """List a tuned folder's graphs: engine -> graph; none where nothing was exported."""
+    """List a tuned folder's graphs: engine -> graph; empty if nothing was exported."""
     recorded = manifest.get("serving", {}).get("graphs", {})
     return {engine: Graph(engine, folder / entry["file"], entry["sha256"]) for engine, entry in recorded.items()}
 
 
 def choose_graph(folder: Path, manifest: Mapping[str, Any], wanted: str, *, torch_only: str = "") -> Graph | None:
-    """Tell which graph serves a tuned folder; None where sentence-transformers does.
+    """Choose the graph that serves a tuned folder; None if sentence-transformers serves it.
 
     Args:
         folder: A tuned folder.
-        manifest: Its manifest.
-        wanted: "torch", "onnx" or "onnx-int8" to insist on one; "auto" takes what the export decided where all
-            that it needs is here, int8 only on a processor that multiplies in it, and sentence-transformers else.
-        torch_only: What the caller asked for that only sentence-transformers can do; empty if nothing.
+        manifest: The folder's manifest.
+        wanted: "torch", "onnx" or "onnx-int8" to insist on an engine. "auto" takes the export's choice if its packages
+            are installed, but int8 only if the processor multiplies int8, and else fp32; without an export or its
+            packages it takes sentence-transformers.
+        torch_only: A feature that the caller needs and only sentence-transformers has; empty if none.
 
     Raises:
-        ModelFolderError: If `wanted` is not known, or cannot be had.
+        ModelFolderError: If `wanted` is unknown or not available.
     """
     if wanted not in (AUTO, *get_args(EngineName)):
         raise ModelFolderError(
@@ -148,7 +149,7 @@ def multiplies_int8() -> bool:
 
 
 def wanted_engine(option: str | None) -> str:
-    """Tell which engine was asked for: by the option, by the environment variable, or not at all."""
+    """Return the engine that the option or else the environment variable asks for; "auto" if neither does."""
     return option or os.environ.get(ENVIRONMENT_VARIABLE) or AUTO
 
 

@@ -1,7 +1,7 @@
-"""Embed with onnxruntime and tokenizers alone: no torch in the process that serves.
+"""Embed with onnxruntime and tokenizers alone, without torch in the serving process.
 
-Pooling and normalisation are inside the graph (`exporting/export.py` writes it), so that what is left is to cut texts
-into tokens, to put texts of like length together, and to run.
+Pooling and normalisation are inside the graph, which `exporting/export.py` writes. What is left to do here is to
+tokenise texts, group them by length, and run the graph.
 """
 
 import ctypes
@@ -27,43 +27,43 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 
-# Tokens in one run, padding included. MiniLM on one core, chunks a second: 20 in runs of 1 to 512 tokens, 19 of 1024,
-# 17 of 2048, 14 of 8192.
+# Tokens in one run, padding included. MiniLM on one core embeds 20 chunks a second in runs of 1 to 512 tokens, 19 in
+# runs of 1024, 17 of 2048, 14 of 8192.
 TOKENS_PER_RUN = 512
-# onnxruntime 1.32 takes 2.4 ms for a chunk's six of these, and .5 ms for the sums and norms that they replace.
+# In onnxruntime 1.32 a chunk's six fused nodes take 2.4 ms, the additions and normalisations that they replace 0.5 ms.
 _SLOWER_FUSIONS = ["SkipLayerNormFusion"]
-_TEXTS_AT_ONCE = 2048  # cut into tokens and sorted by length together; bounds what lies in memory
+_TEXTS_AT_ONCE = 2048  # tokenised and sorted by length together; bounds the memory
 
 
 class OnnxEngine:
-    """A graph and its tokenizer, for any number of threads, and for the children of a fork.
+    """A graph and its tokenizer; safe to use from any number of threads and in forked children.
 
-    A question is computed by all cores together. Many chunks are computed side by side, one run on each core: cores
-    that need not wait for each other after every step get more done, and the more of them the more.
+    A question is computed by all cores together. Many chunks are computed in parallel, one run per core: cores that
+    need not wait for each other after every step get more done, and the advantage grows with their number.
 
     Args:
         folder: A tuned folder.
         graph: One of its graphs.
-        max_seq_length: Tokens read of a text, special ones included.
+        max_seq_length: Tokens that are read of a text, special tokens included.
 
     Attributes:
         dimension: Width of the vectors.
 
     Raises:
-        ModelFolderError: If the graph is missing or another, or onnxruntime cannot load it.
+        ModelFolderError: If the graph is missing or was changed, or onnxruntime cannot load it.
     """
 
     def __init__(self, folder: Path, graph: Graph, *, max_seq_length: int) -> None:
         self._prepare = text_preparation(folder)
         self._tokenizer = load_tokenizer(folder)
         self._tokenizer.enable_truncation(max_seq_length)
-        # int8 scales by the largest number of the whole run: a text's vector would depend on its neighbours'.
+        # int8 scales by the largest number in the run: texts in one run would influence each other's vectors.
         self._tokens_per_run = 1 if graph.is_quantised else TOKENS_PER_RUN
         self._graph = graph
         self._opening = threading.Lock()
         self._cores = _cores()
         session = _open_session(graph, self._cores)
-        self._sessions = {self._cores: session}  # by the cores that compute a run
+        self._sessions = {self._cores: session}  # by the number of cores per run
         self._inputs = [value.name for value in session.get_inputs()]
         self.dimension = int(session.get_outputs()[0].shape[-1])
         _engines.add(self)
@@ -94,7 +94,7 @@ class OnnxEngine:
 
     def _open(self, cores: int) -> "InferenceSession":
         session = self._sessions.get(cores)
-        if session is None:  # the first of many chunks, or in a forked child
+        if session is None:  # for the first call with many chunks, or in a forked child
             with self._opening:
                 session = self._sessions.get(cores) or self._open_anew(cores)
                 self._sessions[cores] = session
@@ -106,13 +106,13 @@ class OnnxEngine:
         except ModelFolderError:
             if not self._sessions:
                 raise
-            # Another folder has come in its place: what was loaded goes on serving, with all cores at one run.
+            # The folder was replaced: the session that is loaded goes on serving, with all cores on each run.
             return self._sessions[self._cores]
 
     def _forget_parents_sessions(self) -> None:
-        """Drop the sessions after a fork, without taking them down.
+        """Drop the sessions in a forked child, without destroying them.
 
-        Their threads are the parent's: a run would wait for them for ever, and so would a destructor.
+        Their threads exist only in the parent: a run would wait for them forever, and so would the destructor.
         """
         self._opening = threading.Lock()
         for session in self._sessions.values():
@@ -121,11 +121,11 @@ class OnnxEngine:
 
 
 def graph_inputs(names: Sequence[str], encodings: "Sequence[Encoding]") -> dict[str, npt.NDArray[np.int64]]:
-    """Put the tokens of one run into arrays: name of a graph's input -> (texts, tokens of the longest)."""
+    """Return the padded input arrays of one run: input name -> (texts, tokens of the longest)."""
     longest = max(len(encoding) for encoding in encodings)
     feed = {name: np.zeros((len(encodings), longest), dtype=np.int64) for name in names}
     for row, encoding in enumerate(encodings):
-        # The padding's token does not matter: the attention mask hides it.
+        # The padding token's id does not matter, since the attention mask hides it.
         tokens = {
             "input_ids": encoding.ids,
             "attention_mask": encoding.attention_mask,
@@ -137,18 +137,18 @@ def graph_inputs(names: Sequence[str], encodings: "Sequence[Encoding]") -> dict[
 
 
 def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> Iterator[list[int]]:
-    """Group texts, shortest first, so that a group padded to its longest holds at most so many tokens.
+    """Group texts of similar length, shortest first, with a limit on each group's tokens, padding included.
 
     Args:
-        lengths: Tokens of each text.
-        tokens_per_run: Upper bound; a text that is longer makes a group of its own.
+        lengths: Number of tokens of each text.
+        tokens_per_run: Limit of a group; a longer text forms a group of its own.
 
     Yields:
-        Positions of the texts of one group; each position once in all.
+        Positions of the texts of one group; each position is in exactly one group.
     """
     group: list[int] = []
     for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # A text without any token, which static models have, takes a row all the same.
+        # A text without tokens, which is possible for static models, still takes a row.
         if group and (len(group) + 1) * max(1, lengths[row]) > tokens_per_run:
             yield group
             group = []
@@ -162,12 +162,12 @@ def _open_session(graph: Graph, cores: int) -> "InferenceSession":
     graph.refuse_changed()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = cores
-    options.log_severity_level = 3  # errors: it warns of what nobody can act on
+    options.log_severity_level = 3  # errors only: nobody can act on its warnings
     try:
         session: InferenceSession = onnxruntime.InferenceSession(
             str(graph.path), options, providers=["CPUExecutionProvider"], disabled_optimizers=_SLOWER_FUSIONS
         )
-    except Exception as error:  # onnxruntime's own classes derive from Exception, and there are a dozen
+    except Exception as error:  # onnxruntime raises a dozen classes with no common base but Exception
         raise ModelFolderError(
             f"{graph.path}: onnxruntime {onnxruntime.__version__} cannot load it ({error}); "
             f"run: embtune export {graph.path.parent.parent}, or set {ENVIRONMENT_VARIABLE}=torch"
@@ -176,7 +176,7 @@ def _open_session(graph: Graph, cores: int) -> "InferenceSession":
 
 
 def _cores() -> int:
-    """As many as this process may use; DocsGPT's image says how many in OMP_NUM_THREADS."""
+    """Return how many cores this process may use; DocsGPT's image limits them by OMP_NUM_THREADS."""
     available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
     return min(available, int(wanted)) if wanted.isdigit() and int(wanted) else available

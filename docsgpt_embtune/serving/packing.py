@@ -1,4 +1,4 @@
-"""The texts of a batch in one row, end to end: nothing is computed for padding."""
+"""Packing: put the texts of a batch end to end in one row, so that nothing is computed for padding."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -18,16 +18,16 @@ from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 from docsgpt_embtune.token_table import is_static, tokens_read
 
 IMPLEMENTATION = "embtune_packed"
-# Where the texts of a row end, as the library and its models call it: (U + 1,) int32, 0 first.
+# Name, in transformers, of the argument with the ends of the texts in a row: (U + 1,) int32, beginning with 0.
 BOUNDARIES = "cu_seq_lens_q"
-# Of each number of a unit-norm vector: what another order of summing makes, with room.
+# Allowed difference in each number of a unit-norm vector: what another order of summation causes, with a margin.
 TOLERANCE = 1e-5
-# For bf16, oneDNN compiles a kernel for each shape, which takes longer than multiplying once: so that few are needed,
-# texts of almost one length share one.
+# For bf16, oneDNN compiles a kernel for each shape, which takes longer than one multiplication. To need few kernels,
+# texts whose lengths round up to the same multiple of this share a shape.
 LENGTHS_ALIKE = 16
-# Of a pass, for each thread: what is between two products stays in the processor's caches.
+# Tokens of a pass per thread, so that activations between two matrix products stay in the processor's caches.
 TOKENS_PER_THREAD = 2048
-PROBE_TOKENS = 300  # more than the usual windows of models that attend to near tokens
+PROBE_TOKENS = 300  # more than the usual window of models with local attention
 
 
 def attend_within_texts(
@@ -39,20 +39,20 @@ def attend_within_texts(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Let every token attend to those of its own text, in both directions, without dropout.
+    """Let every token attend to the tokens of its own text, in both directions, without dropout.
 
     Args:
-        module: Asks.
+        module: The attention module that calls this.
         query: (1, heads, T, D), the texts end to end, the shortest first.
-        key: The same.
-        value: The same.
-        attention_mask: Not looked at, as nothing is padded.
-        scaling: Factor of the scores; one over the root of D if not given.
-        **kwargs: BOUNDARIES among them; without these it is an ordinary, padded batch, and torch's own attention
-            serves, as between the steps, where validation encodes.
+        key: The same for the keys.
+        value: The same for the values.
+        attention_mask: Not used for packed texts, as nothing is padded.
+        scaling: Factor of the attention scores; 1 / sqrt(D) if not given.
+        **kwargs: Contains BOUNDARIES if the texts are packed. Without, the batch is padded and torch's own attention is
+            used, as when validation encodes between training steps.
 
     Returns:
-        (1, T, heads, D), and no weights.
+        The attention output, (1, T, heads, D), and no attention weights.
     """
     if kwargs.get(BOUNDARIES) is None:
         padded: Any = ALL_ATTENTION_FUNCTIONS["sdpa"]
@@ -63,7 +63,7 @@ def attend_within_texts(
     scaling = width**-0.5 if scaling is None else scaling
     parts = (torch.split(tensor[0].transpose(0, 1), tokens) for tensor in (query * scaling, key, value))
     attended = []
-    # In bf16 throughout: autocast would take the weights to fp32 and back, which is the largest tensor of a step.
+    # No autocast: it would convert the attention weights, the largest tensor of a step, from bf16 to fp32 and back.
     with torch.autocast(query.device.type, enabled=False):
         for run, *of_run in zip(runs, *parts, strict=True):
             q, k, v = (run.spread(p).view(run.texts, run.length, heads, width).transpose(1, 2) for p in of_run)
@@ -77,15 +77,14 @@ def attend_within_texts(
 
 @dataclass(frozen=True)
 class _Run:
-    """Texts of like length, side by side.
+    """Texts of similar length that are computed together, padded to one length.
 
     Attributes:
-        texts: How many.
-        length: Tokens that each has room for.
-        tokens: How many tokens they have together.
-        place: Where each token goes, (tokens,); None if the texts fill their room.
-        unread: What is added to the scores of each text's room, (texts, 1, 1, length), so that nothing attends to what
-            holds no token; None if everything does.
+        texts: Number of texts.
+        length: Padded length of each text in tokens.
+        tokens: Number of tokens of all texts, without padding.
+        place: Position of each token among the padded ones, (tokens,); None if there is no padding.
+        unread: Additive attention mask, (texts, 1, 1, length), -inf at padding; None if there is no padding.
     """
 
     texts: int
@@ -95,20 +94,20 @@ class _Run:
     unread: torch.Tensor | None
 
     def spread(self, packed: torch.Tensor) -> torch.Tensor:
-        """Give each text its room: (tokens, …) to (texts * length, …)."""
+        """Pad each text to the common length: (tokens, …) to (texts * length, …)."""
         if self.place is None:
             return packed
         return packed.new_zeros(self.texts * self.length, *packed.shape[1:]).index_copy(0, self.place, packed)
 
     def gather(self, spread: torch.Tensor) -> torch.Tensor:
-        """Undo `spread`."""
+        """Remove the padding that `spread` added."""
         return spread if self.place is None else spread.index_select(0, self.place)
 
 
-@lru_cache(maxsize=1)  # every layer asks for the same
-@torch.inference_mode(mode=False)  # what was made for encoding may be met again in training
+@lru_cache(maxsize=1)  # every layer needs the same runs
+@torch.inference_mode(mode=False)  # tensors cached while encoding may be used again in training
 def _runs(ends: tuple[int, ...], step: int) -> list[_Run]:
-    """Part the texts of a row, shortest first, into runs of those whose lengths are the same multiple of a step."""
+    """Split the texts of a row, shortest first, into runs whose lengths round up to the same multiple of `step`."""
     runs = []
     for length, alike in groupby((end - start for start, end in pairwise(ends)), lambda n: -(-n // step) * step):
         lengths = list(alike)
@@ -127,10 +126,10 @@ AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)  # for batches that a
 
 @contextmanager
 def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
-    """Have a model take packed rows for the time of the block, and tell whether it does.
+    """Make a model take packed rows within the block if it can, and yield whether it does.
 
-    It does where that gives the vectors that padding gives, which is tried: a model may attend to near tokens only,
-    or to earlier ones, or add what it learned of distances.
+    This is tried out: packing is used only if it gives the same vectors as padding. It does not for a model with local
+    or causal attention, or with learned position biases.
     """
     if not can_attend_otherwise(model) or model.tokenizer.padding_side != "right":
         yield False
@@ -156,13 +155,13 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
 
 
 def can_attend_otherwise(model: SentenceTransformer) -> bool:
-    """Tell whether a model's attention can be exchanged: MPNet has its own, and a static model has none."""
+    """Tell whether a model's attention can be replaced: MPNet's cannot, and a static model has none."""
     module: Any = model[0]
     return not is_static(model) and module.auto_model._can_set_attn_implementation()
 
 
 def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    """Tokenise a text of one word, one longer than models attend to in the near, and one between."""
+    """Tokenise three texts: one word, a few words, and one longer than the window of models with local attention."""
     words = min(tokens_read(model), PROBE_TOKENS)
     features = model.preprocess(
         ["word", "a few words of a text", " ".join(["word", "text", "other"] * words)[: 6 * words]]
@@ -171,7 +170,7 @@ def _probe_texts(model: SentenceTransformer) -> dict[str, torch.Tensor]:
 
 
 def rows_of_tokens(features: Mapping[str, Any]) -> dict[str, torch.Tensor]:
-    """Keep the tensors of a model's `preprocess` that have one row for each text: (U, L)."""
+    """Keep the tensors from a model's `preprocess` that have one row per text: (U, L)."""
     return {key: value for key, value in features.items() if torch.is_tensor(value) and value.dim() == 2}
 
 
@@ -193,13 +192,13 @@ def is_packing(model: SentenceTransformer) -> bool:
 
 
 def embed_in_passes(model: Any, tokens: Mapping[str, torch.Tensor], first_position: int) -> torch.Tensor:
-    """Do what `embed_packed` does, in passes that are small enough to be quick."""
+    """Embed texts as `embed_packed` does, but in several passes that are small enough to be fast."""
     passes = runs_of_like_length(tokens["attention_mask"].sum(dim=1).tolist(), tokens_per_pass())
     return in_passes(partial(embed_packed, model, first_position=first_position), tokens, passes)
 
 
 def tokens_per_pass() -> int:
-    """Tell how many tokens make a pass that all threads are quick with."""
+    """Return the number of tokens per pass that is fast with all threads."""
     return TOKENS_PER_THREAD * torch.get_num_threads()
 
 
@@ -208,12 +207,12 @@ def in_passes(
     tokens: Mapping[str, torch.Tensor],
     passes: Iterable[Sequence[int]],
 ) -> torch.Tensor:
-    """Embed some texts after others: (U, D), in the order of `tokens`.
+    """Embed texts pass by pass: (U, D), in the order of `tokens`.
 
     Args:
         embed: Takes the tokens of a pass and returns its vectors.
-        tokens: Tokens of each text, padded on the right, (U, L), `attention_mask` among them.
-        passes: The texts of each pass, each text in one.
+        tokens: Tensors of the tokenised texts, padded on the right, (U, L), including `attention_mask`.
+        passes: Positions of the texts in each pass; each text is in exactly one.
     """
     lengths = tokens["attention_mask"].sum(dim=1).tolist()
     passes = list(passes)
@@ -226,11 +225,11 @@ def in_passes(
 
 
 def embed_packed(model: Any, tokens: Mapping[str, torch.Tensor], first_position: int) -> torch.Tensor:
-    """Embed texts that are padded on the right: (U, D), in their order.
+    """Pack texts that are padded on the right into one row and embed them: (U, D), in order.
 
     Args:
-        model: The model, or what wraps it; it takes packed rows.
-        tokens: Tokens of each text, (U, L), `attention_mask` among them.
+        model: The model, or a wrapper of it, that takes packed rows.
+        tokens: Tensors of the tokenised texts, padded on the right, (U, L), including `attention_mask`.
         first_position: From `first_position_of`.
     """
     lengths = tokens["attention_mask"].sum(dim=1)  # (U,)

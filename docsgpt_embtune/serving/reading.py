@@ -1,4 +1,4 @@
-"""How much of a long chunk goes into its one vector: its beginning, or all of it, window by window."""
+"""How much of a long chunk its vector represents: the beginning, or the whole chunk, read in windows."""
 
 import hashlib
 import json
@@ -23,19 +23,19 @@ Encode = Callable[[Sequence[str]], Vectors]
 
 
 def recorded_reading(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return how a manifest says that chunks are read; None where they are read as the model was written."""
+    """Return the way of reading chunks that an export recorded in a manifest; None for the model's original way."""
     reading: dict[str, Any] | None = manifest.get("serving", {}).get("reading")
     return reading
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How chunks are read.
+    """The way that a model reads chunks.
 
     Attributes:
-        max_seq_length: Tokens that the model reads at a time, special ones included.
-        windows: "off" leaves out what is longer; "mean" reads a long chunk in windows and stores their mean,
-            weighted by their tokens and brought to unit norm. Questions are never windowed.
+        max_seq_length: Tokens that the model reads at a time, special tokens included.
+        windows: "off" truncates a longer chunk. "mean" reads it in windows; its vector is the mean of theirs, weighted
+            by their numbers of tokens and normalised to unit norm. Questions are never read in windows.
     """
 
     max_seq_length: int
@@ -43,10 +43,10 @@ class Reading:
 
     @classmethod
     def of(cls, manifest: Mapping[str, Any]) -> Self:
-        """Tell how a tuned folder's chunks are read; as the model was written where no export said otherwise.
+        """Return how a tuned folder's chunks are read: the model's original way, unless an export recorded another.
 
         Raises:
-            ModelFolderError: If it is a way that this version does not know.
+            ModelFolderError: If this version does not know the recorded way.
         """
         recorded = recorded_reading(manifest) or {"max_seq_length": manifest.get("max_seq_length")}
         known = {"max_seq_length", "windows"}.issuperset(recorded) and isinstance(recorded.get("max_seq_length"), int)
@@ -58,11 +58,11 @@ class Reading:
         return cls(**recorded)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as the manifest has it."""
+        """Return the reading in the manifest's format."""
         return asdict(self)
 
     def __str__(self) -> str:
-        """Say it in a few words."""
+        """Describe the reading in a few words."""
         if self.max_seq_length == UNLIMITED:
             return "the whole chunk"
         whole = "windows over the whole chunk" if self.windows == "mean" else "the chunk's beginning"
@@ -70,10 +70,10 @@ class Reading:
 
 
 def vectors_fingerprint(manifest: Mapping[str, Any], reading: Reading, *, quantised: bool) -> str:
-    """Identify all that decides a chunk's vector: hex sha256, to keep vectors by.
+    """Return a fingerprint of everything that determines a chunk's vector: hex sha256, the key of stored vectors.
 
-    The folder's own fingerprint is of the weights and of how the model was written to read. It stays what it is
-    where nothing else decides; another reading, and int8, give other vectors of the same weights.
+    The folder's own fingerprint covers the weights and the original way of reading, and is returned if nothing else
+    plays a part. Another way of reading, or int8, makes other vectors with the same weights.
     """
     own: str = manifest.get(ADAPTER_KEY, {}).get("document_fingerprint", manifest["fingerprint"])
     if reading == Reading(manifest["max_seq_length"]) and not quantised:
@@ -83,13 +83,13 @@ def vectors_fingerprint(manifest: Mapping[str, Any], reading: Reading, *, quanti
 
 
 def document_encoder(folder: Path, reading: Reading, encode: Encode, keywords: Keywords | None) -> Encode:
-    """Make of what embeds texts what embeds chunks: (texts) -> (N, D) float32, in order, unit norm.
+    """Turn a function that embeds texts into one that embeds chunks: texts -> (N, D) float32, in order, unit norm.
 
     Args:
         folder: A tuned folder.
-        reading: How its chunks are read.
-        encode: Embeds texts, each of them cut off where the model's reading ends.
-        keywords: The folder's, which read every chunk to its end.
+        reading: How the folder's chunks are read.
+        encode: Embeds texts, truncating each after the tokens that the model reads.
+        keywords: The folder's keywords, which cover every chunk to its end; None without.
     """
     if reading.windows != "off":
         encode = partial(WindowReader(folder, reading.max_seq_length).encode, encode=encode)
@@ -99,12 +99,12 @@ def document_encoder(folder: Path, reading: Reading, encode: Encode, keywords: K
 
 
 def question_encoder(encode: Encode, keywords: Keywords | None, *, by_meaning: bool = False) -> Encode:
-    """Make of what embeds texts what embeds questions: (texts) -> (N, D) float32, in order, unit norm.
+    """Turn a function that embeds texts into one that embeds questions: texts -> (N, D) float32, in order, unit norm.
 
     Args:
         encode: Embeds texts.
-        keywords: The folder's.
-        by_meaning: Whether chunks are ranked as if the questions had no keywords.
+        keywords: The folder's keywords; None without.
+        by_meaning: Whether to rank chunks by the model alone, as if the questions contained no words.
     """
     if keywords is None:
         return encode
@@ -114,11 +114,11 @@ def question_encoder(encode: Encode, keywords: Keywords | None, *, by_meaning: b
 
 
 class WindowReader:
-    """Cuts chunks into windows that the model reads whole, and makes one vector of theirs.
+    """A reader that splits chunks into windows that the model reads whole, and averages the windows' vectors.
 
     Args:
-        folder: A tuned folder; its tokenizer counts.
-        max_seq_length: Tokens of a window, special ones and the model's prompt included.
+        folder: A tuned folder, whose tokenizer counts the tokens.
+        max_seq_length: Tokens of a window, special tokens and the model's prompt included.
     """
 
     def __init__(self, folder: Path, max_seq_length: int) -> None:
@@ -149,19 +149,19 @@ class WindowReader:
         sums = np.add.reduceat(weighted, starts)  # (N, D)
         means: Vectors = sums / np.linalg.norm(sums, axis=1, keepdims=True)
         single = np.diff([*starts, len(windows)]) == 1
-        means[single] = vectors[np.array(starts)[single]]  # to the last bit what it is without windows
+        means[single] = vectors[np.array(starts)[single]]  # bit for bit the vector without windows
         return means
 
     def cuts_any(self, texts: Iterable[str]) -> bool:
-        """Tell whether any of these texts is longer than a window."""
+        """Tell whether any of the texts is longer than a window."""
         return any(len(self._tokenizer.encode(text, add_special_tokens=False)) > self._capacity for text in texts)
 
     def windows_of(self, text: str) -> list[str]:
-        """Cut a text into windows of nearly one length; one that is short enough is its own only window."""
+        """Split a text into windows of nearly equal length; a text that is short enough is a single window."""
         return [window for window, _ in self._cut(text)]
 
     def _cut(self, text: str) -> Iterator[tuple[str, int]]:
-        """Yield windows of nearly one length, each with its number of tokens; cut between words where it can be."""
+        """Yield windows of nearly equal length with their numbers of tokens, split between words where possible."""
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
         total = len(encoding)
         if total <= self._capacity:
