@@ -41,7 +41,7 @@ def tokenizer_of(model: "SentenceTransformer") -> Any:
         return model.tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    make: Any = PreTrainedTokenizerFast  # has no types
+    make: Any = PreTrainedTokenizerFast  # untyped
     return make(tokenizer_object=model.tokenizer, pad_token=_UNSEEN_PADDING)
 
 

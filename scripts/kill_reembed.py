@@ -210,7 +210,7 @@ class Trial:
         return FAILED
 
     def look(self, _: Announce) -> int:
-        """Check every chunk; if the new vectors are active, roll back and check that they match the model in `.env`."""
+        """Check every chunk; if the new vectors are active, roll back, and check that all match `.env` again."""
         with self.opened() as stores:
             swapped = [store for store in stores if store.is_on(self.after)]
             for store in stores:

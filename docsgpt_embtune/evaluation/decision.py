@@ -13,7 +13,7 @@ RECALLS = ("recall@1", "recall@10")
 ACCEPTED_LOSS = 0.005
 WORST_LOSS = 0.01
 TOO_FEW = "too few questions to rule out that it loses a point"
-# Fewest groups of questions that can rule it out. int8 changes one score in ten, so fewer groups may include none.
+# Fewest groups of questions that can rule out a loss: int8 changes one score in ten, so fewer groups may include none.
 FEWEST_TO_RULE_OUT = 100
 
 
