@@ -1,7 +1,7 @@
-"""Counting tokens as DocsGPT does.
+"""Token counting as in DocsGPT.
 
-Stands where DocsGPT's own module stands, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 from functools import cache
@@ -10,7 +10,7 @@ from typing import Any
 
 @cache
 def get_encoding() -> Any:
-    """Return tiktoken's cl100k_base; its table is fetched at the first use on a machine."""
+    """Return tiktoken's cl100k_base; its table is downloaded on first use on a machine."""
     import tiktoken
 
     return tiktoken.get_encoding("cl100k_base")

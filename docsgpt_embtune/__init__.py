@@ -1,7 +1,7 @@
 """Tune DocsGPT's embeddings on a team's own questions, prove the gain, and put the model into the host."""
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # spelled by hand: the hook is imported at every start of the host's Python
+if TYPE_CHECKING:  # not from typing, to save its import: the hook imports this at every start of DocsGPT's Python
     from docsgpt_embtune.data.dataset import RetrievalDataset as RetrievalDataset
     from docsgpt_embtune.data.dataset import load_dataset as load_dataset
     from docsgpt_embtune.embeddings import TunedEmbeddings as TunedEmbeddings
@@ -29,7 +29,7 @@ __all__ = sorted(_DEFINED_IN)
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for, and torch with it only then."""
+    """Import a public name on first access, so that importing the package does not import torch."""
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module

@@ -1,4 +1,4 @@
-"""`python -m docsgpt_embtune` is `embtune`."""
+"""Run `embtune` as `python -m docsgpt_embtune`."""
 
 from docsgpt_embtune.cli import main
 

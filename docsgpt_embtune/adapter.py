@@ -1,11 +1,11 @@
-"""The query adapter: a small map on the question's vector, so that the stored chunks stay as they are.
+"""The query adapter: a linear map on question vectors, so that stored chunks need not be embedded again.
 
-A tuned model moves questions and chunks, and every stored chunk must be embedded again. An adapter moves the
-question alone: W q, brought back to unit norm, with W close to the identity. It travels in the model folder of the
-model it was made for, as `query_adapter.safetensors`, and needs numpy alone to serve.
+A tuned model changes the vectors of questions and chunks, so every stored chunk must be embedded again. An adapter
+changes only the question's vector q: W q, normalised to unit length, with W close to the identity. It is stored in the
+folder of the model that it was made for, as `query_adapter.safetensors`, and needs only numpy to serve.
 
-Only `TunedEmbeddings` applies it. A DocsGPT without the plugin loads the same folder through
-sentence-transformers, which does not know the file: there it is the model without the adapter.
+In DocsGPT, only `TunedEmbeddings` applies it. Without the plugin, DocsGPT loads the same folder through
+sentence-transformers, which ignores the file and so serves the model without the adapter.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ _TENSOR = "matrix"
 
 @dataclass(frozen=True)
 class QueryAdapter:
-    """A linear map on question vectors.
+    """A linear map on question vectors, followed by normalisation.
 
     Attributes:
         matrix: W, (D, D) float32; the identity changes nothing.
@@ -44,21 +44,21 @@ class QueryAdapter:
         return adapted
 
     def map(self, vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Map the vectors of questions: (Q, D) to (Q, D), unit norm; zeros, a static model's for "", stay zeros."""
+        """Map question vectors: (Q, D) to (Q, D), unit norm; zero vectors, a static model's for "", stay zero."""
         return unit_norm(vectors @ self.matrix.T)
 
     def write(self, folder: Path) -> dict[str, str]:
-        """Write the adapter into a model folder, and return its entry for the manifest."""
+        """Write the adapter into a model folder, and return its manifest entry."""
         content = save({_TENSOR: np.ascontiguousarray(self.matrix)})
         write_bytes_atomically(folder / ADAPTER_FILE, content)
         return {"file": ADAPTER_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapter | None:
-    """Load the adapter that a folder's manifest speaks of; None where it speaks of none.
+    """Load the adapter that a folder's manifest names; None if it names none.
 
     Raises:
-        ModelFolderError: If the file is missing, or not the one that was written.
+        ModelFolderError: If the file is missing, unreadable, not the one that was written, or does not fit the model.
     """
     entry = manifest.get(ADAPTER_KEY)
     if entry is None:
@@ -75,7 +75,7 @@ def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapte
             f"{path}: not the query adapter that was written (sha256 {found[:12]}…, expected "
             f"{entry['sha256'][:12]}…); copy the folder again"
         )
-    width = manifest.get(SERVER_KEY, manifest)["dimension"]  # a server's vectors are mapped before keywords join them
+    width = manifest.get(SERVER_KEY, manifest)["dimension"]  # of a server's vectors before keywords are appended
     if matrix.shape != (width, width):
         raise ModelFolderError(f"{path}: a map of {matrix.shape} for vectors {width} wide; adapt the model again")
     return QueryAdapter(matrix)

@@ -1,4 +1,4 @@
-"""Where a base model comes from: the hub, a folder, or the one that pip carries."""
+"""Resolution of a base model: from the hub, a folder, or the bundled pip package."""
 
 import os
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from docsgpt_embtune.urls import is_url, without_credentials
 
 BUNDLED = "bundled"
 BUNDLED_NAME = "sentence-transformers/all-MiniLM-L6-v2"
-# The sha256 that the model's authors publish for model.safetensors: a pip package is not the hub.
+# The sha256 that the model's authors publish for model.safetensors, as the pip package is not from them.
 BUNDLED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 
-# DocsGPT puts this before names on the hub, and its image and a checkout carry the default model (application/core/
-# settings.py and application/vectorstore/base.py at 52279d27).
+# DocsGPT puts this prefix before hub names. Its image and a checkout contain the default model in these folders
+# (application/core/settings.py and application/vectorstore/base.py at 52279d27).
 _HOST_PREFIX = "huggingface_"
 HOST_DEFAULT = f"{_HOST_PREFIX}sentence-transformers/all-mpnet-base-v2"
 _HOST_DEFAULT_FOLDERS = ("/app/models/all-mpnet-base-v2", "models/all-mpnet-base-v2")
 
-# Other forms of the same weights, of no use here and often larger than the model.
+# The same weights in other formats, which are not needed here and often larger than the model.
 _OTHER_FORMS = ["onnx/*", "openvino/*", "*.onnx", "*.h5", "*.ot", "*.msgpack", "*.gguf", "*.tflite", "rust_model*"]
-_CODE = ["*.py"]  # never run, so never fetched
+_CODE = ["*.py"]  # never run, so never downloaded
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class BaseModel:
     """A base model on this machine.
 
     Attributes:
-        name: What it is called: a hub name, or the folder's path.
-        folder: Where its files are.
+        name: Hub name, or the folder's path.
+        folder: Folder of its files.
     """
 
     name: str
@@ -40,19 +40,19 @@ class BaseModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex sha256 over all that decides its vectors."""
+        """Hex sha256 over everything that determines its vectors."""
         return fingerprint(self.folder)
 
 
 def resolve_base(base: str) -> BaseModel:
-    """Find a base model, downloading it only when it is neither bundled nor a folder.
+    """Find a base model, and download it only if it is neither bundled nor on this machine.
 
     Args:
-        base: "bundled", a folder, a hub name such as "WhereIsAI/UAE-Large-V1", or DocsGPT's own name for one.
+        base: "bundled", a folder, a hub name such as "WhereIsAI/UAE-Large-V1", or DocsGPT's own name for a hub model.
 
     Raises:
-        ModelFolderError: If it is in none of these places, the bundled weights are not the published ones, or the
-            model would bring code of its own.
+        ModelFolderError: If the model cannot be found, belongs to a server, comes with its own code, or the bundled
+            weights are not the published ones.
     """
     if base == BUNDLED:
         return BaseModel(BUNDLED_NAME, _bundled_folder())
@@ -67,7 +67,7 @@ def resolve_base(base: str) -> BaseModel:
         if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
             raise ModelFolderError(f"{base}: no model folder (neither modules.json nor config.json in it)")
         refuse_code_of_its_own(folder)
-        # As it was given: where a link points to on this machine may not be there in DocsGPT's container.
+        # Links are not resolved, because their target may not exist in DocsGPT's container.
         folder = Path(os.path.abspath(folder))
         return BaseModel(str(folder), folder)
     if folder.is_absolute() or base.startswith((".", "~")):
@@ -107,7 +107,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, ignore_patterns=[*_OTHER_FORMS, *_CODE]))
     except HFValidationError as error:
         raise ModelFolderError(f"{name!r}: neither a folder here nor a model name on the hub") from error
-    except Exception as error:  # the hub client raises its own, requests', httpx' and the cache's errors
+    except Exception as error:  # the hub client raises errors of its own, of requests, of httpx and of the cache
         raise ModelFolderError(
             f"{name}: no such folder, and the model hub gave nothing ({type(error).__name__}); without a network "
             f"give '{BUNDLED}', or a folder that holds the model"

@@ -1,4 +1,4 @@
-"""Whether something can be written where it is to go: told before the work, and not after it."""
+"""Checks that a destination can be written, made before the work instead of after it."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from docsgpt_embtune.wording import megabytes
 
 
 def fault_of_destination(path: Path) -> str:
-    """Say why nothing can be put at a path, by the folder above it; empty where something can."""
+    """Return why nothing can be created at a path, judging by its nearest existing parent; empty if it can."""
     above = folder_above(path)
     if not above.is_dir():
         return f"{above} is not a folder"
@@ -18,7 +18,12 @@ def fault_of_destination(path: Path) -> str:
 
 
 def lack_of_room(path: Path, needed: int) -> str:
-    """Say what is free and what is needed where a disk has no room for so many bytes at a path; empty where it has."""
+    """Return how much is free and needed if the disk has no room for this many bytes; empty if it has.
+
+    Args:
+        path: Destination.
+        needed: Bytes.
+    """
     above = folder_above(path)
     free = shutil.disk_usage(above).free
     if needed <= free:
@@ -27,7 +32,7 @@ def lack_of_room(path: Path, needed: int) -> str:
 
 
 def folder_above(path: Path) -> Path:
-    """Return the nearest that is there of what a path lies in: a folder, where something can be put at the path."""
+    """Return the nearest existing parent of a path, which must be a folder for the path to be created."""
     above = path.absolute().parent
     while not above.exists():
         above = above.parent

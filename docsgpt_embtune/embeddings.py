@@ -1,4 +1,4 @@
-"""The embeddings that DocsGPT calls: a tuned folder's, and the stock ones to compare them with."""
+"""The embeddings classes that DocsGPT calls: for tuned folders, and for the stock models to compare them with."""
 
 import asyncio
 import logging
@@ -23,42 +23,42 @@ if TYPE_CHECKING:
     from docsgpt_embtune.serving.onnx_engine import OnnxEngine
     from docsgpt_embtune.vectors import Vectors
 
-# LangChain's FAISS, in DocsGPT before 0.19, asks for its own class, and takes others for a function to be called. That
-# host has imported LangChain by now; elsewhere it would cost each start a third of its time.
+# LangChain's FAISS, in DocsGPT before 0.19, calls anything that is not an instance of its `Embeddings` as a function.
+# There LangChain is already imported at this point; elsewhere, importing it would add a third to the start-up time.
 if "langchain_core" in sys.modules:
     from langchain_core.embeddings import Embeddings
 else:
 
     class Embeddings:  # type: ignore[no-redef]
-        """Stands in where there is no LangChain, as in DocsGPT since 0.19."""
+        """Placeholder base class without LangChain, as in DocsGPT since 0.19."""
 
 
 logger = logging.getLogger(__name__)
 
 Loaded = TypeVar("Loaded")
 
-DEVICE_VARIABLE = "EMBTUNE_DEVICE"  # torch's name of what sentence-transformers serves on; the processor if not set
-QUESTION_CACHE = 1024  # a vector of 384 numbers takes 1.5 kB
-# What onnxruntime honours by what it is: no bars, arrays, unit norm, batches of its own.
+DEVICE_VARIABLE = "EMBTUNE_DEVICE"  # torch device on which sentence-transformers serves; the CPU if not set
+QUESTION_CACHE = 1024  # questions; a vector of 384 numbers takes 1.5 kB
+# Settings that the onnxruntime engine meets by design: no progress bars, arrays, unit norm, its own batch size.
 _EVERY_ENGINES_ENCODE_KWARGS = {"show_progress_bar", "convert_to_numpy", "normalize_embeddings", "batch_size"}
 
 
 class StockEmbeddings(Embeddings):
-    """Embed with any sentence-transformers folder the way DocsGPT's own wrapper does.
+    """Embed with any sentence-transformers folder as DocsGPT's own wrapper does.
 
-    The host calls `encode` for questions and chunks alike: no prompts, no normalisation that the model
-    does not do itself. What it loads differs from the host in one point: no remote code is run.
+    DocsGPT calls `encode` for questions and chunks alike, with no prompt of its own and no normalisation beyond the
+    model's. The only difference is that no remote code is run.
 
     Args:
         folder: A sentence-transformers folder.
-        device: Where to run it; None takes a GPU where there is one.
-        encode_kwargs: Handed to `SentenceTransformer.encode`, e.g. `{"batch_size": 64}`.
+        device: torch device; None lets sentence-transformers choose.
+        encode_kwargs: Passed to `SentenceTransformer.encode`, e.g. `{"batch_size": 64}`.
 
     Attributes:
         dimension: Width of the vectors.
 
     Raises:
-        ModelFolderError: If the folder brings code of its own.
+        ModelFolderError: If the folder comes with its own code.
     """
 
     _model: "SentenceTransformer | None" = None
@@ -73,7 +73,7 @@ class StockEmbeddings(Embeddings):
 
     @property
     def model(self) -> "SentenceTransformer":
-        """The sentence-transformers model; loaded when it is first asked for, where another engine serves."""
+        """The sentence-transformers model, loaded on first access."""
         if self._model is None:
             self._model = self._load_model()
         return self._model
@@ -121,13 +121,13 @@ class StockEmbeddings(Embeddings):
         _ForkGuard.has_encoded = True
         try:
             vectors: Vectors = self.model.encode(list(texts), **{**self.encode_kwargs, "convert_to_numpy": True})
-        except (IndexError, RuntimeError) as error:  # the latter on a GPU
+        except (IndexError, RuntimeError) as error:  # IndexError on a CPU, RuntimeError on a GPU
             self._explain(error)
             raise
         return vectors
 
     def _explain(self, error: Exception) -> None:
-        """Raise ModelFolderError where the model claims to read more tokens than it has positions for."""
+        """Raise ModelFolderError if the model claims to read more tokens than it has positions for."""
         from docsgpt_embtune.positions import possible_length
 
         possible, claimed = possible_length(self.model), self.model.max_seq_length
@@ -142,34 +142,33 @@ class StockEmbeddings(Embeddings):
 class TunedEmbeddings(StockEmbeddings):
     """Embed questions and chunks with a tuned model folder; every vector is unit-norm.
 
-    It answers to LangChain's `Embeddings` interface and HuggingFaceEmbeddings' keywords, which DocsGPT's
-    article uses, and to what each era of DocsGPT calls: `embed_query`, `embed_documents`, `__call__` and an
-    integer `dimension`. A folder is loaded once in a process, however many instances and threads ask for it.
-    Nothing is encoded before the first call: an encode before a fork would hang the child in its own first one.
+    The class implements LangChain's `Embeddings` interface, takes the keyword arguments of HuggingFaceEmbeddings that
+    DocsGPT's article uses, and has everything that any DocsGPT version calls: `embed_query`, `embed_documents`,
+    `__call__` and an integer `dimension`. A folder is loaded once per process, however many instances and threads use
+    it. Nothing is encoded before the first call, because an encode before a fork would hang the child's first encode.
 
-    Where the folder holds a graph (`embtune export`), onnxruntime serves and torch is never imported; without one,
-    without onnxruntime, on a GPU, or with settings that only sentence-transformers knows, that serves.
+    If the folder has a graph (`embtune export`), onnxruntime serves and torch is never imported. sentence-transformers
+    serves without a graph, without onnxruntime, on a GPU, or with settings that only it supports.
 
     Args:
-        model_name: Path of the tuned folder. Never a hub name: nothing is downloaded.
-        model_kwargs: `device` (EMBTUNE_DEVICE by default, or the processor) and `engine`; others are handed to
+        model_name: Path of the tuned folder. Never a hub name, as nothing is downloaded.
+        model_kwargs: `device` (by default EMBTUNE_DEVICE, or the CPU) and `engine`; all others are passed to
             SentenceTransformer.
-        encode_kwargs: Handed to `SentenceTransformer.encode`; onnxruntime chooses its own batches.
-        engine: "torch", "onnx" or "onnx-int8" to insist on one; else EMBTUNE_ENGINE says; else what the export
-            decided.
-        question_cache: Questions whose vectors are kept, the latest used.
-        **unused: Accepted and ignored, as callers of several eras pass more.
+        encode_kwargs: Passed to `SentenceTransformer.encode`; onnxruntime chooses its own batches.
+        engine: "torch", "onnx" or "onnx-int8" to require one; else EMBTUNE_ENGINE decides, or else the export.
+        question_cache: Most recently used questions whose vectors are cached.
+        **unused: Accepted and ignored, since callers from different DocsGPT versions pass more.
 
     Attributes:
-        engine: What serves: "torch", "onnx" or "onnx-int8".
+        engine: Engine that serves: "torch", "onnx" or "onnx-int8".
         reading: How chunks are read.
-        keywords: What stands beside the model's numbers in each vector; None where nothing does.
-        fingerprint: Hex sha256 of all that decides a chunk's vector: the folder's own, unless chunks are read in
-            another way than the model was written to, or in int8.
+        keywords: Keywords appended to the model's part of each vector; None without keywords.
+        fingerprint: Hex sha256 over everything that determines a chunk's vector. It is the folder's own fingerprint,
+            unless chunks are read differently from how the model was written to read, or in int8.
 
     Raises:
-        ModelFolderError: If the folder is missing, incomplete, or not the model that was written, or the engine
-            that was asked for cannot be had.
+        ModelFolderError: If the folder is missing, incomplete, or not the model that was written, or if the
+            required engine is not available.
     """
 
     _models: ClassVar[dict[tuple[str, ...], Any]] = {}
@@ -214,12 +213,12 @@ class TunedEmbeddings(StockEmbeddings):
         self.query_adapter = load_query_adapter(folder, manifest)
 
     def embed_query(self, text: str) -> list[float]:
-        """Embed one question: a list of `dimension` floats, through the folder's query adapter if it has one."""
+        """Embed one question, with the folder's query adapter if it has one: a list of `dimension` floats."""
         vector: list[float] = self._encode_question(encodable(text)).tolist()
         return self.query_adapter(vector) if self.query_adapter else vector
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Embed chunks, each read to its end if the folder says so: one list of `dimension` floats each, in order."""
+        """Embed chunks, in windows if the folder says so: one list of `dimension` floats each, in order."""
         if not texts:
             return []
         vectors: list[list[float]] = self._encode_documents([encodable(text) for text in texts]).tolist()
@@ -241,7 +240,7 @@ class TunedEmbeddings(StockEmbeddings):
         return self._encode
 
     def _torch_only(self) -> str:
-        """Name the settings that onnxruntime cannot honour; empty if there is none."""
+        """Return the settings that onnxruntime does not support, in words; empty if there are none."""
         model_kwargs = {name: value for name, value in self.model_kwargs.items() if (name, value) != ("device", "cpu")}
         encode_kwargs = self.encode_kwargs.keys() - _EVERY_ENGINES_ENCODE_KWARGS
         return ", ".join([f"{name}={value!r}" for name, value in model_kwargs.items()] + sorted(encode_kwargs))
@@ -272,12 +271,12 @@ class TunedEmbeddings(StockEmbeddings):
 
 
 def serving_device() -> str:
-    """Name the device that sentence-transformers serves on where the caller names none."""
+    """Return the torch device on which sentence-transformers serves by default."""
     return os.environ.get(DEVICE_VARIABLE) or "cpu"
 
 
 def encodable(text: str) -> str:
-    """Put "?" in the place of each half of a character (a lone surrogate), which no tokenizer takes."""
+    """Replace each lone surrogate, which no tokenizer accepts, with "?"."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -295,7 +294,7 @@ def _dimension_of(model: "SentenceTransformer") -> int:
 
 
 class _ForkGuard:
-    """Keeps a forked child from waiting for OpenMP threads that only its parent has."""
+    """Keeps a forked child from waiting for OpenMP threads that exist only in its parent."""
 
     has_encoded = False
 

@@ -1,7 +1,7 @@
-"""What a manifest says was learned: how a model does on questions that it has by heart does not tell how on others.
+"""The manifest's record of the questions that a model learned from, so that it is not evaluated on memorised questions.
 
-`data.seen_queries` holds the digests of all questions that had a part in the making of the model, and `data.chosen_by`
-those among them that only chose it.
+`data.seen_queries` holds the digests of all questions used to make the model. `data.chosen_by` is the subset that was
+only used to choose it, and not to train it.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,28 +12,28 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 
 
 def digests_of(questions: RetrievalDataset) -> set[str]:
-    """Name the questions without telling them."""
+    """Return the questions' digests, which do not reveal their texts."""
     return {query_digest(text) for text in questions.queries.values()}
 
 
 def seen_digests(manifest: Mapping[str, Any]) -> frozenset[str]:
-    """Return the digests of the questions that a model learned from or was chosen by."""
+    """Return the digests of all questions that a model learned from or was chosen by."""
     return frozenset(manifest.get("data", {}).get("seen_queries", ()))
 
 
 def leave_out(questions: RetrievalDataset, digests: Collection[str]) -> RetrievalDataset:
-    """Keep the questions that have none of these digests, which may be none; the corpus stays."""
+    """Drop the questions with these digests, possibly all of them; the corpus stays."""
     return questions.subset(
         query_id for query_id, text in questions.queries.items() if query_digest(text) not in digests
     )
 
 
 def without_learned(questions: RetrievalDataset, manifest: Mapping[str, Any]) -> RetrievalDataset:
-    """Keep the questions that a model has not learned from: those that only chose it, and those that it has not seen.
+    """Drop the questions that a model learned from; keep unseen ones, and those that it was only chosen by.
 
     Args:
-        questions: Any number of them, which may be none afterwards; the corpus stays.
-        manifest: The model folder's, with digests of the questions seen and, among them, of those that chose.
+        questions: The questions to filter; possibly none remain. The corpus stays.
+        manifest: The model folder's manifest.
     """
     return leave_out(questions, seen_digests(manifest).difference(manifest.get("data", {}).get("chosen_by", ())))
 
@@ -43,12 +43,14 @@ def data_record(
     validation: RetrievalDataset | None,
     made_of: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Say what a model learned from in names, hashes and digests: questions are private, and the folder travels.
+    """Return the manifest's record of a model's data: file names, hashes and digests.
+
+    It holds no texts, because questions are private and the folder may be passed on.
 
     Args:
-        training: Questions that it learned from.
-        validation: Questions that chose it, and that it did not learn from.
-        made_of: The manifest of the model that it was made of, if any: what that has seen, it has seen.
+        training: Questions that the model learned from.
+        validation: Questions that it was chosen by and did not learn from.
+        made_of: Manifest of the model that it was made from, if any; all questions which that has seen count as seen.
     """
     learned, chose = (digests_of(dataset) if dataset is not None else set() for dataset in (training, validation))
     before = (made_of or {}).get("data", {})
@@ -60,12 +62,15 @@ def data_record(
 
 
 def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset | None) -> dict[str, Any]:
-    """Say what a query adapter learned from, which is all that chose it; `with_learned_too` adds the digests."""
+    """Return the record of a query adapter's data, without digests, which `with_learned_too` adds.
+
+    The adapter learns from all its questions, so `chosen_by` is empty.
+    """
     return {**_datasets(training, validation), "chosen_by": []}
 
 
 def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> dict[str, Any]:
-    """Add to a manifest the digests of what its model learned from later, and take them out of what only chose."""
+    """Add the digests of further questions learned from to a manifest, and remove them from `chosen_by`."""
     data = manifest.get("data", {})
     return {
         **manifest,
@@ -78,7 +83,7 @@ def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> d
 
 
 def with_chosen_by_too(manifest: Mapping[str, Any], questions: RetrievalDataset) -> dict[str, Any]:
-    """Add to a manifest the digests of questions that chose something of its model later, and taught it nothing."""
+    """Add the digests of questions to a manifest by which a further choice was made without learning from them."""
     data, chose = manifest.get("data", {}), digests_of(questions)
     seen, chosen_by = set(data.get("seen_queries", ())), set(data.get("chosen_by", ()))
     return {

@@ -1,6 +1,6 @@
-"""The tuned model's folder: what it says of itself, and whether it is whole.
+"""The tuned model's folder: its manifest, its fingerprint and its integrity.
 
-`embtune.json` beside a model's files says where it comes from, what it proved and by which fingerprint it is known.
+The manifest, `embtune.json`, records where the model comes from, its measured results and its fingerprint.
 """
 
 import hashlib
@@ -16,11 +16,12 @@ from docsgpt_embtune.wording import Say
 
 MANIFEST = "embtune.json"
 SCHEMA = 1
-ADAPTER_KEY = "query_adapter"  # of the manifest, where there is a map on the question's vector
-SERVER_KEY = "server"  # of the manifest, where map or keywords are for a server's model, and the folder holds none
-KEYWORDS_KEY = "keywords"  # of the manifest, where they stand beside the model's numbers
+# Keys that a manifest has only if they apply.
+ADAPTER_KEY = "query_adapter"  # a linear map on question vectors
+SERVER_KEY = "server"  # adapter or keywords are for a server's model; the folder holds no model itself
+KEYWORDS_KEY = "keywords"  # keywords are appended to the model's vectors
 
-# What decides a vector, and nothing else: a changed README or version note is the same model.
+# Files that determine the vectors, and no others: a changed README or version note leaves the model the same.
 _FINGERPRINTED = (
     "*.safetensors",
     "*.bin",
@@ -44,7 +45,8 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
-# Modules that pass a text on to one of several others, and where those are named: today's name and the one before.
+# Modules that route a text to one of several others (the current name and the former one), and the files that list
+# these.
 _CHOOSING = ("Router", "Asym")
 _THEIR_CONFIGS = ("router_config.json", "config.json")
 _PROMPT_KEYS = ("prompts", "default_prompt_name", "similarity_fn_name")
@@ -56,12 +58,12 @@ def is_tuned_folder(path: str | Path) -> bool:
 
 
 def adapts_a_server(path: str | Path) -> bool:
-    """Tell whether a path is a folder with what goes before a server's model, and without a model."""
+    """Tell whether a path is a folder with an adapter or keywords for a server's model, and no model of its own."""
     return is_tuned_folder(path) and SERVER_KEY in read_manifest(path)
 
 
 def refuse_adapter_of_a_server(folder: str | Path) -> None:
-    """Raise ModelFolderError if a folder adapts a server's model, where a model is needed."""
+    """Raise ModelFolderError if a folder adapts a server's model and so holds no model itself."""
     if is_tuned_folder(folder) and (server := read_manifest(folder).get(SERVER_KEY)):
         raise ModelFolderError(
             f"{folder}: made for {server['model']!r} of {server['url']}, and holds no model; `embtune serve` puts it "
@@ -70,7 +72,7 @@ def refuse_adapter_of_a_server(folder: str | Path) -> None:
 
 
 def fingerprint(folder: str | Path) -> str:
-    """Identify a model by everything that decides its vectors.
+    """Identify a model by everything that determines its vectors.
 
     Args:
         folder: A sentence-transformers folder, tuned or not.
@@ -97,7 +99,7 @@ def _files_of_the_model(folder: Path) -> set[Path]:
 
 
 def size_of_model(folder: Path) -> int:
-    """Tell how many bytes a model's files are, those of its weights counted once where they are there in two forms."""
+    """Return the size of a model's files in bytes; weights that are there in two formats count once."""
     paths = _files_of_the_model(folder)
     if any(path.suffix == ".safetensors" for path in paths):
         paths = {path for path in paths if path.suffix != ".bin"}
@@ -105,10 +107,10 @@ def size_of_model(folder: Path) -> int:
 
 
 def document_fingerprint(folder: str | Path) -> str:
-    """Identify the model that a folder embeds chunks with.
+    """Identify the model that embeds a folder's chunks.
 
-    It is the folder's own fingerprint, unless a query adapter was added: that changes the questions' vectors and
-    not the chunks', so the stored vectors of the model it was made for are right as they are.
+    This is the folder's own fingerprint, unless it has a query adapter. An adapter changes only question vectors, so
+    the stored chunk vectors of the model that it was made for remain valid.
     """
     if is_tuned_folder(folder) and (adapter := read_manifest(folder).get(ADAPTER_KEY)):
         return str(adapter["document_fingerprint"])
@@ -148,20 +150,20 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def verify(folder: str | Path) -> dict[str, Any]:
-    """Check that a tuned folder is whole and unchanged since it was written.
+    """Check that a tuned folder is complete and unchanged since it was written.
 
     Returns:
         Its manifest.
 
     Raises:
-        ModelFolderError: If anything that decides the vectors is missing or differs, or there is no model in it.
+        ModelFolderError: If anything that determines the vectors is missing or differs, or the folder holds no model.
     """
     refuse_adapter_of_a_server(folder)
     return verify_any(folder)
 
 
 def verify_any(folder: str | Path) -> dict[str, Any]:
-    """Check as `verify` does, but take a folder that adapts a server's model and holds none, too."""
+    """Check as `verify` does, but also accept a folder that adapts a server's model."""
     manifest = read_manifest(folder)
     found = fingerprint(folder)
     if found != manifest["fingerprint"]:
@@ -173,9 +175,9 @@ def verify_any(folder: str | Path) -> dict[str, Any]:
 
 
 def refuse_code_of_its_own(folder: Path) -> None:
-    """Raise ModelFolderError if a folder names modules that are not sentence-transformers'.
+    """Raise ModelFolderError if a folder names modules that are not sentence-transformers' own.
 
-    Before 6.0 that runs a module's code from a local folder, whatever it was told of remote code.
+    Before 6.0, sentence-transformers runs such modules' code from a local folder, even with remote code disabled.
     """
     path = folder / "modules.json"
     if not path.is_file():
@@ -196,7 +198,7 @@ def refuse_code_of_its_own(folder: Path) -> None:
 
 
 def _types_in(folder: Path, module_type: str) -> Iterator[str]:
-    """Yield a module's type and, of one that chooses between others, the types of these."""
+    """Yield a module's type and, if it is a router, the types of the modules that it routes to."""
     yield module_type
     if module_type.rpartition(".")[2] not in _CHOOSING:
         return
@@ -207,7 +209,7 @@ def _types_in(folder: Path, module_type: str) -> Iterator[str]:
 
 
 def refuse_foreign_destination(out: Path) -> None:
-    """Raise ModelFolderError if no folder can be put at `out`, or it holds what `embtune train` did not write."""
+    """Raise ModelFolderError if no folder can be put at `out`, or `out` holds something else than a tuned model."""
     place = out.resolve()
     if fault := fault_of_destination(place):
         raise ModelFolderError(f"{out}: {fault}; choose another --out")
@@ -219,16 +221,17 @@ def refuse_foreign_destination(out: Path) -> None:
         raise ModelFolderError(f"{out}: exists and is not a tuned model; choose another --out, or remove it")
 
 
-def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> None:
-    """Refuse what `refuse_foreign_destination` does, and say so where a tuned folder is going to be replaced.
+def check_destination(out: Path, say: Say, *, made_of: Path | None = None) -> None:
+    """Check that a model can be written to a folder, and announce it if a tuned folder will be replaced.
 
     Args:
-        out: Where a model shall go.
+        out: Destination of the new model.
         say: Takes a line of plain text.
-        made_of: Folder of the model that it is made of, and that cannot be made of it again.
+        made_of: Folder of the model that the new one is made from, which must not be overwritten.
 
     Raises:
-        ModelFolderError: If it is refused, or where its disk has no room for as much as the model that it is made of.
+        ModelFolderError: If `refuse_foreign_destination` refuses `out`, if it is or lies within `made_of`, or if its
+            disk has no room for a model as large as `made_of`.
     """
     refuse_foreign_destination(out)
     if made_of is not None and out.resolve() == made_of.resolve():
@@ -242,7 +245,7 @@ def take_destination(out: Path, say: Say, *, made_of: Path | None = None) -> Non
 
 
 def prompts_of(folder: Path) -> dict[str, Any]:
-    """Return what a sentence-transformers folder says of prompts, as far as it says anything.
+    """Return the prompt settings of a sentence-transformers folder, as far as it has any.
 
     Raises:
         ModelFolderError: If the file is broken.

@@ -1,9 +1,8 @@
-"""Writing a tuned model so that every DocsGPT since 0.11 loads it.
+"""Writing of a tuned model in a form that every DocsGPT since 0.11 loads.
 
-DocsGPT pins a sentence-transformers that cannot read what today's version saves: module paths moved in 6.0,
-and the keys of the pooling and transformer configs in 5.4. The folder therefore keeps the base model's own
-config and tokenizer files, states the modules under the names that all versions know, and carries the tuned
-weights as fp32 safetensors.
+DocsGPT pins versions of sentence-transformers that cannot read what the current one saves: module paths changed in 6.0,
+and the keys of the pooling and transformer configs in 5.4. The folder therefore keeps the base model's own config and
+tokenizer files, lists the modules under names that all versions know, and has the tuned weights as fp32 safetensors.
 """
 
 import json
@@ -37,8 +36,8 @@ if TYPE_CHECKING:
     from docsgpt_embtune.serving.keywords import Keywords
 
 ZIP_NAME = "model-embeddings.zip"
-# Module classes that sentence-transformers 3.0.1 to 6.2 all load by this path, without remote code; the static one
-# from 3.2 on.
+# Module classes that sentence-transformers 3.0.1 to 6.2 loads by this path without remote code (StaticEmbedding: from
+# 3.2 on).
 _LEGACY_TYPE = {
     name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize", STATIC)
 }
@@ -50,7 +49,7 @@ _POOLING_KEYS = {
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
 }
-# zip's own epoch, so that equal folders make equal bytes.
+# The zip format's epoch, so that equal folders give equal bytes.
 _ZIP_TIME = (1980, 1, 1, 0, 0, 0)
 
 
@@ -61,23 +60,23 @@ def write_model_folder(
     manifest: Mapping[str, Any],
     keywords: "Keywords | None" = None,
 ) -> dict[str, Any]:
-    """Write a tuned model beside its destination, prove that it loads, then move it there.
+    """Write a tuned model to a temporary folder, verify that it loads, then move it to its destination.
 
     Args:
-        model: The tuned model: a Transformer, pooling, perhaps Dense layers, and Normalize last; or a token table
+        model: The tuned model: a Transformer, Pooling, possibly Dense layers, and Normalize last; or a StaticEmbedding
             in place of the first two.
-        base_folder: The base model's files; config and tokenizer are taken from there, untouched, and of a token
-            table the prompts alone.
-        out: Destination; replaced in one step if it is a tuned folder already.
-        manifest: What to record beside the identity that is added here.
-        keywords: What `TunedEmbeddings` puts beside the model's vectors.
+        base_folder: The base model's folder. Config and tokenizer files are copied unchanged; for a static model, only
+            the prompts are taken.
+        out: Destination; replaced in one step if it is already a tuned folder.
+        manifest: Entries to record, in addition to those made here.
+        keywords: Keywords that `TunedEmbeddings` appends to the model's vectors.
 
     Returns:
-        The manifest as written, with schema, fingerprint, dimension and sequence length.
+        The manifest as written, including schema, fingerprint, dimension and sequence length.
 
     Raises:
-        ModelFolderError: If the destination is something else, or the written folder does not give the
-            model's own vectors.
+        ModelFolderError: If the destination is not a tuned folder, or the written folder does not reproduce the
+            model's vectors.
     """
     refuse_foreign_destination(out)
     with folder_written_whole(out) as partial:
@@ -94,18 +93,18 @@ def write_model_folder(
         }
         write_manifest(partial, written)
         _prove_that_it_loads(model, partial)
-        for path in partial.rglob("*"):  # safetensors come out 0600, and a container may run as another user
+        for path in partial.rglob("*"):  # safetensors have mode 0600, but a container may run as another user
             path.chmod(0o755 if path.is_dir() else 0o644)
     return written
 
 
 def zip_beside(folder: Path) -> Path:
-    """Name the zip of a folder; the folders beside it have the same."""
+    """Return the path of a folder's zip, which is the same for all folders beside it."""
     return folder.parent / ZIP_NAME
 
 
 def take_zip_destination(folder: Path, say: Say) -> None:
-    """Refuse a zip of a folder to be that cannot take its place, and say so where another is going to be replaced."""
+    """Raise ModelFolderError if a folder's zip could not be written, and announce it if one will be replaced."""
     path = zip_beside(folder)
     if path.exists() and not path.is_file():
         raise ModelFolderError(f"{path}: exists and is not a file; move it away, or choose another --out")
@@ -114,14 +113,14 @@ def take_zip_destination(folder: Path, say: Say) -> None:
 
 
 def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
-    """Pack a tuned folder for upload: its files at the root, the same bytes for the same folder.
+    """Pack a tuned folder for upload: files at the root, and the same bytes for the same folder.
 
     Args:
-        folder: A tuned folder; checked first.
+        folder: A tuned folder; verified first.
         path: The zip; `model-embeddings.zip` beside the folder if not given.
 
     Returns:
-        Where it was written.
+        The path of the zip.
     """
     verify(folder)
     path = path or zip_beside(folder)
@@ -141,7 +140,7 @@ def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
 
 def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
     if is_static(model):
-        model.tokenizer.save(str(folder / "tokenizer.json"))  # for those who count tokens; the table has its own
+        model.tokenizer.save(str(folder / "tokenizer.json"))  # to count tokens with; the module has its own
     else:
         _copy_transformer_files(model, base_folder, folder)
     modules = []
@@ -152,7 +151,7 @@ def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, 
                 f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
                 f"use a base model made of {', '.join(_LEGACY_TYPE)}"
             )
-        # sentence-transformers before 5 takes whatever lies at the root for a transformer.
+        # sentence-transformers before 5 loads whatever is at the root as a transformer.
         path = "" if kind == "Transformer" else f"{index}_{kind}"
         (folder / path).mkdir(exist_ok=True)
         _write_module(kind, module, folder / path)
@@ -191,7 +190,11 @@ def _write_module(kind: str, module: Any, folder: Path) -> None:
 
 
 def _portable_dense_config(folder: Path) -> dict[str, Any]:
-    """Leave out what sentence-transformers before 5 does not know, and would refuse; those keys say nothing new."""
+    """Return a Dense layer's config without the keys that sentence-transformers before 5 rejects.
+
+    Raises:
+        ModelFolderError: If one of these keys changes what the layer computes.
+    """
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
     if features or config.get("use_residual"):

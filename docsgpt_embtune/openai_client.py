@@ -1,7 +1,7 @@
-"""A server of OpenAI's protocol: vLLM, llama.cpp, Ollama, TGI, `embtune serve`, or a service.
+"""A client for servers of OpenAI's protocol: vLLM, llama.cpp, Ollama, TGI, `embtune serve`, or a service.
 
-A server under load says no, says nothing, or breaks off. What may pass is tried again, after the time that the
-server names or a growing one; what will not is an error at once.
+A server under load may refuse a request, not answer, or break off. Transient failures are retried after the time that
+the server names, or with exponential backoff. Any other failure is raised at once.
 """
 
 import json
@@ -22,39 +22,39 @@ from docsgpt_embtune.wording import Say, silent
 if TYPE_CHECKING:
     import tenacity
 
-LONGEST_GROWN_WAIT = 60.0  # seconds, where the server names no time
+LONGEST_GROWN_WAIT = 60.0  # seconds; longest backoff if the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
-_WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, no money, no such thing
-_LONGEST_REASON = 200  # characters of what a server says about its refusal
-_ANSWERS_FOR_ONE_MORE = 20  # at a time, after there were fewer
+_WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, not paid, not found
+_LONGEST_REASON = 200  # characters of a server's reason that are shown
+_ANSWERS_FOR_ONE_MORE = 20  # answers after which one more concurrent request is allowed again
 
 Read = TypeVar("Read")
 
 
 def fault_of_key(key: str) -> str | None:
-    """Say why a key cannot be sent, or not be compared, as a header; None if it can. The key is not shown."""
+    """Return why a key cannot be sent or compared as a header, without showing the key; None if it can."""
     if key == key.strip() and key.isprintable() and key.isascii():
         return None
     return "has a line break in it, or a letter that is not ASCII, or a blank at an end"
 
 
 class RefusedRequestError(Exception):
-    """The server refuses this request, while it answers others."""
+    """The server refuses this request, but answers others."""
 
 
 class UnansweredRequestError(RefusedRequestError):
-    """The server was asked this again and again, in vain, while it answered others."""
+    """The server did not answer this request in any attempt, but answers others."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a server is asked again and waited for.
+    """Limits on retries and waiting.
 
     Attributes:
-        attempts: How often one request is sent before the server counts as down.
+        attempts: Times that a request is sent before the server counts as down.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
-        longest_wait: Seconds that a Retry-After can ask for.
-        silence: Seconds that the server may be silent: httpx's limit for each read, and not for a whole answer.
+        longest_wait: Most seconds of a Retry-After that are respected.
+        silence: Seconds that the server may be silent: httpx's timeout per read, not for a whole answer.
     """
 
     attempts: int = 8
@@ -67,29 +67,29 @@ USUAL_PATIENCE = Patience()
 
 
 class OpenAIClient:
-    """Asks one model of one server; safe to share between threads.
+    """Sends requests for one model to one server; safe to share between threads.
 
     Args:
-        url: Address of what is asked for, e.g. http://localhost:8000/v1/embeddings.
-        model: As the server calls it.
+        url: Address of the endpoint, e.g. http://localhost:8000/v1/embeddings.
+        model: The server's name for the model.
         key: Sent as a bearer token; never shown.
-        settings: Names what the URL, the model and the key come from, for the message where one of them is wrong.
-        error: Raised where nothing can be asked.
+        settings: Where URL, model and key are configured, for the message if one of them is wrong.
+        error: Exception class to raise if the server cannot be used.
         requests_per_minute: Limit on the requests sent; none if None.
-        patience: How long it is asked again and waited for.
-        harmless: Body of a request that any such server answers if it answers anything. It is sent once where another
-            was sent in vain and nothing was answered meanwhile: the server may stumble over that one alone.
-        timeout_option: What sets the time that it may be silent, for the message where that was too short.
-        asks_fewer: Whether fewer requests are under way at a time once one was in vain. A server that answers one
-            after the other lets the others wait, or (llama-cpp-python) breaks off what it writes for the next.
-        say: Takes a line of plain text where the server gives no answer and is asked again, once until it does.
+        patience: Limits on retries and waiting.
+        harmless: Body of a request that any working server answers. It is sent once if all attempts at another request
+            failed and nothing was answered meanwhile, to find out whether the server fails at that request only.
+        timeout_option: Option that sets the allowed silence, for the message if that was too short.
+        asks_fewer: Whether to send fewer requests at a time after one failed. A server that handles one request at a
+            time lets the others wait, or (llama-cpp-python) breaks off an answer when the next request comes.
+        say: Takes a line of plain text when a request is retried, once until the server answers again.
 
     Attributes:
-        label: The URL, as it may be shown.
-        requests: Requests sent, the failed ones included.
+        label: The URL without credentials.
+        requests: Number of requests sent, including failed ones.
 
     Raises:
-        EmbtuneError: The one given, if httpx is missing, or the URL or the key is malformed.
+        EmbtuneError: The class given as `error`, if httpx is missing, or the URL or the key is malformed.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class OpenAIClient:
         except ImportError as missing:
             raise error("httpx is needed; run: pip install 'docsgpt-embtune[gather]'") from missing
         if key and (fault := fault_of_key(key)):
-            # Of such a header the library's own message quotes the whole.
+            # The library's own message would quote the whole header.
             raise error(f"the key {fault}; check {settings}")
         self.model = model
         self.requests = 0
@@ -147,36 +147,37 @@ class OpenAIClient:
         self._client.close()
 
     def stop(self) -> None:
-        """Begin no further attempt; what is in flight is paid for and ends as it ends."""
+        """Start no further attempts; requests in flight are paid for and run to their end."""
         self._stopped.set()
         self._gate.open()
 
     @property
     def under_way(self) -> int:
-        """How many requests are waiting for their answers."""
+        """Number of requests in flight."""
         return self._gate.under_way
 
     def leave(self) -> None:
-        """Do as `stop` does, and break off answers that are still coming in pieces."""
+        """Stop as `stop` does, and break off answers that are still streaming."""
         self.stop()
         self._left.set()
 
     def post(self, body: Mapping[str, Any], read: Callable[[Any], Read]) -> Read:
-        """Ask until there is an answer.
+        """Send a request, with retries, and return what `read` makes of the answer.
 
         Args:
-            body: What is asked, the model's name aside.
-            read: Takes what matters out of an answer's JSON; what it cannot find there is asked for again.
+            body: The request, without the model's name.
+            read: Parses an answer's JSON; if it raises because something is missing, the request is retried.
 
         Raises:
-            EmbtuneError: The one of this client, if the server is down, or refuses the key, the model or the URL.
-            RefusedRequestError: If it answers others, and not this; an UnansweredRequestError where that may pass.
+            EmbtuneError: This client's `error`, if the server is down or refuses the key, the model or the URL.
+            RefusedRequestError: If the server refuses this request only; an UnansweredRequestError if the failures
+                were transient.
         """
         import tenacity
 
         growing = tenacity.wait_combine(
             tenacity.wait_exponential(multiplier=self._patience.first_wait, max=LONGEST_GROWN_WAIT),
-            tenacity.wait_random(0, self._patience.first_wait),  # or all who were refused together come back together
+            tenacity.wait_random(0, self._patience.first_wait),  # so that requests refused together spread out
         )
 
         def wait(state: tenacity.RetryCallState) -> float:
@@ -225,7 +226,7 @@ class OpenAIClient:
             try:
                 with self._client.stream("POST", self._url, json={"model": self.model, **body}) as response:
                     found = self._found(response, read)
-            except httpx.RequestError as error:  # no connection, silence, or broken off within the body
+            except httpx.RequestError as error:  # no connection, a timeout, or a body broken off
                 at_a_time = self._gate.narrow()
                 was_slow = isinstance(error, httpx.TimeoutException)
                 what = f"no answer within {self._patience.silence:g} s" if was_slow else str(error)
@@ -262,14 +263,14 @@ class OpenAIClient:
         if status in _MAY_PASS or status >= 500:
             wait = min(_retry_after(response.headers.get("Retry-After")), self._patience.longest_wait)
             if wait:
-                self._pace.hold(wait)  # the others would be told the same
+                self._pace.hold(wait)  # the other requests would be refused, too
             raise _TryAgainError(f"HTTP {status}{reason}", wait)
         if status in _WRONG_SETTINGS:
             raise self._error(f"{self.label}: HTTP {status} for model {self.model!r}{reason}; check {self._settings}")
         raise RefusedRequestError(f"HTTP {status}{reason}")
 
     def _reason(self, response: Any) -> str:
-        """Return what the server says of its refusal, without the key, which some servers repeat."""
+        """Return the server's reason for a refusal, without the key, which some servers repeat."""
         try:
             content = response.json()
         except (ValueError, RecursionError):
@@ -299,19 +300,19 @@ class _TryAgainError(Exception):
 
 
 def joined(lines: Iterable[str]) -> dict[str, Any]:
-    """Put a chat's answer that comes in pieces together, as if it had come whole.
+    """Assemble a streamed chat completion into the form of an unstreamed one.
 
     Args:
         lines: Server-sent events.
 
     Raises:
-        ValueError: If they are not the protocol's, tell of an error, or break off.
+        ValueError: If the events do not follow the protocol, report an error, or break off.
     """
     text: list[str] = []
     usage = finished = None
     for line in lines:
         field, _, data = line.partition(":")
-        if field != "data" or data.strip() == "[DONE]":  # others keep the connection open
+        if field != "data" or data.strip() == "[DONE]":  # other lines only keep the connection alive
             continue
         piece = json.loads(data)
         if piece.get("error"):
@@ -326,13 +327,13 @@ def joined(lines: Iterable[str]) -> dict[str, Any]:
 
 
 class _Gate:
-    """Lets requests be under way, fewer at a time after one that was in vain, and slowly more again.
+    """Limits the number of requests in flight: fewer after one failed, then slowly more again.
 
     Args:
-        narrows: Whether it does; any number passes if not.
+        narrows: Whether there is a limit at all.
 
     Attributes:
-        under_way: How many are.
+        under_way: Number of requests in flight.
     """
 
     def __init__(self, *, narrows: bool) -> None:
@@ -343,7 +344,7 @@ class _Gate:
 
     @contextmanager
     def passed(self) -> Iterator[None]:
-        """Wait for a place, and keep it for the time of the block."""
+        """Wait until a request may be sent, and count it as in flight during the block."""
         with self._changed:
             self._changed.wait_for(lambda: self.under_way < self._most)
             self.under_way += 1
@@ -355,14 +356,14 @@ class _Gate:
                 self._changed.notify_all()
 
     def narrow(self) -> int:
-        """Let half as many be under way as are, and return how many are."""
+        """Allow half as many requests in flight as there are now, and return how many there are."""
         with self._changed:
             if self._narrows:
                 self._most, self._answered = max(1, self.under_way // 2), 0
             return self.under_way
 
     def widen(self) -> None:
-        """Let one more be under way once enough were answered."""
+        """Count an answer, and allow one more request in flight after every 20."""
         with self._changed:
             self._answered += 1
             if self._answered % _ANSWERS_FOR_ONE_MORE == 0:
@@ -370,14 +371,14 @@ class _Gate:
                 self._changed.notify_all()
 
     def open(self) -> None:
-        """Let all through, from now on."""
+        """Remove the limit for good."""
         with self._changed:
             self._narrows, self._most = False, math.inf
             self._changed.notify_all()
 
 
 class _Pace:
-    """Lets requests through at an even rate, whichever thread they come from."""
+    """Spaces requests evenly over time, across threads."""
 
     def __init__(self, per_minute: float | None) -> None:
         self._interval = 60.0 / per_minute if per_minute else 0.0
@@ -397,7 +398,7 @@ class _Pace:
 
 
 def _retry_after(header: str | None) -> float:
-    """Read a Retry-After, which is a number of seconds or a date: seconds from now, 0 if there is none."""
+    """Parse a Retry-After, a number of seconds or a date, into seconds from now; 0 if there is none."""
     if not header:
         return 0.0
     try:

@@ -1,6 +1,6 @@
-"""The plugin: tuned folders in DocsGPT's `embeddings_factory`.
+"""The plugin, which registers tuned folders in DocsGPT's `embeddings_factory`.
 
-Registration imports neither torch nor sentence-transformers; they come with the first model that is asked for.
+Registration imports neither torch nor sentence-transformers; both are imported with the first model loaded.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ NAME = "docsgpt_embtune"
 
 
 class EmbeddingsRegistry(Protocol):
-    """What `register` needs of the host's registry."""
+    """The part of DocsGPT's registry that `register` needs."""
 
     def __setitem__(self, name: str, factory: Callable[..., Any], /) -> None:
         """Register a factory under an exact name."""
@@ -23,7 +23,7 @@ class EmbeddingsRegistry(Protocol):
 
 
 def register(embeddings_factory: EmbeddingsRegistry) -> None:
-    """Answer for `docsgpt_embtune` and for every EMBEDDINGS_NAME that is a tuned folder; safe to repeat.
+    """Register for the name `docsgpt_embtune` and for every EMBEDDINGS_NAME that is a tuned folder; safe to repeat.
 
     Args:
         embeddings_factory: The registry of `application/vectorstore/base.py`.
@@ -41,8 +41,8 @@ def make_embeddings(model_name: str | None = None, *ignored: Any, **kwargs: Any)
 
     Args:
         model_name: Path of the folder.
-        *ignored: What callers pass along with every name, such as an API key.
-        **kwargs: `model_kwargs` and `encode_kwargs`, as `TunedEmbeddings` takes them; others are ignored there.
+        *ignored: Arguments that callers pass with every name, such as an API key.
+        **kwargs: Passed to `TunedEmbeddings`, which uses `model_kwargs` and `encode_kwargs` and ignores the rest.
 
     Raises:
         ModelFolderError: If there is no such folder, or it is not the model that was written.

@@ -1,4 +1,4 @@
-"""The positions that a transformer learned: how many there are for text, and where they begin."""
+"""A transformer's position embeddings: how many are usable for text, and the first one."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def possible_length(model: "SentenceTransformer") -> int | None:
-    """Tell how many tokens a model's position embeddings allow; None where it does not say, or reads texts whole."""
+    """Return how many tokens a model's position embeddings allow; None if unknown, or if it reads texts whole."""
     if is_static(model):
         return None
     positions = getattr(getattr(model[0].auto_model, "config", None), "max_position_embeddings", None)
@@ -17,7 +17,7 @@ def possible_length(model: "SentenceTransformer") -> int | None:
 
 
 def first_position_of(model: "SentenceTransformer") -> int:
-    """Tell where a model's positions begin: RoBERTa and its kin count from the one after the padding's."""
+    """Return a model's first text position: RoBERTa and related models start after the padding index, others at 0."""
     import torch
 
     for module in model.modules():

@@ -1,4 +1,4 @@
-"""The precision that a machine computes in: bf16 where it multiplies in it, fp32 elsewhere."""
+"""The arithmetic precision of training: bf16 if the hardware multiplies in it, else fp32."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Literal
@@ -10,10 +10,10 @@ Precision = Literal["auto", "fp32", "bf16"]
 
 
 def resolve_precision(precision: Precision, device: "torch.device") -> Precision:
-    """Turn "auto" into bf16 where the hardware multiplies in it, fp32 elsewhere.
+    """Resolve "auto" to bf16 if the hardware multiplies in it, else to fp32.
 
-    A CPU without AVX512-BF16 or AMX emulates bf16 a hundred times slower than it computes fp32. The choice
-    goes by what the processor says of itself and not by a stopwatch, so that a busy machine trains the same model.
+    A CPU without AVX512-BF16 or AMX emulates bf16 a hundred times slower than it computes fp32. The choice relies on
+    the processor's reported features and not on timing, so that a busy machine trains the same model.
     """
     if precision != "auto":
         return precision
@@ -28,7 +28,7 @@ def resolve_precision(precision: Precision, device: "torch.device") -> Precision
 
 
 def arithmetic(precision: Precision, device: "torch.device") -> AbstractContextManager[object]:
-    """Return the context in which a model computes in this precision; its weights stay fp32."""
+    """Return the context manager in which a model computes in this precision; its weights stay fp32."""
     import torch
 
     return torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else nullcontext()

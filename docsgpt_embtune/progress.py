@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal, a line a minute in a log."""
+"""Progress of long work: a bar in a terminal, one line per minute in a log."""
 
 import re
 import sys
@@ -9,13 +9,13 @@ from typing import Any, TextIO
 from tqdm import tqdm
 
 SECONDS_BETWEEN_LINES = 60.0
-_NO_TEXT = re.compile(r"\x1b\[[A-Z]|[\r\n]")  # how a bar moves about in a terminal
+_NO_TEXT = re.compile(r"\x1b\[[A-Z]|[\r\n]")  # a bar's control characters
 
 
-class Bar(tqdm):  # type: ignore[type-arg]  # is not generic while it runs
-    """tqdm's bar, which goes when it is done; where stderr is a file or a pipe, a line once in a minute.
+class Bar(tqdm):  # type: ignore[type-arg]  # not generic at run time
+    """tqdm's bar, removed when it is done; if stderr is not a terminal, one line per minute.
 
-    What is over within a minute leaves nothing in a log, and what takes hours is not silent there.
+    So work of less than a minute leaves nothing in a log, and work of hours reports its progress there.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -25,11 +25,11 @@ class Bar(tqdm):  # type: ignore[type-arg]  # is not generic while it runs
 
 
 class LinesNowAndThen:
-    """A file for a bar to write to, which passes a line on to a log now and then.
+    """A file for a bar to write to, which passes at most one line per minute on to a log.
 
     Args:
-        log: Gets the lines.
-        clock: Tells the time in seconds.
+        log: Receives the lines.
+        clock: Returns the time in seconds.
     """
 
     def __init__(self, log: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
@@ -38,7 +38,7 @@ class LinesNowAndThen:
         self._last_line = clock()
 
     def write(self, text: str) -> None:
-        """Take what the bar looks like now."""
+        """Receive the bar's current text."""
         line = _NO_TEXT.sub("", text).strip()
         if line and self._clock() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = self._clock()
@@ -46,4 +46,4 @@ class LinesNowAndThen:
             self._log.flush()
 
     def flush(self) -> None:
-        """Do nothing: a line that is due is written at once."""
+        """Do nothing, as `write` flushes each line."""

@@ -1,7 +1,8 @@
-"""A model behind a server: what a deployment with EMBEDDINGS_BASE_URL has in use.
+"""A model behind a server, as used by a deployment with EMBEDDINGS_BASE_URL.
 
-It can stand in a check, and questions to it can go through a query adapter. The folder of such an adapter holds no
-model: its `embtune.json` names the server, and what the server said of a text, so that another model there is noticed.
+It can take part in a check, and a query adapter can be applied to its question vectors. The folder of such an adapter
+holds no model. Its `embtune.json` names the server and records the vector of a probe text, by which another model on
+that server is detected.
 """
 
 import hashlib
@@ -39,24 +40,24 @@ from docsgpt_embtune.vectors import SAME_VECTOR_IN_INT8, EmbedTexts, Vectors, co
 from docsgpt_embtune.wording import Say, counted, silent
 
 KEY_VARIABLE = "EMBEDDINGS_KEY"  # DocsGPT's own
-# Where the server that an adapter was made for is now: in a container its address is another, or it wants a password.
+# Current address of the server that an adapter was made for, if it differs: from a container, or with a password.
 ADDRESS_VARIABLE = "EMBTUNE_UPSTREAM"
 _FORM = "URL#MODEL"
 _PROBE = "How wide are your vectors?"
 PROBED_EVERY = 60.0  # seconds
-_DIGITS = 6  # of the probe's numbers in the manifest
-_CHUNKS_PER_REQUEST = 32  # what text-embeddings-inference takes at most, unless it is told otherwise
+_DIGITS = 6  # decimals of the probe's vector in the manifest
+_CHUNKS_PER_REQUEST = 32  # text-embeddings-inference's default maximum
 _REQUESTS_AT_ONCE = 4
-_FOR_CLIENTS = Patience(attempts=3, longest_wait=20.0, silence=45.0)  # who wait, as DocsGPT does for 180 s
+_FOR_CLIENTS = Patience(attempts=3, longest_wait=20.0, silence=45.0)  # a client is waiting: DocsGPT for 180 s
 
 
 @dataclass(frozen=True)
 class Embedded:
-    """Vectors, and what they cost.
+    """Vectors and the tokens that they cost.
 
     Attributes:
         vectors: One for each text, in order.
-        tokens: Number of tokens of all texts together, as the model's tokenizer counts; 0 where a server does not say.
+        tokens: Tokens of all texts together, as the model's tokenizer counts; 0 if a server does not report them.
     """
 
     vectors: list[list[float]]
@@ -67,18 +68,18 @@ class RemoteEmbeddings:
     """Embed with a server as DocsGPT does: a question as a string, chunks as a list.
 
     Args:
-        client: Asks the server's `/v1/embeddings`.
-        adapter: Applied to the server's vectors of questions.
-        keywords: Put beside the vectors of questions and of chunks.
-        refuse_another: Raises where the server's vector of the probe is another model's; asked at first, and from time
-            to time.
+        client: Client for the server's `/v1/embeddings`.
+        adapter: Applied to the server's question vectors.
+        keywords: Appended to the vectors of questions and chunks.
+        refuse_another: Raises if the server's vector of the probe text is another model's. Called at the start, and
+            before a request if the last check is more than a minute old.
 
     Attributes:
-        probe: The server's vector of a certain text, which tells its model from another.
+        probe: The server's vector of a fixed text, which identifies its model.
         dimension: Width of the vectors.
 
     Raises:
-        RemoteModelError: If the server cannot be asked, or another model answers there.
+        RemoteModelError: If the server cannot be queried, or another model answers there.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class RemoteEmbeddings:
         self._refuse_another = refuse_another
         self._adapter = adapter
         self._keywords = keywords
-        self._server_width: int | None = None  # until it has answered
+        self._server_width: int | None = None  # unknown until it has answered
         self.probe = self._ask(_PROBE).vectors[0]
         self._server_width = len(self.probe)
         self._probed = time.monotonic()
@@ -111,11 +112,10 @@ class RemoteEmbeddings:
         return self._beside_keywords(Embedded(vectors, 0), texts, Keywords.of_documents).vectors if vectors else []
 
     def remember_chunks(self, remembered: Callable[[EmbedTexts], EmbedTexts]) -> None:
-        """Let the server's own vectors of chunks be taken from elsewhere, where they are there.
+        """Cache the server's own chunk vectors.
 
         Args:
-            remembered: Takes what asks the server for chunks, (texts) -> vectors, and returns what does so no more
-                often than it must.
+            remembered: Wraps a function that embeds chunks, (texts) -> vectors, in one that uses a cache.
         """
         self._chunks_as_they_come = remembered(self._ask_for_all)
 
@@ -125,16 +125,16 @@ class RemoteEmbeddings:
             try:
                 answers = list(pool.map(self._ask, batches))
             except BaseException:
-                self._client.stop()  # or those that wait would go on asking
+                self._client.stop()  # else the waiting requests would still be sent
                 raise
         return [vector for answer in answers for vector in answer.vectors]
 
     def ask_question(self, text: str) -> Embedded:
-        """Ask for one question's vector, in one request, and adapt it.
+        """Embed one question with one request, and apply adapter and keywords.
 
         Raises:
-            RefusedTextsError: If the server does not take the question.
-            RemoteModelError: If it gives no answer.
+            RefusedTextsError: If the server does not accept the question.
+            RemoteModelError: If it does not answer.
         """
         self._probe_again()
         answer = self._ask(text)
@@ -143,17 +143,17 @@ class RemoteEmbeddings:
         return self._beside_keywords(answer, [text], Keywords.of_questions)
 
     def ask_chunks(self, texts: Sequence[str]) -> Embedded:
-        """Ask for chunks' vectors, in one request.
+        """Embed chunks with one request, and append keywords.
 
         Raises:
-            RefusedTextsError: If the server does not take these texts.
-            RemoteModelError: If it gives no answer.
+            RefusedTextsError: If the server does not accept these texts.
+            RemoteModelError: If it does not answer.
         """
         self._probe_again()
         return self._beside_keywords(self._ask(texts), texts, Keywords.of_documents)
 
     def _probe_again(self) -> None:
-        """Make sure from time to time that no other model of the same width has come to answer."""
+        """Check at most once a minute that no other model of the same width has replaced the server's."""
         if self._refuse_another is None or time.monotonic() < self._probed + PROBED_EVERY:
             return
         self._refuse_another(self._ask(_PROBE).vectors[0])
@@ -173,7 +173,7 @@ class RemoteEmbeddings:
 
         def read(content: Any) -> Embedded:
             ordered = sorted(content["data"], key=lambda each: each["index"])
-            vectors = np.array([each["embedding"] for each in ordered], dtype=np.float64)  # none that differ in width
+            vectors = np.array([each["embedding"] for each in ordered], dtype=np.float64)  # fails if widths differ
             width = self._server_width or vectors.shape[-1]
             if not width or vectors.shape != (len(texts), width) or not np.isfinite(vectors).all():
                 raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
@@ -191,7 +191,7 @@ class RemoteEmbeddings:
             ) from error
 
     def stop(self) -> None:
-        """Begin no further attempt at a request that failed."""
+        """Start no further attempts at failed requests."""
         self._client.stop()
 
     def close(self) -> None:
@@ -201,12 +201,12 @@ class RemoteEmbeddings:
 
 @dataclass(frozen=True)
 class RemoteModel:
-    """A model that a server has.
+    """A server's model.
 
     Attributes:
-        url: The server's address, up to but without `/v1`.
-        model: What the server calls it.
-        folder: Folder of the query adapter, or the keywords, made for it; None without either.
+        url: The server's address, without `/v1`.
+        model: The server's name for the model.
+        folder: Folder of the query adapter or keywords made for it; None without either.
     """
 
     url: str
@@ -215,10 +215,10 @@ class RemoteModel:
 
     @classmethod
     def named(cls, name: str) -> Self:
-        """Read URL#MODEL, the URL as EMBEDDINGS_BASE_URL has it, or with `/v1` at its end.
+        """Parse URL#MODEL, where URL is as in EMBEDDINGS_BASE_URL, with or without a final `/v1`.
 
         Raises:
-            RemoteModelError: If it is no URL, or there is no model in it.
+            RemoteModelError: If it is not a URL, or names no model.
         """
         url, _, model = name.partition("#")
         if not is_url(url):
@@ -233,7 +233,7 @@ class RemoteModel:
 
     @classmethod
     def adapted_in(cls, folder: Path) -> Self:
-        """Read which model a query adapter's folder was made for; EMBTUNE_UPSTREAM says where it is now, if set.
+        """Read from a query adapter's folder which model it was made for; EMBTUNE_UPSTREAM overrides the address.
 
         Raises:
             ModelFolderError: If its manifest cannot be read.
@@ -244,7 +244,7 @@ class RemoteModel:
 
     @classmethod
     def found(cls, name: str | Path) -> Self | None:
-        """Find a server's model, as URL#MODEL or by the folder of a query adapter for it; None for any other model.
+        """Find a server's model by URL#MODEL, or by the folder of a query adapter for it; None for any other model.
 
         Raises:
             RemoteModelError: If a URL names no model.
@@ -257,12 +257,12 @@ class RemoteModel:
 
     @property
     def name(self) -> str:
-        """What it is called where others read it: the adapter's folder, or the address."""
+        """Name for display: the adapter's folder, or the address."""
         return str(self.folder) if self.folder else self.address
 
     @property
     def as_it_is(self) -> Self:
-        """The server's model without what goes before it."""
+        """The server's model without adapter and keywords."""
         return type(self)(self.url, self.model)
 
     @property
@@ -272,10 +272,10 @@ class RemoteModel:
 
     @property
     def document_fingerprint(self) -> str:
-        """Hex sha256 over where its vectors come from, and over the keywords beside them, if any.
+        """Hex sha256 that identifies the chunk vectors, by the server's address, its model and any keywords.
 
-        What decides the server's vectors is not seen from here. A password is no part of it: it may change, and from
-        a folder that travels it must not be guessed.
+        The server's weights cannot be seen from here. Credentials are left out, because they may change, and must not
+        be guessable from a folder that is passed on.
         """
         if self.folder is not None:
             return str(self.manifest[SERVER_KEY]["document_fingerprint"])
@@ -283,27 +283,27 @@ class RemoteModel:
 
     @property
     def fingerprint(self) -> str:
-        """As `document_fingerprint`, over what changes a question's vector, too."""
+        """Like `document_fingerprint`, but also covers whatever changes question vectors."""
         if self.folder is None:
             return self.document_fingerprint
         return hashlib.sha256(f"{self.document_fingerprint} {self.manifest['fingerprint']}".encode()).hexdigest()
 
     @cached_property
     def manifest(self) -> Mapping[str, Any]:
-        """What the adapter's folder says; nothing without one."""
+        """Manifest of the adapter's folder; empty without one."""
         return read_manifest(self.folder) if self.folder else {}
 
     def load(self, say: Say = silent, *, key: str | None = None, for_clients: bool = False) -> RemoteEmbeddings:
-        """Return what embeds with it, to be closed.
+        """Connect to the server; the caller closes the result.
 
         Args:
-            say: Takes a line of plain text where the server gives no answer and is asked again.
+            say: Takes a line of plain text when the server does not answer and is retried.
             key: The server's key; EMBEDDINGS_KEY's if not given.
-            for_clients: Whether somebody waits for each answer, so that the server is not asked again for long.
+            for_clients: Whether somebody waits for each answer, so that retries must be short.
 
         Raises:
             ModelFolderError: If the adapter's folder is not as it was written.
-            RemoteModelError: If the server cannot be asked, or another model than the adapter's answers there.
+            RemoteModelError: If the server cannot be queried, or another model than the adapter's answers there.
         """
         address = f"{ADDRESS_VARIABLE}, if set," if self.folder else _FORM
         client = OpenAIClient(
@@ -326,16 +326,16 @@ class RemoteModel:
 
     @property
     def settings(self) -> dict[str, str]:
-        """Lines of `.env` that make DocsGPT ask the server."""
+        """Lines of `.env` that make DocsGPT use the server."""
         return {"EMBEDDINGS_BASE_URL": self.url, "EMBEDDINGS_NAME": self.model}
 
     @property
     def needs_reembedding(self) -> bool:
-        """Tell whether keywords stand beside the server's vectors, so that chunks it made itself do not fit."""
+        """Whether keywords are appended to the server's vectors, so that chunks stored without them do not fit."""
         return KEYWORDS_KEY in self.manifest
 
     def record(self, probe: Sequence[float]) -> dict[str, Any]:
-        """Lay out what an adapter's manifest says of the server: where it is, without credentials, and what it said."""
+        """Return an adapter manifest's record of the server: its address without credentials, and its probe vector."""
         return {
             "url": without_credentials(self.url),
             "model": self.model,

@@ -1,19 +1,19 @@
-"""Telling, when a run is stopped, what becomes of its work."""
+"""Reporting what becomes of a run's work when it is interrupted."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class ToldInterrupt(KeyboardInterrupt):
-    """A Ctrl-C whose consequences have been told already: whoever catches it tells nothing more."""
+    """A Ctrl-C whose consequences have been reported already, so that nothing more need be reported."""
 
 
 @contextmanager
 def told_when_stopped(tell: Callable[[BaseException], None]) -> Iterator[None]:
-    """Call a function where Ctrl-C or SIGTERM ends the block, and let it end.
+    """Call a function if Ctrl-C or SIGTERM ends the block, then let the block end.
 
     Args:
-        tell: Says what becomes of what was done in the block, given what ends it, which may bring notes.
+        tell: Reports what becomes of the block's work; gets the exception, which may have notes.
 
     Raises:
         ToldInterrupt: On Ctrl-C.
@@ -23,6 +23,6 @@ def told_when_stopped(tell: Callable[[BaseException], None]) -> Iterator[None]:
     except KeyboardInterrupt as stop:
         tell(stop)
         raise ToldInterrupt from stop
-    except SystemExit as stop:  # SIGTERM, as a command hears it
+    except SystemExit as stop:  # the commands' SIGTERM handler raises it
         tell(stop)
         raise

@@ -1,7 +1,7 @@
-"""Static models: a table of tokens, and a text is the mean of its tokens' rows. What differs from a transformer.
+"""Static models, and how they differ from transformers: a text's vector is the mean of its tokens' embeddings.
 
-sentence-transformers has them as `StaticEmbedding`, since 3.2. They read a text to its end, and nothing of the order of
-its words.
+sentence-transformers implements them as `StaticEmbedding`, since 3.2. They read a text to its end and ignore the order
+of its words.
 """
 
 import json
@@ -12,44 +12,44 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-KIND = "StaticEmbedding"  # by name, as the class moved from one sentence-transformers to the next
-UNLIMITED = 1_000_000  # tokens, for a model that knows no limit
-_UNSEEN_PADDING = "[PAD]"  # the mask hides it, whatever row it has
+KIND = "StaticEmbedding"  # a name, because the class's module differs between versions of sentence-transformers
+UNLIMITED = 1_000_000  # tokens, for a model without a limit
+_UNSEEN_PADDING = "[PAD]"  # masked, so its embedding does not matter
 
 
 def is_static(model: "SentenceTransformer") -> bool:
-    """Tell whether a model is a table of tokens."""
+    """Tell whether a model is static."""
     return type(model[0]).__name__ == KIND
 
 
 def is_static_folder(folder: Path) -> bool:
-    """Tell whether a folder holds a table of tokens, without loading it."""
+    """Tell whether a folder holds a static model, without loading it."""
     path = folder / "modules.json"
     modules = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
     return bool(modules) and str(modules[0]["type"]).rpartition(".")[2] == KIND
 
 
 def tokens_read(model: "SentenceTransformer") -> int:
-    """Tell how many tokens of a text a model reads."""
+    """Return how many tokens of a text a model reads."""
     limit = model.max_seq_length
     return UNLIMITED if limit is None or math.isinf(limit) else int(limit)
 
 
 def tokenizer_of(model: "SentenceTransformer") -> Any:
-    """Return a model's tokenizer as transformers has it, which a static model's is not."""
+    """Return a model's tokenizer as a transformers tokenizer; a static model's is wrapped in one."""
     if not is_static(model):
         return model.tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    make: Any = PreTrainedTokenizerFast  # has no types
+    make: Any = PreTrainedTokenizerFast  # untyped
     return make(tokenizer_object=model.tokenizer, pad_token=_UNSEEN_PADDING)
 
 
 def with_padded_tokens(model: "SentenceTransformer") -> "SentenceTransformer":
-    """Let a static model take rows of padded tokens, as a transformer does, so that it can be traced; others are as is.
+    """Return a static model in a form that takes padded batches, as a transformer does, so that it can be traced.
 
     Returns:
-        The model, or one of the same vectors that reads `input_ids` and `attention_mask`, each (B, L).
+        A model with the same vectors that reads `input_ids` and `attention_mask`, each (B, L); a transformer unchanged.
     """
     if not is_static(model):
         return model

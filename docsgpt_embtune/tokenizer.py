@@ -1,4 +1,4 @@
-"""What a model folder says of how a text becomes tokens, read with the tokenizers package alone."""
+"""A model folder's tokenization, read with the tokenizers package alone."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from docsgpt_embtune.token_table import is_static_folder
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """Load a folder's tokenizer so that it neither cuts nor pads, and adds to a text what its model reads with it."""
+    """Load a folder's tokenizer without truncation and padding, and with the special tokens that the model reads."""
     from tokenizers import Tokenizer
     from tokenizers.processors import TemplateProcessing
 
@@ -17,13 +17,13 @@ def load_tokenizer(folder: Path) -> Any:
     tokenizer.no_padding()
     tokenizer.no_truncation()
     if is_static_folder(folder):
-        # sentence-transformers puts no special tokens into a mean. tokenizers before 0.20 take no None here.
+        # sentence-transformers adds no special tokens for a static model. tokenizers before 0.20 does not accept None.
         tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     return tokenizer
 
 
 def text_preparation(folder: Path) -> Callable[[str], str]:
-    """Tell what sentence-transformers does to a text before it is cut into tokens: the default prompt."""
+    """Return a function that prepends the default prompt to a text, as sentence-transformers does before tokenizing."""
     path = folder / "config_sentence_transformers.json"
     config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     prompt = (config.get("prompts") or {}).get(config.get("default_prompt_name"), "")

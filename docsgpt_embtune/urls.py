@@ -1,18 +1,18 @@
-"""What is a URL, and what of it may be shown."""
+"""Recognition of URLs, and removal of their credentials."""
 
 import re
 
-# Up to the last @: who forgot to write one as %40 must not see half of the password either.
+# Up to the last @, so that a password with an @ not written as %40 is hidden as a whole.
 _USER_INFO = re.compile(r"^([\w+.-]+://).*@|^[^/@]*:.*@", re.DOTALL)
 
 
 def is_url(name: str) -> bool:
-    """Tell whether a model's name is the address of a server that has one."""
+    """Tell whether a model's name is a server's address."""
     return name.startswith(("http://", "https://"))
 
 
 def shown(setting: str) -> str:
-    """Return a setting's value as it may be shown: a URL without credentials, anything else as it is."""
+    """Return a setting's value for display: a URL without credentials, anything else as it is."""
     return without_credentials(setting) if is_url(setting) else setting
 
 

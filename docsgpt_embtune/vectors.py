@@ -1,4 +1,4 @@
-"""Vectors of texts: what makes them, their norm, and whether two are of one model and one text."""
+"""Vectors of texts: the interface that makes them, their norm, and their similarity."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
@@ -10,12 +10,14 @@ Vectors = npt.NDArray[np.float32]
 EmbedTexts = Callable[[Sequence[str]], list[list[float]]]
 _Float = TypeVar("_Float", bound=np.floating)
 
-SAME_VECTOR = 0.999  # cosine; the same model gives 1 - 1e-6 on any machine, another model hardly ever more than .99
-SAME_VECTOR_IN_INT8 = 0.997  # the same where one of them may be of int8: .9986 and more, of MiniLM and mpnet
+# Cosine from which two vectors count as the same model's for the same text. The same model gives 1 - 1e-6 on any
+# machine, another model hardly ever more than .99.
+SAME_VECTOR = 0.999
+SAME_VECTOR_IN_INT8 = 0.997  # if one of the two may be from int8, which gives .9986 or more with MiniLM and mpnet
 
 
 class EmbeddingModel(Protocol):
-    """What the host asks of an embeddings class."""
+    """The interface that DocsGPT expects of an embeddings class."""
 
     dimension: int
 
@@ -27,14 +29,14 @@ class EmbeddingModel(Protocol):
 
 
 def unit_norm(vectors: npt.NDArray[_Float]) -> npt.NDArray[_Float]:
-    """Bring each row (N, D) to length 1; what is all zeros, as a static model's vector of "", stays zeros."""
+    """Normalise each row (N, D) to length 1; zero vectors, such as a static model's for "", stay zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # (N, 1)
     unit: npt.NDArray[_Float] = np.divide(vectors, norms, out=np.zeros_like(vectors), where=norms > 0)
     return unit
 
 
 def cosines(vectors: Vectors, others: Vectors) -> Vectors:
-    """Cosine of each row with its counterpart: (N, D), (N, D) -> (N,); 0 where a vector is all zeros."""
+    """Return the cosine of each row with its counterpart: (N, D), (N, D) -> (N,); 0 if a vector is all zeros."""
     norms = np.linalg.norm(vectors, axis=1) * np.linalg.norm(others, axis=1)
     products = (vectors * others).sum(axis=1)
     return np.asarray(np.divide(products, norms, out=np.zeros_like(products), where=norms > 0), dtype=np.float32)

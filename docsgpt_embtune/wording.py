@@ -1,4 +1,4 @@
-"""How numbers and times are worded, and what takes a line of plain text."""
+"""Wording of numbers, sizes and times, and the type of functions that take a line of plain text."""
 
 import math
 from collections.abc import Callable
@@ -11,16 +11,16 @@ def silent(line: str) -> None:
 
 
 def counted(number: int, noun: str) -> str:
-    """Say how many there are, of a noun that takes an s: 1 question, 2,000 questions."""
+    """Return a number with its noun, whose plural takes an s: 1 question, 2,000 questions."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def megabytes(count: int) -> str:
-    """Say how much room bytes need, rounded up: 5 MB."""
+    """Return a number of bytes in megabytes, rounded up: 5 MB."""
     return f"{math.ceil(count / 1e6):,} MB"
 
 
 def clock(seconds: float) -> str:
-    """Say how long something takes: 16 s, 2 min 05 s."""
+    """Return a duration in words: 16 s, 2 min 05 s."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

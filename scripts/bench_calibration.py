@@ -1,13 +1,13 @@
-"""How often is the verdict right? Over simulated pairs of models whose true difference is known.
+"""Measure how often the verdict is right, over simulated pairs of models whose true difference is known.
 
 python scripts/bench_calibration.py --comparisons 500
 
-A question's vector is its chunk's, blurred; a model is one way of blurring. Two models share a part of the
-blur (both misread the same hard questions) and differ in the rest. Of equal blur they differ by noise alone;
-a slightly lower blur is a true gain, set so that it is 5 points of recall@1 over very many questions.
+A question's vector is its chunk's vector plus noise, the blur; a model is one way of blurring. Two models share a part
+of the blur (both misread the same hard questions) and differ in the rest. With equal blur they differ by chance alone.
+A slightly lower blur is a true gain, set to 5 points of recall@1 over very many questions.
 
-Wordings of one question ask for one chunk and share most of their blur, in each model. Counted as questions of
-their own they make "improved" out of noise: the last lines show how often, and what grouping them does to it.
+Wordings of one question ask for the same chunk and share most of their blur, in each model. Counted as separate
+questions, they turn noise into "improved". The last lines show how often, and how grouping them changes that.
 """
 
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ DIMENSION = 64
 CHUNKS = 1000
 BLUR = 2.2  # recall@1 of about one half
 GAIN = 0.05
-ALIKE = 0.8  # share of the variance of the blur that the wordings of a question have in common
+ALIKE = 0.8  # share of the blur's variance that the wordings of a question have in common
 
 Float64Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class World:
-    """Chunks, and what is common to two models' blur.
+    """Chunk vectors, and the share of the blur that two models have in common.
 
     Attributes:
         chunks: (CHUNKS, DIMENSION), unit-norm.
-        shared: Share of the variance of the blur that the two models have in common.
+        shared: Share of the blur's variance that the two models have in common.
     """
 
     chunks: Float64Array
@@ -43,9 +43,9 @@ class World:
     def compare(
         self, blurs: tuple[float, float], questions: int, random: np.random.Generator, wordings: int = 1
     ) -> list[Float64Array]:
-        """Rank as many new questions with two models: two arrays (questions,) of the good chunk's rank.
+        """Rank new questions with two models: two arrays (questions,) of the good chunk's rank.
 
-        Questions that follow each other are wordings of one.
+        Each run of `wordings` consecutive questions is the wordings of one question.
         """
         good = np.repeat(random.integers(CHUNKS, size=questions // wordings), wordings)
         common = _blur(questions, wordings, random)
@@ -59,7 +59,7 @@ class World:
         return ranks
 
     def blur_of_gain(self, gain: float) -> float:
-        """Find the blur whose recall@1 is higher by this gain, over 20,000 questions with the same random numbers."""
+        """Find the blur that raises recall@1 by this gain, over 20,000 questions with the same random numbers."""
 
         def recall(blur: float) -> float:
             random = np.random.default_rng(1)
@@ -92,10 +92,10 @@ class Case:
     """One line of the table.
 
     Attributes:
-        shared: Share of the variance of the blur that the two models have in common.
+        shared: Share of the blur's variance that the two models have in common.
         gain: True gain in recall@1.
-        wordings: Of each question.
-        grouped: Whether the verdict is told which questions are wordings of one.
+        wordings: Wordings of each question.
+        grouped: Whether the wordings of a question are passed to `judge` as a group.
     """
 
     shared: float
@@ -105,7 +105,7 @@ class Case:
 
 
 def measure(case: Case, comparisons: int, questions: int) -> str:
-    """Judge as many comparisons and lay out how often each verdict was given."""
+    """Judge the comparisons, and return the table line with the rate of each verdict."""
     random = np.random.default_rng(0)
     chunks = random.standard_normal((CHUNKS, DIMENSION))
     world = World(chunks / np.linalg.norm(chunks, axis=1, keepdims=True), case.shared)

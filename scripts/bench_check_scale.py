@@ -1,10 +1,10 @@
-"""Time and memory of the check on many chunks, with made-up vectors.
+"""Measure time and memory of the retrieval check on many chunks, with synthetic vectors.
 
 python scripts/bench_check_scale.py --chunks 100000,1000000
 
-Each size runs in a process of its own: it embeds (made up from the chunk's number), writes the cache, searches and
-judges, for two models. What is printed beside is the search alone, against the time in which the machine's memory
-can be read once, and against its matrix multiplication.
+Each size runs in its own process. It generates vectors from the chunks' numbers, writes the cache, searches and judges,
+for two models. Also printed are the search alone, relative to the machine's matrix multiplication, and the reading of
+the shards, relative to its memory bandwidth.
 """
 
 import json
@@ -28,7 +28,7 @@ QUESTIONS = 1000
 
 
 class MadeUpEmbeddings:
-    """A unit vector for each number, blurred for questions and by model."""
+    """A unit vector for each chunk number; question vectors add noise that depends on the model."""
 
     dimension = DIMENSION
 
@@ -36,14 +36,14 @@ class MadeUpEmbeddings:
         self.seed, self.blur = seed, blur
 
     def embed_query(self, text: str) -> list[float]:
-        """Give the vector of the chunk that is asked for, blurred."""
+        """Return the good chunk's vector with noise, normalised."""
         chunk = self._vector(text, 0)
         vector = chunk + self.blur * self._vector(text, self.seed)
         unit: list[float] = (vector / np.linalg.norm(vector)).tolist()
         return unit
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
-        """Give each chunk its own vector."""
+        """Return each chunk's vector."""
         return [self._vector(text, 0).tolist() for text in texts]
 
     def _vector(self, text: str, seed: int) -> "np.ndarray[tuple[int], np.dtype[np.float32]]":
@@ -53,7 +53,7 @@ class MadeUpEmbeddings:
 
 
 def made_up_dataset(chunks: int) -> RetrievalDataset:
-    """Ask for every n-th chunk."""
+    """Make a dataset with a question for every n-th chunk."""
     asked = range(0, chunks, chunks // QUESTIONS)
     return RetrievalDataset(
         queries={f"q{number}": f"question {number}" for number in asked},
@@ -63,7 +63,7 @@ def made_up_dataset(chunks: int) -> RetrievalDataset:
 
 
 def measure(chunks: int) -> dict[str, float]:
-    """Check two models on so many chunks, nothing cached, in this process."""
+    """Compare two models on this many chunks in this process, with an empty cache."""
     interpreter = _peak_memory()
     dataset = made_up_dataset(chunks)
     with tempfile.TemporaryDirectory() as folder:
@@ -82,13 +82,13 @@ def measure(chunks: int) -> dict[str, float]:
 
 
 def memory_bandwidth() -> float:
-    """Measure the bytes per second in which this machine reads an array that no cache holds."""
+    """Measure the bytes per second at which this machine reads an array larger than its caches."""
     array = np.ones(2**27, dtype=np.float32)  # 512 MiB
     return array.nbytes / min(_seconds(lambda: array.max()) for _ in range(5))
 
 
 def matrix_multiplication() -> float:
-    """Measure the floating-point operations per second of a product as large as a shard's."""
+    """Measure the floating-point operations per second of a matrix product of 1,000 questions and 8,192 chunks."""
     random = np.random.default_rng(0)
     queries = random.standard_normal((QUESTIONS, DIMENSION), dtype=np.float32)
     shard = random.standard_normal((8192, DIMENSION), dtype=np.float32)
@@ -102,7 +102,7 @@ def _seconds(action: Callable[[], object]) -> float:
 
 
 def _peak_memory() -> float:
-    # Of this program alone; getrusage would hand down the peak of the one that started it.
+    # Not from getrusage, whose peak includes that of the parent process.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 2**20  # GiB
 

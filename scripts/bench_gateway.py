@@ -1,11 +1,11 @@
-"""Many clients at the gateway at once: throughput, latency, wrong vectors; then the server is restarted under load.
+"""Measure `embtune serve` under load: throughput, latency and wrong vectors; then restart it with clients waiting.
 
     python scripts/bench_gateway.py --model bundled --clients 96 --seconds 60 --restarts 2
 
-Every client asks one question after the other, as DocsGPT does, and compares the answer with the vector that the same
-model gives in this process. In the second part the server is stopped with SIGTERM while the clients go on; a client
-that finds the door closed knocks again. The server says at its end how many requests it took: as many answers must
-have arrived. Clients and server share the machine.
+Every client sends one question after the other, as DocsGPT does, and compares the answer with the vector that the same
+model gives in this process. In the second part, the server is stopped with SIGTERM while the clients go on. A client
+that cannot connect tries again. At its end the server prints how many requests it accepted; as many answers must have
+arrived. Clients and server share the machine.
 """
 
 import argparse
@@ -28,20 +28,20 @@ import numpy.typing as npt
 
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 
-WRONG = 1e-4  # of a component
-KNOCK_AGAIN = 1.0  # seconds; 96 clients that knock at once keep the server from starting
+WRONG = 1e-4  # difference in a component from which a vector counts as wrong
+KNOCK_AGAIN = 1.0  # seconds before a new attempt; 96 clients that retry at once keep the server from starting
 Expected = dict[str, npt.NDArray[np.float32]]
 
 
 @dataclass
 class Tally:
-    """What the clients saw.
+    """The clients' results.
 
     Attributes:
-        seconds: Latency of each answer.
-        wrong: Answers with another vector.
-        errors: What was answered instead of a vector.
-        closed: Requests that found no server, or one that had not taken them.
+        seconds: Latency of each answer, in seconds.
+        wrong: Number of answers with a wrong vector.
+        errors: Responses other than a vector.
+        closed: Number of requests that could not connect, or were not accepted.
     """
 
     seconds: list[float] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Tally:
 
 
 class Server:
-    """`embtune serve` in a process of its own, always on the same port."""
+    """`embtune serve` in a separate process, always on the same port."""
 
     def __init__(self, model: str) -> None:
         self.model = model
@@ -62,7 +62,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where the embeddings are."""
+        """URL of the embeddings endpoint."""
         return f"http://127.0.0.1:{self.port}/v1/embeddings"
 
     def _start(self) -> None:
@@ -73,7 +73,7 @@ class Server:
             raise SystemExit(f"the server did not start (exit code {self._process.wait()})")
 
     def stop(self) -> float:
-        """Send SIGTERM, wait for the end, count what it took, and return the seconds that it needed."""
+        """Stop the server with SIGTERM, add up the requests it accepted, and return the seconds that stopping took."""
         started = time.perf_counter()
         self._process.send_signal(signal.SIGTERM)
         said, _ = self._process.communicate()
@@ -84,11 +84,11 @@ class Server:
         return time.perf_counter() - started
 
     def kill(self) -> None:
-        """Leave no process behind, however the measurement ended."""
+        """Kill the server, so that no process is left behind."""
         self._process.kill()
 
     def restart(self) -> float:
-        """Stop and start again; return the seconds that the stop needed."""
+        """Stop and start the server; return the seconds that stopping took."""
         needed = self.stop()
         self._start()
         return needed
@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def make_questions(count: int) -> list[str]:
-    """Cut questions of 5 to 15 words from what Python's help() says."""
+    """Take questions of 5 to 15 words from the texts of Python's help()."""
     words = " ".join(topics.values()).split()
     rng = random.Random(0)
     starts = [rng.randrange(len(words) - 15) for _ in range(count)]
@@ -154,7 +154,7 @@ async def measure(server: Server, expected: Expected, arguments: argparse.Namesp
 
 
 async def load(server: Server, expected: Expected, clients: int, until: Callable[[], Awaitable[None]]) -> Tally:
-    """Let the clients ask until `until()` is over, and wait for their last answers."""
+    """Let the clients send questions until `until()` ends, and wait for their last answers."""
     tally = Tally()
     over = asyncio.Event()
     limits = httpx.Limits(max_connections=clients, max_keepalive_connections=clients)
@@ -175,7 +175,7 @@ async def load(server: Server, expected: Expected, clients: int, until: Callable
 
 
 async def ask(http: httpx.AsyncClient, url: str, question: str, expected: Expected, tally: Tally) -> None:
-    """Ask one question and count what came of it."""
+    """Send one question and record the outcome."""
     started = time.perf_counter()
     try:
         answer = await http.post(url, json={"input": question})

@@ -1,11 +1,11 @@
-"""Keywords beside an untuned model, by how they are made: nDCG@10 of training questions that were held out.
+"""Compare ways of making keywords, on an untuned model: nDCG@10 on held-out training questions.
 
     python scripts/bench_keywords.py ../shared/data/emanual ../shared/data/zoomcamp_faq
 
-Of each dataset folder (see bench_tuning.py) 60 % of the training questions teach what their words count and 40 %, with
-other answers, are measured; the test questions are not touched. Each figure is at the best of the weights, which is as
-kind to one way as to another. Later chunks: directions and counts are taken from a random part of the chunks and all
-are searched, as in a deployment that has grown since it was tuned.
+In each dataset folder (see bench_tuning.py), word weights are learned from 60 % of the training questions and measured
+on the other 40 %, which have other answers. The test questions are not used. Each figure is at the best weight of the
+keywords, which favours all ways alike. In the lines with later chunks, directions and counts come from a random part of
+the chunks, and all chunks are searched, as in a deployment that has grown since it was tuned.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tuple[str, Keywords]]:
-    """Yield keywords made in each way, and what it is called."""
+    """Yield each way's name, and the keywords made in that way."""
     chunks = list(dict.fromkeys(learned.corpus.values()))
     random_ones = Keywords.of(chunks, model_width)
     yield "random directions, keywords", random_ones

@@ -1,10 +1,10 @@
-"""Rows per second and peak memory of `embtune prepare` on many rows.
+"""Measure rows per second and peak memory of `embtune prepare` on many rows.
 
 python scripts/bench_prepare.py --rows 1000000,10000000
 
-Each size runs in a process of its own. The rows are made up: a question and its good and bad chunk, one row in a
-hundred an exact copy of another's question, one in a thousand with a chunk that is both good and bad. What is timed
-is all of it: reading, checking, mending, splitting, writing.
+Each size runs in its own process. The rows are synthetic: a question with a good and a bad chunk. One row in a hundred
+repeats another row's question, and one in a thousand has a chunk that is both good and bad. The time covers reading,
+checking, fixing, splitting and writing.
 """
 
 import contextlib
@@ -34,7 +34,7 @@ SUFFIXES = {"jsonl": ".jsonl", "csv": ".csv", "parquet": ".parquet"}
 
 
 def made_up_rows(number: int) -> Iterator[Row]:
-    """Yield rows of words drawn from 32,400."""
+    """Yield rows of random words from a vocabulary of 32,400."""
     words = np.array([f"{first}{second}" for first in _SYLLABLES for second in _SYLLABLES], dtype=object)
     random = np.random.default_rng(0)
     return itertools.islice(_endless_rows(words, random), number)
@@ -55,7 +55,7 @@ _SYLLABLES = [f"{first}{second}{third}" for first in "bdfgklmnprst" for second i
 
 
 def measure(rows: int, format_name: str) -> dict[str, float | str]:
-    """Write rows, prepare them, and say how long that took and what it held."""
+    """Write rows, prepare them, and return the time and memory that it took."""
     with tempfile.TemporaryDirectory(dir=".") as name:
         source = Path(name) / f"rows{SUFFIXES[format_name]}"
         target = FORMATS[format_name]
@@ -86,7 +86,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _peak_memory() -> float:
-    # Of this program alone; getrusage would hand down the peak of the one that started it.
+    # Not from getrusage, whose peak includes that of the parent process.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(peak.split()[1]) / 2**20  # GiB
 

@@ -1,9 +1,9 @@
-"""How much of what is wrong `embtune prepare` finds: real data, 200 faults of each kind planted in them.
+"""Measure which share of faults `embtune prepare` finds, with 200 faults of each kind planted in real data.
 
 python scripts/bench_prepare_faults.py ../shared/data/feedbackqa
 
-Each kind is planted by itself in the training questions, whose bad chunks are ten others drawn at random for each
-question. What is found without any fault planted is printed first: of those, some are real faults of the data.
+Each kind is planted separately in the training questions, of which 200 get two random bad chunks each. The findings
+without planted faults are printed first; some of them are real faults of the data.
 """
 
 import json
@@ -38,7 +38,7 @@ _GERMAN = (
 def find(
     content: DatasetContent, held_out: DatasetContent, settings: CheckSettings, checks: Sequence[Check] = CHECKS
 ) -> Found:
-    """Run checks on content and return all that each finds."""
+    """Run checks on content, and return each check's findings."""
     found: Found = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "data.json"
@@ -54,7 +54,7 @@ def find(
 
 
 def with_bad_chunks(content: DatasetContent, draw: random.Random, number: int, questions: int) -> DatasetContent:
-    """Give some questions bad chunks drawn at random."""
+    """Give some questions random bad chunks."""
     doc_ids = list(content.corpus)
     bad = {
         query_id: tuple(d for d in draw.sample(doc_ids, number) if d not in content.relevant_docs[query_id])
@@ -64,7 +64,7 @@ def with_bad_chunks(content: DatasetContent, draw: random.Random, number: int, q
 
 
 def good_and_bad(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Mark a good chunk as bad, too."""
+    """Mark a good chunk as bad as well."""
     chosen = draw.sample(list(content.queries), number)
     bad = {q: (*content.irrelevant_docs.get(q, ()), content.relevant_docs[q][0]) for q in chosen}
     planted = {(q, content.relevant_docs[q][0]) for q in chosen}
@@ -72,13 +72,13 @@ def good_and_bad(content: DatasetContent, draw: random.Random, number: int) -> P
 
 
 def duplicate_chunk(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Put a chunk under a second id, in capitals and with other spacing."""
+    """Add a copy of a chunk under a second id, in capitals and with other spacing."""
     copies = {f"copy-{d}": f"  {content.corpus[d].upper()}\n" for d in draw.sample(list(content.corpus), number)}
     return replace(content, corpus={**content.corpus, **copies}), {("", doc_id) for doc_id in copies}
 
 
 def bad_that_answers(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Mark as bad a chunk that is the good one with every tenth word left out."""
+    """Mark as bad a copy of the good chunk without every tenth word."""
     chosen = draw.sample(list(content.queries), number)
     edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
     bad = {q: (*content.irrelevant_docs.get(q, ()), f"edit-{q}") for q in chosen}
@@ -89,7 +89,7 @@ def bad_that_answers(content: DatasetContent, draw: random.Random, number: int) 
 
 
 def bad_that_answers_in_other_words(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Take a question with several good chunks and mark one of them as bad: hard, as the two share few words."""
+    """Mark one of a question's several good chunks as bad, which is hard to find, as they share few words."""
     several = [q for q, ids in content.relevant_docs.items() if len(ids) > 1]
     chosen = draw.sample(several, min(number, len(several)))
     good = {q: ids[:-1] if q in set(chosen) else ids for q, ids in content.relevant_docs.items()}
@@ -99,59 +99,59 @@ def bad_that_answers_in_other_words(content: DatasetContent, draw: random.Random
 
 
 def two_chunks_answer(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Add an edited copy of a good chunk that is not marked."""
+    """Add an edited copy of a good chunk that is not marked as good."""
     chosen = draw.sample(list(content.queries), number)
     edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
     return replace(content, corpus={**content.corpus, **edits}), {(q, f"edit-{q}") for q in chosen}
 
 
 def copied_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Ask with twelve words of the good chunk and a question mark."""
+    """Replace a question with twelve words of its good chunk and a question mark."""
     chosen = draw.sample(list(content.queries), number)
     spans = {q: " ".join(content.corpus[content.relevant_docs[q][0]].split()[5:17]) + "?" for q in chosen}
     return replace(content, queries={**content.queries, **spans}), {(q, "") for q in chosen}
 
 
 def empty_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Leave only a question mark."""
+    """Replace a question with a question mark."""
     chosen = draw.sample(list(content.queries), number)
     return replace(content, queries={**content.queries, **dict.fromkeys(chosen, " ? ")}), {(q, "") for q in chosen}
 
 
 def empty_chunk(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Leave only a line."""
+    """Replace a chunk with a line of dashes."""
     chosen = draw.sample(list(content.corpus), number)
     return replace(content, corpus={**content.corpus, **dict.fromkeys(chosen, "-----\n")}), {("", d) for d in chosen}
 
 
 def cut_chunk_anywhere(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Cut a chunk at any character, as often between words as within one."""
+    """Cut a chunk off at a random character of its second half, within a word or between words."""
     chosen = draw.sample(list(content.corpus), number)
     cut = {d: _cut(content.corpus[d], draw) for d in chosen}
     return replace(content, corpus={**content.corpus, **cut}), {("", d) for d in chosen}
 
 
 def cut_question_anywhere(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Cut a question at any character of its second half."""
+    """Cut a question off at a random character of its second half."""
     chosen = draw.sample(list(content.queries), number)
     cut = {q: _cut(content.queries[q], draw) for q in chosen}
     return replace(content, queries={**content.queries, **cut}), {(q, "") for q in chosen}
 
 
 def foreign_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Ask in German."""
-    chosen = draw.sample(list(content.queries), number // 2)  # more would be 5 %: a second language of the dataset
+    """Replace a question with a German one."""
+    chosen = draw.sample(list(content.queries), number // 2)  # more would be 5 %, which counts as a second language
     foreign = {q: f"{draw.choice(_GERMAN)} ({place})" for place, q in enumerate(chosen)}
     return replace(content, queries={**content.queries, **foreign}), {(q, "") for q in chosen}
 
 
 def seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Ask what the held-out file asks, with another mark at the end."""
+    """Replace a question with a held-out one in capitals, with another mark at the end."""
     return _asked_again(content, draw, number, lambda text: text.rstrip("?. ").upper() + "!")
 
 
 def nearly_seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Ask what the held-out file asks, with two letters exchanged."""
+    """Replace a question with a held-out one in which two letters are swapped."""
 
     def mistyped(text: str) -> str:
         place = len(text) // 2
@@ -161,7 +161,7 @@ def nearly_seen_question(content: DatasetContent, draw: random.Random, number: i
 
 
 def unknown_id(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Judge a chunk that is not there."""
+    """Add a judgment of a chunk that does not exist."""
     chosen = draw.sample(list(content.queries), number)
     good = {q: (*ids, "nowhere") if q in set(chosen) else ids for q, ids in content.relevant_docs.items()}
     return replace(content, relevant_docs=good), {(q, "nowhere") for q in chosen}

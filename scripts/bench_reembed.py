@@ -1,11 +1,11 @@
-"""Re-embedding a FAISS source against a stock re-upload, which embeds one chunk a call; side by side, medians.
+"""Compare the speed of re-embedding with that of a stock re-upload, which embeds one chunk per call.
 
     python scripts/bench_reembed.py --model models/tuned --chunks 20000 --words 120 --rounds 5 --whole
 
-A round embeds one slice of the source each way, in turns, so that a busy machine slows both alike; the ratio is of the
-two medians. Stock is sentence-transformers in fp32, as DocsGPT's own class calls it, with the same folder; we compute
-with what the folder serves with, or EMBTUNE_ENGINE says. With --whole the re-embedding of the whole source is run and
-timed, too.
+Each round embeds a slice of the chunks in both ways, one after the other, so that a busy machine slows both alike. The
+ratio is that of the two medians. Stock is sentence-transformers in fp32, called as DocsGPT's own class calls it, with
+the same folder. Re-embedding uses the folder's serving engine, or the one in EMBTUNE_ENGINE. With --whole, the
+re-embedding of all chunks is timed, too.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def make_chunks(count: int, words: int) -> list[str]:
-    """Cut chunks of varying length out of Python's reference, no two alike."""
+    """Make distinct chunks of varying length from Python's reference."""
     text = " ".join(topics.values()).split()
     draw = random.Random(0)
     chunks = []
@@ -64,7 +64,7 @@ def make_chunks(count: int, words: int) -> list[str]:
 
 
 def one_a_call(stock_class: StockEmbeddings, chunks: list[str]) -> float:
-    """Embed as DocsGPT's ingest does; chunks per second."""
+    """Embed one chunk per call, as DocsGPT's ingestion does, and return chunks per second."""
     started = time.perf_counter()
     for chunk in chunks:
         stock_class.embed_documents([chunk])
@@ -72,7 +72,7 @@ def one_a_call(stock_class: StockEmbeddings, chunks: list[str]) -> float:
 
 
 def in_batches(model: DeployedModel, chunks: list[str]) -> float:
-    """Embed as re-embedding does, journal and all; chunks per second."""
+    """Embed as re-embedding does, journal included, and return chunks per second."""
     with tempfile.TemporaryDirectory() as folder, VectorJournal(Path(folder), model) as journal:
         started = time.perf_counter()
         journal.embed_missing(chunks)

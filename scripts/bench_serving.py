@@ -1,15 +1,15 @@
-"""How fast a tuned folder answers, beside the stock class, in one sitting; and what int8 and windows do to retrieval.
+"""Measure a tuned folder's speed against the stock class, and the effect of int8 and windows on retrieval.
 
     python scripts/bench_serving.py --data ../shared/data
     python scripts/bench_serving.py --data ../shared/data --model models/tuned --only questions,chunks --rounds 9
     python scripts/bench_serving.py --data ../shared/data --only questions,chunks --layers 3
 
-Without --model, all-MiniLM-L6-v2 is written as a tuned folder and exported first. Rounds of all sides take turns, so
-that a busy machine slows all alike; what is printed are medians, and their ratio to stock.
+Without --model, all-MiniLM-L6-v2 is written as a tuned folder and exported first. The engines take turns in each round,
+so that a busy machine slows all alike. Medians are printed, with their ratio to stock.
 
-What int8 costs is measured on each --model, and on the questions' mean over them where there are several (tuned on one
-dataset with different seeds, say): rounding moves each model's vectors in its own way, so that more models show a
-smaller loss, or rule it out, where there are no more questions.
+The loss from int8 is measured for each --model and, if there are several (e.g. tuned on one dataset with different
+seeds), for each question's mean score over the models. Rounding moves each model's vectors in its own way, so more
+models can show or rule out a smaller loss when there are no more questions.
 """
 
 import json
@@ -65,7 +65,7 @@ print(memory, peak, "torch" in sys.modules, time.time())
 """
 
 
-Embeddings = StockEmbeddings  # and TunedEmbeddings, which is one
+Embeddings = StockEmbeddings  # includes TunedEmbeddings, its subclass
 
 
 def tuned_folder(out: Path) -> Path:
@@ -76,7 +76,7 @@ def tuned_folder(out: Path) -> Path:
 
 
 def folder_with_layers(folder: Path, count: int, out: Path) -> Path:
-    """Write a tuned folder with some of another's layers, untaught: how quick it is does not depend on that."""
+    """Write a tuned folder with some of another's layers, without distillation, which would not change its speed."""
     model, cut = load_base(BaseModel(str(folder), folder), "cpu"), out.with_name(f"{out.name}, untaught")
     write_with_layers(folder, model, evenly_spaced(layer_count(model), count), cut)
     write_model_folder(load_base(BaseModel(str(cut), cut), "cpu"), cut, out, {})
@@ -85,7 +85,12 @@ def folder_with_layers(folder: Path, count: int, out: Path) -> Path:
 
 
 def sides_of(folder: Path, others: Mapping[str, Path]) -> dict[str, Embeddings]:
-    """Open what is timed: the stock class, then each engine of the folder, and of others by what they are called."""
+    """Open what is timed: the stock class, then each engine of the folder and of the others.
+
+    Args:
+        folder: A tuned folder with graphs.
+        others: Suffix of the engines' names -> another such folder.
+    """
     sides: dict[str, Embeddings] = {"stock": StockEmbeddings(folder)}
     for name, each in {"": folder, **others}.items():
         sides |= {f"{engine}{name}": TunedEmbeddings(str(each), engine=engine, question_cache=0) for engine in ENGINES}
@@ -93,13 +98,13 @@ def sides_of(folder: Path, others: Mapping[str, Path]) -> dict[str, Embeddings]:
 
 
 def read_split(data: Path, name: str, split: str) -> RetrievalDataset:
-    """Read one of the datasets."""
+    """Read one split of one of the datasets."""
     folder = data / name
     return load_dataset(folder / f"{split}.json", corpus=folder / "corpus.json", relevant_docs="all-good")
 
 
 def bench_questions(sides: Mapping[str, Embeddings], questions: Sequence[str], rounds: int) -> None:
-    """Time single questions, each asked once, so that no cache answers."""
+    """Time single questions, each asked once per engine, so that no cache answers."""
     per_round = len(questions) // rounds
     expected = np.array([sides["stock"].embed_query(text) for text in questions[:50]])
     times: dict[str, list[float]] = {name: [] for name in sides}
@@ -119,7 +124,7 @@ def bench_questions(sides: Mapping[str, Embeddings], questions: Sequence[str], r
 
 
 def bench_chunks(sides: Mapping[str, Embeddings], chunks: Sequence[str], rounds: int) -> None:
-    """Time chunks in one call, and one a call as DocsGPT's ingest sends them."""
+    """Time chunks embedded in one call, and one per call as in DocsGPT's ingestion."""
     ways: dict[str, Callable[[Sequence[str]], object]] = {
         "stock, one a call": lambda some: [sides["stock"].embed_documents([chunk]) for chunk in some]
     }
@@ -140,7 +145,7 @@ def bench_chunks(sides: Mapping[str, Embeddings], chunks: Sequence[str], rounds:
 
 
 def bench_start(folder: Path, rounds: int) -> None:
-    """Time a new process up to its first vector, and read its memory."""
+    """Time a new process up to its first vector, and measure its memory."""
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in ("stock", *ENGINES)}
     torch: dict[str, bool] = {}
     for _ in range(rounds):
@@ -166,7 +171,7 @@ def bench_start(folder: Path, rounds: int) -> None:
 
 
 def bench_threads(sides: Mapping[str, Embeddings], questions: Sequence[str], threads: int, seconds: float) -> None:
-    """Ask from many threads at once, and look at every vector."""
+    """Embed questions from many threads at once, and check every vector."""
     click.echo(f"\nthreads: {threads} of them asking for {seconds:.0f} s")
     for name, embeddings in sides.items():
         expected = {text: np.array(embeddings.embed_query(text)) for text in questions}
@@ -211,7 +216,7 @@ def _ask_together(
 
 
 def bench_int8(folders: Sequence[Path], data: Path, names: Sequence[str]) -> None:
-    """Measure what int8 costs in retrieval."""
+    """Measure the loss in retrieval from int8."""
     for name in names:
         dataset = read_split(data, name, "test")
         groups = groups_by_answer(dataset)
@@ -249,7 +254,7 @@ def _change(exact: QueryScores, rounded: QueryScores, groups: Sequence[Sequence[
 
 
 def bench_windows(folder: Path, data: Path, count: int | None) -> None:
-    """Measure what reading long chunks to their end gains, over the whole corpus if no count is given."""
+    """Measure the gain from reading long chunks to their end, over the whole corpus if no count is given."""
     manifest = read_manifest(folder)
     usual = Reading(manifest["max_seq_length"])
     others = [Reading(512, "off"), Reading(manifest["max_seq_length"], "mean"), Reading(512, "mean")]
@@ -266,7 +271,7 @@ def bench_windows(folder: Path, data: Path, count: int | None) -> None:
 
 
 def joined_pages(folder: Path, source: Path) -> RetrievalDataset:
-    """Join the chunks of each page up to 1,250 tokens, as DocsGPT cuts by default."""
+    """Join the chunks of each page up to 1,250 tokens, DocsGPT's default limit."""
     tokenizer = load_tokenizer(folder)
     dataset = read_split(source.parent, source.name, "val")
     page_of = json.loads((source / "doc_of_chunk.json").read_text(encoding="utf-8"))
@@ -289,7 +294,7 @@ def joined_pages(folder: Path, source: Path) -> RetrievalDataset:
 
 
 def first_chunks(dataset: RetrievalDataset, count: int) -> RetrievalDataset:
-    """Keep the first so many chunks that answer a question, and the questions that they answer."""
+    """Keep the first `count` chunks that answer a question, and the questions that they answer completely."""
     answering = dict.fromkeys(doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids)
     kept = set(list(answering)[:count])
     relevant = {query_id: doc_ids for query_id, doc_ids in dataset.relevant_docs.items() if kept.issuperset(doc_ids)}

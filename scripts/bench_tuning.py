@@ -1,28 +1,28 @@
-"""Tune on dataset folders with our recipe and with what people do otherwise, side by side in one sitting.
+"""Compare the automatic recipe with common ways of tuning, on several datasets.
 
     python scripts/bench_tuning.py ../shared/data/emanual ../shared/data/zoomcamp_faq --json runs/tuning.json
     python scripts/bench_tuning.py DIR --methods base,bm25,plain,ours --seeds 13,14,15
 
-With --json every result is written as it comes, and what the file holds already is not run again: seeds can be added.
-With --keep FOLDER the models stay, as FOLDER/DATASET-METHOD-SEED: bench_serving.py can then export and compare them.
+With --json, every result is written as soon as it is there, and results that the file has already are not run again, so
+that seeds can be added. With --keep FOLDER, the models are kept as FOLDER/DATASET-METHOD-SEED, for example to export
+and compare them with bench_serving.py.
 
-A folder holds corpus.json, train.json, val.json and test.json (or LlamaIndex's train_dataset.json and
-val_dataset.json, of which the second is the test, over other chunks, and validation is held out of the first). Every
-method trains in a process of its own on the same training questions; what chooses by validation gets the same
-validation questions. The test questions are looked at once, at the end, by the retrieval check's own metrics and
-verdict.
+A dataset folder holds corpus.json, train.json, val.json and test.json. Or it holds LlamaIndex's train_dataset.json and
+val_dataset.json: then the second is the test, over other chunks, and validation is held out of the first. Every method
+trains in its own process on the same training questions, and methods that choose by validation get the same validation
+questions. The test questions are used once, at the end, with the retrieval check's metrics and verdict.
 
 Methods:
-    base        the model as it comes
-    bm25        no model
-    hybrid      both, fused by their ranks: nothing is tuned
-    article     DocsGPT's article: OnlineContrastiveLoss, batch 10, one bad chunk for each question (the hardest by the
-                base, as none is given), the whole corpus evaluated every ten steps with good and bad chunk both
-                counted as relevant, the best by that evaluation saved; --article-epochs 10 is as written
-    llamaindex  its engine: MultipleNegativesRankingLoss, batch 10, 2 epochs, no bad chunks, not shuffled
+    base        the untuned model
+    bm25        BM25, without a model
+    hybrid      the untuned model and BM25, combined by rank fusion
+    article     DocsGPT's article: OnlineContrastiveLoss, batch 10, one bad chunk per question (the base model's hardest
+                negative, as none is given), evaluation on the whole corpus every ten steps with good and bad chunk both
+                counted as relevant, best evaluation saved; the article itself has --article-epochs 10
+    llamaindex  LlamaIndex's engine: MultipleNegativesRankingLoss, batch 10, 2 epochs, no bad chunks, not shuffled
     plain       a trainer loop: MultipleNegativesRankingLoss, batch 32, 1 epoch, the library's defaults
-    first-try   OnlineContrastiveLoss, batch 10, one epoch, one mined bad chunk for each question
-    ours        the automatic recipe, which also has the chunks that the test is asked over, as a deployment has them
+    first-try   OnlineContrastiveLoss, batch 10, one epoch, one mined bad chunk per question
+    ours        the automatic recipe, which also gets the chunks of the test, as it would in a deployment
 """
 
 import argparse
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def read_results(file: Path | None) -> list[dict[str, Any]]:
-    """Take up what an earlier sitting measured."""
+    """Read the results of earlier runs."""
     if file is None:
         return []
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -95,7 +95,7 @@ def read_results(file: Path | None) -> list[dict[str, Any]]:
 
 
 def in_own_process(folder: Path, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a method where neither its memory nor its settings meet another's."""
+    """Run a method in its own process, so that memory and settings of different methods do not mix."""
     command = [sys.executable, __file__, str(folder), "--one", method, str(seed), "--base", arguments.base]
     command += ["--article-epochs", str(arguments.article_epochs), "--time-budget", str(arguments.time_budget)]
     command += ["--keep", str(arguments.keep)] if arguments.keep else []
@@ -131,7 +131,7 @@ def run_one(folder: Path, method: str, seed: int, arguments: argparse.Namespace)
 
 
 def load_splits(folder: Path) -> Splits:
-    """Read a dataset folder; a question that the test asks too is not learned from."""
+    """Read a dataset folder; training and validation questions that are also in the test are left out."""
     if (folder / "train_dataset.json").is_file():
         whole = load_dataset(folder / "train_dataset.json", relevant_docs="all-good")
         train, validation = hold_out(whole, VALIDATION_SHARE, seed=13)
@@ -146,7 +146,7 @@ def load_splits(folder: Path) -> Splits:
 
 
 def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) -> dict[str, dict[str, float]]:
-    """Rank the test questions as the host does, and score each."""
+    """Rank the corpus for each test question as DocsGPT does, and score the rankings."""
     from docsgpt_embtune.base_models import resolve_base
     from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
     from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
@@ -181,7 +181,7 @@ def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespa
 
 
 def train_article(splits: Splits, seed: int, out: Path, arguments: argparse.Namespace) -> str:
-    """Train as DocsGPT's article does, its evaluation every ten steps included."""
+    """Train as DocsGPT's article does, including the evaluation every ten steps."""
     from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
 
     bad = hardest_others(splits, arguments.base)
@@ -192,7 +192,7 @@ def train_article(splits: Splits, seed: int, out: Path, arguments: argparse.Name
 
 
 def train_first_try(splits: Splits, seed: int, out: Path, arguments: argparse.Namespace) -> str:
-    """Train one epoch on a good and a mined bad chunk of each question."""
+    """Train one epoch on a good and a mined bad chunk per question."""
     fit_pairs(splits, hardest_others(splits, arguments.base), seed, out, arguments, epochs=1, evaluator=None)
     return ""
 
@@ -286,7 +286,7 @@ def train_plain(splits: Splits, seed: int, out: Path, arguments: argparse.Namesp
 
 
 def load_model(base: str, seed: int) -> Any:
-    """Load the base as a rival does."""
+    """Load the base model for the methods other than ours."""
     from sentence_transformers import SentenceTransformer
     from transformers import set_seed
 
@@ -297,7 +297,7 @@ def load_model(base: str, seed: int) -> Any:
 
 
 def hardest_others(splits: Splits, base: str) -> dict[str, str]:
-    """Find for each training question the chunk that the base ranks highest among those not called good."""
+    """Mine a hard negative for each training question: the base model's highest-ranked chunk that is not good."""
     from docsgpt_embtune.base_models import resolve_base
     from docsgpt_embtune.embeddings import StockEmbeddings
     from docsgpt_embtune.evaluation.ranking import retrieve
@@ -326,7 +326,7 @@ def mean(result: dict[str, Any], metric: str) -> float:
 
 
 def table(dataset: str, results: list[dict[str, Any]]) -> str:
-    """Show medians over the seeds; the interval and verdict are the median run's against the base."""
+    """Return a table of each method's median run, its interval and verdict against the base, and median seconds."""
     from docsgpt_embtune.evaluation.verdict import judge
 
     own = [result for result in results if result["dataset"] == dataset]

@@ -1,4 +1,4 @@
-"""Prove, on questions that it never saw, that a tuned model finds more than its baseline.
+"""Prove that a tuned model finds more than its baseline, on questions that it never saw.
 
 python scripts/check_retrieval.py --baseline bundled --tuned models/tuned --data data/test.json
 """

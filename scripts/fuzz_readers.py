@@ -1,10 +1,11 @@
-"""Feed damaged files to every reader: each must be read, or be refused as the command line refuses, in one line.
+"""Fuzz every reader with damaged files: each file must either be read or be refused with a one-line error.
 
 python scripts/fuzz_readers.py --number 10000
 
-A small dataset is written in each format, and one of its files is damaged: bytes changed, cut off, put in, said twice,
-or a JSON value exchanged for another. Each damaged dataset is read; every so often one goes through all of
-`embtune prepare`. Any error that the command line does not word, and any read of more than ten seconds, is printed.
+A small dataset is written in each format, and one of its files is damaged: bytes are changed, cut off, inserted, left
+out or repeated, or a JSON value is replaced. Each damaged dataset is read, except that by default every 40th goes
+through the whole of `embtune prepare`. Errors that the command line does not handle, and reads of more than ten
+seconds, are printed.
 """
 
 import json
@@ -155,7 +156,7 @@ def _time_limit() -> Iterator[None]:
 
 
 def read(path: Path) -> str:
-    """Read as the commands do; say "read", "refused", or what came instead."""
+    """Read as the commands do; return "read", "refused" or the failure."""
     try:
         with _time_limit():
             checked(read_content(path, ReadOptions(relevant_docs="all-good")))
@@ -167,14 +168,14 @@ def read(path: Path) -> str:
 
 
 def prepare(path: Path) -> str:
-    """Run `embtune prepare`; say "read", "refused", or what came instead."""
+    """Run `embtune prepare`; return "read", "refused" or the failure."""
     arguments = ["prepare", str(path), "--relevant-docs", "all-good", "--model", "none"]
     try:
         with _time_limit():
             result = CliRunner().invoke(embtune, arguments)
     except TimeoutError as error:
         return str(error)
-    # The bars of `prepare` stand below this script's own, and leave "cursor up" and blanks before the error.
+    # The progress bars of `prepare` are nested below this script's, and leave "cursor up" and blanks before the error.
     lines = [line.strip() for line in result.stderr.replace("\x1b[A", "").splitlines()]
     if result.exit_code == 2 and lines and lines[-1].startswith("error: "):
         return "refused"
@@ -183,14 +184,14 @@ def prepare(path: Path) -> str:
 
 
 def fuzz(number: int, seed: int, prepare_every: int) -> tuple[Counter[str], list[str]]:
-    """Read so many damaged datasets; return the outcomes by format, and what was neither read nor refused."""
+    """Read `number` damaged datasets; return the outcomes by format, and the failures: neither read nor refused."""
     draw = random.Random(seed)
     outcomes: Counter[str] = Counter()
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         written = seeds(folder / "seeds")
-        # What is imported and unpacked at first use is not to fall under the time limit.
+        # A first run, so that imports and unpacking at first use do not count towards the time limit.
         CliRunner().invoke(embtune, ["prepare", str(written[0][1]), "--model", "none"])
         for turn in Bar(range(number), desc="fuzzing"):
             format_name, seed_path = written[turn % len(written)]

@@ -1,9 +1,9 @@
-"""Kill the embedding of a corpus at half, start it again, and compare the result with one that was never stopped.
+"""Kill the embedding of a corpus halfway, start it again, and compare the result with an uninterrupted run.
 
 python scripts/kill_check.py --model bundled --corpus data/corpus.json
 
-The killed run is a process of its own and is ended with SIGKILL, in the middle of a block. Prints how many chunks the
-second run embedded, and whether vectors and files are the same to the last bit; exit code 1 if anything differs.
+The killed run is a separate process that gets SIGKILL in the middle of a block. Prints how many chunks the second run
+embedded, and whether vectors and files are identical to the last bit; exit code 1 if anything differs.
 """
 
 import signal
@@ -27,7 +27,7 @@ from docsgpt_embtune.vectors import Vectors
 
 
 class CountingEmbeddings(StockEmbeddings):
-    """Counts the chunks that it embeds."""
+    """Stock embeddings that count the chunks embedded."""
 
     embedded = 0
 
@@ -38,7 +38,7 @@ class CountingEmbeddings(StockEmbeddings):
 
 
 def embed(model: str, corpus: Path, chunks: int, cache: Path) -> tuple[Vectors, int]:
-    """Embed so many different chunks through the cache: their vectors (N, D), and how many were embedded."""
+    """Embed the first `chunks` distinct chunks through the cache; return vectors (N, D) and the number embedded."""
     folder = resolve_base(model).folder
     embeddings = CountingEmbeddings(folder)
     texts = list(islice(dict.fromkeys(load_corpus(corpus).values()), chunks))
@@ -47,7 +47,7 @@ def embed(model: str, corpus: Path, chunks: int, cache: Path) -> tuple[Vectors, 
 
 
 def embed_and_be_killed(arguments: list[str], cache: Path, blocks: int) -> None:
-    """Start the embedding in another process, and kill it a moment after so many blocks are there."""
+    """Start the embedding in another process, and kill it shortly after it has written this many blocks."""
     running = subprocess.Popen([sys.executable, __file__, *arguments, "--into", str(cache)])
     while len(blocks_in(cache)) < blocks and running.poll() is None:
         time.sleep(0.05)
@@ -58,7 +58,7 @@ def embed_and_be_killed(arguments: list[str], cache: Path, blocks: int) -> None:
 
 
 def blocks_in(cache: Path) -> list[Path]:
-    """List the files of vectors."""
+    """List the cache's block files."""
     return sorted(cache.rglob("*.npy"))
 
 

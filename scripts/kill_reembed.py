@@ -1,18 +1,18 @@
-"""Kill a re-embedding, or its rollback, with SIGKILL: after each kill the old vectors or the new are in force, whole.
+"""Kill a re-embedding or its rollback with SIGKILL, and check that either the old or the new vectors are complete.
 
     python scripts/kill_reembed.py --store faiss --tuned models/tuned --third models/third --kills 100
     python scripts/kill_reembed.py --store pgvector --uri postgresql://… --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store qdrant --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store milvus --tuned models/tuned --kills 100 --disk /mnt/small
 
-Works on chunks of its own, in a temporary folder or in a table `documents` that must not exist yet. The kills are
-shared out among the stages of a run, since a swap takes a hundredth of the time that embedding does, and fall at random
-moments of each. After each kill every stored vector is compared with the model's, and every text must be there once;
-new vectors are rolled back, and of old ones the next run finds what was begun. After the last, one run finishes, and a
-rollback must bring the first state back.
-With --third, the switch from the tuned model to a third one is killed as often: the rollback after each kill must end
+The script creates its own chunks, in a temporary folder or in a table `documents` that must not exist yet. The kills
+are spread evenly over the stages of a run, because a swap takes a hundredth of the time of embedding, and happen at
+random moments of each stage. After each kill, every stored vector is compared with the model's, and every text must be
+there once. If the new vectors are active, they are rolled back; if the old ones are, the next run resumes the work.
+After the last kill, one run finishes, and a rollback must restore the first state.
+With --third, the switch from the tuned model to a third one is killed as often. The rollback after each kill must end
 with all chunks on the model that .env names.
-With --disk, a small file system of its own (for PostgreSQL: the one its data are on), the disk is filled up at the end.
+With --disk, a small separate file system (for PostgreSQL: the one with its data), the disk is filled up at the end.
 """
 
 import argparse
@@ -54,11 +54,11 @@ Opener = Callable[[], AbstractContextManager[list[ChunkStore]]]
 Announce = Callable[[str], object]  # takes one of STAGES, or DONE
 
 CHUNKS = 100
-OLD, NEW, FAILED = 0, 10, 1  # how a process says which vectors it found
+OLD, NEW, FAILED = 0, 10, 1  # exit codes by which a process reports which vectors it found
 STAGES = ("building", "swapping", "switching .env", "rolling back")
 DONE = "done"
 CLIENTS = {"pgvector": "psycopg", "qdrant": "qdrant_client", "milvus": "pymilvus"}
-MOST_RUNS = 20  # for each kill: a stage may be over before it is killed
+MOST_RUNS = 20  # per kill, as a stage may end before it is killed
 SCHEMA = """
 CREATE EXTENSION IF NOT EXISTS vector;
 CREATE TABLE documents (id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vector({}), metadata JSONB,
@@ -67,7 +67,7 @@ CREATE TABLE documents (id SERIAL PRIMARY KEY, text TEXT NOT NULL, embedding vec
 
 
 def main() -> None:
-    """Kill, look, kill again."""
+    """Run the trials, and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["faiss", "pgvector", "qdrant", "milvus"], required=True)
     parser.add_argument("--uri", help="of the PostgreSQL")
@@ -78,10 +78,10 @@ def main() -> None:
     parser.add_argument("--disk", type=Path, help="a small file system of its own, to be filled up")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    vector_journal.BLOCK = 8  # many writes to be killed between
-    tqdm.set_lock(threading.RLock())  # its own is shared by forked processes: one killed with it stops all the others
+    vector_journal.BLOCK = 8  # small blocks make many writes, so that kills fall between them
+    tqdm.set_lock(threading.RLock())  # tqdm's own is shared by forks: a killed holder blocks them
     if arguments.store in CLIENTS:
-        importlib.import_module(CLIENTS[arguments.store])  # once here, and not in each of hundreds of processes
+        importlib.import_module(CLIENTS[arguments.store])  # once here instead of in hundreds of forks
     models = [load_deployed_model(name) for name in (arguments.stock, arguments.tuned, arguments.third) if name]
     words = " ".join(topics.values()).split()
     texts = [f"{number} {' '.join(words[number * 30 : number * 30 + 20])}" for number in range(CHUNKS)]
@@ -100,13 +100,12 @@ def main() -> None:
 
 
 class Trial:
-    """One deployment that is re-embedded, and looked at, in processes that can be killed.
+    """One deployment that is re-embedded and checked in forked processes that can be killed.
 
     Args:
-        opened: Opens the store; each process opens it for itself, and this one never does.
+        opened: Opens the store; each forked process opens it for itself, and the parent never does.
         environment: The deployment's `.env`.
-        models: What the chunks are embedded with, and what they are re-embedded with one after another; the runs to the
-            last one are killed.
+        models: The chunks' first model, then the models of the re-embeddings in order; runs to the last one are killed.
         texts: The chunks.
     """
 
@@ -120,7 +119,7 @@ class Trial:
         self.expected = {model.fingerprint: dict(zip(texts, model.embed(texts), strict=True)) for model in models}
 
     def report(self, kills: int, draw: random.Random) -> None:
-        """Kill as often, and print what was found in force."""
+        """Kill this many runs, and print how often the old and the new vectors were active."""
         found = self.kill(kills, draw)
         print(f"{'killed while':>14}   old in force   new in force")
         for stage in STAGES:
@@ -131,7 +130,7 @@ class Trial:
         )
 
     def kill(self, kills: int, draw: random.Random) -> Counter[tuple[str, int]]:
-        """Kill as often, at random moments of each stage in turns; count stages, and what was found in force."""
+        """Kill this many runs at random moments, in each stage in turn; count (stage, OLD or NEW vectors active)."""
         seconds = self.time_stages()
         found: Counter[tuple[str, int]] = Counter()
         for _ in range(MOST_RUNS * kills):
@@ -153,12 +152,12 @@ class Trial:
         return found
 
     def set_up(self) -> None:
-        """Make the switches before the one that is killed, so that `.env` has a step to take back that is not its."""
+        """Make the switches before the killed one, so that `.env` also has an earlier step to roll back."""
         for model in self.models[:-1] if len(self.models) > 2 else ():
             require(in_process(partial(self.switch, model))[0] == OLD, "a switch before")
 
     def time_stages(self) -> Mapping[str, float]:
-        """Run there and back without a kill; return how long each stage takes, in seconds."""
+        """Re-embed and roll back without a kill; return the seconds that each stage takes."""
         self.set_up()
         announced: list[tuple[str, float]] = []
         status, stages = in_process(
@@ -168,7 +167,7 @@ class Trial:
         return {stage: end - began for (stage, began), (_, end) in pairwise(announced)}
 
     def fill_up(self, disk: Path) -> None:
-        """Re-embed on a disk that gets full, then with room again."""
+        """Re-embed on a disk that becomes full, then again with free space."""
         ballast = disk / "ballast"
         room = 4 * self.after.dimension * CHUNKS // 2  # for half of the vectors
         try:
@@ -186,14 +185,14 @@ class Trial:
         return self.switch(self.after, announce)
 
     def switch(self, model: DeployedModel, announce: Announce) -> int:
-        """Re-embed the store."""
+        """Re-embed the store with a model."""
         environment = AnnouncedEnvironment(self.environment.path, announce)
         with self.opened() as stores:
             reembed.reembed([AnnouncedStore(store, announce) for store in stores], model, environment)
         return OLD
 
     def there_and_back(self, announce: Announce) -> int:
-        """Re-embed the store, and roll that back."""
+        """Re-embed the store, and roll it back."""
         self.there(announce)
         with self.opened() as stores:
             announce("rolling back")
@@ -202,7 +201,7 @@ class Trial:
         return OLD
 
     def there_on_full_disk(self, announce: Announce) -> int:
-        """Re-embed, and see that it ends with a line that a user can read."""
+        """Re-embed on a full disk, and check that it ends with an error message for users."""
         try:
             self.there(announce)
         except DeploymentError as error:
@@ -211,7 +210,7 @@ class Trial:
         return FAILED
 
     def look(self, _: Announce) -> int:
-        """Check every chunk; roll new vectors back, and check that these are of the model that `.env` names."""
+        """Check every chunk; if the new vectors are active, roll back, and check that all match `.env` again."""
         with self.opened() as stores:
             swapped = [store for store in stores if store.is_on(self.after)]
             for store in stores:
@@ -227,7 +226,7 @@ class Trial:
         return NEW
 
     def check(self, store: ChunkStore, model: DeployedModel) -> None:
-        """Stop unless every chunk is there once, with this model's vector."""
+        """Exit with a message unless every chunk is there once, with this model's vector."""
         expected = self.expected[model.fingerprint]
         found = store.sample(2 * CHUNKS)
         require(sorted(found.texts) == sorted(expected), f"{len(found.texts)} chunks in {store.label}")
@@ -236,7 +235,7 @@ class Trial:
 
 
 class AnnouncedStore:
-    """A store that says when it is built and swapped."""
+    """A store that announces when it is built and swapped."""
 
     def __init__(self, store: ChunkStore, announce: Announce) -> None:
         self._store = store
@@ -246,18 +245,18 @@ class AnnouncedStore:
         return getattr(self._store, name)
 
     def build(self, model: DeployedModel) -> None:
-        """Build it."""
+        """Announce and build."""
         self._announce("building")
         self._store.build(model)
 
     def swap(self, model: DeployedModel) -> None:
-        """Swap it."""
+        """Announce and swap."""
         self._announce("swapping")
         self._store.swap(model)
 
 
 class AnnouncedEnvironment(EnvironmentFile):
-    """A `.env` that says when it is switched."""
+    """A `.env` that announces when it is switched."""
 
     def __init__(self, path: Path, announce: Announce) -> None:
         super().__init__(path)
@@ -265,7 +264,7 @@ class AnnouncedEnvironment(EnvironmentFile):
 
     @contextmanager
     def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
-        """Switch it."""
+        """Switch the settings, and announce it after the block."""
         with super().switched(settings):
             yield
             self._announce("switching .env")
@@ -277,15 +276,15 @@ def in_process(
     kill: tuple[str, float] | None = None,
     on_stage: Announce = lambda stage: None,
 ) -> tuple[int, tuple[str, ...]]:
-    """Run something in a forked process.
+    """Run a function in a forked process.
 
     Args:
-        work: Is given what it announces its stages with.
-        kill: A stage, and how many seconds after its announcement the process is killed.
+        work: The function; gets a function by which it announces its stages.
+        kill: A stage, and the seconds after its announcement at which the process is killed.
         on_stage: Called with each stage when it is announced.
 
     Returns:
-        Its exit status, -9 if it was killed, and the stages that it came to.
+        The exit status, -9 if the process was killed, and the stages that it reached.
     """
     reading, writing = os.pipe()
     child = os.fork()
@@ -296,7 +295,7 @@ def in_process(
     stages: list[str] = []
     with open(reading, encoding="utf-8") as announced:
         for line in announced:
-            if line.strip() in stages[-1:]:  # a second store's
+            if line.strip() in stages[-1:]:  # the same stage of a second store
                 continue
             stages.append(line.strip())
             on_stage(stages[-1])
@@ -319,27 +318,27 @@ def _work_and_exit(work: Callable[[Announce], int], announce: Announce) -> NoRet
 
 
 def require(holds: object, what: str) -> None:
-    """Stop where something is not as it must be."""
+    """Exit with a message unless a condition holds."""
     if not holds:
         sys.exit(f"FAILED: {what}")
 
 
 def free_bytes(disk: Path) -> int:
-    """Return what is free on a file system for anybody."""
+    """Return the bytes that are free for unprivileged users on a file system."""
     status = os.statvfs(disk)
     return status.f_bavail * status.f_frsize
 
 
 @contextmanager
 def deployment(store: str, uri: str | None, folder: Path, texts: list[str], vectors: Vectors) -> Iterator[Opener]:
-    """Make a store with these chunks; yields what opens it."""
+    """Create a store with these chunks, and yield a function that opens it."""
     if store == "pgvector":
         if uri is None:
             sys.exit("pgvector needs --uri")
         with pgvector_deployment(uri, texts, vectors) as opened:
             yield opened
     elif store == "faiss":
-        sources = [folder / "source", folder / "other"]  # between whose swaps a kill may fall
+        sources = [folder / "source", folder / "other"]  # two, so that a kill may fall between their swaps
         for source in sources:
             write_index_folder(source, texts, vectors)
         yield lambda: nullcontext([FaissStore(source) for source in sources])
@@ -363,7 +362,7 @@ def write_index_folder(folder: Path, texts: list[str], vectors: Vectors) -> None
 
 @contextmanager
 def pgvector_deployment(uri: str, texts: list[str], vectors: Vectors) -> Iterator[Opener]:
-    """Make the table `documents`, and drop it in the end."""
+    """Create the table `documents`, and drop it at the end."""
     import psycopg
 
     with psycopg.connect(uri, autocommit=True) as connection:
@@ -380,7 +379,7 @@ def pgvector_deployment(uri: str, texts: list[str], vectors: Vectors) -> Iterato
 
 @contextmanager
 def open_collection(store: str, folder: Path) -> Iterator[list[ChunkStore]]:
-    """Open the embedded database."""
+    """Open the store in the embedded database."""
     with open_database(store, folder) as collections:
         yield [CollectionStore(collections, EnvironmentFile(folder / ".env"))]
 
@@ -392,11 +391,11 @@ def open_database(store: str, folder: Path) -> AbstractContextManager[Collection
 
 def location(store: str, folder: Path) -> str:
     """Return the embedded database's folder or file."""
-    return str(folder / f"{store}.db")  # the ending by which Milvus knows a file from a server
+    return str(folder / f"{store}.db")  # Milvus takes a name with this suffix for a file, not a server
 
 
 def fill_collection(store: str, folder: Path, texts: list[str], vectors: Vectors) -> int:
-    """Make DocsGPT's collection."""
+    """Create DocsGPT's collection with the chunks."""
     (make_qdrant if store == "qdrant" else make_milvus)(location(store, folder), vectors.shape[1])
     doc_ids = [str(uuid.uuid4()) for _ in texts]
     payloads = [{"page_content": text, "metadata": {"source_id": "s"}} for text in texts]
@@ -425,7 +424,7 @@ def make_milvus(location: str, width: int) -> None:
     """Make the empty collection as DocsGPT does."""
     from pymilvus import DataType, MilvusClient
 
-    client = MilvusClient(uri=location, grpc_options=NO_KEEPALIVE)  # pymilvus keeps the connection for later clients
+    client = MilvusClient(uri=location, grpc_options=NO_KEEPALIVE)  # pymilvus reuses the connection for later clients
     schema = client.create_schema(auto_id=False, enable_dynamic_field=True)
     schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
     schema.add_field("vector", DataType.FLOAT_VECTOR, dim=width)

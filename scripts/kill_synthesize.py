@@ -1,10 +1,10 @@
-"""Kill a synthesis with SIGKILL at random moments, before a server that misbehaves, and see that nothing is lost.
+"""Kill a synthesis with SIGKILL at random moments, with an unreliable server, and check that nothing is lost.
 
     PYTHONPATH=. python scripts/kill_synthesize.py --chunks 300 --kills 20
 
-The server is the tests' own, on loopback: before it answers a prompt it is too busy, breaks off within its answer, and
-refuses. After each kill the answers on the disk are noted; none of them may ever be asked for again. At the end one
-run finishes, and every chunk must have its questions, each once.
+The server is the tests' own, on loopback. Before it answers a prompt, it returns 429, breaks off within an answer, and
+answers in prose. After each kill, the answers on disk are recorded; none of them may ever be requested again. At the
+end one run finishes, and every chunk must have its questions, each once.
 """
 
 import argparse
@@ -27,7 +27,7 @@ MODEL = "tiny"
 
 
 def main() -> None:
-    """Kill, look, kill again; then let one run finish."""
+    """Kill runs and check after each kill; then let one run finish."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--chunks", type=int, default=300)
     parser.add_argument("--kills", type=int, default=20)
@@ -65,7 +65,10 @@ def main() -> None:
 def kill_one(
     command: list[str], journal: Path, server: ChatServer, tries_when_kept: dict[str, int], answers: int
 ) -> bool:
-    """Kill a run after some answers; False if it had finished. Stops if an answer is asked for that was kept."""
+    """Kill a run after this many answers; return False if it finished first.
+
+    Exits with a message if an answer that was on disk is requested again.
+    """
     kept_before = journal.read_bytes().count(b"\n") if journal.exists() else 0
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while child.poll() is None:
@@ -83,12 +86,12 @@ def kill_one(
 
 
 def key_of(prompt: str) -> str:
-    """The key under which the journal keeps a prompt's answer."""
+    """Return the key under which the journal stores a prompt's answer."""
     return hashlib.sha256(f"{MODEL}\0{prompt}".encode()).hexdigest()
 
 
 def check(folder: Path, corpus: dict[str, str]) -> None:
-    """Stop unless every chunk has its questions, each once."""
+    """Exit with a message unless every chunk has its questions, each once."""
     dataset = load_dataset(folder / "train.json")
     found = defaultdict(list)
     for query_id, ids in dataset.relevant_docs.items():

@@ -1,9 +1,9 @@
-"""Kill a training run with SIGKILL at random moments, go on with --resume, and compare the weights it ends with.
+"""Kill a training run with SIGKILL at random moments, resume it, and compare the weights with an undisturbed run's.
 
     python scripts/kill_training.py --kills 20
 
-Trains a base on a part of the bundled sample: once undisturbed, then killed again and again until it was
-killed so often, and then to its end. Both model folders must carry the same fingerprint.
+Trains a base model on a part of the bundled sample: once undisturbed, and once with this many kills before it may
+finish. Both model folders must have the same fingerprint.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 QUESTIONS, CHUNKS = 48, 160
-# What is killed, and the undisturbed run too; it saves ten times a second, so that kills within a stage find something.
+# Code of every run. It saves ten times a second, so that a kill within a stage finds a checkpoint.
 CHILD = """
 import sys
 from docsgpt_embtune.cli.train import train
@@ -42,7 +42,7 @@ def main() -> None:
         seconds = time.monotonic() - started
         print(f"undisturbed: {seconds:.0f} s, weights {expected[:12]}")
         kills = 0
-        while kills < arguments.kills:  # a run that ends before it is killed does not count, and another is begun
+        while kills < arguments.kills:  # a run that ends before it is killed does not count
             left = killed(files, Path(folder) / "killed", draw.uniform(0.3, 1.0) * seconds)
             kills += left is not None
             print(f"kill {kills}: {left}" if left else "ended before it was killed", flush=True)
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def write_data(folder: Path, *, in_folds: bool) -> list[str]:
-    """Write a part of the sample, small enough for many runs."""
+    """Write a part of the sample that is small enough for many runs, and return the options that name the files."""
     from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
     from docsgpt_embtune.data.sample import load_sample
 
@@ -71,7 +71,7 @@ def write_data(folder: Path, *, in_folds: bool) -> list[str]:
 
 
 def start(files: list[str], out: Path) -> "subprocess.Popen[bytes]":
-    """Start a run, or go on with the one that was killed."""
+    """Start a run, or resume a killed one."""
     command = [
         sys.executable,
         "-c",
@@ -88,7 +88,7 @@ def start(files: list[str], out: Path) -> "subprocess.Popen[bytes]":
 
 
 def killed(files: list[str], out: Path, seconds: float) -> str | None:
-    """Kill a run after so many seconds and say how far it had come; None if it ended before."""
+    """Kill a run after this many seconds and return how far it had come; None if it ended before."""
     run = start(files, out)
     try:
         run.wait(timeout=seconds)
@@ -102,7 +102,7 @@ def killed(files: list[str], out: Path, seconds: float) -> str | None:
 
 
 def finish(files: list[str], out: Path) -> str:
-    """Let a run come to its end and return its weights' fingerprint."""
+    """Let a run finish, and return the fingerprint of its weights."""
     from docsgpt_embtune.model_folder import read_manifest
 
     if start(files, out).wait() != 0:

@@ -1,9 +1,9 @@
-"""Load a model folder in every sentence-transformers that DocsGPT has pinned since 0.11, and compare the vectors.
+"""Load a model folder with each sentence-transformers that DocsGPT has pinned since 0.11, and compare the vectors.
 
     python scripts/portability_matrix.py models/tuned --environments /tmp/environments
 
-Each version gets a virtual environment of its own, made at the first run (pip downloads). The folder is loaded as
-DocsGPT loads it, and its vectors must agree with the first version's to 1e-6. Exit code 1 if any does not.
+Each version gets its own virtual environment, which the first run creates with pip. The folder is loaded as DocsGPT
+loads it, and its vectors must agree with the first version's to 1e-6. Exit code 1 if any do not.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-# What each DocsGPT pins, with the transformers and numpy of its time, and the version of today.
+# The versions that DocsGPT's releases pin, with transformers and numpy of that time, and the current version.
 PINS = {
     "3.0.1": ("transformers==4.44.2", "huggingface_hub<0.26", "numpy<2"),  # DocsGPT 0.11 to 0.12
     "3.3.1": ("transformers==4.46.3", "numpy<2.3"),  # 0.13 to 0.15
@@ -37,7 +37,7 @@ print(json.dumps(model.encode(texts).tolist()))
 
 
 def main() -> None:
-    """Make the environments, embed in each, compare."""
+    """Create the environments, embed in each, and compare the vectors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("--environments", type=Path, required=True, help="where the environments are kept")
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def environment(folder: Path, version: str, requirements: list[str]) -> Path:
-    """Make a virtual environment with this version, unless it is there."""
+    """Create a virtual environment with this version unless it exists, and return its Python."""
     python = folder / "bin" / "python"
     if not python.exists():
         venv.create(folder, with_pip=True)

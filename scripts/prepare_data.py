@@ -1,4 +1,4 @@
-"""Any source in, a checked and split dataset out.
+"""Check a dataset of any format, fix it and split it.
 
 python scripts/prepare_data.py support.csv
 python scripts/prepare_data.py support.csv --fix --out data/support

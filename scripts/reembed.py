@@ -1,4 +1,4 @@
-"""Stored chunks onto the tuned model, and back.
+"""Embed stored chunks with the tuned model, or roll that back.
 
 python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env DocsGPT/.env --dry-run
 python scripts/reembed.py --model models/tuned --indexes DocsGPT/indexes --env DocsGPT/.env

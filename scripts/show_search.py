@@ -2,7 +2,7 @@
 
 python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
 
-Vectors of chunks that the check has made are taken from its cache.
+Chunk vectors that a check has computed are taken from its cache.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is the host's name, so no wheel carries ours
+sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is DocsGPT's package name, so our wheel lacks it
 
 from application.core.settings import settings
 from application.vectorstore.faiss import FaissStore
@@ -19,9 +19,9 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.evaluation.check import CheckedModel
 from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, default_cache_folder
 
-SHOWN = 5  # chunks a question
-DEPTH = 50  # how far down a chunk's rank is followed
-WIDTH = 46  # characters a side
+SHOWN = 5  # chunks per question
+DEPTH = 50  # chunks searched per question
+WIDTH = 46  # characters per column
 
 
 @click.command(cls=EmbtuneCommand)
@@ -48,7 +48,7 @@ def main(baseline: str, tuned: str, data: str, corpus: str | None) -> None:
 
 
 def search_all(model: CheckedModel, dataset: RetrievalDataset) -> dict[str, list[str]]:
-    """Set EMBEDDINGS_NAME, fill the host's store with the corpus, and search each question: query_id -> doc_ids."""
+    """Set EMBEDDINGS_NAME, fill DocsGPT's store with the corpus, and search each question: query_id -> doc_ids."""
     settings.EMBEDDINGS_NAME = str(model.folder)
     store = FaissStore("sample")
     made_by = model.side(store.embeddings, default_cache_folder()).document_fingerprint
@@ -62,7 +62,7 @@ def search_all(model: CheckedModel, dataset: RetrievalDataset) -> dict[str, list
 
 
 def worth_a_look(rankings: dict[str, dict[str, list[str]]], dataset: RetrievalDataset) -> list[str]:
-    """Pick two questions whose answer came to the front from furthest back, and the one that fell furthest."""
+    """Pick the two questions whose answer rose furthest to rank 1, and the one whose answer fell furthest."""
 
     def rank(side: str, query_id: str) -> int:
         found = rankings[side][query_id]
@@ -74,7 +74,7 @@ def worth_a_look(rankings: dict[str, dict[str, list[str]]], dataset: RetrievalDa
 
 
 def cell(doc_id: str, query_id: str, dataset: RetrievalDataset) -> str:
-    """Mark a chunk as good or bad and cut its text to the column."""
+    """Return a chunk's text, marked as good or bad and cut to the column's width."""
     mark = "✓" if doc_id in dataset.relevant_docs[query_id] else " "
     mark = "✗" if doc_id in dataset.irrelevant_docs.get(query_id, ()) else mark
     text = f"{doc_id}: {' '.join(dataset.corpus[doc_id].split())}"

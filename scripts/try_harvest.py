@@ -1,15 +1,15 @@
-"""From a deployment's thumbs to a tuned model, with PostgreSQL running: chunks, harvest, review, train, check.
+"""Run the way from a deployment's ratings to a tuned model, on PostgreSQL: chunks, harvest, review, train, check.
 
     python scripts/try_harvest.py --work runs/harvest
     python scripts/try_harvest.py --work runs/harvest --unreviewed
     python scripts/try_harvest.py --work runs/harvest --train F --test F --corpus F --relevant-docs all-good
 
-The deployment is made up and real-shaped: DocsGPT's tables in a real PostgreSQL with pgvector, the chunks embedded
-with the base model, the training questions asked of them with DocsGPT's K of 2. What people would do is simulated,
-from labels that are known: a share of the questions is rated, with a like where a right chunk was among the two, one
-thumb in ten the wrong way round; one question in five is a follow-up; one in twenty tells an address. The reviewer
-says good and bad where the labels do, and nothing where they are silent, for the rows of the review file alone.
-Every other step is the `embtune` command that a user would type. The test questions are never asked.
+The deployment is synthetic but realistic: DocsGPT's tables in a real PostgreSQL with pgvector, the chunks embedded with
+the base model, and the training questions asked with DocsGPT's K of 2. The users are simulated from the known labels. A
+share of the questions is rated, with a like if a good chunk is among the two; one rating in ten is wrong. One question
+in five is a follow-up, and one in twenty contains an e-mail address. The simulated reviewer fills in good and bad in
+the review file where the labels say so, and leaves all other rows open. Every other step is the `embtune` command that
+a user would type. The test questions are never asked.
 """
 
 import argparse
@@ -54,8 +54,8 @@ CREATE TABLE conversation_messages (
 
 
 def main() -> None:
-    """Make the deployment, then do what its operator would."""
-    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # its lines stand between the commands'
+    """Create the deployment, then run the steps of its operator."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # to keep its lines in order with the commands'
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
     parser.add_argument("--train", type=Path, help="questions that users ask; the bundled sample's if not given")
@@ -106,7 +106,7 @@ def main() -> None:
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL with pgvector in a folder of its own, which its own user must be able to enter."""
+    """Run a PostgreSQL with pgvector in a temporary folder, which PostgreSQL's user must be able to enter."""
     from pgserver.postgres_server import get_server
 
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
@@ -119,7 +119,7 @@ def postgresql() -> Iterator[str]:
 
 
 def make_deployment(uri: str, asked: RetrievalDataset, model: DeployedModel, draw: random.Random) -> None:
-    """Store the chunks with their vectors, and let users ask and rate."""
+    """Store the chunks with their vectors, and simulate users who ask and rate."""
     with psycopg.connect(uri, autocommit=True) as connection:
         connection.execute(SCHEMA.format(model.dimension))
         texts = list(asked.corpus.values())
@@ -146,9 +146,10 @@ def search(connection: Any, model: DeployedModel, question: str) -> list[str]:
 
 
 def add_message(connection: Any, question: str, shown: list[str], thumb: str, draw: random.Random) -> None:
-    """Keep a rated answer in the form that DocsGPT keeps it in.
+    """Store a rated answer in DocsGPT's form.
 
-    The database would draw other ids in every run, and with them other questions would be held out for validation.
+    The ids are drawn here because the database would draw other ones in every run, and the choice of questions held out
+    for validation depends on them.
     """
     conversation, message = (uuid.UUID(int=draw.getrandbits(128), version=4) for _ in range(2))
     prompt = f"{question} Write to {ADDRESS}." if draw.random() < TELL_AN_ADDRESS else question
@@ -166,7 +167,7 @@ def add_message(connection: Any, question: str, shown: list[str], thumb: str, dr
 
 
 def simulate_reviewer(review: Path, asked: RetrievalDataset, corpus: dict[str, str]) -> None:
-    """Fill in the verdicts that the known labels hold, and no others."""
+    """Fill in the verdicts that follow from the known labels, and no others."""
     judged: dict[tuple[str, str], str] = {}
     for query_id, question in asked.queries.items():
         good, bad = asked.relevant_docs[query_id], asked.irrelevant_docs.get(query_id, ())
@@ -184,7 +185,7 @@ def simulate_reviewer(review: Path, asked: RetrievalDataset, corpus: dict[str, s
 
 
 def say_how_right(harvested: RetrievalDataset, asked: RetrievalDataset) -> None:
-    """Compare what was harvested with the labels that nobody told it."""
+    """Compare the harvested dataset with the known labels."""
     known = {
         question: {asked.corpus[doc_id] for doc_id in asked.relevant_docs[query_id]}
         for query_id, question in asked.queries.items()
@@ -199,7 +200,7 @@ def say_how_right(harvested: RetrievalDataset, asked: RetrievalDataset) -> None:
 
 
 def embtune(*arguments: object, may_say_no: bool = False) -> None:
-    """Run the command as a user would, and stop if it fails."""
+    """Run an `embtune` command as a user would, and exit if it fails."""
     command = [sys.executable, "-m", "docsgpt_embtune", *map(str, arguments)]
     print(f"\n$ embtune {' '.join(command[3:])}", flush=True)
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}

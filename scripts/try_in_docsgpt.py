@@ -1,11 +1,11 @@
-"""The whole way through an unmodified DocsGPT: stock index, tuning, hook, re-embedding, search, and back.
+"""Run the whole way through an unmodified DocsGPT: stock index, tuning, hook, re-embedding, search and rollback.
 
     python scripts/try_in_docsgpt.py CHECKOUT --python CHECKOUT/.venv/bin/python
 
 CHECKOUT is DocsGPT's source at 0.19 or later, and --python an interpreter that has its requirements and
-docsgpt-embtune. Without --tuned a model is tuned on the bundled sample, within --time-budget; its test questions, which
-the training never sees, are then searched for. Nothing of the checkout is changed but `indexes/embtune-try`, which is
-removed at the end. Every search goes through DocsGPT's own FaissStore, in a process of its own.
+docsgpt-embtune. Without --tuned, a model is tuned on the bundled sample within --time-budget. Without --data, the
+sample's test questions are searched for, which the training never sees. In the checkout only `indexes/embtune-try` is
+written, and removed at the end. Every search goes through DocsGPT's own FaissStore, in a separate process.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.sample import write_sample
 
 SOURCE = "embtune-try"
-SEARCHED = 20  # chunks asked for; an answer that is not among them counts as one rank further
+SEARCHED = 20  # chunks per search; an answer that is not among them counts as rank 21
 
-# Run by DocsGPT's interpreter, in its checkout: nothing but its own code.
+# Run by DocsGPT's interpreter in its checkout, with only DocsGPT's own code.
 BUILD = """
 import json, sys
 from application.vectorstore.document_class import Document
@@ -47,7 +47,7 @@ print(json.dumps({"embeddings": type(store.embeddings).__name__, "found": found}
 
 
 def main() -> None:
-    """Run the steps in a folder of their own, and clean up."""
+    """Run the steps in a temporary folder, and clean up."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--python", type=Path, default=Path(sys.executable), help="interpreter that runs DocsGPT")
@@ -78,7 +78,7 @@ def main() -> None:
 
 
 def tune(work: Path, time_budget: float) -> Path:
-    """Tune on the sample; its validation questions decide whether there is a model at all."""
+    """Tune on the sample; exits if validation does not prefer the tuned model."""
     started = time.perf_counter()
     tuned = work / "tuned"
     files = ("--train", work / "train.json", "--val", work / "validation.json", "--corpus", work / "corpus.json")
@@ -88,7 +88,7 @@ def tune(work: Path, time_budget: float) -> Path:
 
 
 def there_and_back(host: "Host", index: Path, work: Path, dataset: RetrievalDataset, stock: str, tuned: Path) -> None:
-    """Run the steps, and stop at the first that is not as it must be."""
+    """Run the steps, and exit at the first that fails."""
     chunks, queries = work / "chunks.json", work / "queries.json"
     chunks.write_text(json.dumps(dict(dataset.corpus)), encoding="utf-8")
     queries.write_text(json.dumps(dict(dataset.queries)), encoding="utf-8")
@@ -122,9 +122,9 @@ class Host:
     """A DocsGPT that is started anew for each step, as after a restart.
 
     Args:
-        checkout: Its source.
-        python: Its interpreter.
-        environment: Its `.env`.
+        checkout: DocsGPT's source.
+        python: DocsGPT's interpreter.
+        environment: DocsGPT's `.env`.
     """
 
     def __init__(self, checkout: Path, python: Path, environment: Path) -> None:
@@ -133,7 +133,7 @@ class Host:
         self.environment = environment
 
     def run(self, code: str, *words: object) -> str:
-        """Run code in it with the settings of its `.env`, and return what it printed."""
+        """Run code in DocsGPT with the settings of its `.env`, and return what it printed."""
         lines = self.environment.read_text(encoding="utf-8").split()
         settings = dict(line.split("=", 1) for line in lines)
         finished = subprocess.run(
@@ -149,7 +149,7 @@ class Host:
 
 
 def embtune(*words: object) -> None:
-    """Run a command of ours and show it, and its progress; stop if it fails."""
+    """Run an `embtune` command with its output shown, and exit if it fails."""
     print(f"$ embtune {' '.join(map(str, words))}", flush=True)
     finished = subprocess.run([sys.executable, "-m", "docsgpt_embtune", *map(str, words)], check=False)
     require(finished.returncode == 0, f"it ended with exit code {finished.returncode}")
@@ -157,19 +157,19 @@ def embtune(*words: object) -> None:
 
 
 def require(holds: bool, message: str) -> None:
-    """Stop with a message where something is not as it must be."""
+    """Exit with a message unless a condition holds."""
     if not holds:
         sys.exit(f"FAILED: {message}")
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Hash every file of a folder, but for what Python itself keeps there."""
+    """Hash every file of a folder, except Python's caches."""
     files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def ranks(answer: dict[str, dict[str, list[str]]], good: Mapping[str, object]) -> dict[str, int]:
-    """Rank of the first good chunk for each question; one more than was searched where it was not found."""
+    """Return the rank of the first good chunk for each question; 21 if it was not found."""
     found: dict[str, int] = {}
     for query_id, doc_ids in answer["found"].items():
         places = [doc_ids.index(doc_id) + 1 for doc_id in good[query_id] if doc_id in doc_ids]  # type: ignore[attr-defined]
@@ -178,7 +178,7 @@ def ranks(answer: dict[str, dict[str, list[str]]], good: Mapping[str, object]) -
 
 
 def show(stock: dict[str, int], tuned: dict[str, int], queries: Mapping[str, str]) -> None:
-    """Print how far the answers moved, both ways."""
+    """Print how the ranks of the answers changed, up and down."""
     for k in (1, 2, 5):
         before, after = (sum(rank <= k for rank in found.values()) for found in (stock, tuned))
         print(f"questions with an answer among the first {k}: stock {before} of {len(stock)}, tuned {after}")

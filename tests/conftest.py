@@ -1,4 +1,4 @@
-"""Tiny models, built here: no test downloads anything."""
+"""Shared fixtures, with tiny models built here, so that no test downloads anything."""
 
 import gc
 import shutil
@@ -18,13 +18,13 @@ TEXTS = (
 
 
 def pytest_collection_finish():
-    """Spare what was imported the garbage collection after each fit, which took most of a tiny model's fit."""
+    """Exempt imported objects from the garbage collection after each fit, which took most of a tiny model's fit."""
     gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_engine_in_the_environment():
-    """What serves is for the tests to say, and not for who runs them."""
+    """Unset EMBTUNE_ENGINE, so that the tests choose the engine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("EMBTUNE_ENGINE", raising=False)
         yield
@@ -38,7 +38,7 @@ def tiny_base_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
-    """A folder as `embtune train` writes it, of the tiny base with other weights."""
+    """A folder as `embtune train` writes it: the tiny base with other weights."""
     from sentence_transformers import SentenceTransformer
 
     from docsgpt_embtune.model_writing import write_model_folder
@@ -51,7 +51,7 @@ def tiny_tuned_folder(tiny_base_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def ctrl_c_is_heard():
-    """SIGINT raises here and ends children, which it does not where the tests run in a shell's background."""
+    """Let SIGINT raise here and end child processes, which ignore it if the tests run in a shell's background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -61,7 +61,7 @@ def ctrl_c_is_heard():
 def server():
     """A real PostgreSQL with pgvector."""
     pgserver = pytest.importorskip("pgserver", reason="pgserver is not installed")
-    # Not below pytest's folder, which only its user may enter: PostgreSQL runs as another where that is root.
+    # Not below pytest's folder, which only its user may enter: if that is root, PostgreSQL runs as another user.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         Path(folder).chmod(0o755)
         running = pgserver.get_server(Path(folder) / "data")
@@ -81,7 +81,7 @@ def tiny_exported_folder(tiny_tuned_folder, tmp_path_factory) -> Path:
 
 @pytest.fixture
 def model_of(tiny_base_folder, tmp_path):
-    """A random model of a family, as `random_models` knows them."""
+    """A function that builds a random model of one of the families in `random_models`."""
     from tests.random_models import build_model
 
     return lambda kind: build_model(kind, tiny_base_folder, tmp_path)

@@ -1,4 +1,4 @@
-"""A server of OpenAI's embeddings protocol on loopback, with a model of the tests."""
+"""A loopback server of OpenAI's embeddings protocol, with a test's model."""
 
 import json
 from contextlib import contextmanager
@@ -9,13 +9,13 @@ from .loopback import answering
 
 TOO_LONG = "x" * 1000
 ENDLESS = "endless"
-TOKENS = 3  # that the server counts in each text
+TOKENS = 3  # reported for each text
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """Embeds with the model of `server`, behind a key.
+    """Embeds with the model of `server`, and requires a key.
 
-    It takes no text of 1,000 characters, refuses "silence" again and again, and says nothing at all to ENDLESS.
+    It rejects TOO_LONG with 400, always answers "silence" with 429, and answers ENDLESS only after the client has left.
     """
 
     protocol_version = "HTTP/1.1"

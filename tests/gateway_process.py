@@ -1,4 +1,4 @@
-"""`embtune serve` in a process of its own, on a loopback port."""
+"""Run `embtune serve` in a separate process, on a loopback port."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""A small HTTP server on loopback, answering in a thread while a test asks it."""
+"""Run a loopback HTTP server in a thread during a test."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Random models of several families, built here."""
+"""Random models of several transformer families."""
 
 from pathlib import Path
 

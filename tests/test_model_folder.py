@@ -13,11 +13,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 from docsgpt_embtune.base_models import BUNDLED, HOST_DEFAULT, BaseModel, resolve_base
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import (
+    check_destination,
     fingerprint,
     read_manifest,
     refuse_foreign_destination,
     size_of_model,
-    take_destination,
     verify,
 )
 from docsgpt_embtune.model_writing import write_model_folder, zip_model_folder
@@ -239,9 +239,9 @@ def test_a_link_to_a_model_stays_what_it_is_called(tiny_tuned_folder, tmp_path):
     assert resolve_base(str(tmp_path / "current")).folder == tmp_path / "current"
     said = []
     with pytest.raises(ModelFolderError, match="is the model to begin with"):
-        take_destination(tiny_tuned_folder, said.append, made_of=tmp_path / "current")
+        check_destination(tiny_tuned_folder, said.append, made_of=tmp_path / "current")
     with pytest.raises(ModelFolderError, match="lies within the model to begin with"):
-        take_destination(tmp_path / "current" / "adapted", said.append, made_of=tiny_tuned_folder)
+        check_destination(tmp_path / "current" / "adapted", said.append, made_of=tiny_tuned_folder)
 
 
 def test_a_model_of_the_hub_comes_without_code_and_is_refused_with_it(monkeypatch, tmp_path):
@@ -277,7 +277,7 @@ def test_a_disk_without_room_for_a_model_is_told_before_the_work(tiny_tuned_fold
 
     def take_with(free):
         monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(0, 0, free))
-        take_destination(tmp_path / "new", silent, made_of=tiny_tuned_folder)
+        check_destination(tmp_path / "new", silent, made_of=tiny_tuned_folder)
 
     take_with(size)
     with pytest.raises(ModelFolderError, match=r"new: .* MB free, and .* MB are needed for the model; make room"):
@@ -286,10 +286,10 @@ def test_a_disk_without_room_for_a_model_is_told_before_the_work(tiny_tuned_fold
 
 def test_a_tuned_folder_that_will_be_replaced_is_named(written, tmp_path):
     said: list[str] = []
-    take_destination(tmp_path / "new", said.append)
+    check_destination(tmp_path / "new", said.append)
     assert not said
     _, folder = written()
-    take_destination(folder, said.append)
+    check_destination(folder, said.append)
     assert said == [f"replaces    {folder}, if a model is written"]
 
 

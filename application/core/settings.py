@@ -1,7 +1,7 @@
-"""The settings that the vector store seam reads, from the environment and `.env`.
+"""The settings that the vector store modules read, from the environment and `.env`.
 
-Stands where DocsGPT's own settings stand, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ CHECKOUT = Path(__file__).parents[2]
 
 
 class Settings(BaseSettings):
-    """DocsGPT's names and defaults."""
+    """Settings with DocsGPT's names and defaults."""
 
     model_config = SettingsConfigDict(env_file=CHECKOUT / ".env", extra="ignore")
 
@@ -23,7 +23,7 @@ class Settings(BaseSettings):
     EMBEDDINGS_MAX_INPUT_TOKENS: int | None = None  # tokens; None leaves texts whole
     OPENAI_API_KEY: str | None = None
     OPENAI_BASE_URL: str | None = None
-    OPENAI_API_BASE: str | None = None  # Azure's, as are the three below
+    OPENAI_API_BASE: str | None = None  # for Azure, like the three below
     OPENAI_API_VERSION: str | None = None
     AZURE_DEPLOYMENT_NAME: str | None = None
     AZURE_EMBEDDINGS_DEPLOYMENT_NAME: str | None = None

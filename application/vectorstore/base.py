@@ -1,9 +1,9 @@
-"""Where DocsGPT gets its embeddings, with the registry that a plugin can reach.
+"""DocsGPT's access to embeddings, with a registry that plugins can extend.
 
-Stands in the place of the file of the same name in DocsGPT (commit 52279d27): every public name and behaviour
-is kept, and DocsGPT's own tests pass with it. What it adds is `embeddings_factory`, which there is a dictionary
-inside a function, out of reach; one model per name however many threads ask first; and docsgpt-embtune's
-registration, where that package is installed.
+Replaces the file of the same name in DocsGPT (commit 52279d27). Every public name and behaviour is kept, and DocsGPT's
+own tests pass with it. It adds three things: `embeddings_factory` at module level, which in DocsGPT is a dictionary
+inside a function; one model per name, however many threads request it first; and the registration of docsgpt-embtune,
+if that package is installed.
 """
 
 import logging
@@ -26,7 +26,7 @@ Factory = Callable[..., Any]
 
 OPENAI_NAME = "openai_text-embedding-ada-002"
 MPNET_NAME = "huggingface_sentence-transformers/all-mpnet-base-v2"
-# The Docker image carries the default model in the first place, a checkout in the second.
+# The default model's folder in the Docker image and in a checkout.
 MPNET_FOLDERS = ("/app/models/all-mpnet-base-v2", "./models/all-mpnet-base-v2")
 
 REQUEST_TIMEOUT = 180  # seconds
@@ -37,12 +37,12 @@ class RemoteEmbeddings:
 
     Args:
         api_url: Address of the server, without `/v1`.
-        model_name: What to ask the server for; left out of the request when empty.
+        model_name: The server's name for the model; left out of the request when empty.
         api_key: Sent as a bearer token when given.
 
     Attributes:
-        dimension: Width of the vectors: 768 as in DocsGPT, whatever the server answers with; set it to None
-            to have it taken from the first answer.
+        dimension: Width of the vectors: 768 as in DocsGPT, whatever the server returns; set it to None to take the
+            width from the first answer.
     """
 
     def __init__(self, api_url: str, model_name: str, api_key: str | None = None) -> None:
@@ -98,9 +98,9 @@ class RemoteEmbeddings:
         return [item["embedding"] for item in in_order]
 
     def _truncate_inputs(self, inputs: Any) -> Any:
-        """Clip each text to EMBEDDINGS_MAX_INPUT_TOKENS tokens: some servers refuse a longer one outright.
+        """Truncate each text to EMBEDDINGS_MAX_INPUT_TOKENS tokens, because some servers refuse longer ones.
 
-        The tokens are tiktoken's and not the server's, so the setting needs headroom.
+        Tokens are counted by tiktoken and not by the server, so the setting needs headroom.
         """
         limit = settings.EMBEDDINGS_MAX_INPUT_TOKENS
         if not limit or limit <= 0:
@@ -124,17 +124,17 @@ class RemoteEmbeddings:
 
 
 def _get_embeddings_wrapper() -> Factory:
-    """Import the local embeddings late: with remote ones, sentence-transformers is never loaded."""
+    """Import the local embeddings only when needed, so that remote ones never load sentence-transformers."""
     from application.vectorstore.embeddings_local import EmbeddingsWrapper
 
     return EmbeddingsWrapper
 
 
 class EmbeddingsRegistry(dict[str, Factory]):
-    """Embeddings by name: name -> factory, and claims on names that are not known beforehand.
+    """Embeddings factories by exact name, and by claims on names that are not known beforehand.
 
-    A claim answers for a family of names, such as every path of a folder that a plugin wrote. An exact name
-    goes before any claim, and an earlier claim before a later one.
+    A claim covers a family of names, such as the paths of all folders that a plugin wrote. An exact name takes
+    precedence over claims, and an earlier claim over a later one.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -142,16 +142,16 @@ class EmbeddingsRegistry(dict[str, Factory]):
         self._claims: dict[Callable[[str], bool], Factory] = {}
 
     def claim(self, matches: Callable[[str], bool], factory: Factory) -> None:
-        """Answer for every name that `matches` accepts; to claim again with the same rule replaces the factory.
+        """Register a factory for every name that `matches` accepts; a second claim by the same rule replaces the first.
 
         Args:
-            matches: Takes a name, tells whether it is claimed.
+            matches: Takes a name and returns whether it is claimed.
             factory: Called as `factory(name, *args, **kwargs)`.
         """
         self._claims[matches] = factory
 
     def find(self, name: str) -> Factory | None:
-        """Return the factory of a name, or None where nobody answers for it."""
+        """Return the factory for a name, or None if there is none."""
         if name in self:
             return self[name]
         return next((partial(factory, name) for matches, factory in self._claims.items() if matches(name)), None)
@@ -163,7 +163,7 @@ def _openai(*args: Any, **kwargs: Any) -> Any:
 
 def _pinned(hub_name: str) -> Factory:
     def make(*args: Any, **kwargs: Any) -> Any:
-        if args or kwargs:  # an API key that a caller passes along with every name
+        if args or kwargs:  # such as an API key, which callers pass with every name
             logger.debug("%s is a pinned model: %d argument(s) dropped", hub_name, len(args) + len(kwargs))
         return _get_embeddings_wrapper()(hub_name)
 
@@ -181,15 +181,15 @@ embeddings_factory = EmbeddingsRegistry(
 
 
 class EmbeddingsSingleton:
-    """One embeddings object per name in a process, however many threads ask for it first."""
+    """Keeps one embeddings object per name and process, however many threads request it first."""
 
     _instances: ClassVar[dict[str, Any]] = {}
-    # Reentrant: a factory may itself ask for embeddings.
+    # Reentrant, because a factory may request embeddings itself.
     _creating: ClassVar[Any] = threading.RLock()
 
     @staticmethod
     def get_instance(embeddings_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Return the embeddings of this name; EMBEDDINGS_BASE_URL overrides them all."""
+        """Return the embeddings of this name; EMBEDDINGS_BASE_URL overrides all names."""
         if settings.EMBEDDINGS_BASE_URL:
             return EmbeddingsSingleton._remote_instance(embeddings_name)
         create = partial(EmbeddingsSingleton._create_instance, embeddings_name, *args, **kwargs)
@@ -205,7 +205,7 @@ class EmbeddingsSingleton:
 
     @staticmethod
     def _create_instance(embeddings_name: str, *args: Any, **kwargs: Any) -> Any:
-        """Make embeddings: the registered ones, or else a model path or hub name loaded as it is."""
+        """Create embeddings with the registered factory, or else load the name as a model path or hub name."""
         factory = embeddings_factory.find(embeddings_name)
         if factory is None:
             return _get_embeddings_wrapper()(embeddings_name, *args, **kwargs)
@@ -221,7 +221,7 @@ class EmbeddingsSingleton:
 
 
 def _renew_lock_in_child() -> None:
-    # Another thread of the parent may have held it at the fork, and does not exist here to let go.
+    # At the fork, another thread of the parent may have held the lock, and that thread does not exist in the child.
     EmbeddingsSingleton._creating = threading.RLock()
 
 
@@ -234,14 +234,14 @@ def _azure_configured() -> bool:
 
 
 def get_embeddings(embeddings_name: str | None = None, embeddings_key: str | None = None) -> Any:
-    """Return the embeddings that the settings ask for: the one entry for every caller.
+    """Return the embeddings that the settings select; every caller gets them here.
 
     Args:
-        embeddings_name: EMBEDDINGS_NAME if not given: a registered name, a model folder, or a hub name.
+        embeddings_name: A registered name, a model folder or a hub name; EMBEDDINGS_NAME if not given.
         embeddings_key: EMBEDDINGS_KEY if not given.
 
     Returns:
-        The process's one object for it, with `embed_query`, `embed_documents` and `dimension`.
+        The process's only object for that name, with `embed_query`, `embed_documents` and `dimension`.
     """
     name = embeddings_name or settings.EMBEDDINGS_NAME
     key = settings.EMBEDDINGS_KEY if embeddings_key is None else embeddings_key
@@ -267,18 +267,18 @@ def _mpnet_folder() -> str | None:
 
 
 class BaseVectorStore(ABC):
-    """What every vector store of DocsGPT offers; a store overrides what it supports."""
+    """Interface of DocsGPT's vector stores; a store overrides what it supports."""
 
-    #: What the number of `search_with_scores` is: "cosine_similarity" (0 to 1, higher is better),
-    #: "l2_distance" (lower is better), or None where the store reports none.
+    #: Kind of the scores of `search_with_scores`: "cosine_similarity" (0 to 1, higher is better),
+    #: "l2_distance" (lower is better), or None if the store reports none.
     score_kind: str | None = None
 
     @abstractmethod
     def search(self, *args: Any, **kwargs: Any) -> Any:
         """Return the nearest chunks for a question.
 
-        A store takes, or swallows, `query_vector`: the question as the caller has embedded it already, once
-        for all the stores it asks.
+        A store uses, or accepts and ignores, `query_vector`: the question's vector, which the caller has computed once
+        for all the stores that it searches.
         """
 
     @abstractmethod
@@ -286,11 +286,11 @@ class BaseVectorStore(ABC):
         """Embed texts and store them."""
 
     def search_with_scores(self, question: str, k: int = 2, *args: Any, **kwargs: Any) -> list[tuple[Any, Any]]:
-        """Return the hits of `search` in its order, each with its score, or None where the store has none."""
+        """Return the hits of `search` in its order, each with its score, or with None if the store has no scores."""
         return [(document, None) for document in self.search(question, k, *args, **kwargs) or []]
 
     def keyword_search(self, question: str, k: int = 10) -> list[Any]:
-        """Return full-text hits: none, so that hybrid retrieval falls back on vectors alone."""
+        """Return full-text hits. Here there are none, so that hybrid retrieval falls back on vectors alone."""
         return []
 
     def delete_index(self, *args: Any, **kwargs: Any) -> Any:
@@ -314,13 +314,13 @@ class BaseVectorStore(ABC):
         return None
 
     def delete_chunks_by_source_path(self, path: str) -> int:
-        """Delete every chunk whose metadata has this `source`, and return how many went."""
+        """Delete every chunk whose metadata has this `source`, and return how many were deleted."""
         chunks = self.get_chunks() or []
         of_path = [chunk["doc_id"] for chunk in chunks if (chunk.get("metadata") or {}).get("source") == path]
         return sum(1 for chunk_id in of_path if self.delete_chunk(chunk_id))
 
     def is_azure_configured(self) -> bool:
-        """Tell whether the Azure OpenAI settings are all there."""
+        """Tell whether all Azure OpenAI settings are set."""
         return _azure_configured()
 
     def _get_embeddings(self, embeddings_name: str | None, embeddings_key: str | None = None) -> Any:
@@ -328,7 +328,7 @@ class BaseVectorStore(ABC):
 
 
 def _register_plugin() -> None:
-    """Let docsgpt-embtune answer for its folders; whatever goes wrong there, the host starts without it."""
+    """Register docsgpt-embtune for its folders; if that fails, DocsGPT starts without it."""
     try:
         from docsgpt_embtune.plugin import register
 

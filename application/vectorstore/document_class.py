@@ -1,14 +1,14 @@
-"""A chunk as the vector stores hand it out.
+"""The class of the chunks that vector stores return.
 
-Stands where DocsGPT's own module stands, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 from typing import Any
 
 
 class Document(str):
-    """A chunk: its text, which it also is, and its metadata."""
+    """A chunk: a string of its text, with metadata."""
 
     page_content: str
     metadata: dict[str, Any]

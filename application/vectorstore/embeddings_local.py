@@ -1,7 +1,7 @@
-"""Any sentence-transformers model, by folder or by hub name.
+"""Embeddings from any sentence-transformers model, by folder or hub name.
 
-Stands where DocsGPT's own module stands, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 from typing import Any
@@ -11,11 +11,11 @@ from docsgpt_embtune.embeddings import StockEmbeddings
 
 
 class EmbeddingsWrapper(StockEmbeddings):
-    """Embed as DocsGPT does with a model that it does not know.
+    """Embed with a model that is not registered, as DocsGPT does.
 
     Args:
-        model_name: A model folder, or a name on the hub.
-        **kwargs: Taken for the host's sake and not used.
+        model_name: A model folder or a hub name.
+        **kwargs: Accepted for compatibility with DocsGPT, and ignored.
     """
 
     def __init__(self, model_name: str, **kwargs: Any) -> None:

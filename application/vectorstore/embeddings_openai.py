@@ -1,7 +1,7 @@
-"""OpenAI's embeddings, and Azure's.
+"""Embeddings from OpenAI and Azure OpenAI.
 
-Stands where DocsGPT's own module stands, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ class OpenAIEmbeddings:
     """Embed through the openai SDK, which is imported at construction.
 
     Args:
-        openai_api_key: EMBEDDINGS_KEY, then OPENAI_API_KEY, if not given.
-        model: The model, or on Azure the deployment.
+        openai_api_key: The key; if not given, EMBEDDINGS_KEY, or else OPENAI_API_KEY.
+        model: The model; on Azure, the deployment.
     """
 
     def __init__(self, openai_api_key: str | None = None, model: str = "text-embedding-ada-002") -> None:

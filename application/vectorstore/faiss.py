@@ -1,7 +1,7 @@
 """DocsGPT's default store: exact search by L2 distance, here in memory only.
 
-Stands where DocsGPT's own store stands, so that the seam runs from this repository; only
-`application/vectorstore/base.py` replaces a file of the host.
+A stand-in for DocsGPT's module of the same name, so that the modules here run without DocsGPT. Only
+`application/vectorstore/base.py` replaces a file in DocsGPT.
 """
 
 import uuid
@@ -22,7 +22,7 @@ class FaissStore(BaseVectorStore):
     Args:
         source_id: Name of the source; nothing is read from disk here.
         embeddings_key: Key for embeddings that need one.
-        docs_init: Chunks to begin with, each with `page_content` and `metadata`.
+        docs_init: Initial chunks, each with `page_content` and `metadata`.
     """
 
     score_kind = "l2_distance"
@@ -33,7 +33,7 @@ class FaissStore(BaseVectorStore):
         super().__init__()
         self.source_id = source_id
         self.embeddings = self._get_embeddings(settings.EMBEDDINGS_NAME, embeddings_key)
-        self.index: Any = None  # made with the first vectors, which say how wide they are
+        self.index: Any = None  # created with the first vectors, when their width is known
         self.documents: dict[str, Document] = {}  # chunk id -> chunk, in row order
         documents = list(docs_init)
         self.add_texts([document.page_content for document in documents], [d.metadata for d in documents])
@@ -65,7 +65,7 @@ class FaissStore(BaseVectorStore):
     def search_with_scores(
         self, question: str, k: int = 4, *args: Any, query_vector: Sequence[float] | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        """Return the k nearest chunks, each with its squared L2 distance; `query_vector` saves the embedding."""
+        """Return the k nearest chunks, each with its squared L2 distance; `query_vector` saves the embedding call."""
         if not self.documents:
             return []
         vector = self.embeddings.embed_query(question) if query_vector is None else query_vector

@@ -1,4 +1,7 @@
-"""`embtune`: parse, call the library once, print. Exit codes: 0 done, 1 done but the answer is no, 2 bad input."""
+"""The command line `embtune`: each command parses its options, calls the library and prints the result.
+
+Exit codes: 0 done, 1 done but the answer is no, 2 bad input.
+"""
 
 import click
 
@@ -21,7 +24,7 @@ from docsgpt_embtune.cli import (
 
 
 class _InOrder(click.Group):
-    """A group that lists its commands as they were added and not by the alphabet."""
+    """A group that lists its commands in the order in which they were added, not alphabetically."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -33,7 +36,7 @@ def main() -> None:
     """Tune DocsGPT's embeddings on your own questions, prove the gain, deploy it safely."""
 
 
-for command in (  # in the order in which they are needed
+for command in (  # in the order in which a user needs them
     chunks.chunks,
     harvest.harvest,
     synthesize.synthesize,

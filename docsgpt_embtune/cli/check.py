@@ -71,7 +71,7 @@ def check(
     server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it; its key, if any, comes from EMBEDDINGS_KEY.
     """
     from docsgpt_embtune.evaluation.check import check_retrieval
-    from docsgpt_embtune.evaluation.report import write_report  # now: what it lacks is not to be found out at the end
+    from docsgpt_embtune.evaluation.report import write_report  # now, so that a missing package shows early
     from docsgpt_embtune.evaluation.summary import summary
 
     hide_loading_bars()
@@ -92,7 +92,7 @@ def check(
             write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
         if report_path:
             write_report(report, report_path)
-    finally:  # a reader who leaves early costs no file, and a full disk not the answer
+    finally:  # after the files, but printed even if a disk is full
         click.echo(summary(report))
     if not report.proven:
         sys.exit(EXIT_NO)

@@ -1,4 +1,4 @@
-"""`embtune chunks`: the corpus, from the store that holds it or from documents."""
+"""`embtune chunks`: write the corpus from a deployment's store or from documents."""
 
 import os
 from collections.abc import Iterable
@@ -87,7 +87,7 @@ def chunks(
 
 
 def _shown(postgres: str) -> str:
-    # Nothing in libpq's other spelling, host=… password=…, tells where a password ends.
+    # A connection string of libpq's other form, host=… password=…, is not shown: its password cannot be cut out safely.
     return without_credentials(postgres) if postgres.startswith("postgres") else ""
 
 

@@ -1,4 +1,4 @@
-"""What the commands share: how an error is shown, and the options that several of them take."""
+"""Error handling and options that the commands share."""
 
 import errno
 import io
@@ -22,27 +22,27 @@ from docsgpt_embtune.errors import DatasetError, EmbtuneError
 from docsgpt_embtune.files import tells_of_full_disk
 from docsgpt_embtune.stopping import ToldInterrupt
 
-# Deployment needs what DocsGPT has already; whatever else a command may miss is in this extra.
+# Deployment commands need only packages that DocsGPT has already; any other missing package is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
 _MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
-_EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as shells have it
+_EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as in shells
 _FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
-_FULL_GPU = "OutOfMemoryError"  # the name of what torch raises; torch is not imported here
+_FULL_GPU = "OutOfMemoryError"  # the name of torch's error; torch is not imported here
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
 def end_with(summary: str, folder: Path | None) -> None:
-    """Print what a command made, and end with exit code 1 where that is no folder."""
+    """Print a command's summary, and exit with code 1 if it wrote no folder."""
     click.echo(summary)
     if folder is None:
         sys.exit(EXIT_NO)
 
 
 class EmbtuneCommand(click.Command):
-    """A command in which an error that the user can mend is one line on stderr and exit code 2."""
+    """A command that reports errors which the user can fix as one line on stderr, with exit code 2."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse a second value of an option that takes one, of which click would drop the first without a word."""
+        """Refuse repeated values of an option that takes one; click would silently drop all but the last."""
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(given).items():
             if isinstance(option, click.Option) and times > 1 and not (option.multiple or option.is_flag):
@@ -52,11 +52,12 @@ class EmbtuneCommand(click.Command):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command, turning what the library raises, a missing package and a file's trouble into one line."""
-        # Read as torch is first imported. Its threads else spin while one waits for a core that has other work: beside
-        # a busy one of two, encoding took 1.7 times as long and a step 1.6; on a quiet machine it is a tenth at most.
+        """Run the command, and report library errors, missing packages and file errors in one line each."""
+        # Read when torch is first imported. Without it, torch's threads spin while one of them waits for a busy core.
+        # With one of two cores busy, encoding took 1.7 times as long and a training step 1.6 times; on an idle machine
+        # the difference is a tenth at most.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-        _print_whatever_happens()
+        _make_output_robust()
         try:
             with _tidied_up_on_sigterm():
                 return super().invoke(ctx)
@@ -66,26 +67,27 @@ class EmbtuneCommand(click.Command):
             if _is_our_own(error):
                 raise
             _exit_with(f"{error}; run: {INSTALL}")
-        except KeyboardInterrupt as error:  # click would end as where the answer is no
+        except KeyboardInterrupt as error:  # click would exit with 1, which means "no"
             _exit_stopped(error)
         except OSError as error:
-            # Of a rename the second is what the user named. Without any it is no file's, and not for the user to mend.
+            # For a rename, filename2 is the path that the user gave. An error without a path is not about a file, and
+            # the user cannot fix it.
             path = error.filename2 or error.filename
             if tells_of_full_disk(error):
-                _exit_with(f"{path}: {_FULL_DISK}" if path else _FULL_DISK)  # writing to an open file names none
+                _exit_with(f"{path}: {_FULL_DISK}" if path else _FULL_DISK)  # no path if the file was open
             if not isinstance(path, str | Path):
                 raise
             _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
         except Exception as error:
-            if not (trouble := _trouble_of_the_machine(error)):
+            if not (trouble := _exhausted_resource(error)):
                 raise
             _exit_with(trouble)
 
 
-def _trouble_of_the_machine(error: Exception) -> str:
-    """Say what is full where a library has a class of its own for it; nothing of any other error."""
+def _exhausted_resource(error: Exception) -> str:
+    """Say which resource is exhausted if a library's own error tells of one; return an empty string for any other error."""
     if tells_of_full_disk(error):
-        return _FULL_DISK  # safetensors and torch write weights
+        return _FULL_DISK  # on a full disk, safetensors and torch raise errors of their own
     if type(error).__name__ == _FULL_GPU:
         return (
             f"the GPU's memory is full ({str(error).partition('. ')[0]}); end what else uses it, give a smaller model, "
@@ -94,8 +96,8 @@ def _trouble_of_the_machine(error: Exception) -> str:
     return ""
 
 
-class _Unheard(io.FileIO):
-    """The file below a stream, which takes what nobody reads any more."""
+class _IgnoresClosedPipe(io.FileIO):
+    """The raw file of a stream, which discards output once the reader has closed the pipe."""
 
     def write(self, content: Any, /) -> int:
         try:
@@ -104,14 +106,14 @@ class _Unheard(io.FileIO):
             return len(content)
 
 
-def _print_whatever_happens() -> None:
-    """Let a command outlive who reads it, as `head` does not, and say letters that a stream's encoding does not have.
+def _make_output_robust() -> None:
+    """Let output survive a closed pipe, as after `| head`, and characters that the stream's encoding lacks.
 
-    It goes on, so that its files and its exit code are those that it would have had.
+    The command then runs to its end, with the same files and exit code.
     """
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
-        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):  # and no test's
+        if isinstance(stream, io.TextIOWrapper) and stream is getattr(sys, f"__{name}__"):  # not a test's stream
             setattr(sys, name, _lasting(stream))
 
 
@@ -119,7 +121,7 @@ def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.reconfigure(errors="backslashreplace")
     if stream.isatty():
         return stream
-    file = _Unheard(stream.fileno(), "w", closefd=False)
+    file = _IgnoresClosedPipe(stream.fileno(), "w", closefd=False)
     return io.TextIOWrapper(
         file if stream.write_through else io.BufferedWriter(file),
         stream.encoding,
@@ -131,8 +133,8 @@ def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
 
 @contextmanager
 def _tidied_up_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as Ctrl-C does, so that it removes what it has begun; a second one ends it at once."""
-    is_main = threading.current_thread() is threading.main_thread()  # no other may set a handler
+    """Let SIGTERM raise in the block, so that it cleans up as after Ctrl-C; a second SIGTERM kills the process."""
+    is_main = threading.current_thread() is threading.main_thread()  # only it may set a handler
     if not is_main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
@@ -140,7 +142,7 @@ def _tidied_up_on_sigterm() -> Iterator[None]:
 
     def end(number: int, _frame: object) -> None:
         signal.signal(number, signal.SIG_DFL)
-        if os.getpid() != own_process:  # a fork, which has begun nothing of its own
+        if os.getpid() != own_process:  # in a fork, which has nothing to clean up
             os.kill(os.getpid(), number)
         sys.exit(_EXIT_SIGTERM)
 
@@ -168,11 +170,11 @@ def _exit_with(message: str) -> NoReturn:
 
 
 def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> None:
-    """Raise DatasetError where files cannot be written, before the work, which may be long or paid.
+    """Raise DatasetError if output files cannot be written, before work that may be long or paid.
 
     Args:
-        *files: To be written, each to a place of its own.
-        read: What must not be written over.
+        *files: Output files, each with a path of its own.
+        read: Input files, which must not be overwritten.
     """
     seen = {path.resolve() for path in read if path is not None}
     for path in filter(None, files):
@@ -189,14 +191,14 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
 
 
 def hide_loading_bars() -> None:
-    """Keep the bars of what takes no time from standing among those that tell the time left."""
+    """Hide transformers' bars for loading, which is quick, so that only bars of long work are shown."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the folder that vectors are kept in, which is the user's own cache folder by default."""
+    """Add the option for the folder that caches vectors, which is in the user's cache folder by default."""
 
     def folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path:
         from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
@@ -212,7 +214,7 @@ def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the flag that settles what an ambiguous file means."""
+    """Add the option that says how to read an ambiguous file of questions."""
     return click.option(
         "--relevant-docs",
         type=click.Choice(get_args(RelevantDocs)),
@@ -221,7 +223,7 @@ def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def whole_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:
-    """Read an option such as 256,128,64; nothing where it is not given."""
+    """Parse an option such as 256,128,64; empty if it is not given."""
     try:
         return tuple(int(number) for number in value.split(",")) if value else ()
     except ValueError as error:
@@ -229,7 +231,7 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, value: str
 
 
 def minutes(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Read an option such as 90s, 10m, 1.5h, or a number of minutes; None where it is not given."""
+    """Parse an option such as 90s, 10m, 1.5h or a number of minutes, into minutes; None if it is not given."""
     if value is None:
         return None
     number, unit = (value[:-1], value[-1]) if value[-1:] in _MINUTES_PER_UNIT else (value, "m")
@@ -243,9 +245,9 @@ def minutes(context: click.Context, parameter: click.Parameter, value: str | Non
 
 
 def load_guard(option: str, relevant_docs: RelevantDocs | None) -> RetrievalDataset:
-    """Read what a --guard names: FILE, or FILE,CORPUS."""
+    """Load the guard set that a --guard names: FILE, or FILE,CORPUS."""
     questions, _, corpus = option.partition(",")
     try:
         return load_dataset(questions, corpus=corpus or None, relevant_docs=relevant_docs)
-    except DatasetError as error:  # a guard has chunks of its own: --corpus is what the questions are asked over
+    except DatasetError as error:  # --corpus belongs to the main questions, and a guard has chunks of its own
         raise DatasetError(str(error).replace("with --corpus", f"as --guard {questions},CORPUS")) from error

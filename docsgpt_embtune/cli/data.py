@@ -21,7 +21,7 @@ from docsgpt_embtune.data.new_output import (
 from docsgpt_embtune.destinations import folder_above
 from docsgpt_embtune.errors import DatasetError
 
-# The registry's names, here so that `embtune --help` needs no pyarrow; a test holds the two together.
+# The registry's names, copied so that `embtune --help` needs no pyarrow; a test keeps the two in step.
 FORMATS = (
     "explicit",
     "article",
@@ -41,7 +41,7 @@ FORMATS = (
 
 def _columns(_context: click.Context, _option: click.Parameter, value: str | None) -> dict[str, str]:
     parts = [part.partition("=") for part in (value or "").split(",") if part]
-    pairs = [(role.strip(), column) for role, _, column in parts]  # a blank after a comma is no part of a role
+    pairs = [(role.strip(), column) for role, _, column in parts]  # without a blank after the comma
     wrong = [role for role, column in pairs if role not in ROLES or not column]
     if wrong:
         raise click.BadParameter(f"{value!r}: {wrong[0]!r} is not ROLE=COLUMN with a role of {', '.join(ROLES)}")
@@ -56,7 +56,7 @@ def _columns(_context: click.Context, _option: click.Parameter, value: str | Non
 
 
 def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that settle what a source means."""
+    """Add the options that say how to read a source."""
     options = (
         click.option("--from", "format_name", type=click.Choice(FORMATS), help="The source's format, if unclear."),
         click.option("--corpus", type=click.Path(path_type=Path), help="The chunks, where the source lacks them."),

@@ -1,4 +1,4 @@
-"""`embtune doctor`: what is wrong with stored vectors."""
+"""`embtune doctor`: find what is wrong with stored vectors."""
 
 import sys
 from pathlib import Path

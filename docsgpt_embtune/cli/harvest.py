@@ -1,4 +1,4 @@
-"""`embtune harvest`: candidates from what users asked and rated, and a dataset from what a person made of them."""
+"""`embtune harvest`: collect candidates from users' questions and ratings, and make a dataset of the reviewed ones."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`embtune install`, `uninstall` and `status`: the hook in DocsGPT's Python."""
+"""`embtune install`, `uninstall` and `status`: manage the hook in DocsGPT's Python."""
 
 import sys
 from pathlib import Path

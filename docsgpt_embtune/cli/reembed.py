@@ -1,4 +1,4 @@
-"""`embtune reembed` and `forget`: the vectors in DocsGPT's stores, and the way back."""
+"""`embtune reembed` and `forget`: replace the vectors in DocsGPT's stores, roll back, and delete the old vectors."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

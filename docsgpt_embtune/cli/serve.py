@@ -107,7 +107,7 @@ def serve(
     with served_model(model, say=partial(click.echo, err=True)) as served:
         done = serve_until_stopped(served, config, say=click.echo)
     click.echo(_end_of(done, finish_seconds))
-    os._exit(0)  # Python would wait for every thread, and one may wait for a server that says nothing
+    os._exit(0)  # not sys.exit, which waits for all threads, and one may wait for a silent server
 
 
 def _end_of(done: "ServeReport", finish_seconds: int) -> str:
@@ -118,5 +118,5 @@ def _end_of(done: "ServeReport", finish_seconds: int) -> str:
 
 
 def _name_of(model: str) -> str | None:
-    """Return a hub name's last part; None for a folder, which has a name: the hub's are called by a commit's hash."""
+    """Return a hub name's last part, because its folder is named by a commit hash; None for a folder."""
     return None if Path(model).expanduser().is_dir() else model.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Where stored chunks are, as the commands on a deployment are told: options, and what they open."""
+"""The options that say where stored chunks are, for the deployment commands, and the stores that they open."""
 
 import os
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def open_environment(env_file: Path | None, indexes: Path | None) -> "EnvironmentFile | None":
-    """Open the `.env` that goes with all sources of these indexes; None if none is given."""
+    """Open the `.env`, and check that the indexes given cover all sources; None if no `.env` is given."""
     from docsgpt_embtune.deployment.coverage import require_all_sources
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 
@@ -44,12 +44,12 @@ def open_environment(env_file: Path | None, indexes: Path | None) -> "Environmen
 
 
 def names_given(**stores: Any) -> list[str]:
-    """Name the stores whose places are given."""
+    """Return the names of the stores whose locations are given."""
     return [name for name, where in stores.items() if where is not None]
 
 
 def require_stores(environment: "EnvironmentFile | None", given: list[str], *, also_switched: bool = False) -> None:
-    """Check that no store which `.env` names, or that was switched with it, is left out."""
+    """Check that no store is left out that `.env` names or, with `also_switched`, that was switched along with it."""
     from docsgpt_embtune.deployment.coverage import require_searched_store, require_switched_stores
 
     if environment is not None:
@@ -67,7 +67,7 @@ def open_stores(
     *,
     indexes_may_be_none: bool = False,
 ) -> "list[ChunkStore]":
-    """Open what is given, for as long as the command runs."""
+    """Open the given stores for as long as the command runs."""
     from docsgpt_embtune.deployment.faiss_folder import find_index_folders
     from docsgpt_embtune.deployment.faiss_store import FaissStore
 
@@ -107,12 +107,12 @@ def _names_postgres(environment: "EnvironmentFile") -> bool:
 
 
 def secret(environment: "EnvironmentFile | None", name: str) -> str | None:
-    """Take a key from the environment, or else from `.env`."""
+    """Return a key from the environment, or else from `.env`."""
     return os.environ.get(name) or (environment.get(name) if environment is not None else None)
 
 
 def open_model(model: str, *, key: str | None = None, served_at: str | None = None) -> "DeployedModel":
-    """Load a model of this machine, or open a server's for as long as the command runs."""
+    """Load a local model, or connect to a server's for as long as the command runs."""
     from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
     from docsgpt_embtune.remote_model import RemoteModel
 

@@ -1,4 +1,4 @@
-"""`embtune synthesize`: questions that a language model, or a chunk's own headings, ask."""
+"""`embtune synthesize`: make questions with a language model, a query generator or the chunks' own headings."""
 
 import os
 import sys
@@ -182,7 +182,7 @@ def _synthesize_online(
 
 
 class _Price(NamedTuple):
-    """What a million tokens cost."""
+    """Price of a million tokens."""
 
     input: float
     output: float

@@ -190,7 +190,7 @@ def _refuse_unusable_device(device: str | None) -> None:
         return
     try:
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without it
+    except (RuntimeError, AssertionError) as error:  # AssertionError if torch was built without it
         raise TrainingError(
             f"--device {device!r}: nothing that torch can compute on here; give cpu, or leave it out"
         ) from error
@@ -202,9 +202,9 @@ def _explicit_settings(
     """Return the settings of an explicit run, or None for the automatic recipe; a mixture of both is refused.
 
     Args:
-        recipe: As told.
-        settings: Settings of an explicit run; None where not given.
-        automatic_options: What is given of the options that belong to the automatic recipe.
+        recipe: Value of --recipe; None if not given.
+        settings: Settings of an explicit run; None for those not given.
+        automatic_options: Options given that belong to the automatic recipe.
     """
     given = {name: value for name, value in settings.items() if value is not None}
     named = ", ".join(f"--{name.replace('_', '-')}" for name in given)

@@ -1,1 +1,1 @@
-"""Baseline against tuned, on questions neither has seen, searched as the host searches."""
+"""Compare baseline and tuned model on questions that neither has seen, with the search that DocsGPT runs."""

@@ -1,4 +1,4 @@
-"""BM25 on the same questions: the search that needs no model, which a tuned model should beat."""
+"""BM25 on the same questions: a search without any model, which a tuned model should beat."""
 
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -16,29 +16,31 @@ from docsgpt_embtune.words import K1, WORD, B, plain_tokens
 
 Tokenizer = Callable[[str], list[str]]
 
-_ENGLISH_SHARE = 0.1  # of all words; English prose has 20 % of these stop words and more, its neighbours 5 %
-_SAMPLE = 1000  # chunks looked at to tell the language
+# Share of English stop words above which a corpus counts as English. English prose has 20 % or more, related
+# languages 5 %.
+_ENGLISH_SHARE = 0.1
+_SAMPLE = 1000  # chunks read to detect the language
 
 
 def retrieve_bm25(dataset: RetrievalDataset, *, k: int = DEPTH) -> Ranking:
     """Rank the corpus by BM25.
 
-    English is stemmed and loses its stop words. Any other language is cut into words as they stand, and into
-    pairs of characters where it is written without spaces.
+    English words are stemmed and stop words dropped. In any other language, words are used as they are, and text
+    written without spaces is split into character bigrams.
 
     Args:
         dataset: Queries (Q) and corpus (N).
         k: Documents kept per query.
 
     Returns:
-        The ranking; documents that share no word with the query are not in it, equal scores are in corpus order.
+        The ranking, without the documents that share no word with the query. Equal scores are in corpus order.
     """
     texts = list(dataset.corpus.values())
     tokenize = _tokenizer_for(texts)
     tokens = [tokenize(text) for text in texts]
     k = min(k, len(texts))
     nearest = np.full((len(dataset.queries), k), -1, dtype=np.int64)
-    if any(tokens):  # bm25s takes no corpus without a word, of emoji, say
+    if any(tokens):  # bm25s rejects a corpus without a single word, e.g. of emoji only
         _fill(nearest, _index_of(tokens), tokenize, dataset.queries.values())
     return Ranking(query_ids=list(dataset.queries), doc_ids=list(dataset.corpus), nearest=nearest)
 
@@ -59,7 +61,7 @@ def _fill(nearest: npt.NDArray[np.int64], index: "bm25s.BM25", tokenize: Tokeniz
 
 
 def english_tokens(text: str) -> list[str]:
-    """Cut into lower-case words without English stop words, each reduced to its stem."""
+    """Split a text into stemmed lower-case words, without English stop words."""
     words = (word for word in WORD.findall(text.lower()) if word not in _stop_words())
     stems: list[str] = _english_stemmer().stemWords(list(words))
     return stems

@@ -33,7 +33,7 @@ class CheckedModel:
     Attributes:
         name: Hub name or folder, as the user knows it.
         folder: Where its files are.
-        fingerprint: Hex sha256 over all that decides its vectors.
+        fingerprint: Hex sha256 over everything that determines its vectors.
     """
 
     name: str
@@ -42,13 +42,17 @@ class CheckedModel:
 
     @classmethod
     def of_base(cls, base: str) -> Self:
-        """Find "bundled", a hub name, or a folder."""
+        """Find a base model by "bundled", a hub name or a folder."""
         found = resolve_base(base)
         return cls(name=found.name, folder=found.folder, fingerprint=found.fingerprint)
 
     @classmethod
     def of_folder(cls, folder: str | Path) -> Self:
-        """Find a model folder, or raise ModelFolderError."""
+        """Find a model folder.
+
+        Raises:
+            ModelFolderError: If there is no such folder.
+        """
         path = Path(folder).expanduser().resolve()
         if not path.is_dir():
             raise ModelFolderError(f"{folder}: no such folder; give the tuned model's with --tuned")
@@ -56,26 +60,29 @@ class CheckedModel:
 
     @cached_property
     def document_fingerprint(self) -> str:
-        """Hex sha256 over what decides its vectors of chunks: a query adapter is no part of it."""
+        """Hex sha256 over everything that determines its chunk vectors, which excludes a query adapter."""
         return document_fingerprint(self.folder)
 
     def load(self) -> StockEmbeddings:
-        """Load it with the class that the host would use: with the engine that serves, or on a GPU where torch does."""
+        """Load the model with the class that DocsGPT would use.
+
+        A tuned folder with graphs runs on its serving engine. Anything else runs in torch, on a GPU if there is one.
+        """
         if not is_tuned_folder(self.folder):
             return StockEmbeddings(self.folder, device=None)
         serves_a_graph = graphs_of(self.folder, read_manifest(self.folder))
         return TunedEmbeddings(str(self.folder), model_kwargs={} if serves_a_graph else {"device": None})
 
     def side(self, model: StockEmbeddings, cache: Path | None) -> Side:
-        """Put it into a comparison.
+        """Build this model's side of a comparison.
 
         Args:
-            model: It, loaded.
-            cache: Folder that keeps its vectors.
+            model: The loaded model.
+            cache: Folder that caches its vectors.
         """
         documents = model.fingerprint if isinstance(model, TunedEmbeddings) else self.document_fingerprint
         questions = self.fingerprint
-        if documents != self.document_fingerprint:  # other than the folder's own reading, which questions share
+        if documents != self.document_fingerprint:  # another reading or int8: question vectors must not share the cache
             questions = hashlib.sha256(f"{questions} {documents}".encode()).hexdigest()
         return Side(model, questions, cache, documents)
 
@@ -86,14 +93,14 @@ class CheckReport:
 
     Attributes:
         baseline: The model to beat.
-        tuned: The model that should.
-        main: Both on the questions that the tuned model was made for.
-        guards: Name -> both on questions of other sources, which the same model must serve.
-        smoke_test: Both on questions made from the corpus, where no guard was given and the corpus allows it.
-        truncation: What the tuned model reads of the chunks; None of a server's model.
-        unused_prompts: "baseline" and "tuned" -> names of the prompts that the model has and DocsGPT never uses.
+        tuned: The tuned model.
+        main: Comparison on the questions that the tuned model was made for.
+        guards: Name -> comparison on questions of another source that the same model must serve.
+        smoke_test: Comparison on questions made from the corpus, if no guard was given and the corpus allows it.
+        truncation: How much of the chunks the tuned model reads; None for a server's model.
+        unused_prompts: "baseline" and "tuned" -> names of the model's prompts that DocsGPT never uses.
         ks: Cutoffs of the metrics.
-        store: What ranked.
+        store: Store that ranked the chunks.
         seed: Seed of the resampling.
     """
 
@@ -110,26 +117,25 @@ class CheckReport:
 
     @property
     def verdict(self) -> Verdict:
-        """What the comparison on the model's own questions says."""
+        """Verdict of the main comparison."""
         return self.main.verdict
 
     @property
     def failed_guards(self) -> list[str]:
-        """Name the guard sets on which the tuned model is worse."""
+        """Names of the guard sets on which the tuned model is worse."""
         return [name for name, guard in self.guards.items() if guard.verdict == "worse"]
 
     @property
     def proven(self) -> bool:
-        """Tell whether the tuned model is better, and worse on no guard set."""
+        """Whether the tuned model is better on the main questions, and worse on no guard set."""
         return self.verdict == "improved" and not self.failed_guards
 
     @property
     def tokens_per_answer(self) -> dict[str, float] | None:
-        """Tokens of the chunks that each model needs to find the answers of the headline.
+        """Mean tokens per chunk ("chunk"), and in the chunks that each model needs to answer the headline share.
 
-        None where one of them needs more chunks than the check looks at, or a server's model does not tell its tokens.
-
-        Counted in the tuned model's wordpieces, of which English has about as many as of a language model's tokens.
+        None if a model needs more chunks than the check ranks, or if a server's model does not count tokens. Tokens are
+        the tuned model's wordpieces; English text has about as many of them as of a language model's tokens.
         """
         if self.truncation is None:
             return None
@@ -139,7 +145,7 @@ class CheckReport:
         return {"chunk": per_chunk, **tokens} if len(tokens) == 2 else None
 
     def to_json(self) -> dict[str, Any]:
-        """Lay out everything as `embtune check --json` writes it."""
+        """Return the whole report as `embtune check --json` writes it."""
         return {
             "models": {
                 name: {"name": model.name, "fingerprint": model.fingerprint}
@@ -169,25 +175,25 @@ def check_retrieval(
     seed: int = 0,
     say: Say = silent,
 ) -> CheckReport:
-    """Compare two models as DocsGPT would search with them.
+    """Compare two models in DocsGPT's own search.
 
-    Questions that the tuned model learned from are left out, by the digests in its manifest.
+    Leaves out the questions that either model learned from or was chosen by, according to the digests in its manifest.
 
     Args:
-        baseline: "bundled", a hub name, or a folder, which may be a tuned one; or a server's model, as URL#MODEL.
-        tuned: A model folder; one without `embtune.json` is loaded as the host loads a stock model. Or the folder of
-            a query adapter for a server's model, which is asked.
+        baseline: "bundled", a hub name, or a stock or tuned folder; or a server's model, as URL#MODEL.
+        tuned: A model folder; one without `embtune.json` is loaded as DocsGPT loads a stock model. Or the folder of
+            a query adapter or keywords for a server's model; the server is then queried.
         dataset: Questions, corpus and judgments.
         guards: Name -> further datasets, each with a verdict of its own.
         ks: Cutoffs of the metrics, 1..100.
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did.
-        cache: Folder that keeps vectors for the next time; a stopped check goes on from there.
+        cache: Folder that caches vectors; an interrupted check resumes from it.
         seed: Seed of the resampling.
-        say: Takes a line of plain text where a server is waited for.
+        say: Takes a line of plain text when a server does not answer and is retried.
 
     Raises:
         EvaluationError: If no question is left, a cutoff is out of range, or a model gives unusable vectors.
-        RemoteModelError: If a server cannot be asked.
+        RemoteModelError: If a server cannot be queried.
         ModelFolderError: If a model cannot be found or loaded.
     """
     _refuse_cutoffs(ks)
@@ -222,11 +228,12 @@ def check_retrieval(
 
 @contextmanager
 def _opened(model: CheckedModel | RemoteModel, cache: Path, say: Say) -> Iterator[tuple[Side, StockEmbeddings | None]]:
-    """Yield a side of the comparison, and the model itself where it is on this machine."""
+    """Yield a model's side of the comparison, and the loaded model unless it is on a server."""
     if isinstance(model, RemoteModel):
         with closing(model.load(say)) as server:
             if model.needs_reembedding:
-                # The other side asks for the server's own vectors, too, and `adapt` has.
+                # The server's own chunk vectors, without keywords, are cached: the other side needs them too, and
+                # `adapt` has cached them already.
                 own = VectorCache(cache, model.as_it_is.document_fingerprint, len(server.probe))
                 server.remember_chunks(partial(remembered, cache=own))
             yield Side(server, model.fingerprint, cache, model.document_fingerprint), None
@@ -252,7 +259,7 @@ def _audited(model: StockEmbeddings | None, dataset: RetrievalDataset) -> Trunca
 
 
 def _unused_prompts(model: StockEmbeddings | None) -> tuple[str, ...]:
-    # The host calls `encode` without naming a prompt, so the default one is all that it ever uses.
+    # DocsGPT calls `encode` without naming a prompt, so it only ever uses the default one.
     if model is None:
         return ()
     default = model.model.default_prompt_name
@@ -266,7 +273,7 @@ def _seen_digests(model: CheckedModel | RemoteModel) -> frozenset[str]:
 
 
 class _Unseen(NamedTuple):
-    """Questions that no model learned from or was chosen by, and how many others were left out for that."""
+    """Questions that no model learned from or was chosen by, and the number of questions left out."""
 
     dataset: RetrievalDataset
     left_out: int

@@ -1,4 +1,7 @@
-"""The best of several models by nDCG@10, told by the questions that chose it: luck alone makes one of many the best."""
+"""Judge the best of several models on the questions that chose it, corrected for the choice.
+
+Chance alone makes one of many candidates the best.
+"""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -13,13 +16,13 @@ from docsgpt_embtune.evaluation.verdict import ALPHA, DECIDING, HEADLINE, Judgme
 
 @dataclass(frozen=True)
 class Choice:
-    """A model that was chosen among several, and what the questions that chose it say of that.
+    """A model chosen from several, with all scores on the questions that chose it.
 
     Attributes:
-        baseline: Scores of what all of them had to beat.
-        tried: Scores of every one that could have been chosen.
-        chosen: Those of the one that was.
-        groups: Queries about one answer, which are one piece of evidence.
+        baseline: Scores of the baseline that every candidate had to beat.
+        tried: Scores of every candidate.
+        chosen: Scores of the chosen candidate.
+        groups: Groups of queries about the same answer; each group is one piece of evidence.
     """
 
     baseline: QueryScores
@@ -29,26 +32,26 @@ class Choice:
 
     @cached_property
     def p(self) -> float:
-        """How often luck alone gives the best of so many so large a gain in the metric that decides."""
+        """Probability that chance alone gives the best of these candidates such a gain in nDCG@10 (p-value)."""
         tried = [scores[DECIDING] for scores in self.tried]
         return chance_of_best(self.baseline[DECIDING], tried, self.chosen[DECIDING], groups=self.groups)
 
     @property
     def is_higher(self) -> bool:
-        """Whether the chosen one scores higher than the baseline, be it by luck or not."""
+        """Whether the chosen model has a higher mean nDCG@10 than the baseline, significantly or not."""
         return mean_ndcg(self.chosen) > mean_ndcg(self.baseline)
 
     @property
     def is_beyond_luck(self) -> bool:
-        """Whether its gain in the metric that decides is more than luck gives the best of so many."""
+        """Whether the gain in nDCG@10 is significant after the correction for choosing."""
         return self.p <= ALPHA
 
     @cached_property
     def judgment(self) -> Judgment:
-        """The chosen one against the baseline.
+        """The chosen model against the baseline.
 
-        As of `judge`, but "improved" only where the gain in the metric that decides is beyond luck, whose chance is its
-        p; "worse" stays "worse". The intervals are those of a model that was the only one.
+        Like `judge`, except that "improved" requires a significant gain in nDCG@10 by the corrected `p`, which replaces
+        that metric's own. "worse" stays "worse". The intervals are not corrected for choosing.
         """
         alone = judge(self.baseline, self.chosen, groups=self.groups)
         differences = {**alone.differences, DECIDING: replace(alone.differences[DECIDING], p=self.p)}
@@ -58,12 +61,12 @@ class Choice:
         return replace(alone, differences=differences, verdict="improved" if better else "not enough evidence")
 
     def line(self) -> str:
-        """Say how the headline metrics changed."""
+        """Return one line on how the headline metrics changed."""
         base, chosen = mean_scores(self.baseline), mean_scores(self.chosen)
         return ", ".join(f"{metric} {base[metric]:.3f} to {chosen[metric]:.3f}" for metric in HEADLINE)
 
     def to_dict(self) -> dict[str, Any]:
-        """Lay it out as the manifest has it."""
+        """Return the manifest's record of the choice."""
         return {
             "queries": self.judgment.queries,
             "baseline": mean_scores(self.baseline),
@@ -74,17 +77,17 @@ class Choice:
 
 
 def mean_ndcg(scores: QueryScores) -> float:
-    """Average the metric that decides."""
+    """Return the mean nDCG@10."""
     return float(np.mean(list(scores[DECIDING].values())))
 
 
 def gain_and_error(scores: QueryScores, than: QueryScores, groups: Sequence[Sequence[str]]) -> tuple[float, float]:
-    """Return by how much the first are better in the mean, and the standard error of that.
+    """Return the mean gain in nDCG@10 of one model over another, and its standard error.
 
     Args:
         scores: Scores of each query.
-        than: Other scores of the same queries.
-        groups: Those about one answer, which are one piece of evidence.
+        than: The other model's scores of the same queries.
+        groups: Groups of queries about the same answer; each group is one piece of evidence.
     """
     gains = paired_gains({DECIDING: than[DECIDING]}, {DECIDING: scores[DECIDING]}, groups)[DECIDING]
     return gains.mean, gains.standard_error

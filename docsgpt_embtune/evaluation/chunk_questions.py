@@ -1,4 +1,4 @@
-"""Chunks asked for by words of their own, in place of people's questions, to see what rounding or a cut costs."""
+"""Questions made of chunks' own words, to measure what int8 or shorter vectors cost when real questions are too few."""
 
 import random
 from collections.abc import Mapping
@@ -9,11 +9,11 @@ from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 
-_MOST_ASKED = 2000  # where people's questions are too few: so many show a loss of .003 of nDCG@10
+_MOST_ASKED = 2000  # questions; enough to show a loss of .003 of nDCG@10
 
 
 def asked_by_their_words(folder: Path, reading: Reading, corpus: Mapping[str, str]) -> RetrievalDataset:
-    """Ask for up to 2,000 chunks of a corpus, each by a run of its own words, out of what the model reads of it."""
+    """Make questions for up to 2,000 chunks, each a run of the chunk's own words from the part that the model reads."""
     doc_ids = list(corpus)
     if len(doc_ids) > _MOST_ASKED:
         doc_ids = random.Random(0).sample(doc_ids, _MOST_ASKED)

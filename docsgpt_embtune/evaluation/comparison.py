@@ -1,4 +1,4 @@
-"""Two models on one dataset: what each finds, what is found without tuning, and whether the one is better."""
+"""Comparison of two models on one dataset, beside BM25 and hybrid search."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -14,20 +14,20 @@ from docsgpt_embtune.evaluation.ranking import Ranking, StoreName, retrieve
 from docsgpt_embtune.evaluation.verdict import HEADLINE, Judgment, Verdict, judge
 from docsgpt_embtune.vectors import EmbeddingModel
 
-HEADLINE_SHARE = 0.8  # the least share of the questions of which the headline speaks
-BM25_CHUNKS = 200_000  # at most: its index lies in memory whole
-UNTUNED = ("bm25", "hybrid")  # searches that stand beside the models
+HEADLINE_SHARE = 0.8  # least share of questions for which the headline states K
+BM25_CHUNKS = 200_000  # most chunks that BM25 is run on: its whole index is in memory
+UNTUNED = ("bm25", "hybrid")  # searches without tuning, shown beside the models
 
 
 @dataclass(frozen=True)
 class Side:
-    """A loaded model, and where its vectors may be kept.
+    """A loaded model, and where its vectors are cached.
 
     Attributes:
         model: Anything with `embed_query`, `embed_documents` and `dimension`.
-        fingerprint: Hex digest of what decides its vectors; without one nothing is kept.
-        cache: Folder of the vectors.
-        document_fingerprint: As `fingerprint`, of the chunks' vectors, where a query adapter makes the two differ.
+        fingerprint: Hex digest of what determines its vectors; without one, nothing is cached.
+        cache: Folder that caches the vectors.
+        document_fingerprint: The same for the chunk vectors, if a query adapter makes the two differ.
     """
 
     model: EmbeddingModel
@@ -38,18 +38,17 @@ class Side:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on one dataset, and beside them BM25 and a hybrid search: the baseline and BM25 fused by ranks.
+    """Two models on one dataset, with BM25 and a hybrid search: the baseline and BM25, combined by rank fusion.
 
     Attributes:
-        dataset: The questions that counted, with their corpus; of chunks of one text, the first is judged.
-        rankings: "baseline", "tuned", "bm25" and "hybrid" -> the documents that each found; above 200,000 chunks the
-            two models' alone.
+        dataset: The questions that were asked, with their corpus. Of chunks with the same text, the first is judged.
+        rankings: "baseline", "tuned", "bm25" and "hybrid" -> documents found; above 200,000 chunks only the two models.
         scores: The same keys -> mean of each metric.
         judgment: Tuned against baseline, paired; questions that share a good chunk count as one piece of evidence.
-        cosine_scores: "baseline" and "tuned" -> mean of each metric, had cosine similarity ranked.
-        k_for_recall: Share of the questions -> the keys of `rankings` -> the K at which so many find an answer.
-        seen: Questions left out because the tuned model learned from them.
-        untuned_leads: Which of "bm25" and "hybrid" are better than the tuned model, beyond chance.
+        cosine_scores: "baseline" and "tuned" -> mean of each metric if cosine similarity ranked instead of L2.
+        k_for_recall: Share of the questions -> the keys of `rankings` -> smallest K at which that share has an answer.
+        seen: Number of questions left out because a model learned from them or was chosen by them.
+        untuned_leads: Those of "bm25" and "hybrid" that are significantly better than the tuned model.
     """
 
     dataset: RetrievalDataset
@@ -63,17 +62,20 @@ class Comparison:
 
     @property
     def headline_share(self) -> float:
-        """The share of the questions whose K is told: more than the least where so many have an answer first anyway."""
+        """Share of questions for which the headline states K.
+
+        Usually 0.8; higher if the baseline already answers that share with K = 1.
+        """
         shares = (share for share, needed in self.k_for_recall.items() if needed["baseline"] != 1)
         return next((share for share in shares if share >= HEADLINE_SHARE), HEADLINE_SHARE)
 
     @property
     def verdict(self) -> Verdict:
-        """What the judgment says."""
+        """Verdict of the judgment."""
         return self.judgment.verdict
 
     def to_json(self) -> dict[str, Any]:
-        """Lay out the numbers as `embtune check --json` writes them."""
+        """Return the numbers as `embtune check --json` writes them."""
         return {
             "dataset": {
                 "sources": list(self.dataset.sources),
@@ -94,7 +96,7 @@ class Comparison:
 
     @property
     def cosine_disagrees(self) -> list[str]:
-        """Name the models whose first ten chunks would be others under cosine similarity, for some question."""
+        """Names of the models whose top ten chunks change under cosine similarity for at least one question."""
         return [
             name
             for name in self.cosine_scores
@@ -102,7 +104,7 @@ class Comparison:
         ]
 
     def query_ranks(self) -> list[dict[str, Any]]:
-        """Tell, per question, at which rank each model has its first good and its first bad chunk."""
+        """Return, per question, the ranks of each model's first good and first bad chunk."""
         return [self._ranks_of(query_id) for query_id in self.dataset.queries]
 
     def _ranks_of(self, query_id: str) -> dict[str, Any]:
@@ -126,16 +128,16 @@ def compare(
     seed: int = 0,
     seen: int = 0,
 ) -> Comparison:
-    """Compare two loaded models on one dataset, with searches that take no tuning beside them up to 200,000 chunks.
+    """Compare two loaded models on one dataset, along with BM25 and hybrid search up to 200,000 chunks.
 
     Args:
         baseline: The model to beat.
-        tuned: The model that should.
+        tuned: The tuned model.
         dataset: Questions, corpus and judgments.
         ks: Cutoffs of the metrics, 1..100.
-        store: What ranks.
+        store: Store that ranks the chunks.
         seed: Seed of the resampling.
-        seen: Questions that were left out already, to be told.
+        seen: Number of questions left out beforehand, to be reported.
 
     Raises:
         EvaluationError: If a model gives unusable vectors, or the disk is full.

@@ -1,4 +1,4 @@
-"""What one of several ways to serve was chosen by: what each of them was measured to find, and what it may lose."""
+"""The record of how one of several ways to serve was chosen, and the loss that a cheaper way may cause."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -8,23 +8,24 @@ from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE, Judgment
 from docsgpt_embtune.wording import counted
 
 RECALLS = ("recall@1", "recall@10")
-# What int8, or a cut, may cost: half a point of nDCG@10 in the mean, and with 97.5 % certainty no more than one.
+# Loss that int8 or shorter vectors may cause: half a point of nDCG@10 on average, and with 97.5 % confidence at most
+# one.
 ACCEPTED_LOSS = 0.005
 WORST_LOSS = 0.01
 TOO_FEW = "too few questions to rule out that it loses a point"
-# Groups of questions that can: int8 changes the score of one in ten, and of fewer none may be among them.
+# Fewest groups of questions that can rule out a loss: int8 changes one score in ten, so fewer groups may include none.
 FEWEST_TO_RULE_OUT = 100
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One way to serve, measured.
+    """Measured scores of one way to serve.
 
     Attributes:
-        name: What was tried.
+        name: Name of the way to serve.
         scores: Mean of each metric.
-        judgment: Against the way that serves if nothing speaks for this one; None for that way itself.
-        best_of: How many there were to choose from, where the judgment takes account of that.
+        judgment: Comparison with the default way to serve; None for the default itself.
+        best_of: Number of candidates, if the judgment is corrected for choosing among them.
     """
 
     name: str
@@ -33,7 +34,7 @@ class Trial:
     best_of: int | None = None
 
     def line(self) -> str:
-        """Say it in one line."""
+        """Return the trial in one line."""
         recall = "  ".join(f"{metric} {self.scores[metric]:.3f}" for metric in RECALLS)
         figures = f"{self.name:40s} {recall}  {DECIDING} {self.scores[DECIDING]:.4f}"
         if self.judgment is None:
@@ -43,7 +44,7 @@ class Trial:
         return f"{figures}  {found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f}) {verdict}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Lay it out as the manifest has it."""
+        """Return the manifest's record of the trial."""
         figures: dict[str, Any] = {"name": self.name, **self.scores}
         if self.judgment is not None:
             figures["difference"] = {
@@ -55,12 +56,12 @@ class Trial:
 
 @dataclass(frozen=True)
 class Decision:
-    """What was chosen, and why.
+    """The chosen way to serve, and the reason.
 
     Attributes:
-        chosen: Name of what serves.
-        reason: Why, in one clause.
-        trials: What was measured; the first is what the others had to beat, or to equal.
+        chosen: Name of the chosen way.
+        reason: The reason, in one clause.
+        trials: Everything measured; the first is the default that the others had to beat or equal.
         queries: Number of validation questions.
     """
 
@@ -70,7 +71,7 @@ class Decision:
     queries: int
 
     def to_dict(self) -> dict[str, Any]:
-        """Lay it out as the manifest has it."""
+        """Return the manifest's record of the decision."""
         return {
             "chosen": self.chosen,
             "reason": self.reason,
@@ -80,14 +81,14 @@ class Decision:
 
 
 def judgment_in_words(judgment: Judgment, best_of: int | None = None) -> str:
-    """Give a verdict, and its p where the interval beside it leaves out zero and so seems to say otherwise.
+    """Return a verdict, with its p-value if the interval shown beside it excludes zero and seems to contradict it.
 
-    The interval is not corrected: it stands for one metric of one model. And where few questions change, all in one
-    direction, resampling leaves out zero sooner than flipping their signs makes that improbable.
+    Two things cause that. The interval is uncorrected: it is for one metric of one model. And if few questions change,
+    all in one direction, the bootstrap excludes zero before the sign-flip test becomes significant.
 
     Args:
-        judgment: What a comparison has shown.
-        best_of: As in `Trial`; if not given, the judgment is corrected for there being several metrics.
+        judgment: Result of a comparison.
+        best_of: As in `Trial`; if not given, the judgment is corrected for testing several metrics.
     """
     found = judgment.differences[DECIDING]
     if judgment.verdict != "not enough evidence" or found.low <= 0 <= found.high:
@@ -98,26 +99,26 @@ def judgment_in_words(judgment: Judgment, best_of: int | None = None) -> str:
 
 
 def decision_lines(decision: Decision) -> Iterator[str]:
-    """Say what was chosen and why, then each way that was measured in a line of its own."""
+    """Yield a line on the choice and its reason, then one line per trial."""
     yield f"{counted(decision.queries, 'validation question')}: {decision.chosen} ({decision.reason})"
     for trial in decision.trials:
         yield f"  {trial.line()}"
 
 
 def shows_loss(judgment: Judgment) -> bool:
-    """Tell whether a cheaper way loses, however little, as its interval alone has it."""
+    """Tell whether a cheaper way loses anything: the verdict is "worse", or the interval is entirely below zero."""
     return judgment.verdict == "worse" or judgment.differences[DECIDING].high < 0
 
 
 def is_harmless(judgment: Judgment) -> tuple[bool, str]:
-    """Tell whether a cheaper way loses nothing that matters, and say it in a clause."""
+    """Tell whether a cheaper way loses nothing that matters, and give the reason in a clause."""
     return (False, "it loses") if judgment.verdict == "worse" else loses_little(judgment)
 
 
 def loses_little(judgment: Judgment) -> tuple[bool, str]:
-    """Tell whether a loss that can be seen is too small to matter, and say it in a clause.
+    """Tell whether the measured loss is too small to matter, and give the reason in a clause.
 
-    Not to have found a loss is not enough, as with few questions none can be found: a large one must be ruled out.
+    A large loss must be ruled out. Finding none is not enough, because few questions cannot show one.
     """
     difference = judgment.differences[DECIDING]
     if difference.mean < -ACCEPTED_LOSS:

@@ -1,4 +1,4 @@
-"""Two searches made one, as hybrid retrievers do: what is to be had without tuning anything."""
+"""Rank fusion of two searches, as in hybrid retrieval: the gain available without tuning."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +11,12 @@ _CONSTANT = 60  # of reciprocal rank fusion, in the paper and in DocsGPT's appli
 def fused(first: Ranking, second: Ranking) -> Ranking:
     """Fuse two rankings of one corpus by reciprocal rank fusion.
 
-    Each adds 1 / (60 + rank) to a document's score; documents of equal scores stand as in the first ranking, and those
-    that only the second has after them.
+    Each ranking adds 1 / (60 + rank) to a document's score. Documents with equal scores keep the first ranking's order;
+    those found only by the second come after them.
 
     Args:
         first: (Q, k) documents.
-        second: As many for the same queries, or fewer.
+        second: At most as many documents for the same queries.
 
     Returns:
         The first k documents of each query.

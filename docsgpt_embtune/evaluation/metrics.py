@@ -1,4 +1,4 @@
-"""Recall, hit, MRR and nDCG per question, by trec_eval through ir-measures."""
+"""Recall, hit, MRR and nDCG per question, computed by trec_eval through ir-measures."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -21,16 +21,16 @@ def score_queries(
 ) -> dict[str, dict[str, float]]:
     """Score each query.
 
-    `recall@k` is the share of a question's good chunks among the first k, `hit@k` is 1 where at least one
-    is there; the two are the same where every question has one good chunk.
+    `recall@k` is the share of a question's good chunks that are among the first k; `hit@k` is 1 if at least one is.
+    The two are equal if every question has one good chunk.
 
     Args:
         ranking: Documents per query, nearest first.
         qrels: query_id -> {doc_id: 1}.
-        ks: Cutoffs; each must be within the ranking's depth, or be cut to it by the corpus' size.
+        ks: Cutoffs, up to the depth that was ranked; a smaller corpus may have fewer documents.
 
     Returns:
-        "recall@1", "hit@1", "mrr@1", "ndcg@1" and so on for each k, in this order -> query_id -> value in 0..1.
+        Metric -> query_id -> value in 0..1. The metrics are "recall@k" for each k, then "hit@k", "mrr@k" and "ndcg@k".
     """
     names = {measure @ k: f"{name}@{k}" for name, measure in _MEASURES.items() for k in ks}
     scores: dict[str, dict[str, float]] = {name: dict.fromkeys(ranking.query_ids, 0.0) for name in names.values()}
@@ -45,7 +45,7 @@ def mean_scores(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def joined_scores(parts: Iterable[QueryScores]) -> QueryScores:
-    """Put together the scores of questions that were asked apart."""
+    """Merge the scores of disjoint sets of questions."""
     joined: QueryScores = {}
     for part in parts:
         for metric, of_queries in part.items():
@@ -56,21 +56,20 @@ def joined_scores(parts: Iterable[QueryScores]) -> QueryScores:
 def k_for_share(
     ranking: Ranking, relevant_docs: Mapping[str, Sequence[str]], targets: Sequence[float] = TARGETS
 ) -> dict[float, int | None]:
-    """Tell how many chunks must be fed for a share of the questions to find an answer among them.
+    """Return how many chunks must be fed so that a share of the questions has an answer among them.
 
-    An answer is found where one of a question's good chunks is there: this is what a reader of the answer
-    notices, and what K is raised for.
+    One good chunk among the first K is enough: this is what a reader notices, and the reason to raise K.
 
     Returns:
-        target -> the smallest K at which the share of answered questions reaches it; None where that is
-        more than the ranking's depth.
+        target -> the smallest K at which the share of answered questions reaches it; None if it exceeds the ranking's
+        depth.
     """
     share = share_answered(ranking, relevant_docs)
     return {target: int(np.argmax(share >= target)) if share[-1] >= target else None for target in targets}
 
 
 def share_answered(ranking: Ranking, relevant_docs: Mapping[str, Sequence[str]]) -> npt.NDArray[np.float64]:
-    """Give the share of the questions with a good chunk among the first K: (depth + 1,), at index K."""
+    """Return the share of questions with a good chunk among the first K: (depth + 1,), indexed by K."""
     ranks = [ranking.best_rank(query_id, relevant_docs[query_id]) for query_id in ranking.query_ids]
     answered = np.bincount([rank for rank in ranks if rank is not None], minlength=ranking.depth + 1)
     return np.cumsum(answered) / len(ranks)

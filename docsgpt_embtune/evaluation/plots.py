@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG that takes its colours from the page: readable in light, in dark and in print."""
+"""The report's plots, as SVG with colours from the page's style sheet, for light mode, dark mode and print."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,13 +15,13 @@ from docsgpt_embtune.evaluation.metrics import share_answered
 from docsgpt_embtune.evaluation.summary import TITLES, shown_metrics
 from docsgpt_embtune.evaluation.verdict import HEADLINE
 
-# matplotlib wants colours, a page has themes: each stand-in is replaced by the style sheet's variable.
+# matplotlib needs fixed colours, but the page has themes: each placeholder is replaced by a CSS variable.
 _STAND_INS = {"ink": "#010203", "muted": "#010204", "line": "#010205", "baseline": "#010206", "bm25": "#010207"}
 _STAND_INS |= {"tuned": "#010208", "loss": "#010209", "hybrid": "#01020a"}
-_BOUNDS = (1, 2, 3, 6, 11, 21, 101)  # the first ranks of the classes
+_BOUNDS = (1, 2, 3, 6, 11, 21, 101)  # first rank of each class
 _CLASSES = ("1", "2", "3–5", "6–10", "11–20", "21–100", "beyond")
-_STYLE: Any = {  # matplotlib types it as a dict of every key that it knows
-    "svg.fonttype": "none",  # text stays text: it can be searched, and takes the page's font
+_STYLE: Any = {  # matplotlib's type for it lists every key that it knows
+    "svg.fonttype": "none",  # text stays text: searchable, and in the page's font
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": _STAND_INS["ink"],
@@ -39,7 +39,7 @@ _STYLE: Any = {  # matplotlib types it as a dict of every key that it knows
 
 
 def recall_plot(comparison: Comparison) -> str:
-    """Draw the share of the questions answered by the first K chunks, with an arrow from the one K to the other."""
+    """Draw the share of questions answered by the first K chunks, with an arrow from the baseline's K to the tuned."""
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7.2, 3.8)
         for name, title in TITLES.items():
@@ -47,7 +47,7 @@ def recall_plot(comparison: Comparison) -> str:
                 share = share_answered(comparison.rankings[name], comparison.dataset.relevant_docs)
                 ks = np.arange(1, len(share))
                 style = "--" if name in UNTUNED else "-"
-                # Of a corpus of one chunk a line has no length.
+                # With a corpus of one chunk, the line has no length, so a dot is drawn.
                 dot = "o" if len(ks) == 1 else None
                 axes.plot(ks, share[1:], style, marker=dot, color=_STAND_INS[name], linewidth=2, label=title)
         _draw_arrow(axes, comparison)
@@ -59,12 +59,12 @@ def recall_plot(comparison: Comparison) -> str:
         axes.yaxis.set_major_formatter(mpl.ticker.PercentFormatter(1.0))
         axes.set_xlabel("K: chunks fed to the language model")
         axes.set_ylabel("questions with an answer among them")
-        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.08))  # above the labels of K
+        axes.legend(frameon=False, loc="lower right", bbox_to_anchor=(1.0, 0.08))  # above the "K = …" labels
         return _svg(figure, "recall")
 
 
 def difference_plot(comparison: Comparison) -> str:
-    """Draw tuned minus baseline with its interval, metric by metric."""
+    """Draw tuned minus baseline and its interval for each metric."""
     with mpl.rc_context(_STYLE):
         metrics = shown_metrics(comparison)
         figure, axes = _figure(7.2, 0.34 * len(metrics) + 0.9)
@@ -82,11 +82,11 @@ def difference_plot(comparison: Comparison) -> str:
 
 
 def rank_plot(ranks: Mapping[str, Sequence[int | None]], what: str) -> str:
-    """Draw at which ranks chunks stand with the baseline, and at which with the tuned model.
+    """Draw a histogram of a chunk's rank, for the baseline beside the tuned model.
 
     Args:
         ranks: "baseline" and "tuned" -> a rank per question, None beyond the depth.
-        what: Which chunk it is, e.g. "first good chunk".
+        what: Which chunk is ranked, e.g. "first good chunk".
     """
     with mpl.rc_context(_STYLE):
         figure, axes = _figure(7.2, 2.6)
@@ -114,9 +114,9 @@ def _draw_arrow(axes: Axes, comparison: Comparison) -> None:
     for k, name in ((start, "baseline"), (end, "tuned")):
         if k is not None:
             axes.plot([k, k], [0, share], color=_STAND_INS[name], linewidth=1, linestyle=":")
-    for k, name in {start: "baseline", end: "tuned"}.items():  # one label where both are the same
+    for k, name in {start: "baseline", end: "tuned"}.items():  # a single label if both are equal
         if k is not None:
-            # Away from the other label, and never over the axis.
+            # On the side away from the other label, and never over the axis.
             side = -1 if 1 < k < max(start or k, end or k) else 1
             place: Any = {"xytext": (4 * side, 0), "textcoords": "offset points", "ha": "right" if side < 0 else "left"}
             axes.annotate(f"K = {k}", (k, 0.02), color=_STAND_INS[name], **place)
@@ -135,7 +135,7 @@ def _figure(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def _svg(figure: Figure, name: str) -> str:
-    # The salt keeps ids apart between pictures of one page, and the same from run to run.
+    # The salt makes ids unique among the plots of one page, and reproducible.
     with mpl.rc_context({"svg.hashsalt": name}):
         content = io.StringIO()
         figure.savefig(content, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -1,4 +1,4 @@
-"""Rank the corpus for each question as DocsGPT does: exact L2 over what the embeddings class returns."""
+"""Rank the corpus for each question as DocsGPT does: exact L2 search over the embeddings class's vectors."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ from docsgpt_embtune.vectors import EmbeddingModel, Vectors, unit_norm
 Run = dict[str, dict[str, float]]
 StoreName = Literal["faiss", "langchain"]
 
-DEPTH = 100  # documents kept per query: nobody feeds more of them to a language model
-_UNIT_TOLERANCE = 1e-4  # of a norm: below it, L2 distance and cosine similarity rank alike
-_SPARE = 32  # rows searched beyond k, for what rounding has put behind the k-th
-_NO_MODEL = "00"  # the fingerprint of vectors that nobody will look for again
+DEPTH = 100  # documents kept per query; nobody feeds more to a language model
+_UNIT_TOLERANCE = 1e-4  # deviation of a norm from 1 up to which L2 distance and cosine similarity rank alike
+_SPARE = 32  # rows searched beyond k, in case rounding has pushed a row of the top k behind the k-th
+_NO_MODEL = "00"  # fingerprint for vectors in a temporary cache, which are never looked up again
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Ranking:
 
     Attributes:
         query_ids: Queries, in the dataset's order.
-        doc_ids: The whole corpus, in its order.
+        doc_ids: The whole corpus, in the dataset's order.
         nearest: (Q, k) indices into `doc_ids`; -1 where a query found fewer than k documents.
         nearest_by_cosine: The same by cosine similarity, for a model whose vectors are not unit-norm; None
-            where they are, as L2 distance and cosine similarity then rank alike.
+            if they are, since L2 distance and cosine similarity then rank alike.
     """
 
     query_ids: Sequence[str]
@@ -49,7 +49,7 @@ class Ranking:
 
     @property
     def by_cosine(self) -> "Ranking":
-        """The ranking that cosine similarity gives; this one where the vectors are unit-norm."""
+        """The ranking by cosine similarity; this same ranking if the vectors are unit-norm."""
         return self if self.nearest_by_cosine is None else replace(self, nearest=self.nearest_by_cosine)
 
     @property
@@ -58,13 +58,13 @@ class Ranking:
         return int(self.nearest.shape[1])
 
     def top(self, query_id: str, k: int) -> list[str]:
-        """Name the first k documents of a query, nearest first."""
+        """Return the ids of a query's first k documents, nearest first."""
         return [self.doc_ids[index] for index in self.nearest[self._row_of[query_id], :k] if index >= 0]
 
     def run(self, k: int) -> Run:
-        """Give the first k documents per query as trec_eval has them: query_id -> {doc_id: score}, score = -rank.
+        """Return the first k documents per query as a trec_eval run: query_id -> {doc_id: score}, score = -rank.
 
-        A distance can tie, and every tool breaks ties in its own way; a rank cannot.
+        Ranks are used because distances can tie, and every tool breaks ties in its own way.
         """
         return {
             query_id: {doc_id: -float(rank) for rank, doc_id in enumerate(self.top(query_id, k), start=1)}
@@ -72,7 +72,7 @@ class Ranking:
         }
 
     def best_rank(self, query_id: str, doc_ids: Iterable[str]) -> int | None:
-        """Tell the rank (from 1) of the first of these documents, or None if none is within the depth."""
+        """Return the rank (from 1) of the first of these documents, or None if none is within the depth."""
         wanted = [self._index_of[doc_id] for doc_id in doc_ids]
         found = np.flatnonzero(np.isin(self.nearest[self._row_of[query_id]], wanted))
         return int(found[0]) + 1 if found.size else None
@@ -96,22 +96,22 @@ def retrieve(
     fingerprint: str | None = None,
     document_fingerprint: str | None = None,
 ) -> Ranking:
-    """Rank the corpus for each query the way the host's FAISS store does.
+    """Rank the corpus for each query as DocsGPT's FAISS store does.
 
-    Both sides go through the calls that the host makes, and an exact search over squared L2 distance, so a
-    model that is not unit-norm is ranked as it would be there, not as it would be under cosine similarity.
+    Queries and chunks are embedded with the calls that DocsGPT makes, then searched exactly by squared L2 distance. So
+    a model that is not unit-norm is ranked as in DocsGPT, not as cosine similarity would rank it.
 
     Args:
         model: Anything with `embed_query`, `embed_documents` and `dimension`.
-        dataset: Queries (Q) and corpus (N); the judgments are not looked at.
-        k: Documents kept per query; N where the corpus is smaller.
+        dataset: Queries (Q) and corpus (N); judgments are ignored.
+        k: Documents kept per query; N if the corpus is smaller.
         store: "langchain" ranks through langchain_community's FAISS, as DocsGPT before 0.19 did. Same ranks.
-        cache: Folder that keeps the vectors for the next time; none if not given.
-        fingerprint: Hex digest of what decides the model's vectors; a cache is used only with one.
-        document_fingerprint: The same of the chunks' vectors, where a query adapter makes the two differ.
+        cache: Folder that caches the vectors; none if not given.
+        fingerprint: Hex digest of what determines the model's vectors; without one, the cache is not used.
+        document_fingerprint: The same for the chunk vectors, if a query adapter makes the two differ.
 
     Returns:
-        The ranking; equal distances in corpus order.
+        The ranking; equal distances are in corpus order.
 
     Raises:
         EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
@@ -144,11 +144,11 @@ def search_exact(queries: Vectors, corpus: Iterable[Shard], k: int) -> npt.NDArr
 
     Args:
         queries: (Q, D)
-        corpus: Shards of (N, D); one of them is in memory at a time.
+        corpus: Shards of (N, D); one shard is in memory at a time.
         k: Documents per query, 1 <= k <= N.
 
     Returns:
-        (Q, k) positions in the corpus, nearest first, equal distances in corpus order.
+        (Q, k) positions in the corpus, nearest first; equal distances are in corpus order.
     """
     distances = np.empty((len(queries), 0), dtype=np.float32)  # (Q, <= k), the best so far
     rows = np.empty((len(queries), 0), dtype=np.int64)
@@ -162,12 +162,13 @@ def search_exact(queries: Vectors, corpus: Iterable[Shard], k: int) -> npt.NDArr
 
 
 def _search_shard(queries: Vectors, shard: Vectors, k: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:
-    """Find the k nearest rows of a shard: two arrays (Q, k), the distances as the host computes them.
+    """Find the k nearest rows of a shard: distances and rows, each (Q, k).
 
-    Many queries at once are searched through a matrix product, whose last bits depend on where a vector stands,
-    so that copies would not tie. The host asks one question at a time and subtracts: so is done for what is found.
+    faiss searches a batch of queries through a matrix product, whose last bits depend on a vector's position, so equal
+    vectors would not tie. DocsGPT searches one query at a time, which subtracts. Therefore the distances of the rows
+    found are recomputed by subtraction.
     """
-    queries, shard = (np.ascontiguousarray(vectors, dtype=np.float32) for vectors in (queries, shard))  # faiss' own
+    queries, shard = (np.ascontiguousarray(vectors, dtype=np.float32) for vectors in (queries, shard))  # as faiss needs
     _, rows = faiss.knn(queries, shard, k)
     query_rows = np.repeat(np.arange(len(queries)), k)
     distances = np.empty(rows.shape, dtype=np.float32)
@@ -177,7 +178,7 @@ def _search_shard(queries: Vectors, shard: Vectors, k: int) -> tuple[npt.NDArray
 
 
 def search_cosine(queries: Vectors, corpus: Iterable[Shard], k: int) -> npt.NDArray[np.int64]:
-    """Find the documents of the highest cosine similarity: the same search over vectors brought to unit norm."""
+    """Find the documents of highest cosine similarity: `search_exact` over normalised vectors."""
     return search_exact(unit_norm(queries), ((positions, unit_norm(shard)) for positions, shard in corpus), k)
 
 
@@ -187,7 +188,7 @@ def search_langchain(queries: Vectors, corpus: Vectors, k: int) -> npt.NDArray[n
     from langchain_core.embeddings import FakeEmbeddings
 
     vectors: Any = [(str(row), corpus[row].tolist()) for row in range(len(corpus))]
-    nothing_to_embed = FakeEmbeddings(size=corpus.shape[1])  # every vector is given
+    nothing_to_embed = FakeEmbeddings(size=corpus.shape[1])  # never called, as all vectors are given
     store = FAISS.from_embeddings(text_embeddings=vectors, embedding=nothing_to_embed)
     return np.array(
         [

@@ -1,4 +1,4 @@
-"""The check as one HTML file that opens offline, to look at and to hand on."""
+"""The check's report, as a single HTML file that opens offline."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,22 +17,22 @@ from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_
 from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.files import write_text_atomically
 
-LISTED = 300  # questions lost, and as many won: more would make a file that no browser likes
-PRINTED = 40  # of each: paper cannot be searched, and the worst come first
+LISTED = 300  # most lost and most won questions shown; more would make the file too large for browsers
+PRINTED = 40  # most of each in print, where there is no search; the worst come first
 _VERSIONS = ("docsgpt-embtune", "sentence-transformers", "transformers", "torch", "faiss-cpu", "ir-measures", "scipy")
 
 
 @dataclass(frozen=True)
 class ChangedQuestion:
-    """A question whose first good chunk stands elsewhere with the tuned model.
+    """A question whose first good chunk has another rank with the tuned model.
 
     Attributes:
         text: The question.
-        baseline_rank: Rank of its first good chunk; None beyond the depth.
+        baseline_rank: Rank of its first good chunk with the baseline; None beyond the depth.
         tuned_rank: The same with the tuned model.
-        baseline_top: What the baseline puts first.
-        tuned_top: What the tuned model puts first.
-        good: A chunk that answers, where neither puts one first.
+        baseline_top: Chunk that the baseline ranks first.
+        tuned_top: Chunk that the tuned model ranks first.
+        good: A good chunk, if neither model ranks one first.
     """
 
     text: str
@@ -44,31 +44,31 @@ class ChangedQuestion:
 
     @cached_property
     def gain(self) -> float:
-        """Change of the reciprocal rank, -1..1: from first to second counts more than from tenth to twentieth."""
+        """Change of the reciprocal rank, -1..1, so that a change from 1 to 2 counts more than one from 10 to 20."""
         baseline, tuned = (1 / rank if rank else 0.0 for rank in (self.baseline_rank, self.tuned_rank))
         return tuned - baseline
 
 
 @dataclass(frozen=True)
 class JudgedChunk:
-    """A chunk with what is known of it for a question: "good", "bad" or "not judged"."""
+    """A chunk and its judgment for a question: "good", "bad" or "not judged"."""
 
     text: str
     judgment: str
 
 
 def write_report(report: CheckReport, path: Path) -> None:
-    """Write the report; all text from data is escaped.
+    """Write the report as HTML, with all text from data escaped.
 
     Args:
-        report: What the check found.
-        path: An HTML file; replaced if it is there.
+        report: Result of the check.
+        path: The HTML file; replaced if it exists.
     """
     write_text_atomically(path, render_report(report))
 
 
 def render_report(report: CheckReport) -> str:
-    """Make the report's HTML."""
+    """Render the report as HTML."""
     environment = Environment(
         loader=PackageLoader("docsgpt_embtune", "evaluation"),
         autoescape=True,
@@ -94,7 +94,7 @@ def render_report(report: CheckReport) -> str:
 
 
 def changed_questions(comparison: Comparison) -> Iterable[ChangedQuestion]:
-    """Yield the questions whose first good chunk changed its rank."""
+    """Yield the questions whose first good chunk has another rank with the tuned model."""
     for row in comparison.query_ranks():
         if row["baseline_rank"] != row["tuned_rank"]:
             yield _changed_question(comparison, row)
@@ -130,7 +130,7 @@ def _plots(comparison: Comparison) -> dict[str, Markup]:
     if judged_bad:
         bad = {name: [row[f"{name}_bad_rank"] for row in judged_bad] for name in ("baseline", "tuned")}
         drawn["bad"] = rank_plot(bad, "first bad chunk")
-    # Drawn by us from numbers and fixed words: nothing from the data is in them.
+    # Safe without escaping: the plots hold only numbers and fixed words, and no text from the data.
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 

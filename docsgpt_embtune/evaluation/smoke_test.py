@@ -1,4 +1,4 @@
-"""A guard set made from the corpus alone: a chunk's heading or first sentence should find its chunk."""
+"""A guard set made from the corpus alone: a chunk's heading or first sentence must retrieve that chunk."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -11,17 +11,17 @@ _MIN_WORDS, _MAX_WORDS = 3, 16
 
 
 def smoke_test(corpus: Mapping[str, str], *, questions: int = QUESTIONS) -> RetrievalDataset | None:
-    """Ask for chunks by their own opening words.
+    """Make questions of chunks' own opening words.
 
-    It shows whether a model still finds plain wording that nobody tuned it on, and no more than that: the
-    words stand in the chunk, so a model that does badly here is broken, and one that does well may not be good.
+    They only show whether a model still finds plain wording that it was not tuned on. The words are in the chunk, so a
+    model that fails here is broken, but one that succeeds need not be good.
 
     Args:
         corpus: doc_id -> text.
-        questions: How many at most, spread evenly over the corpus.
+        questions: Most questions, spread evenly over the corpus.
 
     Returns:
-        The questions over the whole corpus; None where no chunk has an opening of three words that is its own.
+        The questions over the whole corpus; None if no chunk has a unique opening of at least three words.
     """
     openings = {doc_id: _opening(text) for doc_id, text in corpus.items()}
     counts = Counter(openings.values())

@@ -1,4 +1,4 @@
-"""The check in words and in one table, for a terminal of 80 columns."""
+"""The check's result in words and one table, for a terminal of 80 columns."""
 
 import textwrap
 from collections.abc import Iterator
@@ -18,11 +18,11 @@ _OPENING: dict[Verdict, str] = {
 }
 TITLES = {"baseline": "baseline", "bm25": "BM25", "hybrid": "hybrid", "tuned": "tuned"}
 _UNTUNED = {"bm25": "BM25, a search without any model,", "hybrid": "The baseline and BM25 in one, a hybrid search,"}
-HOST_K = 2  # chunks that DocsGPT feeds unless told otherwise
+HOST_K = 2  # chunks that DocsGPT feeds to the language model by default
 
 
 def verdict_in_words(report: CheckReport) -> str:
-    """Say in a sentence or two what the check found."""
+    """State the verdict and the hits at rank 1 in a few sentences."""
     opening = _OPENING[report.verdict]
     if report.main.scores["tuned"] == report.main.scores["baseline"]:
         opening = "Not enough evidence: both models find the same."
@@ -35,7 +35,7 @@ def verdict_in_words(report: CheckReport) -> str:
 
 
 def k_in_words(comparison: Comparison) -> str:
-    """Say how many chunks each model needs to find the answer for most of the questions."""
+    """State the K that each model needs to find an answer for the headline share of the questions."""
     needed = comparison.k_for_recall[comparison.headline_share]
     baseline, tuned = (
         f"K > {DEPTH}" if needed[name] is None else f"K = {needed[name]}" for name in ("baseline", "tuned")
@@ -47,7 +47,7 @@ def k_in_words(comparison: Comparison) -> str:
 
 
 def tokens_in_words(report: CheckReport) -> str:
-    """Say what the smaller K saves; empty where no gain is proven, or K is not smaller, or not known."""
+    """State how many tokens the smaller K saves; empty if no gain is proven, or K is not smaller or unknown."""
     tokens = report.tokens_per_answer
     if report.verdict != "improved" or not tokens or tokens["tuned"] >= tokens["baseline"]:
         return ""
@@ -58,7 +58,7 @@ def tokens_in_words(report: CheckReport) -> str:
 
 
 def default_k_in_words(comparison: Comparison) -> str:
-    """Say what the host's own K gives; empty where it was not among the cutoffs."""
+    """State the hits at DocsGPT's default K; empty if that is not among the cutoffs."""
     metric = f"hit@{HOST_K}"
     if metric not in comparison.scores["tuned"]:
         return ""
@@ -72,14 +72,14 @@ def default_k_in_words(comparison: Comparison) -> str:
 
 
 def evidence_in_words(comparison: Comparison) -> str:
-    """Say how many questions there are, and about how many answers where several ask for the same one."""
+    """State the number of questions, and of separate answers if several questions share one."""
     judgment = comparison.judgment
     answers = f" about {counted(judgment.groups, 'separate answer')}" if judgment.groups < judgment.queries else ""
     return f"{counted(judgment.queries, 'question')}{answers}"
 
 
 def truncation_in_words(audit: TruncationAudit | None) -> str:
-    """Say how much of the chunks the model reads, or that a server does not tell."""
+    """State how much of the chunks the model reads, or that this is unknown for a server's model."""
     if audit is None:
         return "How much of each chunk the tuned model reads is not told by the server that has it."
     if not audit.chunks_cut and not audit.good_chunks_cut:
@@ -92,7 +92,7 @@ def truncation_in_words(audit: TruncationAudit | None) -> str:
 
 
 def warnings(report: CheckReport) -> list[str]:
-    """Say what a reader should know before trusting the numbers."""
+    """List what a reader must know before trusting the numbers."""
     found = []
     if report.main.cosine_disagrees:
         found.append(_cosine_warning(report.main))
@@ -118,7 +118,7 @@ def warnings(report: CheckReport) -> list[str]:
 
 
 def summary(report: CheckReport) -> str:
-    """Lay out the whole check as text."""
+    """Return the whole check as text."""
     return "\n".join(_lines(report))
 
 
@@ -164,7 +164,7 @@ def _cosine_warning(comparison: Comparison) -> str:
 
 
 def leads_in_words(comparison: Comparison) -> list[str]:
-    """Say which searches that take no tuning find more than the tuned model, and whether by chance."""
+    """List the searches without tuning that find more than the tuned model, and whether that could be chance."""
     leads = []
     for name, title in _UNTUNED.items():
         untuned, tuned = comparison.scores.get(name), comparison.scores["tuned"]
@@ -176,7 +176,7 @@ def leads_in_words(comparison: Comparison) -> list[str]:
 
 
 def untuned_in_words(comparison: Comparison) -> str:
-    """Say what stands beside the models, or why nothing does."""
+    """Explain the hybrid column, or why BM25 and hybrid search are missing."""
     if "bm25" in comparison.scores:
         return "hybrid: the baseline's ranks and BM25's in one (RRF), which takes no tuning"
     return (
@@ -186,7 +186,7 @@ def untuned_in_words(comparison: Comparison) -> str:
 
 
 def columns(comparison: Comparison) -> list[str]:
-    """Name the columns that a table of this comparison has."""
+    """Return the columns of this comparison's table."""
     return [name for name in TITLES if name in comparison.scores]
 
 
@@ -226,7 +226,7 @@ def _table(comparison: Comparison) -> Iterator[str]:
 
 
 def shown_metrics(comparison: Comparison) -> list[str]:
-    """Name the metrics that a table shows; the JSON has more."""
+    """Return the metrics that the tables show; the JSON has more."""
     recalls = [metric for metric in comparison.judgment.differences if metric.startswith("recall@")]
     return ["hit@1", *recalls, "mrr@10", "ndcg@10"]
 
@@ -248,7 +248,7 @@ def _k(value: int | None) -> str:
 
 
 def _wrapped(text: str, indent: str = "") -> list[str]:
-    # A path stays whole, so that it can be copied.
+    # Paths are never broken, so that they can be copied.
     return textwrap.wrap(
         text, 80, initial_indent=indent, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
     )

@@ -1,4 +1,4 @@
-"""How much of each chunk a model really reads: the rest is cut off, and nothing warns."""
+"""How much of each chunk a model reads. The rest is truncated without a warning."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_SAMPLE = 20_000  # chunks looked at in a larger corpus, evenly spread
+_SAMPLE = 20_000  # fewest chunks counted in a corpus of twice as many or more, evenly spread
 _BATCH = 1000
 
 
 @dataclass(frozen=True)
 class TruncationAudit:
-    """Wordpieces of the chunks that a model sees, and those that it never does.
+    """Counts of the chunks' wordpieces that a model reads, and of those it truncates.
 
     Attributes:
-        max_seq_length: What the model reads of a text, special tokens included, in wordpieces.
-        possible_length: What it could read at most, by its position embeddings; None if it does not say.
-        chunks: Chunks looked at.
-        chunks_cut: How many of them are longer than what the model reads.
-        wordpieces: Number of wordpieces in these chunks.
-        wordpieces_seen: How many of these wordpieces are read.
-        good_chunks: Chunks that answer a question.
-        good_chunks_cut: How many of them are cut.
-        longest: Wordpieces of the longest chunk, of both.
-        reading_stays: Whether a query adapter keeps the chunks as they were read when they were stored.
+        max_seq_length: Wordpieces that the model reads of a text, special tokens included.
+        possible_length: Wordpieces that its position embeddings allow; None if unknown or if it reads texts whole.
+        chunks: Number of chunks counted.
+        chunks_cut: Number of them that are longer than the model reads.
+        wordpieces: Number of wordpieces in the counted chunks.
+        wordpieces_seen: Number of these wordpieces that are read.
+        good_chunks: Number of chunks that answer a question.
+        good_chunks_cut: Number of them that are truncated.
+        longest: Wordpieces of the longest chunk, counted or good.
+        reading_stays: Whether a query adapter fixes how the chunks are read, because their stored vectors stay.
     """
 
     max_seq_length: int
@@ -47,17 +47,17 @@ class TruncationAudit:
 
     @property
     def share_seen(self) -> float:
-        """Share of the wordpieces that the model sees."""
+        """Share of the wordpieces that the model reads."""
         return self.wordpieces_seen / max(1, self.wordpieces)
 
     @property
     def wordpieces_per_chunk(self) -> float:
-        """Mean length of a chunk."""
+        """Mean length of a chunk, in wordpieces."""
         return self.wordpieces / max(1, self.chunks)
 
     @property
     def advice(self) -> str:
-        """Say what to do about it; empty where no chunk is cut that answers."""
+        """Advice on what to do about truncation; empty if no good chunk is truncated."""
         if not self.good_chunks_cut:
             return ""
         smaller = f"cut the documents into chunks of at most {int(0.8 * self.max_seq_length)} tokens."
@@ -79,12 +79,12 @@ def audit_truncation(
     in_windows: bool = False,
     reading_stays: bool = False,
 ) -> TruncationAudit:
-    """Count what a model reads of the corpus; of more than 20,000 chunks, an evenly spread sample.
+    """Count the wordpieces of the corpus that a model reads; in 40,000 chunks or more, of every n-th chunk.
 
     Args:
-        model: Its tokenizer counts.
-        dataset: Holds the corpus.
-        in_windows: Chunks are read to their end, a window at a time, so that nothing is cut.
+        model: Model whose tokenizer counts.
+        dataset: Dataset with the corpus and its good chunks.
+        in_windows: Whether chunks are read to their end in windows, so that nothing is truncated.
         reading_stays: As in `TruncationAudit`.
     """
     step = max(1, len(dataset.corpus) // _SAMPLE)
@@ -107,21 +107,21 @@ def audit_truncation(
 
 
 def share_read(model: "SentenceTransformer", texts: Sequence[str]) -> float:
-    """Return the share of the texts' wordpieces that a model reads before it cuts them off, from 0 to 1."""
+    """Return the share of the texts' wordpieces that a model reads, from 0 to 1."""
     lengths = _lengths(model, [encodable(text) for text in texts])
     return _seen(lengths, _room_for_text(model)) / max(1, sum(lengths))
 
 
 def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[str, str]:
-    """Cut every chunk where the model stops reading it.
+    """Truncate every chunk where the model stops reading it.
 
     Args:
-        model: Its tokenizer decides.
+        model: Model whose tokenizer truncates.
         corpus: doc_id -> text.
 
     Returns:
-        doc_id -> the text that the model reads, the model's prompt not counted; the whole text where its tokenizer
-        (one of Python alone) does not tell where a token stands.
+        doc_id -> the text that the model reads, its prompt not counted; the whole text if its tokenizer is a slow one
+        (pure Python), which reports no token offsets.
     """
     cut = tokenizer_of(model)
     if not cut.is_fast:
@@ -136,7 +136,7 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
 
 
 def _room_for_text(model: "SentenceTransformer") -> int:
-    """Return how many of a text's own wordpieces are read, beside special tokens and what stands before every text."""
+    """Return how many of a text's own wordpieces are read, without special tokens and the default prompt."""
     prompt = model.prompts.get(model.default_prompt_name or "") or ""
     return tokens_read(model) - int(tokenizer_of(model).num_special_tokens_to_add()) - _lengths(model, [prompt])[0]
 
@@ -151,7 +151,7 @@ def _cut(lengths: Iterable[int], read: int) -> int:
 
 def _lengths(model: "SentenceTransformer", texts: Sequence[str]) -> list[int]:
     count = tokenizer_of(model)
-    # Truncation is off, and so is the tokenizer's warning about it: to know the whole length is the point.
+    # The full length is wanted, so truncation is off, and so is the tokenizer's warning about long texts.
     return [
         len(ids)
         for batch in _batches(texts)

@@ -1,4 +1,4 @@
-"""Vectors of questions and chunks: embedded once, kept on disk, read a shard at a time."""
+"""A cache of question and chunk vectors on disk, read one shard at a time."""
 
 import hashlib
 import io
@@ -24,25 +24,26 @@ from docsgpt_embtune.vectors import EmbeddingModel, EmbedTexts, Vectors
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors are kept apart
+Kind = Literal["query", "document"]  # a model may embed the two differently, so their vectors have separate keys
 Shard = tuple[npt.NDArray[np.int64], Vectors]  # (n,) positions among the texts, ascending, and (n, D) vectors
 
-# Embedded in one call and written as one file: what a stopped run loses at most, and how often the bar moves. A model
-# of 12 layers takes half a minute for these on a slow core, and a server gets four requests at once.
+# Texts embedded in one call and written as one file: the most that an interrupted run loses, and one step of the
+# progress bar. A 12-layer model takes half a minute for them on a slow core, and a server gets them as four requests
+# at once.
 ROWS_PER_BLOCK = 128
-BLOCKS_PER_SHARD = 256  # searched together: of 32,768 vectors, smaller ones take longer as each begins without a best
+BLOCKS_PER_SHARD = 256  # searched together, 32,768 vectors; smaller shards are slower, each starting without a best
 _DIGEST = 16  # bytes
-_LEFTOVER_AGE = 3600.0  # seconds; a block is written in one, so an older part of a file is of a run that was killed
+_LEFTOVER_AGE = 3600.0  # seconds; a block is written within one, so an older partial file is from a killed run
 
 
 @dataclass(frozen=True)
 class StoredVectors:
-    """Vectors of a list of texts, on disk.
+    """Vectors of a list of N texts, on disk.
 
     Attributes:
-        blocks: The files that hold them.
+        blocks: Files that hold the vectors.
         block_of: (N,) index into `blocks`, for each text.
-        row_of: (N,) row in the block.
+        row_of: (N,) row in that block, for each text.
         dimension: Width of the vectors.
     """
 
@@ -56,7 +57,7 @@ class StoredVectors:
         return len(self.block_of)
 
     def shards(self) -> Iterator[Shard]:
-        """Yield all vectors, in the order in which they lie on disk; texts that are equal share one vector."""
+        """Yield all vectors, a group of blocks at a time; equal texts share one vector."""
         by_block = np.argsort(self.block_of, kind="stable")
         starts = np.searchsorted(self.block_of[by_block], np.arange(0, len(self.blocks) + 1))
         for first in range(0, len(self.blocks), BLOCKS_PER_SHARD):
@@ -77,22 +78,22 @@ class StoredVectors:
         blocks = self.block_of[positions]
         for block in np.unique(blocks):
             here = np.flatnonzero(blocks == block)
-            # Mapped anew each time: a map that stays open would keep every page that it has shown in memory.
+            # Mapped anew each time: an open memory map keeps every page that was read in memory.
             mapped = np.load(self.blocks[block], mmap_mode="r")
             vectors[here] = mapped["vector"][self.row_of[positions[here]]]
         return positions, vectors
 
 
 class VectorCache:
-    """One model's vectors in a folder of blocks.
+    """The cached vectors of one model, in a folder of blocks.
 
-    Each block is a file of at most 128 rows (digest of the text, check sum, float32 vector), written beside and
-    renamed, so that it is there whole or not at all. The check sum covers text, vector and model: a row that was
-    changed, or that another model made, is found out, thrown away, and embedded again.
+    Each block is a file of at most 128 rows (digest of the text, checksum, float32 vector). Blocks are written
+    atomically. The checksum covers text, vector and model: if a row was changed or comes from another model, its block
+    is deleted and the texts are embedded again.
 
     Args:
-        folder: Holds the blocks of all models.
-        fingerprint: Hex sha256 of what decides the model's vectors, up to 64 bytes of it.
+        folder: Folder for the blocks of all models.
+        fingerprint: Hex digest of what determines the model's vectors, of at most 64 bytes.
         dimension: Width of the vectors.
     """
 
@@ -103,16 +104,16 @@ class VectorCache:
         self._row = np.dtype([("key", f"V{_DIGEST}"), ("check", f"V{_DIGEST}"), ("vector", "<f4", (dimension,))])
 
     def embed(self, texts: Sequence[str], kind: Kind, call: EmbedTexts, label: str | None = None) -> StoredVectors:
-        """Look texts up, and embed those that are not there.
+        """Look texts up, and embed those that are missing.
 
-        Missing texts are embedded longest first, in blocks of 128: texts of like length waste no padding, and a
-        run that was stopped and started again makes the very blocks that it would have made.
+        Missing texts are embedded longest first, in blocks of 128: texts of similar length waste no padding, and a
+        resumed run writes the same blocks as an uninterrupted one.
 
         Args:
-            texts: What to embed, in any order, repeated or not.
-            kind: Which of the model's two calls `call` is.
-            call: Embeds texts.
-            label: What the progress bar calls them; there is none if not given.
+            texts: Texts in any order, with or without duplicates.
+            kind: Whether `call` embeds queries or documents.
+            call: Function that embeds texts.
+            label: Name of the texts in the progress bar; without one, there is no bar.
 
         Raises:
             EvaluationError: If a vector is not finite or not `dimension` wide, or the disk is full.
@@ -193,7 +194,7 @@ class VectorCache:
 
     def _remove_leftovers(self) -> None:
         for path in self.folder.glob(".*.partial"):
-            with suppress(FileNotFoundError):  # another run may have removed it, or renamed what it had written
+            with suppress(FileNotFoundError):  # another run may have removed or renamed it meanwhile
                 if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
                     path.unlink()
 
@@ -208,13 +209,13 @@ class VectorCache:
 
 
 def default_cache_folder() -> Path:
-    """Name the folder that holds the vectors of all models, in the user's cache."""
+    """Return the folder for the vectors of all models, inside the user's cache folder."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "docsgpt-embtune" / "vectors"
 
 
 @contextmanager
 def cache_folder(folder: Path | None) -> Iterator[Path]:
-    """Yield the folder, or one that goes when the block ends where there is none."""
+    """Yield the given folder, or else a temporary one that is deleted when the block ends."""
     if folder is not None:
         yield folder
         return
@@ -223,25 +224,25 @@ def cache_folder(folder: Path | None) -> Iterator[Path]:
 
 
 def embed_queries(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> Vectors:
-    """Embed questions one by one, as the host does: (Q, D), in order."""
+    """Embed questions one by one, as DocsGPT does: (Q, D), in order."""
     return cache.embed(texts, "query", lambda block: [model.embed_query(text) for text in block], "questions").array()
 
 
 def embed_corpus(model: EmbeddingModel, texts: Sequence[str], cache: VectorCache) -> StoredVectors:
-    """Embed chunks; a text that stands twice is embedded once, so its copies tie exactly."""
+    """Embed chunks; duplicate texts are embedded once, so that they tie exactly."""
     return cache.embed(texts, "document", model.embed_documents, "chunks")
 
 
 def embed_both(
     model: EmbeddingModel, fingerprint: str, dataset: RetrievalDataset, cache: Path | None
 ) -> tuple[Vectors, Vectors]:
-    """Embed a dataset's questions (Q, D) and its whole corpus (N, D), each in its order.
+    """Embed a dataset's questions (Q, D) and its whole corpus (N, D), each in the dataset's order.
 
     Args:
-        model: Embeds the texts that the cache has no vectors of.
-        fingerprint: Hex sha256 over all that decides its vectors.
-        dataset: Its questions and chunks.
-        cache: Folder that keeps vectors for the next time; none if not given.
+        model: Embeds the texts that are not cached.
+        fingerprint: Hex sha256 over everything that determines its vectors.
+        dataset: Questions and corpus.
+        cache: Folder that caches vectors; none if not given.
     """
     with cache_folder(cache) as folder:
         kept = VectorCache(folder, fingerprint, model.dimension)
@@ -250,16 +251,16 @@ def embed_both(
 
 
 def remembered(embed: EmbedTexts, cache: VectorCache) -> EmbedTexts:
-    """Let the vectors of chunks be taken from a cache, and those that are not there be made: without a progress bar."""
+    """Wrap a function that embeds chunks so that it uses a cache, without a progress bar."""
     return lambda texts: cache.embed(texts, "document", embed).array().tolist()
 
 
 class RememberedDocuments:
-    """A model that takes the vectors of chunks from a cache, and makes those that are not there.
+    """A model whose chunk vectors are cached.
 
     Args:
-        model: Makes them; questions are embedded by it anew.
-        cache: The model's.
+        model: Embeds questions, always anew, and the chunks that are not cached.
+        cache: The model's cache.
     """
 
     def __init__(self, model: EmbeddingModel, cache: VectorCache) -> None:

@@ -1,4 +1,4 @@
-"""Is one model better than another, or could it be luck? A paired answer with its uncertainty."""
+"""Paired significance tests: is one model better than another, or could the difference be chance?"""
 
 import math
 from collections import Counter
@@ -13,13 +13,13 @@ from scipy import stats
 Verdict = Literal["improved", "worse", "not enough evidence"]
 Float64Array = npt.NDArray[np.float64]
 
-# The metrics that decide. Two and no more: each further one costs every other one power. recall@1 is the
-# purpose (the chunk that answers comes first), ndcg@10 sees the whole of what may be fed to the language model, and
-# decides alone where one number must: which of several models is the best.
+# The metrics that decide the verdict. Only two, as each further one costs the others power. recall@1 is the purpose: a
+# good chunk comes first. ndcg@10 covers all the chunks that may be fed to the language model; it decides alone when a
+# single number must rank models.
 PURPOSE, DECIDING = HEADLINE = ("recall@1", "ndcg@10")
 HEADLINE_KS = (1, 10)
-ALPHA = 0.05  # at most so often "improved" by luck, and at most so often "worse"
-# Where fewer groups of questions change, all in one direction, even that is no more than chance.
+ALPHA = 0.05  # highest chance of a false "improved", and of a false "worse"
+# Fewest groups of questions that can be significant: with fewer, even a change of all in one direction could be chance.
 FEWEST_TO_JUDGE = math.ceil(math.log2(len(HEADLINE) / ALPHA))
 POWER = 0.8
 RESAMPLES = 9999
@@ -32,10 +32,9 @@ class Difference:
 
     Attributes:
         mean: Mean of the differences over the queries.
-        low: Lower end of its 95 % interval (bootstrap over the groups of queries).
-        high: Upper end.
-        p: How often luck alone gives so large a difference in this direction, by flipping the signs of whole
-            groups; for a headline metric after Holm's correction.
+        low: Lower end of the 95 % interval of the mean (bootstrap over the groups of queries).
+        high: Upper end of that interval.
+        p: One-sided p-value of a sign-flip test over whole groups; Holm-corrected for a headline metric.
     """
 
     mean: float
@@ -45,22 +44,22 @@ class Difference:
 
     @property
     def significant(self) -> bool:
-        """Tell whether p and interval both rule out a difference of zero."""
+        """Whether p-value and interval both rule out a difference of zero."""
         return self.p <= ALPHA and not self.low <= 0.0 <= self.high
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """What a comparison has shown.
+    """Result of a comparison.
 
     Attributes:
-        verdict: "improved" where a headline metric rose beyond chance and none fell; "worse" where one fell
-            beyond chance, whatever the other did; else "not enough evidence".
-        differences: metric -> difference, for every metric given.
-        smallest_gain: headline metric -> the smallest gain that so many questions would have shown in 80 %
-            of such comparisons; None where no gain could have been shown.
+        verdict: "worse" if any headline metric fell significantly; else "improved" if any rose significantly; else
+            "not enough evidence".
+        differences: Metric -> difference, for every metric given.
+        smallest_gain: Headline metric -> smallest gain that this many questions show in 80 % of such comparisons; None
+            if they cannot show any.
         queries: Number of paired queries.
-        groups: Number of groups that they fall into, each of which is one piece of evidence.
+        groups: Number of groups of queries; each group is one piece of evidence.
     """
 
     verdict: Verdict
@@ -72,14 +71,14 @@ class Judgment:
 
 @dataclass(frozen=True)
 class PairedGains:
-    """Tuned minus baseline in one metric, added up over the queries that stand or fall together.
+    """Tuned minus baseline in one metric, summed over groups of dependent queries.
 
-    Five wordings of one question are one piece of evidence and not five: a model that reads their chunk
-    better wins them all. So whole groups are drawn, and whole groups change their sign.
+    Five wordings of one question are one piece of evidence, not five: a model that reads their chunk better wins them
+    all. So the bootstrap draws whole groups, and the sign-flip test flips whole groups.
 
     Attributes:
         sums: (G,) sum of the gains of each group's queries.
-        sizes: (G,) number of its queries.
+        sizes: (G,) number of queries in each group.
     """
 
     sums: Float64Array
@@ -87,14 +86,14 @@ class PairedGains:
 
     @property
     def mean(self) -> float:
-        """Mean gain of a query."""
+        """Mean gain per query."""
         return float(self.sums.sum() / self.sizes.sum())
 
     @property
     def standard_error(self) -> float:
-        """Of the mean, as of a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6).
+        """Standard error of the mean, as a ratio of two sums over groups (Cochran, Sampling Techniques, chapter 6).
 
-        Infinite where there is one group, which says nothing about others.
+        Infinite for a single group, which says nothing about others.
         """
         groups = len(self.sums)
         if groups == 1:
@@ -113,17 +112,17 @@ def judge(
 ) -> Judgment:
     """Compare two models query by query.
 
-    Only the headline metrics decide, with Holm's correction for there being several; the intervals and
-    p-values of the others are given as they are, to be looked at and not to be chosen from. The tests are
-    one-sided in the direction that was found, so "improved" by luck, and "worse" by luck, are at most 5 % each.
+    Only the headline metrics decide, with Holm's correction for testing several. All intervals, and the p-values of the
+    other metrics, are uncorrected: they are for information, not for picking from. The tests are one-sided in the
+    observed direction, so a false "improved" and a false "worse" each have a chance of at most 5 %.
 
     Args:
         baseline: metric -> query_id -> value, as `score_queries` returns.
         tuned: The same metrics of the same queries.
-        groups: Queries that are no evidence apart from each other, such as wordings of one question; each
-            query is in exactly one group. Every query is a group of its own if not given.
+        groups: Groups of queries that are not independent evidence, such as wordings of one question. Each query is in
+            exactly one group. If not given, every query is its own group.
         headline: The metrics that decide.
-        seed: Seed of the resampling; same seed, same numbers.
+        seed: Seed of the resampling; the same seed gives the same numbers.
 
     Raises:
         ValueError: If the two do not hold the same metrics and queries, the groups hold others, or a headline
@@ -159,20 +158,21 @@ def chance_of_best(
     groups: Sequence[Sequence[str]] | None = None,
     seed: int = 0,
 ) -> float:
-    """Tell how often luck alone gives the best of several candidates so large a gain as the chosen one has.
+    """Return the p-value of the gain of a model that was chosen among several candidates.
 
-    The best of ten coins shows more heads than one coin does. Each resample flips the sign of the same groups for
-    all candidates and keeps the largest gain among them, so that candidates that are much alike cost little.
+    The best of ten coins shows more heads than one coin does. Each resample flips the signs of the same groups for all
+    candidates and keeps the largest gain among them, so that similar candidates cost little power.
 
     Args:
         baseline: query_id -> value of one metric.
         candidates: The same for every model that could have been chosen.
-        chosen: The one of them that was.
+        chosen: The same for the chosen model.
         groups: As in `judge`.
         seed: Seed of the resampling.
 
     Returns:
-        The p-value, one-sided; it holds whatever the way of choosing was.
+        The one-sided p-value: how often chance gives the best candidate at least the chosen model's gain. It holds for
+        any way of choosing.
 
     Source:
         Westfall and Young, "Resampling-based multiple testing", 1993 (the maximum over the hypotheses).
@@ -184,24 +184,24 @@ def chance_of_best(
     as_large = 0
     for start in range(0, RESAMPLES, _BATCH):
         signs = drawn.choice((-1.0, 1.0), size=(min(_BATCH, RESAMPLES - start), len(sums)))
-        # What is as large but for the order of summing counts as as large.
+        # The tolerance counts sums as equal that differ only by rounding.
         as_large += int(((signs @ sums).max(axis=1) >= sums[:, 0].sum() - 1e-9).sum())
     return (1 + as_large) / (1 + RESAMPLES)
 
 
 def smallest_gain(gains: PairedGains, alpha: float = ALPHA) -> float | None:
-    """Estimate the smallest mean gain that as many queries, as noisy as these, would show in 80 % of the cases.
+    """Estimate the smallest mean gain that this many queries, with this noise, would show in 80 % of comparisons.
 
     Args:
-        gains: Gain of each of the paired queries.
-        alpha: One-sided level at which a gain counts.
+        gains: Gains of the paired queries, by group.
+        alpha: One-sided significance level.
 
     Returns:
-        The gain; None if even a gain in every query would not have been enough.
+        The gain; None if even a gain in every group would not be significant.
 
     Source:
-        The normal approximation for a paired mean. Below it lies a floor that no noise estimate can lower:
-        the sign-flip test needs log2(1 / alpha) groups that change, all in the same direction.
+        The normal approximation for a paired mean. It has a lower bound that does not depend on the noise: the
+        sign-flip test needs log2(1 / alpha) groups that change, all in the same direction.
     """
     needed = math.ceil(math.log2(1 / alpha))
     if needed > len(gains.sums):
@@ -215,7 +215,7 @@ def paired_gains(
     tuned: Mapping[str, Mapping[str, float]],
     groups: Sequence[Sequence[str]] | None,
 ) -> dict[str, PairedGains]:
-    """Subtract query by query, and add up over the groups: metric -> gains.
+    """Subtract scores query by query and sum them over the groups: metric -> gains.
 
     Args:
         baseline: metric -> query_id -> value.
@@ -242,12 +242,12 @@ def paired_gains(
 
 
 def _difference(gains: PairedGains, seed: int) -> Difference:
-    changed = gains.sums[gains.sums != 0]  # to flip the sign of a zero changes nothing
+    changed = gains.sums[gains.sums != 0]  # flipping the sign of a zero changes nothing
     if not changed.size:
         return Difference(mean=0.0, low=0.0, high=0.0, p=1.0)
-    if gains.sums.size == 1:  # one group says nothing of others: the difference may lie anywhere
+    if gains.sums.size == 1:  # a single group says nothing about others: the difference could be anything
         return Difference(mean=gains.mean, low=-1.0, high=1.0, p=1.0)
-    if changed.size == 1:  # scipy wants two; a zero adds no evidence
+    if changed.size == 1:  # scipy needs two values; a zero adds no evidence
         changed = np.append(changed, 0.0)
     test = stats.permutation_test(
         (changed,),

@@ -1,1 +1,1 @@
-"""From a tuned folder to one that answers fast: the graphs are written, and validation decides what serves."""
+"""Export of a tuned folder to ONNX graphs for fast serving; validation questions decide which graph serves."""

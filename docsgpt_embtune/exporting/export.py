@@ -1,4 +1,4 @@
-"""Write the graphs that the serving engine runs into a tuned folder, and prove that they give its vectors."""
+"""Write the serving engine's graphs into a tuned folder, and verify that they reproduce the model's vectors."""
 
 import json
 import tempfile
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 FOLDER = "onnx"
-TOLERANCE = 1e-4  # of each number of a vector: what fp32 makes of another order of summing, with room
+TOLERANCE = 1e-4  # per component of a vector; summing in another order changes fp32 results by less
 _CALIBRATION_TEXTS, _CALIBRATION_TOKENS = 48, 256
-_OPSET = 17  # read by every onnxruntime since 1.13
-_USUAL_LIMIT = 512  # tokens; attention over more costs more than windows do, so more is only on demand
+_OPSET = 17  # supported by every onnxruntime since 1.13
+_USUAL_LIMIT = 512  # tokens; attention over more costs more than windows do, so more is read only on request
 _PROBES = (
     "How do I rotate the log files?",
     "x",
@@ -48,14 +48,14 @@ _PROBES = (
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export wrote.
+    """Result of an export.
 
     Attributes:
-        graphs: The graphs that it wrote: fp32, and int8 unless the model is a table, which that makes no quicker.
-        engine: What serves from now on.
+        graphs: The written graphs: fp32, and int8 unless the model is static, which int8 would not speed up.
+        engine: Engine that serves from now on.
         reading: How chunks are read from now on.
-        reading_before: How they were read before.
-        decisions: About reading and engine, with what was measured; empty without validation questions.
+        reading_before: How chunks were read before.
+        decisions: Decisions on reading and engine, with the measurements; empty without validation questions.
     """
 
     graphs: tuple[Graph, ...]
@@ -75,20 +75,20 @@ def export(
 ) -> ExportReport:
     """Write an fp32 and an int8 graph beside a tuned folder's weights, and record which of them serves.
 
-    The folder's fingerprint stays: the graphs are other forms of its weights, and have checksums of their own in
-    the manifest. int8 serves only where the validation questions show that it loses nothing that matters; chunks
-    are read in windows, or further, only where these questions gain by it.
+    A static model gets no int8 graph. The folder's fingerprint does not change: the graphs are other forms of its
+    weights, with their own checksums in the manifest. int8 serves only if the validation questions show that it loses
+    nothing that matters. Chunks are read in windows, or at a greater length, only if these questions gain by it.
 
     Args:
         folder: A tuned folder.
-        validation: Questions to decide by; with them, no test proves anything any more. Among them may be some that the
-            model learned from.
-        windows: "off" or "mean", whatever validation says of it.
-        max_seq_length: Tokens to read at a time, whatever validation says of it.
+        validation: Questions to decide by; they cannot serve as test questions afterwards. Some may be questions that
+            the model learned from.
+        windows: "off" or "mean" to override validation.
+        max_seq_length: Tokens to read at a time, to override validation.
         say: Takes one line of plain text before each stage.
 
     Raises:
-        ModelFolderError: If the folder is not whole, the model cannot be exported, or a graph gives other vectors.
+        ModelFolderError: If the folder is incomplete, the model cannot be exported, or a graph gives other vectors.
         EvaluationError: If a graph gives unusable vectors on the validation questions.
     """
     folder = Path(folder).expanduser().resolve()
@@ -102,7 +102,7 @@ def export(
     if validation is not None:
         validation, learned = _new_to_the_model(validation, manifest, say)
     say("writing the graphs")
-    with _graphs_beside(model, folder, reading.max_seq_length) as graphs:  # until all is decided
+    with _graphs_beside(model, folder, reading.max_seq_length) as graphs:  # moved into the folder at the end
         engine: EngineName = "onnx"
         decisions: tuple[Decision, ...] = ()
         if validation is not None:
@@ -118,9 +118,10 @@ def export(
 def _other_readings(
     manifest: Mapping[str, Any], model: "SentenceTransformer", reading: Reading, max_seq_length: int | None
 ) -> list[Reading]:
-    """List the other ways to read chunks that are tried: none beside a query adapter, for which they stay.
+    """List the alternative ways of reading chunks to try.
 
-    A static model reads each of them to its end.
+    There are none with a query adapter, because stored chunk vectors must stay as they are, nor for a static model,
+    which reads every chunk to its end.
     """
     if ADAPTER_KEY in manifest or is_static(model):
         return []
@@ -134,7 +135,11 @@ def _other_readings(
 def _new_to_the_model(
     validation: RetrievalDataset, manifest: Mapping[str, Any], say: Say
 ) -> tuple[RetrievalDataset, bool]:
-    """Leave out what the model has by heart where enough others are left; if not, tell that it learned from some."""
+    """Leave out the questions that the model learned from, unless too few others remain.
+
+    Returns:
+        The questions to decide by, and whether the model learned from some of them.
+    """
     new = without_learned(validation, manifest)
     learned = len(validation) - len(new)
     if not learned:
@@ -155,7 +160,7 @@ def _decide(
     *,
     by_heart: bool,
 ) -> tuple[Reading, EngineName, tuple[Decision, ...]]:
-    """Measure how chunks are read best, where there are other ways, and what int8 costs then, where it is there."""
+    """Choose how chunks are read, if there are alternatives, and then the engine, if there is an int8 graph."""
     decisions = []
     engine: EngineName = "onnx"
     exact, *quantised = graphs
@@ -205,7 +210,7 @@ def _check_length(folder: Path, wanted: int, possible: int) -> None:
 
 
 def _architecture(folder: Path) -> dict[str, Any]:
-    """Read what transformers keeps of a model's shape; a token table, which has no layers, has nothing there."""
+    """Read the transformer's `config.json`; empty for a static model, which has none."""
     path = folder / "config.json"
     config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return config
@@ -213,12 +218,10 @@ def _architecture(folder: Path) -> dict[str, Any]:
 
 @contextmanager
 def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: int) -> Iterator[list[Graph]]:
-    """Trace the model, quantise the graph, and put both into the folder when the block ends well.
+    """Trace the model, quantise the graph, and move both into the folder if the block ends without an error.
 
-    A table of tokens has no products that int8 would make quicker, so that its graph is not quantised.
-
-    Until then the folder serves with what it has: whoever stops the measuring must not find other graphs there than
-    its manifest names.
+    Until then the folder keeps its old graphs, so that an interrupted export leaves no graphs that the manifest does
+    not name. A static model has no matrix products that int8 would speed up, so its graph is not quantised.
     """
     with folder_written_whole(folder / FOLDER) as partial:
         exact, quantised = partial / "model.onnx", partial / "model_int8.onnx"
@@ -229,13 +232,13 @@ def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: i
         _write_exact(model, folder, exact, max_seq_length)
         if "onnx-int8" in paths:
             quantise(exact, quantised, _calibration(folder, max_seq_length))
-        for path in partial.iterdir():  # onnx writes weights 0600, and a container may run as another user
+        for path in partial.iterdir():  # onnx writes weights with mode 0600, but a container may run as another user
             path.chmod(PUBLIC)
         yield [Graph(engine, path, graph_sha256(path)) for engine, path in paths.items()]
 
 
 def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq_length: int) -> None:
-    """Write the graph that gives the model's vectors: as it runs fastest, or, where that gives others, as traced."""
+    """Write the fused graph, or the graph as traced if the fused one does not reproduce the model's vectors."""
     expected = model.encode(list(_PROBES), batch_size=1, show_progress_bar=False)  # (probes, D)
     traced = path.with_name("traced.onnx")
     _trace(with_padded_tokens(model).eval(), traced)
@@ -253,10 +256,11 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
 
 
 def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":
-    """Cut texts into tokens that show which numbers inside of the model get large.
+    """Tokenize texts that show which activations of the model get large.
 
-    Any do: what grows are the same few of a layer's numbers whatever is read. Calibrated on Python's documentation,
-    int8 came as near to fp32 on health agencies' pages and on German articles as calibrated on their own texts.
+    Any texts do, as the same few activations of a layer are large whatever is read. Calibrated on Python's
+    documentation, int8 came as near to fp32 on health agencies' pages and on German articles as when calibrated on
+    those texts themselves.
     """
     from pydoc_data.topics import topics
 
@@ -272,10 +276,10 @@ def _load(folder: Path) -> "SentenceTransformer":
         raise ModelFolderError(
             f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
         )
-    import_onnx()  # before the work, which would be lost without it
+    import_onnx()  # fails before the long work, not after it
     from sentence_transformers import SentenceTransformer
 
-    # The other implementations of attention choose between branches while they run, which a trace cannot hold.
+    # The other attention implementations branch at run time, which a trace cannot represent.
     return SentenceTransformer(
         str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
     ).eval()
@@ -297,7 +301,7 @@ def _trace(model: "SentenceTransformer", path: Path) -> None:
     example = dict(model.tokenizer(["two texts", "of different length"], padding=True, return_tensors="pt"))
     inputs = list(example)
     with warnings.catch_warnings(), torch.inference_mode():
-        # The traced graph is smaller than torch.export's, as fast, and written in a tenth of the time.
+        # Compared with torch.export's, the traced graph is smaller, as fast, and written in a tenth of the time.
         warnings.simplefilter("ignore")
         torch.onnx.export(
             Graphed(),

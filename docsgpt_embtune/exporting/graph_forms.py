@@ -1,4 +1,4 @@
-"""The forms of a traced graph: fused, so that it runs faster, and quantised to int8, as near to fp32 as that gets."""
+"""Transformations of a traced graph: operator fusion for speed, and int8 quantisation that stays close to fp32."""
 
 import logging
 from collections import Counter
@@ -19,33 +19,32 @@ if TYPE_CHECKING:
     from tokenizers import Encoding
 
 _PRODUCTS = ("MatMul", "Attention")  # operators that multiply their first input by the weights in their second
-_ATTENTION_MASK = 3  # which of attention's inputs it is, and an optional one
-# Of a product's numbers, those with a larger maximum than this share of them are made smaller, and by how much; and how
-# many are taken out where that takes little time. Chosen on all-MiniLM-L6-v2's vectors of 120 chunks and 150 training
-# questions of feedbackqa: 1 - cosine .0047 and .0058 with none of it, .0016 and .0014 damped, .0007 and .0008 with all.
-_USUAL_SHARE = 0.75
-_DAMPING = 0.75
-_OUTLIERS = 8
-_APART = "_apart"  # ends the name of a product of outliers
+_ATTENTION_MASK = 3  # index of the mask among Attention's inputs; optional
+# Chosen on all-MiniLM-L6-v2's vectors of 120 chunks and 150 training questions of feedbackqa: 1 - cosine is .0047 and
+# .0058 with neither damping nor separate outliers, .0016 and .0014 with damping, .0007 and .0008 with both.
+_USUAL_SHARE = 0.75  # quantile of an input's channel maxima; channels with a larger maximum are damped
+_DAMPING = 0.75  # exponent of the damping factor: 0 leaves a channel as it is, 1 brings it down to the quantile
+_OUTLIERS = 8  # input channels that are multiplied separately in fp32, where that takes little time
+_APART = "_apart"  # name suffix of a product of outlier channels
 
 
 def fused(path: Path, architecture: Mapping[str, Any]) -> "ModelProto":
-    """Put one operator in the place of the thirty that make up a layer's attention.
+    """Replace the thirty operators of a layer's attention by one.
 
-    In fp32 little is gained, 80 % of a chunk's time being matrix products at the peak of what a core can do. In int8
-    all-MiniLM-L6-v2 answers a question in three quarters of the time.
+    fp32 gains little, because matrix products at a core's peak speed take 80 % of a chunk's time. In int8,
+    all-MiniLM-L6-v2 embeds a question in three quarters of the time.
 
     Args:
         path: A traced graph.
-        architecture: The model's `config.json`. Of models that are not built as BERT is, nothing is fused.
+        architecture: The model's `config.json`. If the model is not built like BERT, nothing is fused.
     """
     from onnxruntime.transformers.fusion_options import FusionOptions
     from onnxruntime.transformers.optimizer import optimize_model
 
     options = FusionOptions("bert")
-    # These two operators are slower than the ones that they replace (onnxruntime 1.32, AVX512), the first nine times.
+    # These two fused operators are slower than the ones they replace, the first nine times (onnxruntime 1.32, AVX512).
     options.enable_skip_layer_norm = options.enable_bias_gelu = False
-    options.enable_gelu = False  # onnxruntime fuses it when it loads the graph, then with the sum before it
+    options.enable_gelu = False  # onnxruntime fuses it at load time, together with the sum before it
     with _without_advice():
         optimised = optimize_model(
             str(path),
@@ -60,10 +59,10 @@ def fused(path: Path, architecture: Mapping[str, Any]) -> "ModelProto":
 
 
 def save(graph: "ModelProto", path: Path) -> None:
-    """Write a graph, and its weights into a file beside it, from which onnxruntime maps them.
+    """Write a graph, with its weights in a separate file that onnxruntime maps into memory.
 
-    Of an embedding table only the rows in use are then in memory, once for all processes: all-MiniLM-L6-v2 takes
-    50 MB less, and is there in three quarters of the time.
+    Only the rows of the embedding table that are used are then in memory, shared by all processes: all-MiniLM-L6-v2
+    takes 50 MB less, and loads in three quarters of the time.
     """
     from onnxruntime.transformers.onnx_model import OnnxModel
 
@@ -71,12 +70,12 @@ def save(graph: "ModelProto", path: Path) -> None:
 
 
 def quantise(exact: Path, quantised: Path, calibration: "Sequence[Encoding]") -> None:
-    """Write a graph that multiplies in int8 and takes one text a run.
+    """Write an int8 graph that takes one text per run.
 
     Args:
         exact: The fp32 graph.
-        quantised: Where to.
-        calibration: Texts that show which numbers inside of the model get large.
+        quantised: Path of the graph to write.
+        calibration: Texts that show which activations get large.
     """
     onnx = import_onnx()
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -84,9 +83,9 @@ def quantise(exact: Path, quantised: Path, calibration: "Sequence[Encoding]") ->
     graph = onnx.load(exact)
     apart = _tame_outliers(graph, _largest_inputs(exact, calibration))
     _drop_padding(graph)
-    # One scale for each output column: with one for a whole matrix the vectors lose ten times as much. Tables in which
-    # tokens are looked up stay as they are: nothing is multiplied there, and a sixth of what was lost was theirs. The
-    # type has to be told because onnx does not know what onnxruntime's own operators return.
+    # Weights get one scale per output column; one scale for a whole matrix loses ten times as much. Embedding tables
+    # stay in fp32: nothing is multiplied there, and quantising them caused a sixth of the loss. DefaultTensorType must
+    # be given because onnx does not know the output types of onnxruntime's own operators.
     with _without_advice():
         quantize_dynamic(
             graph,
@@ -101,15 +100,15 @@ def quantise(exact: Path, quantised: Path, calibration: "Sequence[Encoding]") ->
 
 
 def _largest_inputs(exact: Path, texts: "Sequence[Encoding]") -> dict[str, npt.NDArray[np.float32]]:
-    """Run texts through an fp32 graph: input of a product -> the largest size of each of its numbers, (width,)."""
+    """Run texts through an fp32 graph: input of a product -> largest absolute value of each channel, (width,)."""
     onnx = import_onnx()
     onnxruntime = import_onnxruntime()
     graph = onnx.load(exact, load_external_data=False)
     names = sorted({product.input[0] for product in _products(graph)})
-    if not names:  # a token table
+    if not names:  # no product has weights of its own
         return {}
     graph.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
-    watched = exact.with_name("watched.onnx")  # here, where the weights are
+    watched = exact.with_name("watched.onnx")  # in the same folder, where the external weights are
     onnx.save_model(graph, watched)
     try:
         session = onnxruntime.InferenceSession(str(watched), providers=["CPUExecutionProvider"])
@@ -125,19 +124,19 @@ def _largest_inputs(exact: Path, texts: "Sequence[Encoding]") -> dict[str, npt.N
 
 
 def _tame_outliers(graph: "ModelProto", largest: Mapping[str, npt.NDArray[np.float32]]) -> list[str]:
-    """Keep the few numbers that get large from setting the scale in which all of a text's are rounded to 256 steps.
+    """Keep outlier channels from setting the scale by which all activations of a text are rounded to 256 steps.
 
-    In a transformer they are twenty times as large as the others. They are divided by a factor that their weights are
-    multiplied by (the idea of SmoothQuant, Xiao et al., 2023). Where many numbers make few, and so it takes little
-    time, the largest are multiplied apart (that of LLM.int8(), Dettmers et al., 2022): of what int8 loses, half is
-    lost there.
+    In a transformer a few channels are twenty times as large as the others. They are divided by a factor by which their
+    weights are multiplied (as in SmoothQuant, Xiao et al., 2023). In products with more inputs than outputs, where it
+    takes little time, the largest are multiplied separately in fp32 instead (as in LLM.int8(), Dettmers et al., 2022):
+    half of int8's loss occurs there.
 
     Args:
-        graph: An fp32 graph, which is changed.
-        largest: Input of a product -> the largest size of each of its numbers, (width,).
+        graph: An fp32 graph, changed in place.
+        largest: Input of a product -> largest absolute value of each channel, (width,).
 
     Returns:
-        Names of the products that are to stay in fp32.
+        Names of the products that must stay in fp32.
     """
     weights = {weight.name: weight for weight in graph.graph.initializer}
     results = {product.output[0] for product in _products(graph)}
@@ -157,17 +156,20 @@ def _tame_outliers(graph: "ModelProto", largest: Mapping[str, npt.NDArray[np.flo
 def _without_outliers(
     product: "NodeProto", weight: "TensorProto", sizes: npt.NDArray[np.float32]
 ) -> "tuple[list[NodeProto], list[TensorProto]]":
-    """Damp a product's outliers, or take them out of it: the nodes in its place, and their constants.
+    """Damp a product's outlier channels, or multiply the largest separately if it has more inputs than outputs.
 
     Args:
-        product: A product, which is changed.
-        weight: Its weights, (width, columns), which are changed.
-        sizes: The largest size of each of its numbers, (width,).
+        product: A product, changed in place.
+        weight: Its weights, (width, columns), changed in place.
+        sizes: Largest absolute value of each input channel, (width,).
+
+    Returns:
+        The nodes that replace the product, and their constants.
     """
     onnx = import_onnx()
     numbers, result = product.input[0], product.output[0]
     matrix = onnx.numpy_helper.to_array(weight)
-    usual = np.quantile(sizes, _USUAL_SHARE) or np.inf  # nothing to go by where most are always zero
+    usual = np.quantile(sizes, _USUAL_SHARE) or np.inf  # no damping if most channels are always zero
     factors = np.maximum(1, sizes / usual) ** _DAMPING
     inside = np.ones(len(sizes))
     after: list[NodeProto] = []
@@ -190,9 +192,9 @@ def _without_outliers(
 
 
 def _products(graph: "ModelProto") -> "list[NodeProto]":
-    """List the products of numbers with weights of their own whose numbers have outliers.
+    """List the products of activations with weights of their own, if the activations can have outliers.
 
-    What attention puts out has none: it is a mean of values.
+    Attention's output has none, because it is a mean of values.
     """
     used = Counter(name for node in graph.graph.node for name in node.input)
     own = {weight.name for weight in graph.graph.initializer if len(weight.dims) == 2 and used[weight.name] == 1}
@@ -205,9 +207,9 @@ def _products(graph: "ModelProto") -> "list[NodeProto]":
 
 
 def _drop_padding(graph: "ModelProto") -> None:
-    """Take out of attention what hides padding: int8 runs one text at a time (see `OnnxEngine`), which has none.
+    """Remove the padding mask from attention: int8 runs one text at a time (see `OnnxEngine`), without padding.
 
-    It takes 6 % of a chunk's time. The graph's inputs then say that they hold one text, so that nobody runs more.
+    The mask takes 6 % of a chunk's time. The graph's inputs are fixed to one text, so that nobody runs a batch.
     """
     for value in graph.graph.input:
         value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -217,7 +219,11 @@ def _drop_padding(graph: "ModelProto") -> None:
 
 
 def import_onnx() -> Any:
-    """Import onnx, or raise ModelFolderError that says how to get it."""
+    """Import onnx.
+
+    Raises:
+        ModelFolderError: If it is not installed; says how to install it.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -229,7 +235,7 @@ def import_onnx() -> Any:
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence what onnxruntime's tools advise: preprocessing that gains nothing here."""
+    """Silence the onnxruntime tools' advice to preprocess the graph, which gains nothing here."""
     logging.disable(logging.WARNING)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What serves is decided on the user's own validation questions: int8 only without a loss, windows only with a gain."""
+"""Choice of engine and reading on the user's validation questions: int8 only without loss, windows only with gain."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -30,14 +30,14 @@ from docsgpt_embtune.serving.reading import Reading, WindowReader, document_enco
 
 
 class GraphEmbeddings:
-    """What a graph answers with when chunks are read in a given way.
+    """Embed with one graph, with chunks read in a given way.
 
     Args:
-        folder: A tuned folder; a query adapter in it maps the questions' vectors, as it does where it serves.
+        folder: A tuned folder; its query adapter, if any, is applied to question vectors, as in serving.
         graph: One of its graphs.
         reading: How chunks are read.
-        by_meaning: Whether a question's keywords, if the folder has any, are left out of its vector. The chunks'
-            vectors are the same; they are ranked by the model alone.
+        by_meaning: Whether to leave keywords, if the folder has any, out of question vectors. Chunk vectors stay the
+            same, so chunks are then ranked by the model alone.
     """
 
     def __init__(self, folder: Path, graph: Graph, reading: Reading, *, by_meaning: bool = False) -> None:
@@ -62,18 +62,18 @@ class GraphEmbeddings:
 def decide_reading(
     folder: Path, graph: Graph, usual: Reading, others: Sequence[Reading], validation: RetrievalDataset, cache: Path
 ) -> tuple[Reading, Decision]:
-    """Choose how chunks are read: another way than the usual only where the questions gain by it beyond chance.
+    """Choose how chunks are read: another way than the usual one only if the questions gain by it significantly.
 
-    What luck gives the best of several ways is no gain: each of them against the usual one is judged as if it were the
-    only one.
+    The choice is corrected for taking the best of several ways (`surest_reading`); the judgments recorded in the trials
+    are not.
 
     Args:
         folder: A tuned folder.
         graph: Its fp32 graph.
-        usual: How the model was written to read.
-        others: Other ways.
+        usual: How the model reads unless another way wins.
+        others: The alternatives.
         validation: Questions to decide by.
-        cache: Folder that keeps vectors for `decide_engine`.
+        cache: Folder that caches vectors, also for `decide_engine`.
     """
     usual_scores = graph_scores(folder, graph, usual, validation, cache)
     trials = [Trial(str(usual), mean_scores(usual_scores))]
@@ -94,16 +94,16 @@ def surest_reading(
     judgments: Mapping[Reading, Judgment],
     groups: Sequence[Sequence[str]],
 ) -> tuple[Reading | None, str]:
-    """Find the way of reading that gains most, by more than luck gives the best of so many, and say so in a clause.
+    """Find the way of reading that gains most, if it is significant after correction for the number of ways.
 
     Args:
         usual: Scores of the usual way.
-        others: Those of each other way.
-        judgments: Each other way against the usual one.
-        groups: Questions about one answer, which are one piece of evidence.
+        others: Scores of each alternative.
+        judgments: Each alternative against the usual way.
+        groups: Groups of questions about the same answer; each group is one piece of evidence.
 
     Returns:
-        That way, or None where the usual one stays; and why.
+        The best way, or None if the usual one stays; and the reason, in a clause.
     """
     gaining = [reading for reading in others if judgments[reading].verdict == "improved"]
     if not gaining:
@@ -124,13 +124,13 @@ def decide_engine(
     *,
     learned_from: bool = False,
 ) -> tuple[EngineName, Decision]:
-    """Choose int8 only where questions show that it loses nothing that matters.
+    """Choose int8 only if questions show that it loses nothing that matters.
 
-    Validation questions are often too few to show a loss or to rule one out. Then chunks are asked for, too, by a few
-    words of their own, as many as there are: rounding moves a vector whatever the text means, and these questions'
+    Validation questions are often too few to show a loss or to rule one out. Then questions made of chunks' own words
+    are measured as well, up to 2,000 of them. Rounding moves a vector whatever the text means, and these questions'
     scores turned out as sensitive to it as those of people's questions (standard deviation of the change in nDCG@10 for
     one question: .05 to .06 and .03 to .07, untuned and tuned, on a television's manual and a course's answers). They
-    are ranked by the model's numbers alone, as keywords would find each of them in spite of int8.
+    are ranked without keywords, which would find each chunk in spite of int8.
 
     Args:
         folder: A tuned folder.
@@ -138,8 +138,9 @@ def decide_engine(
         quantised: Its int8 graph.
         reading: How chunks are read.
         validation: Questions to decide by.
-        cache: Folder that keeps vectors, of which `decide_reading` may have made some.
-        learned_from: Whether the model learned from the questions: what it has by heart it finds in spite of int8.
+        cache: Folder that caches vectors, some of them possibly from `decide_reading`.
+        learned_from: Whether the model learned from the questions. It finds memorised answers in spite of int8, so such
+            questions cannot rule out a loss.
     """
     rounding = _Rounding(folder, (exact, quantised), reading, cache)
     trials, judgment = rounding.measured(validation)
@@ -163,13 +164,13 @@ def decide_engine(
 
 @dataclass(frozen=True)
 class _Rounding:
-    """Measures what a graph's rounding costs.
+    """Measures the loss that a graph's quantisation causes.
 
     Attributes:
         folder: A tuned folder.
-        graphs: The exact one and the rounded one.
+        graphs: The fp32 and the int8 graph.
         reading: How chunks are read.
-        cache: Folder that keeps vectors.
+        cache: Folder that caches vectors.
     """
 
     folder: Path
@@ -178,7 +179,12 @@ class _Rounding:
     cache: Path
 
     def measured(self, asked: RetrievalDataset, by_words: str = "") -> tuple[tuple[Trial, ...], Judgment]:
-        """Score both; by meaning alone, and named so, where the questions are the chunks' own words."""
+        """Score both graphs and compare them.
+
+        Args:
+            asked: Questions over the chunks.
+            by_words: Suffix of the trials' names for questions made of chunks' own words; keywords are then left out.
+        """
         exact, rounded = (
             graph_scores(self.folder, graph, self.reading, asked, self.cache, by_meaning=bool(by_words))
             for graph in self.graphs
@@ -191,14 +197,14 @@ class _Rounding:
 def graph_scores(
     folder: Path, graph: Graph, reading: Reading, asked: RetrievalDataset, cache: Path, *, by_meaning: bool = False
 ) -> QueryScores:
-    """Rank all chunks by what a graph answers with, and score that for each question.
+    """Rank all chunks with a graph's vectors, and score the ranking of each question.
 
     Args:
         folder: A tuned folder.
         graph: One of its graphs.
         reading: How chunks are read.
-        asked: Questions over these chunks.
-        cache: Folder that keeps vectors: chunks are embedded once for each graph and reading.
+        asked: Questions with their corpus.
+        cache: Folder that caches vectors; chunks are embedded once per graph and reading.
         by_meaning: As in `GraphEmbeddings`.
     """
     of_chunks = f"{graph.sha256} {reading}"

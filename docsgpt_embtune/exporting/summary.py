@@ -1,4 +1,4 @@
-"""An export in a few lines."""
+"""The summary of an export, in a few lines."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from docsgpt_embtune.serving.graphs import graph_files
 
 
 def summary(report: ExportReport) -> str:
-    """Say what was written, what serves, and what that was decided by."""
+    """Return what was written, what serves, and the measurements behind the decision."""
     return "\n".join(_lines(report))
 
 

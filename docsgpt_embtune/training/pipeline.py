@@ -18,7 +18,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.learned import data_record, digests_of, leave_out, without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, is_tuned_folder, read_manifest, size_of_model, take_destination
+from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, is_tuned_folder, read_manifest, size_of_model
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.token_table import is_static, tokens_read
@@ -100,7 +100,7 @@ def train(
         DatasetError: If no validation questions can be held out.
     """
     config = config or TrainConfig()
-    take_destination(out, say)
+    check_destination(out, say)
     found = resolve_base(base)
     refuse_full_disk(out, size_of_model(found.folder))
     made_of = read_manifest(found.folder) if is_tuned_folder(found.folder) else {}

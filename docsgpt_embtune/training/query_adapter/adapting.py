@@ -24,12 +24,12 @@ from docsgpt_embtune.learned import adapter_data_record, digests_of, leave_out, 
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
+    check_destination,
     document_fingerprint,
     fingerprint,
     is_tuned_folder,
     read_manifest,
     refuse_foreign_destination,
-    take_destination,
     write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
@@ -93,7 +93,7 @@ def adapt(
         raise ModelFolderError(
             f"{model}: --keywords is for a server's model; for one on this machine, embtune train adds them"
         )
-    take_destination(out, say, made_of=None if is_url(model) else resolve_base(model).folder)
+    check_destination(out, say, made_of=None if is_url(model) else resolve_base(model).folder)
     given = training if validation is None else _together(training, validation)
     refuse_too_few_to_choose_by(given)
     say(f"questions   {given.describe()}")

@@ -11,7 +11,7 @@ from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.choice import Choice
 from docsgpt_embtune.evaluation.vector_cache import embed_both
-from docsgpt_embtune.model_folder import take_destination
+from docsgpt_embtune.model_folder import check_destination
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
@@ -76,7 +76,7 @@ def write_keywords_for_server(
             f"{model}: keywords alone are for a server's model; of one of this machine, `embtune train --corpus` "
             "learns from the chunks and puts them beside it"
         )
-    take_destination(out, say)
+    check_destination(out, say)
     made = asked_of_chunks(corpus, seed, say)
     questions, texts = (list(each.values()) for each in (made.questions.queries, made.questions.corpus))
     remote = RemoteModel.named(model)

@@ -25,7 +25,7 @@ from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines,
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
 from docsgpt_embtune.learned import data_record, without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
+from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, recorded_reading
@@ -120,7 +120,7 @@ def distill(
             too, or the tuned model learned from so many of the questions that too few are left to choose by.
     """
     folder = Path(folder).expanduser().resolve()
-    take_destination(out, say, made_of=folder)
+    check_destination(out, say, made_of=folder)
     manifest = verify(folder)
     _refuse(folder, manifest, layers)
     untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work: it may be nowhere

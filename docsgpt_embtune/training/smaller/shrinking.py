@@ -28,7 +28,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
 from docsgpt_embtune.learned import with_chosen_by_too, without_learned
-from docsgpt_embtune.model_folder import ADAPTER_KEY, take_destination, verify
+from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Reading, recorded_reading
@@ -171,7 +171,7 @@ def shrink(
         EvaluationError: If the model gives unusable vectors.
     """
     folder = Path(folder).expanduser().resolve()
-    take_destination(out, say, made_of=folder)
+    check_destination(out, say, made_of=folder)
     manifest = verify(folder)
     keywords = load_keywords(folder)
     beside = keywords.width if keywords else 0
