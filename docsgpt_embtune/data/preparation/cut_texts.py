@@ -55,8 +55,8 @@ def _ending_in_odd_words(texts: Mapping[str, str]) -> list[str]:
     """Find texts that, by their last words, were more likely cut than ended by their authors.
 
     The texts without a full stop are modelled as a mixture: some were cut at a random character, the others end as
-    sentences, or the rest of these texts, end. The share of cut texts is the one of maximum likelihood. So nothing is
-    suspected where texts usually end without a full stop, and much where most such texts end in the middle.
+    sentences, or the rest of these texts, end. EM finds the likeliest share of cut texts. So nothing is suspected
+    where texts usually end without a full stop, and much where most such texts end in the middle.
 
     Source:
         Dempster, Laird and Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm".

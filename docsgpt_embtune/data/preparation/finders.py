@@ -128,7 +128,7 @@ def find_near_duplicates(store: Store) -> None:
 
 
 def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
-    """Find bad chunks that nearly repeat a good one, or answer, says a model; doubtful ones go to `suspected`."""
+    """Find bad chunks that nearly repeat a good one or answer according to a model; doubtful ones go to `suspected`."""
     near = store.query(_NEAR_BAD)
     found = {(query_id, doc_id): text for query_id, doc_id, text in near}
     suspected: list[tuple[str, str]] = []
