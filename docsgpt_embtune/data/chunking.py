@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator, Sequence
 
 # DocsGPT's order of preference: a paragraph break, then a line break, then the end of a sentence.
 SEPARATORS = ("\n\n", "\n", ". ")
-MAX_TOKENS, MIN_TOKENS = 1250, 150  # its worker's
+MAX_TOKENS, MIN_TOKENS = 1250, 150  # defaults of DocsGPT's worker
 
 
 def chunk_text(
     text: str, *, count_tokens: Callable[[str], int], max_tokens: int = MAX_TOKENS, min_tokens: int = MIN_TOKENS
 ) -> list[str]:
-    """Cut a document where its structure allows, into chunks of `min_tokens` to `max_tokens`.
+    """Cut a document into chunks of `min_tokens` to `max_tokens`, between paragraphs, lines or sentences if possible.
 
     Neighbouring pieces are merged until they hold `min_tokens`, so only the last chunk of a document
-    (or one before a large piece) may be shorter. Joined, the chunks are the document again, but for
-    white space between pieces.
+    (or one before a large piece) may be shorter. Concatenated, the chunks give the document again, except
+    for white space between pieces.
 
     Args:
         text: The document.
@@ -28,7 +28,7 @@ def chunk_text(
         Chunks in document order, none of them blank.
 
     Raises:
-        ValueError: If the bounds are not 0 <= min_tokens <= max_tokens, with both values.
+        ValueError: Unless 0 <= min_tokens <= max_tokens and max_tokens >= 1; the message gives both values.
 
     Source:
         DocsGPT's application/parser/chunking_strategies.py, `RecursiveChunker`; the defaults are its worker's.
@@ -77,13 +77,14 @@ def _word_windows(text: str, count_tokens: Callable[[str], int], max_tokens: int
 
 
 def _window_end(words: Sequence[str], start: int, count_tokens: Callable[[str], int], max_tokens: int) -> int:
-    """Find the end of the longest window that holds no more than `max_tokens`, or one word: counted a dozen times."""
+    """Return the end of the longest window of at most `max_tokens`, but of one word at least, in a dozen counts."""
 
     def fits(end: int) -> bool:
         return count_tokens(" ".join(words[start:end]) + " ") <= max_tokens
 
+    # Exponential search from the start, then bisection: a window is short compared with the text.
     longest, step = start + 1, 1
-    while longest + step <= len(words) and fits(longest + step):  # a window is short beside the text: not from its end
+    while longest + step <= len(words) and fits(longest + step):
         longest += step
         step *= 2
     beyond = min(longest + step, len(words) + 1)

@@ -1,4 +1,7 @@
-"""Questions out of the corpus itself: to learn from, words of a chunk; to choose by, sentences cut out of it, too."""
+"""Questions made from the corpus itself: runs of a chunk's words, and sentences cut out of chunks.
+
+Training uses the runs of words. Choosing a model without people's questions uses both.
+"""
 
 import random
 import re
@@ -10,11 +13,11 @@ from itertools import accumulate, islice
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 
-# As long as people's questions are. Longer ones are found by any model and teach nothing.
+# Words in a question: as many as people type. Any model finds longer ones, so they teach nothing.
 SHORTEST, LONGEST = 6, 12
 LONGEST_SENTENCE = 30
-# Of what stands between a question's spaces, so much is at least words or numbers, and so much words: what is cut from
-# program text or of tables otherwise asks as nobody does.
+# Least shares of a question's space-separated tokens: PLAIN are words or numbers, OF_LETTERS consist of letters alone.
+# Text cut from programs or tables has less of both, and nobody asks like that.
 PLAIN, OF_LETTERS = 0.9, 0.5
 _MARKS = ".,;:!?()[]{}\"'“”‘’«»…"
 _PLAIN = re.compile(r"[^\W_]+(?:[-'’][^\W_]+)*|[^\W_]*\d[\d.,:/-]*%?")
@@ -24,19 +27,19 @@ _OF_LETTERS = re.compile(r"[^\W\d_]+(?:[-'’][^\W\d_]+)*")
 def questions_from_corpus(corpus: Mapping[str, str], seed: int, *, of_prose: bool = False) -> RetrievalDataset:
     """Take one run of 6 to 12 words from each chunk as a question that the chunk answers.
 
-    It needs no labels and no language model, and teaches a model the words of these documents: the same idea
-    as the cropping of Contriever (Izacard et al., 2021), with the crop left in its chunk, so that the model
-    also learns to mind the exact words that people copy into a question.
+    This needs no labels and no language model, and teaches a model the words of these documents. The idea is
+    Contriever's random cropping (Izacard et al., 2021), but the crop also stays in its chunk, so that the model
+    learns to match the exact words that people copy into a question.
 
     Args:
         corpus: doc_id -> text.
-        seed: Seed of the drawing.
-        of_prose: Whether words that nobody would ask with are left alone, as is wanted where no person's questions
-            tell whether they teach anything. Where these do, words of program text taught, too: without those in a
-            language's reference, validation found .531 instead of .558 of nDCG@10 after the chunks.
+        seed: Random seed.
+        of_prose: Whether to take prose alone, for data without people's questions, where nothing shows whether
+            other words teach anything. With people's questions, words of program text helped: without them, on a
+            language's reference, validation nDCG@10 after training on the chunks was .531 instead of .558.
 
     Returns:
-        A question for each chunk that has words enough for one, over the whole corpus.
+        One question for each chunk that has enough words, over the whole corpus.
     """
     drawn = random.Random(seed)
     queries: dict[str, str] = {}
@@ -50,11 +53,11 @@ def questions_from_corpus(corpus: Mapping[str, str], seed: int, *, of_prose: boo
 
 @dataclass(frozen=True)
 class MadeQuestions:
-    """What a model is chosen by where nobody asked anything.
+    """Validation questions made from the corpus, to choose a model by where nobody asked anything.
 
     Attributes:
-        questions: Over the whole corpus, in which some chunks no longer have a sentence that asks for them.
-        by_own_words: doc_ids of the chunks that are asked for by words that they still have.
+        questions: The questions over the whole corpus, where text cut out as a question is missing from its chunk.
+        by_own_words: doc_ids of the chunks drawn to be asked for by words that they still have.
     """
 
     questions: RetrievalDataset
@@ -62,11 +65,12 @@ class MadeQuestions:
 
 
 def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int) -> MadeQuestions:
-    """Ask for some chunks by words of their own, and for as many others by a sentence that is cut out of them.
+    """Ask for some chunks by words that stay in them, and for as many others by sentences cut out of them.
 
-    People ask in the words of a text and in others. By words that still stand in their chunk a model is the better the
-    more it minds exact words; by sentences that are gone (the inverse cloze task of Lee et al., 2019), the more it
-    knows what belongs together. Changes in nDCG@10 after learning from the chunks alone, and halfway there:
+    People ask in the words of a text and in others. Questions whose words are still in their chunk favour a model that
+    matches exact words. Questions whose sentence is gone (the inverse cloze task of Lee et al., 2019) favour one that
+    knows what belongs together. Changes in nDCG@10 after training on the chunks alone, and (half) with weights halfway
+    between the base model's and the trained ones:
 
     | chunks | own words | sentences cut out | both | people's questions |
     |---|---|---|---|---|
@@ -74,14 +78,16 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
     | a television's manual | .16, half .11 | -.04, half .02 | .06, half .07 | .08, half .09 |
     | a language's reference | .15, half .10 | .05, half .04 | .10, half .07 | .06, half .05 |
 
-    On health agencies' pages half of the way brought +.13 by both, and people's questions -.03: hence no more than a
-    quarter is taken of such a way (`recipe.SHARE_OF_CHUNKS_ALONE`), and another where there is one (`token_teaching`).
+    On health agencies' pages, halfway weights gained .13 on both kinds and lost .03 on people's questions. Training
+    therefore goes only a quarter of the way (`recipe.SHARE_OF_CHUNKS_ALONE`), and uses another method where it can
+    (`token_teaching`).
 
     Args:
         corpus: doc_id -> text.
-        seed: Seed of the drawing.
-        count: Chunks of either kind, at most. Sentences are cut out of chunks that have one of 6 to 30 words which
-            stands in no other chunk and is no more than what is left, and runs of words where there are too few.
+        seed: Random seed.
+        count: Most chunks of each kind. A sentence can be cut out if it is prose of 6 to 30 words, stands in no other
+            chunk, and is no longer than what is left of its chunk. If too few chunks have one, runs of words are cut
+            out instead.
     """
     drawn = random.Random(seed)
     by_own_words = frozenset(drawn.sample(sorted(corpus), k=count))
@@ -100,13 +106,13 @@ def questions_of_both_kinds(corpus: Mapping[str, str], seed: int, *, count: int)
 
 
 def _cuts(corpus: Mapping[str, str], doc_ids: Iterable[str], drawn: random.Random) -> Iterator[tuple[str, str]]:
-    """Yield doc_id and what is cut out of it: sentences first, then runs of words of the chunks that have none fit."""
+    """Yield (doc_id, text to cut out): sentences first, then runs of words from chunks with no usable sentence."""
     times = Counter(sentence for text in corpus.values() for sentence in _sentences(text))
     without = []
     for doc_id in doc_ids:
         longest = min(LONGEST_SENTENCE, len(_words(corpus[doc_id])) // 2)
         of_chunk = (s for s in _sentences(corpus[doc_id]) if times[s] == corpus[doc_id].count(s) == 1 and _is_prose(s))
-        # In order, as the seed decides and not how Python hashes.
+        # Sorted, so that the draw depends on the seed alone and not on the order of a set.
         if usable := sorted(sentence for sentence in of_chunk if SHORTEST <= len(_words(sentence)) <= longest):
             yield doc_id, drawn.choice(usable)
         else:
@@ -122,7 +128,7 @@ def _sentences(text: str) -> set[str]:
 
 
 def _run_of_words(text: str, drawn: random.Random, *, of_prose: bool) -> str:
-    """Draw a run of 6 to 12 words, of half the words where there are few; nothing where there is none to be had."""
+    """Draw a run of 6 to 12 words, at most half of the text; return "" if there is none."""
     words = _words(text)
     length = min(drawn.randint(SHORTEST, LONGEST), len(words) // 2)  # a chunk must say more than its question
     if length == 0:
@@ -148,12 +154,12 @@ def _is_prose(text: str) -> bool:
 
 
 def _are_prose(plain: int, of_letters: int, count: int) -> bool:
-    """Tell whether `count` words are prose: of them `plain` are words or numbers, and `of_letters` of letters alone."""
+    """Tell whether `count` tokens are prose: `plain` are words or numbers, `of_letters` consist of letters alone."""
     return plain >= PLAIN * count and of_letters >= OF_LETTERS * count
 
 
 def _marked(text: str, words: Sequence[tuple[int, int]]) -> tuple[list[bool], list[bool]]:
-    """Mark the words that are words or numbers, and those that are of letters, whatever marks are around them."""
+    """Mark the tokens that are words or numbers, and those of letters alone, ignoring punctuation around them."""
     bare = [text[start:end].strip(_MARKS) for start, end in words]
     plain, of_letters = ([bool(form.fullmatch(word)) for word in bare] for form in (_PLAIN, _OF_LETTERS))
     return plain, of_letters

@@ -1,6 +1,6 @@
 """Questions, chunks and judgments: the one dataset that every step takes.
 
-DocsGPT's chunks are the field's documents: a chunk id is a `doc_id` here.
+A chunk of DocsGPT is what retrieval calls a document, so its id is a `doc_id` here.
 """
 
 import hashlib
@@ -22,9 +22,10 @@ from docsgpt_embtune.wording import counted
 
 @dataclass(frozen=True)
 class RetrievalDataset(DatasetContent):
-    """Queries, the corpus they are asked of, and which documents answer them: content that holds together.
+    """Queries, their corpus and the relevance judgments, consistent with one another.
 
-    No text is blank, each question has a good document, every id is known, and no text is both good and bad.
+    `checked` makes sure that no text is blank, each query has a good document, every id is known, and no text is both
+    good and bad for a query. The constructor checks nothing.
     """
 
     def __len__(self) -> int:
@@ -33,12 +34,12 @@ class RetrievalDataset(DatasetContent):
 
     @property
     def qrels(self) -> dict[str, dict[str, int]]:
-        """Judgments as trec_eval has them: query_id -> {doc_id: 1}; documents not named are irrelevant."""
+        """Judgments in the form of trec_eval: query_id -> {doc_id: 1}; documents not named are irrelevant."""
         return {query_id: dict.fromkeys(doc_ids, 1) for query_id, doc_ids in self.relevant_docs.items()}
 
     @property
     def fingerprint(self) -> str:
-        """Hex sha256 over queries, corpus and judgments, whatever file layout they came in."""
+        """Hex sha256 of queries, corpus and judgments, the same for every file format."""
         content = [dict(self.queries), dict(self.corpus), dict(self.relevant_docs), dict(self.irrelevant_docs)]
         canonical = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
@@ -55,7 +56,7 @@ class RetrievalDataset(DatasetContent):
         )
 
     def sampled(self, count: int, drawn: random.Random) -> "RetrievalDataset":
-        """Keep so many queries, drawn at random, in their order; all where there are no more."""
+        """Keep `count` random queries in their original order, or all if there are no more."""
         if count >= len(self):
             return self
         kept = set(drawn.sample(list(self.queries), k=count))
@@ -66,7 +67,7 @@ class RetrievalDataset(DatasetContent):
         return (self.corpus[d] for d in dict.fromkeys(d for good in self.relevant_docs.values() for d in good))
 
     def describe(self) -> str:
-        """Say in one line what is in it, so that a misread file is seen at once."""
+        """Summarise the dataset in one line, so that a misread file is noticed at once."""
         good = sum(map(len, self.relevant_docs.values()))
         bad = sum(map(len, self.irrelevant_docs.values()))
         return (
@@ -80,23 +81,24 @@ def load_dataset(
 ) -> RetrievalDataset:
     """Read a dataset in any of the formats of `formats.registry`, recognised by its content.
 
-    The article's form, the explicit one and LlamaIndex's share their keys and differ in what `relevant_docs`
-    holds. With `irrelevant_docs` in the file, every id of `relevant_docs` is good. Without it, a file in which no
-    question has more than two ids, and one has two, could be the article's (`[good, bad]`) or LlamaIndex's (all
-    good): to take the one for the other ruins a model in silence, so such a file is refused until
-    `relevant_docs` says which.
+    The JSON of DocsGPT's article, the explicit JSON and LlamaIndex's share their keys and differ in what
+    `relevant_docs` holds. With `irrelevant_docs` in the file, every id of `relevant_docs` is good. Without it, a file
+    in which no question has more than two ids, and one has two, could be the article's (`[good, bad]`) or
+    LlamaIndex's (all good). Taking one for the other would silently ruin a model, so such a file is refused unless
+    `relevant_docs` says which it is.
 
-    Where a text stands in the corpus under several ids, the first of them is judged for all.
+    If a text stands in the corpus under several ids, its judgments are moved to the first of them.
 
     Args:
         path: A file, a folder, or `hub:NAME` for a dataset on Hugging Face's hub.
-        corpus: The chunks when they are in a file of their own: JSON {doc_id: text} (or {"corpus": {…}}), or
-            rows of an id and a text. Where the dataset's rows hold chunks as text, they take the corpus' ids.
+        corpus: File of the chunks, if they are not in the dataset's: JSON {doc_id: text} (or {"corpus": {…}}), or
+            rows of an id and a text. Rows of the dataset that hold chunks as text get the corpus' ids.
         relevant_docs: "good-bad" or "all-good", to settle a file that could be either.
 
     Raises:
-        DatasetError: If a file cannot be read, is ambiguous, or contradicts itself; names the first offender
-            and how many there are.
+        DatasetError: If a file cannot be read, is ambiguous, or contradicts itself; the message names the first
+            offender and how many there are.
+        ValueError: If `relevant_docs` has another value.
 
     Source:
         The two layouts: DocsGPT's article on tuning embeddings, and LlamaIndex's EmbeddingQAFinetuneDataset.
@@ -124,10 +126,10 @@ def load_corpus(path: str | Path) -> dict[str, str]:
 
 
 def checked(content: DatasetContent) -> RetrievalDataset:
-    """Make a dataset of content that holds together.
+    """Turn content into a dataset, after checking that it is consistent.
 
     Raises:
-        DatasetError: If it does not; names the first offender, how many there are, and what mends them.
+        DatasetError: If it is not; the message names the first offender, how many there are, and what repairs them.
     """
     dataset = RetrievalDataset(**{each.name: getattr(content, each.name) for each in fields(content)})
     path = Path(content.sources[0]) if content.sources else Path("dataset")
@@ -141,11 +143,11 @@ def checked(content: DatasetContent) -> RetrievalDataset:
 
 
 def judge_first_copies(dataset: RetrievalDataset) -> RetrievalDataset:
-    """Let the first chunk of a text stand for all of that text.
+    """Move the judgments of repeated chunks to the first chunk with the same text.
 
-    A chunk that stands in the corpus twice answers as well under the one id as under the other, but is judged
-    under one, as a rule. Copies tie in every ranking and so stand in corpus order: the first of them is the
-    one that is found first. Questions about either are about one answer, and so on one side of every split.
+    A chunk that stands in the corpus twice answers equally well under both ids, but is usually judged under one.
+    Copies tie in every ranking and then keep corpus order, so that the first of them is found first. Questions
+    about any copy now share one answer, and so stay on one side of every split.
     """
     first_of = _first_ids(dataset.corpus)
     if len(first_of) == len(dataset.corpus):
@@ -165,7 +167,7 @@ def judge_first_copies(dataset: RetrievalDataset) -> RetrievalDataset:
 
 
 def without_copies(corpus: Mapping[str, str]) -> dict[str, str]:
-    """Keep the first chunk of each text."""
+    """Keep only the first of chunks with the same text."""
     return {doc_id: text for text, doc_id in _first_ids(corpus).items()}
 
 
@@ -178,9 +180,9 @@ def _first_ids(corpus: Mapping[str, str]) -> dict[str, str]:
 
 
 def query_digest(text: str) -> str:
-    """Name a question without telling it: 16 hex digits, the same for all spacings and cases of the text.
+    """Identify a question without revealing it: 16 hex digits, the same for any spacing and case of the text.
 
-    So is it for both ways to write a letter with its accent. A model's manifest lists the questions that it learned
+    Composed and decomposed accents give the same digest, too. A model's manifest lists the questions that it learned
     from in this form (`data.seen_queries`).
     """
     spaced = " ".join(unicodedata.normalize("NFC", text).split())
@@ -195,14 +197,14 @@ def save_dataset(
     mode: int = PUBLIC,
     made_by: str = "",
 ) -> None:
-    """Write the explicit form, which no reader can misunderstand.
+    """Write a dataset as explicit JSON, which is never ambiguous.
 
     Args:
         dataset: What to write.
-        path: The questions and judgments, and the corpus with them unless `corpus` is given.
-        corpus: Where the chunks go instead, to be shared by several splits.
-        mode: Permissions of the questions' file.
-        made_by: Where questions come from that no person asked; written for people, passed over by readers.
+        path: File for the questions and judgments, and for the corpus unless `corpus` is given.
+        corpus: File for the chunks, which several splits can then share.
+        mode: Permissions of the file at `path`.
+        made_by: Origin of questions that no person asked; written for people, ignored when the file is read.
     """
     from docsgpt_embtune.data.formats.native import write_explicit
 
@@ -215,10 +217,10 @@ def _refuse_blank(path: Path, key: str, texts: Mapping[str, str]) -> None:
 
 
 def refuse_unknown_ids(path: Path, content: DatasetContent) -> None:
-    """Refuse judgments of a question or chunk that is not there.
+    """Refuse judgments that name an unknown question or chunk.
 
     Raises:
-        DatasetError: If there is one; names the first and how many there are.
+        DatasetError: If there are any; the message names the first and how many there are.
     """
     for key, judgments in (("relevant_docs", content.relevant_docs), ("irrelevant_docs", content.irrelevant_docs)):
         unknown = (query_id for query_id in judgments if query_id not in content.queries)

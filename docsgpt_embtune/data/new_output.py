@@ -1,4 +1,4 @@
-"""Output that must not exist yet, and that leaves nothing behind where it fails."""
+"""New output files and folders: nothing is overwritten, and nothing is left behind on failure."""
 
 import os
 import stat
@@ -13,10 +13,10 @@ from docsgpt_embtune.files import PRIVATE
 
 
 def refuse_existing_output(path: Path) -> None:
-    """Tell before the work that a new file or folder cannot be put at a path.
+    """Refuse, before any work is done, a path where no new file or folder can be put.
 
     Raises:
-        DatasetError: If something is there, a dangling link included, or the folder above cannot be written to.
+        DatasetError: If something is there, even a dangling link, or the folder above cannot be written to.
     """
     if os.path.lexists(path):
         raise DatasetError(f"{path}: exists already; give a name that does not, or remove it first")
@@ -25,22 +25,22 @@ def refuse_existing_output(path: Path) -> None:
 
 
 def is_private(source: Path) -> bool:
-    """Tell whether a file or folder is its owner's alone, as what was harvested is."""
+    """Tell whether only its owner can access a file or folder, as with harvested questions."""
     return source.exists() and not source.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
 
 
 @contextmanager
 def moved_when_good(path: Path, *, private: bool = False) -> Iterator[Path]:
-    """Yield a path in a folder of its own, of the same name, for a file or folder that is moved when the block ends.
+    """Yield a temporary path of the same name; what the block writes there is moved to `path` at the end.
 
-    On any exception it is removed, and no folder was made above `path`.
+    If the block raises, it is removed, and no folder above `path` has been made.
 
     Args:
-        path: Where it goes.
-        private: Whether it is for its owner alone to read, with all that is in it.
+        path: Where the file or folder goes.
+        private: Whether only its owner may read it and everything in it.
 
     Raises:
-        DatasetError: If something has come to stand at `path`.
+        DatasetError: If something exists at `path` by then.
     """
     above = folder_above(path)
     with tempfile.TemporaryDirectory(prefix=".embtune-", dir=above) as folder:

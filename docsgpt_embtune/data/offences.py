@@ -1,4 +1,4 @@
-"""How a file's faults are told: what is wrong, the first offender, and how many there are."""
+"""Messages about a file's faults: what is wrong, the first offender, and how many there are."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -7,19 +7,19 @@ from docsgpt_embtune.errors import DatasetError
 
 
 def offence(path: Path, what: str, offenders: Iterable[str], *, of: str) -> str:
-    """Word a fault, or give an empty string where nobody offends."""
+    """Return the message for a fault, or an empty string if there is no offender."""
     found = list(offenders)
     return _worded(path, what, found[0], len(found), of) if found else ""
 
 
 def refuse(path: Path, what: str, offenders: Iterable[str], total: int) -> None:
-    """Raise if anybody offends.
+    """Raise if there is an offender.
 
     Args:
         path: The file at fault.
         what: The fault.
-        offenders: Ids of those that have it.
-        total: How many were looked at.
+        offenders: Ids of what has the fault.
+        total: How many were checked.
 
     Raises:
         DatasetError: Naming the first offender and how many there are.
@@ -30,10 +30,10 @@ def refuse(path: Path, what: str, offenders: Iterable[str], total: int) -> None:
 
 
 class Offences:
-    """Faults met while a file streams past, told when it has ended: the first of a kind, and their number.
+    """Faults collected while a file is streamed, to be raised at its end: the first of a kind, and their number.
 
     Args:
-        path: The file that is read.
+        path: The file being read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -42,12 +42,12 @@ class Offences:
         self._count: dict[str, int] = {}
 
     def add(self, what: str, offender: str) -> None:
-        """Note one offender."""
+        """Record one offender."""
         self._first.setdefault(what, offender)
         self._count[what] = self._count.get(what, 0) + 1
 
     def refuse(self, total: int) -> None:
-        """Raise if there was any, with the kind that was met first.
+        """Raise if there was any fault, for the kind that was met first.
 
         Raises:
             DatasetError: Naming the first offender and how many there are.

@@ -2,7 +2,7 @@
 
 The documents are the ones that every Python carries for `help()`; the questions were written for this project.
 A label is a phrase quoted from the chunk that answers, so it finds its chunk in every Python from 3.11 on,
-however the text around it has moved.
+even if the text around it has moved.
 """
 
 import json
@@ -20,10 +20,11 @@ from docsgpt_embtune.data.tokens import token_counter
 from docsgpt_embtune.errors import DatasetError
 
 QUESTIONS = "python_reference_questions.json"
-# DocsGPT's `recursive` strategy, with a source's chunk size set to what all-MiniLM-L6-v2 reads to the end.
+# For DocsGPT's `recursive` strategy: a chunk size that all-MiniLM-L6-v2 reads to the end.
 MAX_TOKENS = 220
 MIN_TOKENS = 120
-# A topic that holds little that no other topic holds is left out: the reference repeats itself for `help()`.
+# A topic is left out if this share of its text is in a topic of at least its length: the reference repeats itself for
+# `help()`.
 _MOSTLY_CONTAINED = 0.7
 
 
@@ -31,8 +32,8 @@ def load_sample() -> dict[str, RetrievalDataset]:
     """Build the three splits over one corpus.
 
     Returns:
-        "train", "validation" and "test" -> dataset, each question with its good chunks and bad ones that look
-        right. No chunk that answers a test question answers one of the other two splits.
+        "train", "validation" and "test" -> dataset, each question with its good chunks and with bad ones that look
+        relevant. No chunk answers questions of two splits.
 
     Raises:
         DatasetError: If a label's phrase is in no chunk of this Python's reference.

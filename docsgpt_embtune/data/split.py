@@ -1,4 +1,4 @@
-"""Hold questions back without letting an answer leak across the line."""
+"""Split questions into parts so that no answer leaks from one part into another."""
 
 import random
 from array import array
@@ -14,23 +14,23 @@ from docsgpt_embtune.errors import DatasetError
 
 Numbers = npt.NDArray[np.int32]
 SPLITS = ("train", "validation", "test")
-# Of more, a hundred can be spared to choose by, and to ask all of them in folds would take longer than it is worth.
+# From more, a hundred can be spared for validation, and cross-validation over all would take longer than it is worth.
 FEW_QUESTIONS = 500
 
 
 def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[RetrievalDataset, RetrievalDataset]:
-    """Split off a share of the questions, questions that share a good chunk staying together.
+    """Hold out a share of the questions; questions that share a good chunk stay together.
 
     Args:
-        dataset: At least two groups of questions that share no good chunk.
+        dataset: Its questions must form at least two groups that share no good chunk.
         share: Share of the questions to hold out, 0 < share < 1; met as nearly as whole groups allow.
-        seed: Seed of the drawing.
+        seed: Random seed.
 
     Returns:
         The questions that stay, and those held out; both over the whole corpus.
 
     Raises:
-        DatasetError: If every question shares its good chunks with the others.
+        DatasetError: If there is only one such group.
     """
     group_of = number_by_answer([dataset.relevant_docs[query_id] for query_id in dataset.queries])  # (Q,)
     sizes = np.bincount(group_of)
@@ -47,15 +47,15 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
 
 
 def folds_by_answer(dataset: RetrievalDataset, count: int) -> list[tuple[list[int], list[int]]]:
-    """Share the questions out among folds of like size, questions that share a good chunk staying together.
+    """Split the questions into cross-validation folds of similar size; those that share a good chunk stay together.
 
     Args:
-        dataset: At least `count` groups of questions that share no good chunk.
+        dataset: Its questions must form at least `count` groups that share no good chunk.
         count: Number of folds, at least 2.
 
     Returns:
-        For each fold, the places of the questions that may be learned from before those in it are asked, and of the
-        latter, both ascending. The former are all others but those that ask the same in the same words, perhaps none.
+        For each fold, the positions of the questions to train on and of those in the fold, both ascending. Questions
+        in the same words as one in the fold are not trained on, so that there may be none to train on.
     """
     from sklearn.model_selection import GroupKFold  # takes a second to import
 
@@ -68,14 +68,14 @@ def folds_by_answer(dataset: RetrievalDataset, count: int) -> list[tuple[list[in
 
 
 def connected_groups(nodes: int, edges: Sequence[tuple[Numbers, Numbers]]) -> Numbers:
-    """Number the groups of nodes that are connected, directly or over others.
+    """Number the connected components of a graph.
 
     Args:
-        nodes: How many there are.
-        edges: Arrays (E,) of the nodes at either end; several sets of them are joined.
+        nodes: Number of nodes.
+        edges: Arrays (E,) of the edges' start nodes and end nodes; several sets of edges are joined.
 
     Returns:
-        (nodes,) number of each node's group, in the order of the groups' first nodes.
+        (nodes,) component of each node, numbered in the order of the components' first nodes.
     """
     starts = np.concatenate([start for start, _ in edges])
     ends = np.concatenate([end for _, end in edges])
@@ -85,12 +85,12 @@ def connected_groups(nodes: int, edges: Sequence[tuple[Numbers, Numbers]]) -> Nu
 
 
 def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) -> list[Numbers]:
-    """Draw whole groups at random for each of several splits, none of them in two.
+    """Draw whole groups at random for several splits, each group for one split at most.
 
     Args:
         sizes: (G,) questions in each group.
-        wanted: Questions wanted in each split; met as nearly as whole groups allow, from below.
-        seed: Seed of the drawing.
+        wanted: Questions wanted in each split, which is never exceeded and met as nearly as whole groups allow.
+        seed: Random seed.
 
     Returns:
         For each split, the numbers of the groups drawn.
@@ -114,13 +114,13 @@ def draw_groups(sizes: npt.NDArray[np.int64], wanted: Sequence[int], seed: int) 
 
 
 def groups_by_answer(questions: RetrievalDataset) -> list[list[str]]:
-    """Join queries that share a good document or their words, directly or over others (connected components).
+    """Group queries that share a good document or all their words, directly or through others (connected components).
 
-    A question under several ids, each with another answer, is found the same chunks each time: it is one piece of
-    evidence, as several questions about one answer are.
+    A question under several ids, each with another answer, retrieves the same chunks each time. It counts as one piece
+    of evidence, as do several questions about one answer.
 
     Args:
-        questions: Their corpus is not looked at.
+        questions: The queries and their judgments; the corpus is not used.
 
     Returns:
         The query ids of each group; every query is in exactly one.
@@ -137,7 +137,7 @@ def groups_by_answer(questions: RetrievalDataset) -> list[list[str]]:
 
 
 def number_by_answer(good: Collection[Sequence[Hashable]]) -> Numbers:
-    """Number the groups of queries that share a good document: (Q,), from the documents that answer each."""
+    """Number the groups of queries that share a good document: (Q,) from the good documents of each query."""
     doc_number: dict[Hashable, int] = {}
     judged = [
         (query, len(good) + doc_number.setdefault(doc_id, len(doc_number)))

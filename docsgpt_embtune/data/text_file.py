@@ -1,4 +1,4 @@
-"""What can go wrong when a file of text is read, said in one way."""
+"""Reading text files: uniform errors, and the line in which Excel names the delimiter."""
 
 import re
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ _TOLD_DELIMITER = re.compile(r'"?sep=([^"\w\s]|\t)"?\s*', re.IGNORECASE)
 
 @contextmanager
 def reading(path: Path, *, save_as: str = "UTF-8") -> Iterator[None]:
-    """Turn the failures of the block, which reads this file, into errors that name it.
+    """Turn errors of the block, which reads a file, into errors that name the file.
 
     Args:
         path: The file.
-        save_as: What to save it as where it is not UTF-8, in the words of the program that has to.
+        save_as: What to save a file as that is not UTF-8, in the words of the program that writes it.
 
     Raises:
         DatasetError: If the file cannot be read or is not UTF-8.
@@ -31,11 +31,11 @@ def reading(path: Path, *, save_as: str = "UTF-8") -> Iterator[None]:
 
 
 def not_utf8(path: Path, error: UnicodeDecodeError, *, save_as: str = "UTF-8") -> DatasetError:
-    """Say where a file stops being UTF-8."""
+    """Make the error that says where a file stops being UTF-8."""
     return DatasetError(f"{path}: not UTF-8 (byte {error.start}); save it as {save_as}")
 
 
 def told_delimiter(line: str) -> str | None:
-    """Return what separates the columns, if this is the line that tells it, which Excel takes before the header."""
+    """Return the delimiter that a `sep=` line names, which Excel accepts before the header, or None for other lines."""
     told = _TOLD_DELIMITER.fullmatch(line)
     return told[1] if told else None

@@ -1,4 +1,4 @@
-"""Counting tokens: as DocsGPT does, or as a model reads."""
+"""Token counts, by DocsGPT's tokenizer or by a model's."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ CL100K = "cl100k"
 
 
 def token_counter(name: str) -> Callable[[str], int]:
-    """Make the function that counts a text's tokens.
+    """Return a function that counts a text's tokens.
 
     Args:
         name: "cl100k", DocsGPT's own, or a base model: hub name, folder or "bundled".
@@ -28,7 +28,7 @@ def _cl100k_counter() -> Callable[[str], int]:
         import tiktoken
 
         encoding = tiktoken.get_encoding("cl100k_base")
-    except Exception as error:  # what requests raises where the table cannot be fetched
+    except Exception as error:  # tiktoken is missing, or whatever requests raises if the table cannot be fetched
         raise DatasetError(
             f"{CL100K}: tiktoken or its table is not here ({type(error).__name__}); run pip install tiktoken, set "
             "TIKTOKEN_CACHE_DIR, or count with a model's tokenizer: --tokenizer bundled"

@@ -1,1 +1,1 @@
-"""Where questions and chunks come from: a deployment's stores and conversations, documents, a language model."""
+"""Sources of questions and chunks: a deployment's stores and conversations, documents, a language model."""

@@ -1,4 +1,4 @@
-"""Answers of a language model as they come, on disk, so that none is paid for twice."""
+"""A journal on disk of a language model's answers, so that none is paid for twice."""
 
 import fcntl
 import hashlib
@@ -14,12 +14,13 @@ _BEGINNING = b'{"key": "'  # of every line
 
 
 class AnswerJournal:
-    """Prompt -> answer for one model, one JSON line each; a last line that a crash tore is dropped at the next start.
+    """Prompt -> answer for one model, one JSON line each.
 
-    The key is made of the model and the whole prompt: a chunk, a prompt file or a model that changed is asked anew.
+    The key is a hash of the model's name and the whole prompt, so a changed chunk, prompt file or model is asked anew.
+    A last line that a crash left incomplete is dropped at the next start.
 
     Args:
-        path: The file; made if need be.
+        path: The file; created if missing.
         model: The model's name.
 
     Raises:
@@ -33,11 +34,11 @@ class AnswerJournal:
         self._writing = threading.Lock()
         self._file = path.open("a+b")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
         except BlockingIOError as error:
             self._file.close()
             raise GenerationError(f"{path}: another run is writing it; wait for it, or end it") from error
-        if not os.fstat(self._file.fileno()).st_nlink:  # that other run removed it meanwhile
+        if not os.fstat(self._file.fileno()).st_nlink:  # the other run has removed it meanwhile
             self._file.close()
             raise GenerationError(f"{path}: another run has just ended; start again")
         try:
@@ -55,7 +56,7 @@ class AnswerJournal:
         return self._answers[self._key(prompt)]
 
     def add(self, prompt: str, answer: Any) -> None:
-        """Keep an answer; it is on the disk when this returns."""
+        """Store an answer; it is on the disk when this returns."""
         key = self._key(prompt)
         line = json.dumps({"key": key, "answer": answer}).encode() + b"\n"
         with self._writing:
@@ -70,7 +71,7 @@ class AnswerJournal:
         return not self._answers
 
     def close(self) -> None:
-        """Let another run have the file; one with nothing in it is removed."""
+        """Release the file for other runs; remove it if it is empty."""
         if not self._file.closed and not os.fstat(self._file.fileno()).st_size:
             self.path.unlink(missing_ok=True)
         self._file.close()
@@ -87,7 +88,7 @@ class AnswerJournal:
         return hashlib.sha256(f"{self._model}\0{prompt}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def _recover(self) -> dict[str, Any]:
-        """Read what is there; broken lines within are passed over and stay: each answer beside them was paid for."""
+        """Read the answers; broken lines between them are skipped and kept: the answers around them were paid for."""
         self._file.seek(0)
         answers: dict[str, Any] = {}
         whole = others = 0
@@ -105,12 +106,12 @@ class AnswerJournal:
             )
         self._file.truncate(whole)
         if is_torn and _record(line):
-            self._file.write(b"\n")  # an editor took it
+            self._file.write(b"\n")  # an editor removed the final line break
         return answers
 
 
 def _record(line: bytes) -> dict[str, Any]:
-    """Read a line as key -> answer; nothing if it is not one of these."""
+    """Read a line as key -> answer; empty if it is not a line of a journal."""
     try:
         record = json.loads(line)
         return {str(record["key"]): record["answer"]}

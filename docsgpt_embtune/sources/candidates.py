@@ -1,9 +1,9 @@
-"""What rated answers say about chunks: weakly, with a weight, for a person to look at.
+"""Candidate judgments from rated answers: weak labels, each with a weight, for a person to review.
 
-A thumb rates the answer, so a liked one speaks for the chunks behind it, most for the first, and less where the
-question was a follow-up, which DocsGPT rephrases before it searches. A disliked one takes as much back and says no
-more: the chunk may be fine and the answer not. The weights are a convention, not a measurement; 1 is kept for what a
-person has said.
+Users rate answers, not chunks. A liked answer speaks for its source chunks: most for the first, and less if the
+question was a follow-up, which DocsGPT rephrases before it searches. A disliked answer takes as much weight back, but
+marks no chunk as bad: the chunk may be fine and the answer not. The weights are a convention, not a measurement; 1 is
+reserved for a person's verdict.
 """
 
 import bisect
@@ -15,12 +15,12 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.sources.conversations import RatedAnswer
 
-FIRST_SOURCE = 0.5  # of one liked answer to a first question
-OTHER_SOURCE = 0.25
-FOLLOW_UP = 0.5  # of either, where the question was not the conversation's first
-HIGHEST = 0.9  # however many agree
-SUGGESTED = 3  # chunks that a search finds for each question, beside those that were shown
-_STORED_CHARACTERS = 1000  # what DocsGPT keeps of a source's text
+FIRST_SOURCE = 0.5  # weight of the first chunk behind one liked answer to a first question
+OTHER_SOURCE = 0.25  # for each of the others
+FOLLOW_UP = 0.5  # factor for both, if the question was not the conversation's first
+HIGHEST = 0.9  # upper bound, however many answers agree
+SUGGESTED = 3  # chunks that a search adds to each question, besides those that were shown
+_STORED_CHARACTERS = 1000  # of a source's text that DocsGPT stores
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Candidate:
     """A question and a chunk that may answer it.
 
     Attributes:
-        query_id: Made from the masked question, so the same question has the same id in every harvest.
+        query_id: Derived from the masked question, so the same question has the same id in every harvest.
         question: As the user typed it, masked.
         doc_id: The chunk.
         chunk: Its text, for the person who reviews.
         weight: How much the ratings speak for the chunk, 0 to 0.9.
-        why: What the weight is made of.
-        asked_on: ISO date of the first time, empty where unknown.
-        verdict: "good", "bad", or empty: nobody has looked.
+        why: What the weight is based on.
+        asked_on: ISO date when it was first asked, empty if unknown.
+        verdict: "good", "bad", or empty if nobody has judged.
     """
 
     query_id: str
@@ -50,14 +50,14 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Harvest:
-    """Candidates, and what became of the rest.
+    """Candidates, and counts of what they were made from.
 
     Attributes:
-        candidates: A question's together, in the order of its first asking, the likeliest first.
-        answers: Rated answers that were read, to questions with text in them.
+        candidates: Grouped by question in the order of first asking, the likeliest chunk first.
+        answers: Rated answers that were read; those to blank questions do not count.
         questions: Distinct questions among them.
         sources: Retrieved texts that were read.
-        unknown_sources: Those that no chunk of the corpus has; many mean that the corpus is another one's.
+        unknown_sources: Retrieved texts that match no chunk of the corpus; many mean that it is the wrong corpus.
     """
 
     candidates: tuple[Candidate, ...]
@@ -69,7 +69,7 @@ class Harvest:
 
 @dataclass
 class _Asked:
-    """A distinct question: its text, when it came first, and what its answers say about each chunk."""
+    """A distinct question: its text, when it was first asked, and what its answers say about each chunk."""
 
     question: str
     asked_on: str
@@ -89,11 +89,11 @@ def find_candidates(
     """Turn rated answers into questions with chunks that may answer them.
 
     Args:
-        answers: From a deployment.
+        answers: Rated answers of a deployment.
         corpus: Its chunks: doc_id -> text.
-        mask: Takes out of a question what must not leave the database.
-        suggested: Chunks to add to each question that BM25 finds: where the answer was disliked, the right
-            chunk is likely none of those that were shown.
+        mask: Removes from a question what must not leave the database.
+        suggested: Chunks to add to each question from a BM25 search: if an answer was disliked, the right chunk is
+            probably none of those that were shown.
     """
     chunks = ChunksByText(corpus)
     asked: dict[str, _Asked] = {}
@@ -118,7 +118,7 @@ def find_candidates(
 
 
 def asked_id(question: str) -> str:
-    """Make the id of a question that users asked, which tells whether its text was mended since."""
+    """Derive the id of a question that users asked from its text, so that a later edit of the text shows."""
     return f"asked-{query_digest(question)}"
 
 
@@ -158,7 +158,7 @@ def _candidates(query_id: str, entry: _Asked, corpus: Mapping[str, str]) -> list
 
 
 class ChunksByText:
-    """Finds the chunks that a stored source was, by their text: no release of DocsGPT stores their ids.
+    """Finds the chunks of stored sources by text, as no release of DocsGPT stores chunk ids with an answer.
 
     Args:
         corpus: doc_id -> text.
@@ -172,7 +172,7 @@ class ChunksByText:
         self._texts = sorted(ids)
 
     def find(self, source: str) -> list[str]:
-        """Return the ids of the chunks with this text, or that begin with it where it was cut at 1000 characters."""
+        """Return the ids of the chunks with this text or, if it was cut at 1000 characters, that begin with it."""
         plain = _plain(source)
         if plain in self._ids:
             return self._ids[plain]

@@ -1,4 +1,4 @@
-"""The chunks that a deployment searches: its stores as they are, or its documents cut as it would cut them."""
+"""The chunks that a deployment searches: read from its stores, or cut from its documents as DocsGPT cuts them."""
 
 import json
 from collections import Counter
@@ -28,9 +28,9 @@ class Chunk:
     """One chunk as a search would return it.
 
     Attributes:
-        doc_id: Its id in the store; in front of it the source's, where stores number their chunks.
-        text: What is embedded.
-        document: The document that it was cut from; chunks of one document belong into one split.
+        doc_id: Its id in the store, with the source's id in front if the store only numbers its chunks.
+        text: The text that is embedded.
+        document: The document that it was cut from; questions about one document belong in one split.
     """
 
     doc_id: str
@@ -39,7 +39,7 @@ class Chunk:
 
 
 def files_read(indexes: Path | None, documents: Path | None) -> list[Path]:
-    """List the files that chunks are read from: documents, or those of indexes, of which some may not be there.
+    """List the files that chunks are read from: the documents, or the files of indexes, which may not all exist.
 
     Raises:
         DeploymentError: If there is no index.
@@ -64,7 +64,7 @@ def faiss_chunks(path: Path) -> Iterator[Chunk]:
 
 
 def pgvector_chunks(uri: str) -> Iterator[Chunk]:
-    """Stream the chunks of DocsGPT's pgvector table, over a connection that cannot write.
+    """Stream the chunks of DocsGPT's pgvector table, over a read-only connection.
 
     Raises:
         DeploymentError: If the database cannot be reached, or has no such table.
@@ -99,7 +99,7 @@ def milvus_chunks(uri: str, *, collection: str = DEFAULT_NAME, token: str | None
     """Stream the chunks of DocsGPT's Milvus collection, without their vectors.
 
     Args:
-        uri: The server's, or the file of a Milvus Lite (MILVUS_URI of the host).
+        uri: The server's URI, or the file of Milvus Lite (MILVUS_URI of the host).
         collection: MILVUS_COLLECTION_NAME of the host.
         token: MILVUS_TOKEN of the host.
 
@@ -131,8 +131,8 @@ def document_chunks(
     Args:
         folder: Searched with its sub-folders for Markdown, text, reStructuredText and HTML.
         count_tokens: Number of tokens in a text; DocsGPT counts in cl100k.
-        max_tokens: Upper bound of a chunk.
-        min_tokens: Size below which neighbouring pieces are merged.
+        max_tokens: Upper bound of a chunk, in tokens.
+        min_tokens: Size in tokens below which neighbouring pieces are merged.
 
     Raises:
         DatasetError: If the folder has no such document, or one cannot be read.
@@ -148,13 +148,13 @@ def document_chunks(
 
 @dataclass(frozen=True)
 class SavedChunks:
-    """What was written.
+    """Counts of what `save_chunks` wrote.
 
     Attributes:
-        chunks: How many.
-        documents: How many documents they come from.
-        blank: Chunks without text, which were left out: no question has them as its answer.
-        repeated: Chunks whose text an earlier one has; kept, as the host finds them, too.
+        chunks: Chunks written.
+        documents: Documents that they come from.
+        blank: Chunks without text, left out as they answer no question.
+        repeated: Chunks with the text of an earlier one; kept, as the host finds them, too.
     """
 
     chunks: int
@@ -166,12 +166,12 @@ class SavedChunks:
 def save_chunks(
     chunks: Iterable[Chunk], out: Path, *, document_of: Path | None = None, source: str = "the source"
 ) -> SavedChunks:
-    """Write the corpus file {doc_id: text} and, beside it, which document each chunk is of.
+    """Write the corpus file {doc_id: text} and, if wanted, a file with the document of each chunk.
 
     Args:
-        chunks: With distinct ids.
+        chunks: Chunks with distinct ids.
         out: The corpus file.
-        document_of: Where {doc_id: document} goes, if anywhere; a split by documents needs it.
+        document_of: File for {doc_id: document}, if wanted; needed to keep documents in one split.
         source: What was read, for messages.
 
     Raises:
@@ -186,7 +186,7 @@ def save_chunks(
             continue
         if chunk.doc_id in corpus:
             raise DatasetError(f"chunk id {chunk.doc_id!r} stands twice; read one source at a time")
-        corpus[chunk.doc_id] = encodable(chunk.text)  # as the model is given it: a file cannot hold half characters
+        corpus[chunk.doc_id] = encodable(chunk.text)  # as the model gets it: UTF-8 cannot hold lone surrogates
         documents[chunk.doc_id] = encodable(chunk.document)
     if not corpus:
         raise DatasetError(f"{source}: no chunk with text in it ({blank} blank ones); nothing was written")

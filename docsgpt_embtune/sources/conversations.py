@@ -1,7 +1,7 @@
-"""Rated answers out of a DocsGPT: its PostgreSQL since 0.17, or an export of the MongoDB before.
+"""Rated answers of a DocsGPT deployment: from PostgreSQL (0.17 and later), or from an export of its MongoDB (earlier).
 
-Read are the question, the texts that were retrieved for it, the thumb and the day: no user, no answer, no
-conversation's name. The thumb rates the answer; no release of DocsGPT rates a chunk.
+Only the question, the texts that were retrieved for it, the rating and the day are read: no user, no answer, no name
+of a conversation. The rating is of the answer; in no release of DocsGPT can users rate a chunk.
 """
 
 import hashlib
@@ -27,10 +27,11 @@ class RatedAnswer:
 
     Attributes:
         question: What the user typed.
-        sources: What was retrieved, best first, each cut to its first 1000 characters by DocsGPT.
-        liked: The thumb.
-        is_first_turn: Later questions were rephrased before the search, by a text that is not kept.
-        asked_on: ISO date, empty where unknown.
+        sources: Retrieved texts, best first, each cut to its first 1000 characters by DocsGPT.
+        liked: Whether the user liked the answer.
+        is_first_turn: Whether it began the conversation. Later questions were rephrased before the search, and DocsGPT
+            does not store the rephrased text.
+        asked_on: ISO date, empty if unknown.
     """
 
     question: str
@@ -41,7 +42,7 @@ class RatedAnswer:
 
 
 def postgres_answers(uri: str) -> Iterator[RatedAnswer]:
-    """Stream the rated answers of a database, oldest first, over a connection that cannot write.
+    """Stream the rated answers of a database, oldest first, over a read-only connection.
 
     Args:
         uri: POSTGRES_URI of the host.
@@ -63,7 +64,7 @@ def postgres_answers(uri: str) -> Iterator[RatedAnswer]:
 
 
 def _postgres_answers(database: ReadOnlyDatabase, *, has_status: bool) -> Iterator[RatedAnswer]:
-    # Rows that came over from MongoDB say LIKE where PostgreSQL's own say like; `status` came with a later
+    # Rows migrated from MongoDB have LIKE, PostgreSQL's own have like. The column `status` was added by a later
     # migration than the table.
     query = (
         "SELECT prompt, sources, lower(feedback->>'text') = 'like', position, "
@@ -79,20 +80,20 @@ def _postgres_answers(database: ReadOnlyDatabase, *, has_status: bool) -> Iterat
 
 
 class MongoAnswers:
-    """The rated answers of `mongoexport` files, of the collections `conversations` and `feedback`.
+    """The rated answers in `mongoexport` files of the collections `conversations` and `feedback`.
 
-    Until 0.12 a thumb lay in `feedback` and named its question only by its text: it gets the sources that a
-    conversation in the same export has for that question, and none where there is no such conversation.
+    Until 0.12, ratings were in `feedback` and named their question only by its text. Such a rating gets the sources
+    that a conversation in the same files has for that question, and none if there is no such conversation.
 
-    Exports overlap where one holds a month and the next everything. A rated answer counts once, as it is told apart by
-    its record's `_id`, its place in the conversation and its question; what a later export adds to a conversation is
-    read. Records without an `_id` are all taken.
+    Exports can overlap, such as one of a month and one of everything. A rated answer is identified by its record's
+    `_id`, its position in the conversation and its question, and counts once; what a later export adds to a
+    conversation is read. Records without an `_id` are all read.
 
     Args:
-        paths: JSON arrays or one JSON object a line.
+        paths: Files of a JSON array, or of one JSON object per line.
 
     Attributes:
-        repeated: Rated answers left out because they were read before; known when all are read.
+        repeated: Rated answers left out because they were read before; final once all are read.
     """
 
     def __init__(self, paths: Iterable[Path]) -> None:
@@ -132,7 +133,7 @@ class MongoAnswers:
     def _is_new(self, record: Mapping[str, Any], *place: str | int) -> bool:
         if record.get("_id") is None:
             return True
-        # A digest, as an `_id` may be any value, of any length.
+        # Hashed, as an `_id` may be any value, of any length.
         key = hashlib.blake2b(json.dumps([record["_id"], *place], sort_keys=True).encode(), digest_size=16).digest()
         is_new = key not in self._read
         self._read.add(key)
@@ -172,13 +173,13 @@ def _texts(sources: Any) -> tuple[str, ...]:
 
 
 def _day(date: Any) -> str:
-    """Take the day of what `mongoexport` makes of a date: {"$date": ISO text or {"$numberLong": milliseconds}}."""
+    """Return the day of a date of `mongoexport`: {"$date": ISO text or {"$numberLong": milliseconds}}."""
     if isinstance(date, dict):
         date = date.get("$date")
     if isinstance(date, dict):
         try:
             date = datetime.fromtimestamp(int(date["$numberLong"]) / 1000, UTC).isoformat()
-        except (KeyError, ValueError, TypeError, OverflowError, OSError):  # the last two of a date too far off
+        except (KeyError, ValueError, TypeError, OverflowError, OSError):  # the last two for a date out of range
             return ""
     return str(date or "")[:10]
 

@@ -1,6 +1,6 @@
 """Documents as text: Markdown, plain text, reStructuredText and HTML.
 
-PDF, Office and the others are DocsGPT's to read: upload them, and take the chunks from its store instead.
+PDF, Office and other kinds are left to DocsGPT: upload them, and take the chunks from its store.
 """
 
 from collections import Counter
@@ -15,10 +15,10 @@ _HTML = (".html", ".htm")
 
 
 def find_documents(folder: Path) -> list[Path]:
-    """List the documents below a folder, hidden ones left out, sorted by path; a file is its own list.
+    """List the documents below a folder, sorted by path and without hidden ones; for a file, list that file.
 
     Raises:
-        DatasetError: If there is none that can be read here.
+        DatasetError: If there is no document of a kind that can be read here.
     """
     if folder.is_file():
         return [folder]
@@ -32,7 +32,7 @@ def find_documents(folder: Path) -> list[Path]:
 
 
 def unread_suffixes(folder: Path) -> Mapping[str, int]:
-    """Count the files below a folder that `find_documents` leaves out, hidden ones not: suffix -> files, most first."""
+    """Count the files that `find_documents` leaves out, except hidden ones: suffix -> files, most frequent first."""
     suffixes = (path.suffix.lower() for path in _files(folder))
     return dict(Counter(suffix for suffix in suffixes if suffix not in _AS_IT_STANDS + _HTML).most_common())
 
@@ -44,7 +44,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 
 def read_document(path: Path) -> str:
-    """Read a document's text; of HTML what a reader sees.
+    """Read a document's text; of HTML, the visible text.
 
     Raises:
         DatasetError: If it cannot be read, is not UTF-8, or is of another kind.

@@ -1,4 +1,4 @@
-"""One chunk's questions before a judge who does not know which chunk they were made for."""
+"""Judgment of one chunk's questions by a model that does not know which chunk they were made for."""
 
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.sources.language_model import WrongFormError, json_objects_in
 
-RIVALS = 2  # chunks found by search that each question is judged against
+RIVALS = 2  # retrieved chunks that each question is judged against, besides its own
 MOST_PASSAGES = 6  # in one judgment
 
 
@@ -20,8 +20,8 @@ class MadeQuestion:
 
     Attributes:
         text: The question.
-        kind: What the model says it is, e.g. "symptom".
-        doc_id: The chunk that it was shown.
+        kind: Its kind according to the model, e.g. "symptom".
+        doc_id: The chunk that the model was shown.
     """
 
     text: str
@@ -30,15 +30,15 @@ class MadeQuestion:
 
 
 class JudgedQuestions:
-    """The questions of one chunk, before it and its rivals.
+    """The questions of one chunk, to be judged against that chunk and its rivals.
 
     Args:
         template: The judge's prompt.
         corpus: doc_id -> text.
         doc_id: The chunk.
-        questions: Made for it.
-        rivals: Chunks found for each of the questions, likeliest first.
-        backwards: Whether the passages stand in the opposite order.
+        questions: The questions made for it.
+        rivals: For each question, the chunks that a search found for it, likeliest first.
+        backwards: Whether the passages are in reverse order.
     """
 
     def __init__(
@@ -67,15 +67,15 @@ class JudgedQuestions:
 
     @property
     def parse(self) -> Callable[[str], Any]:
-        """What makes verdicts of the judge's answer."""
+        """The parser that turns the judge's answer into verdicts."""
         return partial(parse_verdicts, questions=len(self.questions), letters=frozenset(self._letters))
 
     def answering(self, verdict: Mapping[str, Any] | None) -> list[str]:
-        """Name the chunks that answer a question."""
+        """Return the chunks that answer a question according to its verdict."""
         return [self._letters[letter] for letter in verdict["answered_by"]] if verdict else []
 
     def fault_of(self, verdict: Mapping[str, Any] | None) -> str | None:
-        """Name what the judge holds against a question, or None."""
+        """Return why a question is rejected, or None."""
         if verdict is None:
             return "not judged"
         if verdict["depends_on_passage"]:
@@ -85,18 +85,18 @@ class JudgedQuestions:
         return None if self._letters[verdict["best"]] == self.doc_id else "answered better by another chunk"
 
     def near_miss(self, question: MadeQuestion, answering: Collection[str]) -> str | None:
-        """Name the likeliest chunk that the judge has seen and that is not among those that may answer."""
+        """Return the likeliest rival that the judge has seen and that is not in `answering`, or None."""
         shown = set(self._letters.values())
         return next((rival for rival in self._rivals[question] if rival in shown and rival not in answering), None)
 
     def turned(self, questions: Sequence[MadeQuestion]) -> "JudgedQuestions":
-        """Put some of the questions again, before their passages from the last to the first."""
+        """Make a second judgment of some of the questions, with the passages in reverse order."""
         rivals = [self._rivals[question] for question in questions]
         return JudgedQuestions(self._template, self._corpus, self.doc_id, questions, rivals, backwards=True)
 
 
 def parse_questions(text: str) -> list[dict[str, str]]:
-    """Read the model's questions: [{"kind": …, "question": …}], none where it finds nothing to ask.
+    """Parse the model's questions: [{"kind": …, "question": …}], empty if it found nothing to ask.
 
     Raises:
         WrongFormError: If the answer has another form.
@@ -115,19 +115,19 @@ def parse_questions(text: str) -> list[dict[str, str]]:
 
 
 def parse_verdicts(text: str, *, questions: int, letters: frozenset[str]) -> list[dict[str, Any] | None]:
-    """Read the judge's verdicts, one for each question in order.
+    """Parse the judge's verdicts, one for each question in order.
 
     Returns:
-        {"best": letter or "", "answered_by": letters, "depends_on_passage": bool} for each, or None where there is no
-        verdict on it, or one that contradicts itself or has a best passage that is not there.
+        For each question {"best": letter or "", "answered_by": letters, "depends_on_passage": bool}; or None if there
+        is no verdict on it, or one that contradicts itself or names a best passage that does not exist.
 
     Raises:
-        WrongFormError: If the answer has another form, or no verdict of use.
+        WrongFormError: If the answer has another form, or no usable verdict.
     """
     rows = [row for row in _rows(text, "verdicts", "answered_by") if isinstance(row, dict)]
     by_number = {str(row.get("question")).strip(" ."): row for row in rows}
     numbers = [str(number) for number in range(1, questions + 1)]
-    if len(rows) == questions and by_number.keys().isdisjoint(numbers):  # it has the questions' words there
+    if len(rows) == questions and by_number.keys().isdisjoint(numbers):  # it gives the questions' text there
         by_number = dict(zip(numbers, rows, strict=True))
     verdicts = [_verdict(by_number[number], letters) if number in by_number else None for number in numbers]
     if not any(verdicts):
@@ -136,9 +136,9 @@ def parse_verdicts(text: str, *, questions: int, letters: frozenset[str]) -> lis
 
 
 def _rows(text: str, key: str, field: str) -> list[Any]:
-    """Find the rows of an answer: in lists under a key, or objects by themselves, known by a field that they have.
+    """Find the rows of an answer: the items of lists under `key`, or single objects that have `field`.
 
-    Small models give an object for each row, or lose the list's end.
+    Small models write a separate object for each row, or omit the end of the list.
 
     Raises:
         WrongFormError: If there is neither.
@@ -158,7 +158,7 @@ def _rows(text: str, key: str, field: str) -> list[Any]:
 def _verdict(row: Mapping[str, Any], letters: frozenset[str]) -> dict[str, Any] | None:
     given = row.get("answered_by")
     answering = [_letter(letter) for letter in (given if isinstance(given, list) else [given])]
-    answering = [letter for letter in answering if letter in letters]  # it may go on in the alphabet
+    answering = [letter for letter in answering if letter in letters]  # the judge may invent further letters
     best = _letter(row.get("best"))
     if best and (best not in letters or (answering and best not in answering)):
         return None
@@ -167,6 +167,6 @@ def _verdict(row: Mapping[str, Any], letters: frozenset[str]) -> dict[str, Any] 
 
 
 def _letter(given: Any) -> str:
-    """Read a passage's letter, "" for none: B, b, [B]."""
+    """Parse the letter of a passage, written B, b or [B]; return "" for none."""
     letter = str(given or "").strip(" []().'").upper()
     return "" if letter in ("NONE", "NULL") else letter

@@ -1,4 +1,4 @@
-"""A language model behind any server of OpenAI's chat protocol."""
+"""A language model on any server that speaks OpenAI's chat protocol."""
 
 import json
 import operator
@@ -12,8 +12,8 @@ from docsgpt_embtune.openai_client import USUAL_PATIENCE, OpenAIClient, Patience
 from docsgpt_embtune.wording import Say, silent
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"
-ANSWER_ATTEMPTS = 3  # at an answer of the right form
-# Some models never end. One that thinks before it answers takes a few thousand.
+ANSWER_ATTEMPTS = 3  # to get an answer in the right form
+# Tokens: some models never end, and one that reasons before it answers takes a few thousand.
 LONGEST_ANSWER = 4000
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # OpenAI's own models refuse the first
 _USAGE = "stream_options"  # which some servers refuse
@@ -22,19 +22,19 @@ Parsed = TypeVar("Parsed")
 
 
 class WrongFormError(ValueError):
-    """An answer that is not what was asked for: a refusal, prose, broken JSON."""
+    """An answer that is not in the form asked for: a refusal, prose, broken JSON."""
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What was used, by the server's own count.
+    """Usage of a language model; tokens are counted by the server.
 
     Attributes:
-        requests: Requests sent, the failed ones included.
-        input_tokens: Tokens in the answered ones.
+        requests: Requests sent, including failed ones.
+        input_tokens: Tokens in the answered requests.
         output_tokens: Tokens in their answers.
-        answers: Answers that came; not each has the form that was asked for.
-        input_characters: Characters in the answered ones.
+        answers: Answers received, in whatever form.
+        input_characters: Characters in the answered requests.
     """
 
     requests: int = 0
@@ -49,15 +49,15 @@ class Spent:
 
 
 class LanguageModel:
-    """Asks one model; safe to share between threads.
+    """Client of one model; can be shared between threads.
 
     Args:
-        base_url: Up to and with the version, e.g. http://localhost:8000/v1.
+        base_url: URL up to and including the version, e.g. http://localhost:8000/v1.
         name: The model, as the server calls it.
         key: Sent as a bearer token; never shown.
-        longest_answer: Limit of an answer, in tokens, thoughts included.
-        requests_per_minute: At most; no limit if None.
-        patience: How long the server is asked again and waited for.
+        longest_answer: Limit of an answer in tokens, including the model's reasoning.
+        requests_per_minute: Rate limit; none if None.
+        patience: How long to wait for the server, and to try again.
         say: Takes a line of plain text.
     """
 
@@ -85,7 +85,7 @@ class LanguageModel:
             asks_fewer=True,
             say=say,
         )
-        # In pieces: what writes for long is not silent, and a server learns that nobody listens any more.
+        # Streamed: a long answer then does not look like silence, and the server notices when nobody listens any more.
         self._options: dict[str, Any] = {"stream": True, _USAGE: {"include_usage": True}, _LIMIT: longest_answer}
         self._longest_answer = longest_answer
         self._say = say
@@ -98,7 +98,7 @@ class LanguageModel:
 
     @property
     def spent(self) -> Spent:
-        """What has been used so far."""
+        """The usage so far."""
         return replace(self._spent, requests=self._client.requests)
 
     def __enter__(self) -> Self:
@@ -110,7 +110,7 @@ class LanguageModel:
         self.close()
 
     def stop(self) -> None:
-        """Begin no further attempt."""
+        """Start no further attempt."""
         self._client.stop()
         if self._client.under_way:
             self._say("waiting for the answers that are on their way; Ctrl-C leaves them")
@@ -119,12 +119,12 @@ class LanguageModel:
         """Ask until the answer has the right form.
 
         Args:
-            prompt: The whole question.
-            parse: Makes something of the answer, or raises WrongFormError.
+            prompt: The whole prompt.
+            parse: Parses the answer, or raises WrongFormError.
 
         Raises:
             GenerationError: If the server is down, or refuses the key, the model or the URL.
-            RefusedRequestError: If it answers others, and this one not in the right form.
+            RefusedRequestError: If it refuses only this prompt, or never answers it in the right form.
         """
         for attempt in range(1, ANSWER_ATTEMPTS + 1):
             text, cut_off, spent = self._answer(prompt)
@@ -139,7 +139,7 @@ class LanguageModel:
         raise AssertionError("unreachable")
 
     def _answer(self, prompt: str) -> tuple[str, bool, Spent]:
-        """Ask once, without what this server turns out to refuse."""
+        """Ask once, dropping or renaming options that this server turns out to refuse."""
         options = self._options
         while True:
             try:
@@ -151,7 +151,7 @@ class LanguageModel:
                     options = self._options = _without(_LIMIT, options) | {_NEWER_LIMIT: self._longest_answer}
                 elif _USAGE in options and _USAGE in refused:
                     options = self._options = _without(_USAGE, options)
-                elif limit:  # of some servers prompt and limit together have to fit into the context
+                elif limit:  # on some servers prompt and limit together must fit into the context
                     options = _without(limit, options)
                 else:
                     raise
@@ -166,7 +166,7 @@ def _body(prompt: str) -> dict[str, Any]:
 
 
 def _answer_in(content: Any) -> tuple[str, bool, Spent]:
-    """Take the text, whether it was cut off, and what it took out of an answer."""
+    """Return an answer's text, whether it was cut off, and its usage."""
     choice = content["choices"][0]
     text = choice["message"].get("content") or ""
     usage = content.get("usage") or {}
@@ -175,9 +175,9 @@ def _answer_in(content: Any) -> tuple[str, bool, Spent]:
 
 
 def json_objects_in(text: str) -> list[dict[str, Any]]:
-    """Take the JSON objects out of an answer, which may have thoughts, prose or a fence around them.
+    """Find the JSON objects in an answer, which may have reasoning, prose or a code fence around them.
 
-    Of one that is broken, or was cut off, come those within it that are whole.
+    Of an object that is broken or was cut off, the complete objects inside it are returned.
     """
     _, _, text = text.rpartition("</think>")
     found = []

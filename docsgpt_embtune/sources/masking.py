@@ -1,7 +1,7 @@
-"""Take e-mail addresses, phone numbers and keys out of what users typed.
+"""Mask e-mail addresses, phone numbers and keys in what users typed.
 
-Phone numbers are found by Google's libphonenumber, keys by Yelp's detect-secrets and by their forms, which it lacks.
-For e-mail addresses a wide pattern is safer than the libraries tried: those pass over letters beyond ASCII and over
+Phone numbers are found by Google's libphonenumber; keys by Yelp's detect-secrets, and by patterns for the formats that
+it lacks. For e-mail addresses a wide pattern is safer than the libraries tried, which miss letters beyond ASCII and
 hosts that no registry knows. Names of people, IP addresses and account numbers are not found.
 """
 
@@ -11,42 +11,42 @@ from collections.abc import Iterator, Sequence
 from docsgpt_embtune.errors import DatasetError
 
 EMAIL, PHONE, KEY = "[email]", "[phone]", "[key]"
-# National numbers look different everywhere; international ones (+49 …) are found whatever is in here.
+# Regions whose national numbers are found, as these look different everywhere; international ones (+49 …) always are.
 PHONE_REGIONS = ("US", "GB", "DE", "FR", "ES", "IN")
-# Of scripts that part words by spaces: in the others the sentence around an address would count as a part of it.
+# Only of scripts that put spaces between words: in others, the sentence around an address would count as part of it.
 _LETTER = r"A-Za-z0-9_\u00c0-\u058f"
 _LABEL = rf"[{_LETTER}](?:[{_LETTER}-]*[{_LETTER}])?"
-# What stands behind an @ where software is named: react@18.2.0, checkout@v4, redis@sha256:…; ann@163.com has a host.
+# What follows an @ in the name of a software release: react@18.2.0, checkout@v4, redis@sha256:…, but not ann@163.com.
 _RELEASE = (
     rf"(?:v?\d+(?:\.\d+){{0,2}}|v?\d+\.\d+\.\d+-[{_LETTER}.-]+|latest|next|main|master|sha256)(?!\.?[{_LETTER}-])"
 )
-# One letter alone is no host: A@B multiplies matrices.
+# A single letter is no host: A@B multiplies matrices.
 _EMAIL = re.compile(
     rf"[{_LETTER}][{_LETTER}.+%'~-]{{0,63}}@(?!{_RELEASE})(?=[{_LETTER}.-]{{2}}){_LABEL}(?:\.{_LABEL})*"
 )
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _NO_PHONE = re.compile(rf"(?<![\d.])(?:{_OCTET}\.){{3}}{_OCTET}(?!\.?\d)|(?<!\d)214748364[78](?!\d)")  # IPv4, 2**31
-# Keys that nothing but their form tells from words. DocsGPT's own keys of agents are UUIDs.
+# Keys recognised by their format alone. DocsGPT's own keys of agents are UUIDs.
 _OF_A_FORM = re.compile(
     r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-    r"|(?:(?:\s|\\[rn])*[A-Za-z0-9+/=]{24,})+(?:\s[A-Za-z0-9+/=]+\Z)?)"  # it may be cut off
+    r"|(?:(?:\s|\\[rn])*[A-Za-z0-9+/=]{24,})+(?:\s[A-Za-z0-9+/=]+\Z)?)"  # the end may be missing
     r"|(?i:(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z]))"
     r"|(?<![A-Za-z0-9])(?:(?:hf|gsk)_[A-Za-z0-9]{20,}|(?:AIza|sk-)[A-Za-z0-9_-]{20,})"
     r"|(?<![A-Za-z0-9])gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+)*"
-    # AWS's secrets; paths are made of these characters, too, but seldom of 40 with so many capitals.
+    # AWS secret keys; paths use these characters, too, but seldom 40 of them with so many capitals.
     r"|(?<![A-Za-z0-9/+_-])(?=[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+_-]))(?=[A-Za-z/+]*\d)"
     r"(?=(?:[a-z0-9/+]*[A-Z]){5})(?=(?:[A-Z0-9/+]*[a-z]){5})[A-Za-z0-9/+]{40}",
     re.DOTALL,
 )
-_VALUE = r"[!#-&(-_a-~\u00a1-\u058f]"  # without the three quotes, and without scripts that do not part words
+_VALUE = r"[!#-&(-_a-~\u00a1-\u058f]"  # without the three quotes, and without scripts that put no spaces between words
 _TOKEN = r"[A-Za-z0-9.~+/=_-]"
-# As a line of .env, a form or a header has them, where detect-secrets wants quotes. A name in small letters stands
-# before words, too, in prose and in code (password: the first; token=None): there the value must hold a digit.
+# Unquoted values, as in .env files, forms and headers; detect-secrets requires quotes. A lower-case name can also stand
+# before ordinary words in prose and code (password: the first; token=None), so its value must contain a digit.
 _ASSIGNED = re.compile(
     rf"((?:PASSWORD|PASSWD|SECRET|APIKEY|(?<![A-Z])(?:KEY|TOKEN|PASS|PWD))=){_VALUE}+"
     r"|((?i:password|passwd|pwd|secret|api[ _-]?key|token)(?:[ \t]*[=:][ \t]*|[ \t]+is[ \t]+['\"`]?"
-    r"(?!(?i:base|sha|md|utf|v)-?\d)))"  # what a password is said to be: base64-encoded, sha256
+    r"(?!(?i:base|sha|md|utf|v)-?\d)))"  # a description, not a value: base64-encoded, sha256
     rf"(?={_VALUE}{{0,99}}\d)(?={_VALUE}{{0,99}}[a-zA-Z]){_VALUE}{{6,}}"
     # curl -u NAME:PASSWORD; docker's -u takes two numbers.
     r"|(curl[ \t][^\n]{0,200}?(?<!\S)(?:-u|--user)[ \t=]*(?P<quote>['\"])?[^\s:'\"]{1,64}:)"
@@ -54,15 +54,15 @@ _ASSIGNED = re.compile(
     rf"|((?i:Bearer|Authorization:[ \t]*Basic)[ \t]+)(?:(?={_TOKEN}*\d){_TOKEN}{{8,}}|{_TOKEN}{{20,}})"
 )
 _WORD_LIKE = re.compile(r"[A-Za-z0-9_.+=-]{16,}")
-# What tokens look like and neither words nor file names do: letters of both cases and digits in one long run. It is
-# looked for from the run's beginning alone, which finds the same and does not read a long run once for each character.
+# Letters of both cases and digits in one long run: tokens look like this, words and file names do not. The pattern is
+# tried only at the start of a run, which finds the same and does not read a long run once for each character.
 _RANDOM_RUN = re.compile(
     r"(?<![a-zA-Z0-9])(?=[a-zA-Z]*\d[a-zA-Z]*\d)(?=[A-Z0-9]*[a-z])(?=[a-z0-9]*[A-Z])[a-zA-Z0-9]{16,}|[0-9a-fA-F]{32,}"
 )
-# Patterns of detect-secrets take time that grows with the square of a line's length, so that a long line is scanned in
-# pieces. They overlap by more than an assignment has, the longest of what only those patterns find.
+# The patterns of detect-secrets take time quadratic in the length of a line, so a long line is scanned in pieces. These
+# overlap by more than the length of an assignment, the longest thing that only those patterns find.
 _PIECE, _OVERLAP = 500, 200  # characters
-_LONG = 12  # characters: no word is found within a longer secret, or a longer secret within words
+_LONG = 12  # characters; a secret this long does not occur inside ordinary words
 _DETECTORS = (
     "ArtifactoryDetector",
     "AWSKeyDetector",
@@ -106,10 +106,10 @@ def mask(text: str, *, phone_regions: Sequence[str] = PHONE_REGIONS) -> str:
 
 
 def known_phone_regions(regions: Sequence[str]) -> tuple[str, ...]:
-    """Return ISO codes of countries as libphonenumber has them.
+    """Return ISO codes of countries as libphonenumber spells them, after checking that it knows them.
 
     Raises:
-        DatasetError: If it has no such country: it would look for no number and say nothing.
+        DatasetError: If it does not know a country, for which it would silently find no number, or is not installed.
     """
     try:
         from phonenumbers import SUPPORTED_REGIONS
@@ -136,7 +136,7 @@ def _mask_keys(text: str) -> str:
     with transient_settings({"plugins_used": [{"name": name} for name in _DETECTORS]}):
         secrets = {found.secret_value for piece in _pieces(text) for found in scan_line(piece)}
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        # A short one only where it stands alone, or a password like "in" would take a part of every third word.
+        # A short secret only as a whole word, or a password like "in" would be masked inside every third word.
         bounds = ("", "") if len(secret) >= _LONG else (r"(?<!\w)", r"(?!\w)")
         text = re.sub(re.escape(secret).join(bounds), KEY, text)
     return text

@@ -1,7 +1,7 @@
-"""Questions without a language model's server: weaker, and named so wherever they are written.
+"""Questions made without a language model's server: weaker, and labelled so wherever they are written.
 
-A chunk's heading or first sentence borrows the chunk's own words, which is what a search finds without any tuning;
-a query generator of the doc2query kind is better and still copies much. Nothing judges either.
+A chunk's heading or first sentence has the chunk's own words, which a search finds without any tuning. A query
+generator such as doc2query is better and still copies much. Neither kind of question is judged.
 """
 
 import re
@@ -18,29 +18,29 @@ from docsgpt_embtune.words import AS_WRITTEN, SENTENCE_END
 
 HEADINGS = "headings and first sentences of the chunks: weaker than questions of people or of a language model"
 GENERATOR = "a query generator, judged by nothing: weaker than questions of people or of a judged language model"
-# Markdown's, and those with a line of signs below them, or above them, too.
+# Headings of Markdown, and those underlined with a row of signs, perhaps with such a row above, too.
 _HEADING = re.compile(r"#{1,6}\s+(.+?)\s*#*$|(?:[=~^*#-]{3,}\n)?\s*(\S.*)\n[=~^*#-]{3,}$", re.MULTILINE)
-_NO_PROSE = re.compile(r"^```\w.*?(?:^```|\Z)|<!--.*?-->", re.MULTILINE | re.DOTALL)  # code, and Markdown's comments
-_MARKS = re.compile(r"^[#>*+-]+\s+")  # in front of a heading, a quotation or an entry of a list
+_NO_PROSE = re.compile(r"^```\w.*?(?:^```|\Z)|<!--.*?-->", re.MULTILINE | re.DOTALL)  # fenced code and comments
+_MARKS = re.compile(r"^[#>*+-]+\s+")  # in front of a heading, a quotation or a list item
 _FEWEST_WORDS, _MOST_WORDS = 2, 12
-_SENTENCE = 4  # words at least, where an entry of a list or a line of a table could stand as well
-_MOST_TEXTS = 3  # that may share a question: what more of them have ("See also") asks for none of them
+_SENTENCE = 4  # words at least, as a shorter one may be a list item or a line of a table
+_MOST_TEXTS = 3  # that may share a question: one that more of them have ("See also") asks for none of them
 _LONGEST_QUESTION = 48  # tokens
 _BATCH = 16
 
 
 def questions_from_headings(corpus: Mapping[str, str]) -> RetrievalDataset:
-    """Take the heading that a chunk opens with for a question, or its first line where it has none.
+    """Use as a question the heading that a chunk opens with, or its first sentence if it has none.
 
-    Where that is a single word, or many chunks open with it, the first sentence that is long enough and not in many of
-    those chunks takes its place.
+    If that is a single word, or many chunks open with it, the first sentence is used instead that is long enough and
+    that few of those chunks have.
 
     Args:
         corpus: The chunks: doc_id -> text.
 
     Returns:
-        At most one question for each chunk; the same one for several chunks has all of them as its answers. No bad
-        chunks: nothing says which chunks do not answer.
+        At most one question for each chunk; if several chunks give the same question, all of them are good. There are
+        no bad chunks, as nothing says which chunks do not answer.
     """
     questions = _questions(dict.fromkeys(corpus.values()))
     return _dataset(corpus, ((doc_id, questions.get(text, "")) for doc_id, text in corpus.items()), "heading")
@@ -49,13 +49,13 @@ def questions_from_headings(corpus: Mapping[str, str]) -> RetrievalDataset:
 def questions_from_generator(
     corpus: Mapping[str, str], folder: Path, *, questions_per_chunk: int = 3, seed: int = 0
 ) -> RetrievalDataset:
-    """Ask a sequence-to-sequence model such as doc2query-T5 for questions, by sampling.
+    """Sample questions from a sequence-to-sequence model such as doc2query-T5.
 
     Args:
         corpus: The chunks: doc_id -> text.
         folder: The model with its tokenizer, as transformers saves them.
-        questions_per_chunk: Drawn; faulty and repeated ones are left out.
-        seed: Seed of the sampling.
+        questions_per_chunk: Number sampled; faulty and repeated ones are left out.
+        seed: Random seed of the sampling.
 
     Raises:
         ModelFolderError: If the folder does not hold such a model.
@@ -104,7 +104,7 @@ def _sentences(text: str) -> list[str]:
 
 
 def _words(line: str) -> int:
-    """Count words as they stand, two characters for one where no blanks are written; single characters are none."""
+    """Count words of two characters or more; where no spaces are written, two characters count as a word."""
     return sum(len(word) > 1 and any(map(str.isalnum, word)) for word in AS_WRITTEN.findall(line))
 
 
@@ -119,7 +119,7 @@ def _generated(
     for start in Bar(range(0, len(doc_ids), _BATCH), desc="generating", unit="batch"):
         batch = doc_ids[start : start + _BATCH]
         inputs = tokenizer([corpus[doc_id] for doc_id in batch], padding=True, truncation=True, return_tensors="pt")
-        inputs.pop("token_type_ids", None)  # a BERT tokenizer's; no such model takes them
+        inputs.pop("token_type_ids", None)  # from a BERT tokenizer; no sequence-to-sequence model takes them
         with torch.inference_mode():
             tokens = model.generate(
                 **inputs,

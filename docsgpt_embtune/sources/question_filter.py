@@ -1,13 +1,13 @@
-"""What is wrong with a made-up question, as far as that can be seen without understanding it."""
+"""Faults of generated questions that can be found by rules, without understanding the text."""
 
 import re
 import unicodedata
 from collections import Counter
 
 LONGEST = 300  # characters; nobody types more into a search
-QUOTED_WORDS = 5  # as many words in a row as stand in the chunk make a quotation, if they are most of the question
-_SHARE_OF_SCRIPT = 0.1
-# "the text" and its like, in the languages that documentation is mostly written in; the judge sees to the others.
+QUOTED_WORDS = 5  # this many words in a row from the chunk make a quotation, if they are most of the question
+_SHARE_OF_SCRIPT = 0.1  # of the chunk's letters; below it, the question's main script is not the chunk's
+# Phrases such as "the text", in the languages of most documentation; the judge has to find those of other languages.
 _NAMES_THE_TEXT = re.compile(
     r"\b(?:this|the|above|following|given|provided)\s+(?:text|passage|excerpt|snippet|paragraph|chunk)\b"
     r"|\b(?:according to|based on|mentioned in|described in|discussed in|stated in)\s+(?:this|the)\s+"
@@ -22,7 +22,7 @@ _NAMES_THE_TEXT = re.compile(
 
 
 def fault_of(question: str, chunk: str) -> str | None:
-    """Name what is wrong with a question to a chunk, or None.
+    """Return what is wrong with a question about a chunk, or None.
 
     Returns:
         "empty", "too long", "names the text", "copied from its chunk" or "in another script".
@@ -43,7 +43,7 @@ def fault_of(question: str, chunk: str) -> str | None:
 
 
 def _is_quoted(words: list[str], of_chunk: list[str]) -> bool:
-    """Tell whether more than half of a question's words stand in the chunk in a row."""
+    """Tell whether more than half of a question's words, and at least five, stand in the chunk in a row."""
     length = max(QUOTED_WORDS, len(words) // 2 + 1)
     whole = f" {' '.join(of_chunk)} "
     return any(f" {' '.join(words[start : start + length])} " in whole for start in range(len(words) - length + 1))
@@ -54,5 +54,5 @@ def _words(text: str) -> list[str]:
 
 
 def _scripts(text: str) -> Counter[str]:
-    # A letter's name begins with its script: LATIN SMALL LETTER A, CYRILLIC …, CJK UNIFIED IDEOGRAPH-…
+    # A letter's Unicode name begins with its script: LATIN SMALL LETTER A, CYRILLIC …, CJK UNIFIED IDEOGRAPH-…
     return Counter(unicodedata.name(letter, "").partition(" ")[0] for letter in text if letter.isalpha())

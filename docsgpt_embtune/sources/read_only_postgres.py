@@ -1,4 +1,4 @@
-"""A connection to DocsGPT's PostgreSQL that cannot change anything there."""
+"""A read-only connection to DocsGPT's PostgreSQL."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from docsgpt_embtune.deployment.postgres import connect
 from docsgpt_embtune.deployment.stores import as_deployment_error
 
 _NOTHING_CHANGED = "check the URI and its user's rights (nothing was changed)"
-FETCHED_AT_ONCE = 1000  # rows: what is held of a table of any size
+FETCHED_AT_ONCE = 1000  # rows held in memory, however large the table
 
 
 class ReadOnlyDatabase:
-    """Reads rows of a database, in transactions that the server itself keeps from writing.
+    """Reads rows of a database in transactions that the server itself enforces to be read-only.
 
     Args:
         connection: A psycopg connection that is read-only and not in autocommit.
@@ -27,12 +27,12 @@ class ReadOnlyDatabase:
         return str(self._connection.info.dbname)
 
     def columns(self, table: str) -> frozenset[str]:
-        """Name the columns of a table, none if there is no such table."""
+        """Return the columns of a table, none if there is no such table."""
         query = "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
         return frozenset(name for (name,) in self.rows(query, [table]))
 
     def rows(self, query: LiteralString, values: Sequence[Any] = ()) -> Iterator[tuple[Any, ...]]:
-        """Run a query and stream what it finds.
+        """Run a query and stream its rows.
 
         Raises:
             DeploymentError: If the server refuses it.
@@ -48,7 +48,7 @@ class ReadOnlyDatabase:
 
 @contextmanager
 def read_only_database(uri: str) -> Iterator[ReadOnlyDatabase]:
-    """Open a database for reading, as long as the context lasts.
+    """Open a database for reading while the context lasts.
 
     Args:
         uri: POSTGRES_URI or PGVECTOR_CONNECTION_STRING of the host. A password may come from PGPASSWORD or

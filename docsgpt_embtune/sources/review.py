@@ -1,8 +1,8 @@
-"""The round trip to the person who knows: candidates out as a table, verdicts back as a dataset.
+"""Review by a person: candidates are written as a table, and the verdicts in it are read back as a dataset.
 
-CSV opens in every spreadsheet, JSONL in every script; the suffix decides. Only `verdict` has to be filled in: good,
-bad, or nothing for what cannot be told. The question may be mended, in any of its rows, and rows may be added for
-other chunks of the corpus, with `query_id`, `doc_id` and `verdict`.
+The suffix decides between CSV, for spreadsheets, and JSONL, for scripts. Only `verdict` has to be filled in: good, bad,
+or nothing if it cannot be decided. The question may be edited in any of its rows. Rows may be added for other chunks of
+the corpus, with `query_id`, `doc_id` and `verdict`.
 """
 
 import csv
@@ -22,7 +22,7 @@ from docsgpt_embtune.sources.candidates import FIRST_SOURCE, Candidate, asked_id
 
 COLUMNS = ("verdict", "question", "chunk", "weight", "why", "asked_on", "query_id", "doc_id")
 VERDICTS = ("good", "bad", "")
-MIN_WEIGHT = FIRST_SOURCE  # what one liked answer to a first question gives the first chunk behind it
+MIN_WEIGHT = FIRST_SOURCE  # weight of the first chunk behind one liked answer to a first question
 _RUNS_IN_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")  # a user's text must not become a formula
 
 
@@ -30,7 +30,7 @@ def write_review(candidates: Iterable[Candidate], path: Path) -> None:
     """Write candidates as CSV or JSONL, readable by their owner alone.
 
     Raises:
-        DatasetError: If the suffix is neither.
+        DatasetError: If the suffix is neither .csv nor .jsonl.
     """
     rows = [{column: asdict(candidate)[column] for column in COLUMNS} for candidate in candidates]
     if _is_csv(path):
@@ -38,18 +38,18 @@ def write_review(candidates: Iterable[Candidate], path: Path) -> None:
         writer = csv.DictWriter(table, COLUMNS)
         writer.writeheader()
         writer.writerows({column: _inert(value) for column, value in row.items()} for row in rows)
-        text = "\ufeff" + table.getvalue()  # without the mark, spreadsheets take UTF-8 for something else
+        text = "\ufeff" + table.getvalue()  # without a byte order mark, spreadsheets do not recognise UTF-8
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     write_text_atomically(path, text, mode=PRIVATE)
 
 
 def read_review(path: Path) -> list[Candidate]:
-    """Read what came back.
+    """Read a review file.
 
     Raises:
-        DatasetError: If it cannot be read, lacks a column, or has a verdict other than good, bad or nothing; names
-            the row.
+        DatasetError: If it cannot be read, lacks a column, or has a verdict other than good, bad or nothing; the
+            message names the row.
     """
     with reading(path, save_as="CSV UTF-8"):
         text = path.read_text(encoding=UTF8)
@@ -58,14 +58,15 @@ def read_review(path: Path) -> list[Candidate]:
 
 
 def carry_over(earlier: Iterable[Candidate], harvested: Iterable[Candidate]) -> list[Candidate]:
-    """Put what a person wrote into an earlier review into a new harvest.
+    """Copy the verdicts and edited questions of an earlier review into a new harvest.
 
     Args:
-        earlier: Rows of the review, of which those with a verdict or a mended question count.
+        earlier: Rows of the review; those without a verdict or an edited question are ignored.
         harvested: Rows of the new harvest, without either.
 
     Returns:
-        The new rows with what was written into their like, then the written ones that were not harvested again.
+        The new rows, with the verdicts and questions of earlier rows on the same question and chunk; then the earlier
+        rows that were not harvested again.
     """
     written: dict[tuple[str, str], list[Candidate]] = {}
     for row in earlier:
@@ -80,14 +81,14 @@ def carry_over(earlier: Iterable[Candidate], harvested: Iterable[Candidate]) -> 
 
 @dataclass(frozen=True)
 class ReviewedDataset:
-    """A dataset made of verdicts, and of ratings where they were let in.
+    """A dataset made from verdicts and, if accepted, from ratings.
 
     Attributes:
         dataset: Questions with at least one good chunk.
         reviewed: How many of them a person has judged.
         unreviewed: How many rest on ratings alone.
         left_out: Questions without a good chunk.
-        odd_dates: Questions whose date is not an ISO one, and is left out.
+        odd_dates: Questions whose date is left out, as it is not an ISO date.
     """
 
     dataset: RetrievalDataset
@@ -105,18 +106,18 @@ def dataset_from_candidates(
     min_weight: float = MIN_WEIGHT,
     sources: tuple[str, ...] = (),
 ) -> ReviewedDataset:
-    """Make a dataset of what a person said, and of ratings only where that is asked for.
+    """Make a dataset from a person's verdicts and, only if asked to, from ratings.
 
     Args:
-        candidates: With verdicts, or without.
+        candidates: Candidates with or without verdicts.
         corpus: The chunks: doc_id -> text.
         accept_unreviewed: Whether a question that nobody has judged may rest on its ratings.
-        min_weight: What a chunk's ratings must reach to count as good then; they never make a chunk bad.
+        min_weight: Least weight of a chunk that then counts as good; ratings never make a chunk bad.
         sources: Files it was made from, for messages.
 
     Raises:
-        DatasetError: If a chunk is not in the corpus, a chunk is both good and bad for a question, a question was
-            mended in two ways, or none is left.
+        DatasetError: If a judged chunk is not in the corpus, a chunk is both good and bad for a question, a question
+            was edited in two ways or has no text, or no question is left.
     """
     by_question = _by_question(candidates, corpus)
     good: dict[str, tuple[str, ...]] = {}
@@ -169,7 +170,7 @@ def _by_question(candidates: Iterable[Candidate], corpus: Mapping[str, str]) -> 
 
 
 def _iso_date(day: str) -> str:
-    """Return an ISO date, and nothing for what a spreadsheet made of one: 3/4/2024 has two meanings."""
+    """Return an ISO date, or "" for what a spreadsheet made of one: 3/4/2024 has two meanings."""
     try:
         return date.fromisoformat(day[:10]).isoformat()
     except ValueError:
@@ -177,7 +178,7 @@ def _iso_date(day: str) -> str:
 
 
 def _question(query_id: str, rows: Iterable[Candidate]) -> str:
-    """Take the question as it was mended, in whichever row, or else as it was asked."""
+    """Return the question as edited in any of its rows, or else as it was asked."""
     rows = [row for row in rows if row.question.strip()]
     mended = list(dict.fromkeys(row.question for row in rows if _is_mended(row)))
     wordings = {query_digest(text) for text in mended}
@@ -208,7 +209,7 @@ def _refuse_contradiction(row: Candidate, good: Iterable[str], bad: Iterable[str
 
 
 def refuse_other_suffix(path: Path) -> None:
-    """Raise DatasetError unless a path ends as a review file does."""
+    """Raise DatasetError unless a path ends in .csv or .jsonl."""
     suffix = path.suffix.lower()
     if suffix not in (".csv", ".jsonl"):
         raise DatasetError(f"{path}: a review file ends in .csv or .jsonl, not in {suffix!r}")
@@ -220,7 +221,7 @@ def _is_csv(path: Path) -> bool:
 
 
 def _inert(value: Any) -> Any:
-    # A quote is put before one's own leading quotes as well, so that taking one off is always right.
+    # Text that begins with a quote of its own gets one as well, so that removing one is always right.
     risky = isinstance(value, str) and value.startswith((*_RUNS_IN_SPREADSHEETS, "'"))
     return f"'{value}" if risky else value
 
@@ -229,7 +230,7 @@ def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
     first, _, rest = text.partition("\n")
     told = told_delimiter(first)
     table = rest if told else text
-    delimiter = told or max(",;\t", key=first.count)  # spreadsheets save with the comma of their country
+    delimiter = told or max(",;\t", key=first.count)  # spreadsheets use the separator of their locale
     csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
     reader = csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter)
     _require_columns(path, reader.fieldnames or ())
@@ -269,9 +270,9 @@ def _candidate(path: Path, number: int, row: Mapping[str, Any]) -> Candidate:
     if verdict not in VERDICTS:
         raise DatasetError(f"{path}: line {number}: verdict {values['verdict']!r} is neither good, bad nor empty")
     try:
-        weight = float(values["weight"].replace(",", ".") or 0)  # as spreadsheets of many countries write it
+        weight = float(values["weight"].replace(",", ".") or 0)  # the decimal comma of many locales
     except ValueError as error:
-        if not verdict:  # where a person has judged, the weight is not used
+        if not verdict:  # with a verdict, the weight is not used
             raise DatasetError(f"{path}: line {number}: weight {values['weight']!r} is not a number") from error
         weight = 0.0
     texts = {name: value for name, value in values.items() if name not in ("verdict", "weight")}

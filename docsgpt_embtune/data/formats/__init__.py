@@ -1,1 +1,1 @@
-"""Datasets in the layouts of other tools: one module for each, `registry` for all."""
+"""File formats of datasets, those of other tools included: one module each, all listed in `registry`."""

@@ -23,7 +23,7 @@ _QUESTION_FIELDS = {"qid", "query", "retrieval_gt"}
 
 
 def read(source: Source, options: ReadOptions) -> DatasetContent:
-    """Read the folder, or its qa.parquet; each chunk that AutoRAG wants found is good, alone or with others."""
+    """Read the folder, or its qa.parquet; every id in `retrieval_gt`, however nested, is a good chunk."""
     qa = Source(source.path / QUESTIONS) if source.container == "folder" else source
     corpus = Source(options.corpus or _corpus_beside(source))
     asked = list(parsed(qa, _question))
@@ -39,7 +39,7 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
 
 
 def write(content: DatasetContent, path: Path) -> None:
-    """Write the folder with the columns that AutoRAG asks for; it has no place for bad chunks."""
+    """Write the folder with the columns that AutoRAG requires; it cannot hold bad chunks."""
     asked = [
         {
             "qid": query_id,

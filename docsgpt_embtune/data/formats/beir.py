@@ -15,13 +15,13 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import folder_written_whole
 
 QRELS_FIELDS = ("query-id", "corpus-id", "score")
-WRITTEN_SPLIT = "test"  # what BEIR's own loader reads unless told otherwise
+WRITTEN_SPLIT = "test"  # what BEIR's own loader reads by default
 
 
 def read(source: Source, options: ReadOptions) -> DatasetContent:
-    """Read the folder's one split, or the split whose qrels file is named.
+    """Read the folder's only split, or the split of a given qrels file.
 
-    A score above 0 is good. A score of 0 is a chunk that somebody looked at and found irrelevant: bad.
+    A score above 0 marks a good chunk. Any other marks a bad one: somebody judged it and found it irrelevant.
     """
     qrels = _qrels(source.path)
     corpus_path = options.corpus or _corpus_beside(qrels)
@@ -40,7 +40,7 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
 
 
 def write(content: DatasetContent, path: Path) -> None:
-    """Write the folder, all questions in one split."""
+    """Write the folder, with all questions in one split."""
     with folder_written_whole(path) as folder:
         _write_texts(folder / "corpus.jsonl", content.corpus, {"title": ""})
         _write_texts(folder / "queries.jsonl", content.queries, {})
@@ -99,9 +99,9 @@ def _judgments(path: Path) -> tuple[dict[str, dict[str, None]], dict[str, dict[s
 
 
 def _judged(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
-    """Stream the judgments with their numbers: by the names in the first line, by place where it has none.
+    """Stream (row number, judgment), reading the columns by the header's names, or by position without a header.
 
-    TREC's qrels have no names, and four columns with blanks between, of which the second says nothing.
+    TREC's qrels have no header, and four columns separated by blanks, of which the second is unused.
     """
     with reading(path), path.open(encoding=UTF8) as file:
         first = file.readline()

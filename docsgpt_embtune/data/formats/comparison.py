@@ -1,4 +1,4 @@
-"""What a dataset has lost by being written and read again, told by its texts, as many formats keep no ids."""
+"""What a dataset loses when it is written and read back, compared by text, as many formats keep no ids."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,17 +11,17 @@ _Facts = set[tuple[str, ...]]
 
 
 def lost_by_writing(before: DatasetContent, after: DatasetContent, path: Path, format_name: str) -> list[str]:
-    """Word what a format has no place for.
+    """List in words what a format could not hold.
 
     Args:
-        before: What was written.
-        after: What was read back; both hold together.
+        before: Content that was written.
+        after: Content that was read back. Both must be consistent.
         path: The file, for the message.
-        format_name: What it was written as.
+        format_name: The format that it was written in.
 
     Raises:
         DatasetError: If a text, judgment, date or document was read back that had not been written, or a question or
-            judgment is gone for which the format has a place.
+            judgment was lost that the format can hold.
     """
     lost = []
     written, read = _facts(before), _facts(after)

@@ -1,4 +1,4 @@
-"""What a file says, whatever its layout, before anybody has asked whether it holds together."""
+"""The content of a dataset file of any format, not yet checked for consistency."""
 
 import hashlib
 import html
@@ -17,17 +17,17 @@ _SHOWN = 60  # characters of a text in a message
 class DatasetContent:
     """Questions, chunks and judgments as they were read.
 
-    Ids may point nowhere and texts may be blank: `load_dataset` refuses such content, `embtune prepare` mends it.
+    Ids may be unknown and texts blank: `load_dataset` refuses such content, `embtune prepare` repairs it.
 
     Attributes:
         queries: query_id -> text.
         corpus: doc_id -> text.
         relevant_docs: query_id -> ids of the documents that answer.
-        irrelevant_docs: query_id -> ids of documents that look right and are not; absent where none is known.
+        irrelevant_docs: query_id -> ids of documents that look relevant and are not; absent where none is known.
         sources: The files it was read from, for messages and for the manifest.
         dates: query_id -> when it was asked, ISO 8601; absent where not known.
         documents: doc_id -> the document that the chunk was cut from; absent where not known.
-        more_documents: doc_id -> the others that hold the same text; absent where there is none.
+        more_documents: doc_id -> further documents that hold the same chunk; absent where there are none.
     """
 
     queries: Mapping[str, str]
@@ -48,18 +48,18 @@ class RowChunk(NamedTuple):
 
 
 class Row(NamedTuple):
-    """One question with chunks, as the formats hold it that have a row for each question or pair."""
+    """One question with its chunks, for formats with one row per question or per pair."""
 
     query_id: str
     query: str
     good: tuple[RowChunk, ...]
     bad: tuple[RowChunk, ...] = ()
     date: str = ""
-    document: str = ""  # that the good chunks were cut from
+    document: str = ""  # the one that the good chunks were cut from
 
 
 def text_fault(value: object) -> str | None:
-    """Say why a value cannot be a text, if so; a blank one is a text still."""
+    """Return why a value is not a valid text, or None if it is one; blank text is valid."""
     if not isinstance(value, str):
         return "text is not a string"
     try:
@@ -70,38 +70,38 @@ def text_fault(value: object) -> str | None:
 
 
 def digits_as_text(value: object) -> object:
-    """Write a whole number as its digits: spreadsheets and JSON turn ids such as 911 into numbers, Excel into 911.0."""
+    """Turn a whole number into text: spreadsheets and JSON hold ids such as 911 as numbers, Excel as 911.0."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def text_id(text: str) -> str:
-    """Make an id of a text that has none: 16 hex digits, so that a text has one id in whatever row it stands."""
+    """Derive an id from a text that has none: 16 hex digits, the same in every row."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def named_with_text(own_id: str, text: str) -> str:
-    """Name a text by its id, and by how it begins where the id is made of it and tells nothing."""
+    """Name a text by its id; if that is only a hash of the text, add how the text begins."""
     return own_id if own_id != text_id(text) else f"{own_id}' = '{cut(text)}"
 
 
 def cut(text: str) -> str:
-    """Make one short line of a text."""
+    """Shorten a text to one line, for messages."""
     line = " ".join(text.split())
     return line if len(line) <= _SHOWN else f"{line[:_SHOWN]}…"
 
 
 def chunks(texts: Iterable[str]) -> tuple[RowChunk, ...]:
-    """Give texts that have no ids their ids."""
+    """Make chunks of texts, with ids derived from the texts."""
     return tuple(RowChunk(text_id(text), text) for text in texts)
 
 
 def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
-    """Join rows by question and by chunk.
+    """Merge rows by question id and chunk id.
 
     Raises:
-        DatasetError: If an id stands for two texts.
+        DatasetError: If one id has two texts.
     """
     queries: dict[str, str] = {}
     corpus: dict[str, str] = {}
@@ -136,7 +136,7 @@ def collect(path: Path, rows: Iterable[Row]) -> DatasetContent:
 
 
 def _first_and_others(documents: Iterable[tuple[str, str]]) -> tuple[dict[str, str], dict[str, tuple[str, ...]]]:
-    """Return the first document of each chunk, and the others of those that several hold."""
+    """Return each chunk's first document, and the others of chunks that are in several."""
     of_chunk: dict[str, dict[str, None]] = {}  # ordered sets
     for doc_id, document in documents:
         of_chunk.setdefault(doc_id, {})[document] = None
@@ -150,19 +150,19 @@ def _first_and_others(documents: Iterable[tuple[str, str]]) -> tuple[dict[str, s
 def placed_in(
     content: DatasetContent, corpus: Mapping[str, str], path: Path, *, keep_unknown: bool = False
 ) -> DatasetContent:
-    """Judge the chunks of a corpus, which rows name by text, or by id where the corpus has no such text.
+    """Map the chunks that rows name to those of a corpus: by text, or by id where no text matches.
 
-    A spreadsheet or a web page that a text went through changes its spacing and its HTML entities, and no more is
-    asked of it than to be the same but for these.
+    Spreadsheets and web pages change the spacing of a text, its HTML entities and the encoding of accents, so texts
+    that differ only in these match, too.
 
     Args:
         content: The rows.
-        corpus: What is searched.
-        path: Its file, for messages.
-        keep_unknown: Whether what names no chunk stays, as the id of none, for `embtune prepare` to tell and drop.
+        corpus: The chunks to search: doc_id -> text.
+        path: The corpus file, for messages.
+        keep_unknown: Whether to keep what names no chunk, as an unknown id, for `embtune prepare` to report and drop.
 
     Raises:
-        DatasetError: If a text is neither in the corpus nor an id of it.
+        DatasetError: If a text is neither in the corpus nor one of its ids, unless `keep_unknown`.
     """
     own = _ids_in(corpus, content.corpus)
     lost = {doc_id: text for doc_id, text in content.corpus.items() if doc_id not in own}
@@ -188,8 +188,8 @@ def placed_in(
 
 
 def _ids_in(corpus: Mapping[str, str], named: Mapping[str, str]) -> dict[str, str]:
-    """Return the id in a corpus of each text that names a chunk of it."""
-    backwards = list(corpus.items())[::-1]  # of several copies the first counts
+    """Return key -> doc_id for each text in `named` that is the text or the id of a chunk of the corpus."""
+    backwards = list(corpus.items())[::-1]  # reversed, so that the first of several copies counts
     id_of_text = {text: doc_id for doc_id, text in backwards}
     own = {name: id_of_text.get(text, text) for name, text in named.items() if text in id_of_text or text in corpus}
     if len(own) < len(named):
@@ -201,21 +201,21 @@ def _ids_in(corpus: Mapping[str, str], named: Mapping[str, str]) -> dict[str, st
 
 
 def _as_read(text: str) -> str:
-    """Make one line of a text, its HTML entities and its accents written in one way."""
+    """Normalise a text's spacing, HTML entities and accents (Unicode NFC)."""
     return " ".join(unicodedata.normalize("NFC", html.unescape(text)).split())
 
 
 def documents_of(content: DatasetContent) -> Iterator[tuple[str, str]]:
-    """Yield each chunk beside each document that holds it."""
+    """Yield (doc_id, document) for each document of each chunk."""
     yield from content.documents.items()
     yield from ((doc_id, document) for doc_id, others in content.more_documents.items() for document in others)
 
 
 def rows_of(content: DatasetContent) -> Iterator[Row]:
-    """Lay content out as one row for each question; chunks that no question names have no place in it."""
+    """Yield one row per question; chunks that no question names are left out."""
     for query_id, query in content.queries.items():
         good = content.relevant_docs[query_id]
-        documents = {content.documents.get(doc_id, "") for doc_id in good}  # a row has room for one
+        documents = {content.documents.get(doc_id, "") for doc_id in good}  # a row holds only one
         yield Row(
             query_id,
             query,

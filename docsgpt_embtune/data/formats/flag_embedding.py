@@ -11,7 +11,7 @@ from docsgpt_embtune.data.formats.source import Source
 
 
 def rows(source: Source, _options: ReadOptions) -> Iterator[Row]:
-    """Stream the questions; scores of a teacher model and prompts are not read."""
+    """Stream the questions; teacher scores and prompts are not read."""
 
     def row(fields: Fields) -> Row:
         query = fields.text("query")

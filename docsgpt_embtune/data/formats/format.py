@@ -1,4 +1,4 @@
-"""What a format is: how it is recognised, read and written."""
+"""The definition of a dataset format: how it is recognised, read and written."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator
@@ -12,22 +12,22 @@ from docsgpt_embtune.data.formats.texts import read_corpus
 from docsgpt_embtune.errors import DatasetError
 
 _FEWEST_IDS = 5
-_LIKE_AN_ID = re.compile(r"[!-~]{2,}")  # no blank, and ASCII alone: scripts without spaces have neither
+_LIKE_AN_ID = re.compile(r"[!-~]{2,}")  # ASCII without a blank, unlike text in scripts without spaces
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """One layout of a dataset.
+    """One format of dataset files.
 
     Attributes:
-        name: What `--from` and `--to` call it.
-        layout: What it looks like, for lists of the formats.
-        recognises: Tells from a source's content whether it is this.
-        read: Reads it whole.
+        name: Its name for `--from` and `--to`.
+        layout: A short description, for lists of the formats.
+        recognises: Tells from a source's content whether it has this format.
+        read: Reads a source whole.
         write: Writes content to a path.
-        reading_back: What settles a file that `write` wrote.
-        takes_columns: Whether it is a table, whose columns and scores options can settle.
-        has_chunks: Tells whether a source holds the chunks itself, so that no corpus need be given.
+        reading_back: Options needed to read what `write` wrote.
+        takes_columns: Whether it is a table, so that options for its columns and scores apply.
+        has_chunks: Tells whether a source holds the chunks itself, so that it needs no separate corpus.
     """
 
     name: str
@@ -40,10 +40,10 @@ class Format:
     has_chunks: Callable[[Source], bool] = lambda _source: True
 
     def refuse_useless(self, options: ReadOptions, path: Path) -> None:
-        """Raise where an option that somebody gave would be passed over.
+        """Refuse a given option that would be ignored.
 
         Raises:
-            DatasetError: If columns or a score are told of what is no table.
+            DatasetError: If columns or a least good score are given for a format that is not a table.
         """
         given = ("--columns", options.columns), ("--good-score", options.good_score is not None)
         for flag, is_given in given:
@@ -53,7 +53,7 @@ class Format:
 
 @dataclass(frozen=True, kw_only=True)
 class RowFormat(Format):
-    """A layout of one row for each question or pair, read and written without holding it in memory.
+    """A format with one row per question or per pair, which can be streamed.
 
     Attributes:
         rows: Streams the rows of a source.
@@ -74,7 +74,7 @@ def row_format(
     takes_columns: bool = False,
     has_chunks: Callable[[Source], bool] = lambda _source: True,
 ) -> RowFormat:
-    """Make a format of its streams: to read whole is to collect the rows."""
+    """Build a format from functions that stream rows; reading it whole collects the rows."""
 
     def checked_rows(source: Source, options: ReadOptions) -> Iterator[Row]:
         found = rows(source, options)
@@ -94,7 +94,7 @@ def row_format(
 
 
 def _refusing_ids(path: Path, rows: Iterable[Row]) -> Iterator[Row]:
-    """Pass rows on, and refuse them in the end if what should be chunks is ids: nobody's chunks are single words."""
+    """Pass rows on; refuse them at the end if all chunks look like ids, as real chunks are not single words."""
     like_ids: set[str] = set()
     for row in rows:
         yield row

@@ -14,7 +14,7 @@ from docsgpt_embtune.files import folder_written_whole
 
 
 class HuggingFaceSource(Source):
-    """A dataset whose columns are those of a table.
+    """A Hugging Face dataset, read like a table.
 
     Args:
         path: A folder, or "hub:" and a name.
@@ -35,7 +35,7 @@ class HuggingFaceSource(Source):
     def records(self) -> Iterator[Record]:
         """Stream the rows."""
         with arrow_errors(self.path):
-            # The files are mapped into memory unseen: to follow a damaged offset would end the process.
+            # Arrow maps the files into memory unchecked, and following a damaged offset would crash the process.
             self._dataset.data.validate(full=True)
             yield from self._dataset
 

@@ -1,4 +1,7 @@
-"""The article's JSON, the explicit JSON and LlamaIndex's: the same keys, with another meaning of `relevant_docs`."""
+"""Three JSON formats with the same keys: that of DocsGPT's article, the explicit one, and LlamaIndex's.
+
+`relevant_docs` holds [good, bad] in the article's, and only good chunks in the other two.
+"""
 
 import json
 from collections.abc import Mapping
@@ -18,7 +21,7 @@ Ids = dict[str, tuple[str, ...]]
 
 
 def read(source: Source, options: ReadOptions) -> DatasetContent:
-    """Read any of the three; refuse a file that could be the article's or LlamaIndex's until a flag says which."""
+    """Read any of the three; refuse a file that could be the article's or LlamaIndex's if no option says which."""
     path, content = source.path, source.object
     _refuse_unknown_shape(path, content, corpus_is_elsewhere=options.corpus is not None)
     queries = text_object(path, "queries", content["queries"])
@@ -41,7 +44,7 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
 def write_explicit(
     content: DatasetContent, path: Path, corpus: Path | None = None, *, mode: int = PUBLIC, made_by: str = ""
 ) -> None:
-    """Write the form that no reader can misunderstand, the corpus to a file of its own if that is named."""
+    """Write explicit JSON, which is never ambiguous, with the corpus in a separate file if one is given."""
     document: dict[str, Any] = {"made_by": made_by} if made_by else {}
     document["queries"] = dict(content.queries)
     if corpus is None:
@@ -59,7 +62,7 @@ def write_article(content: DatasetContent, path: Path) -> None:
     """Write [good, bad] for each question, as DocsGPT's article has it.
 
     Raises:
-        DatasetError: If a question has several good chunks or several bad ones, for which the form has no place.
+        DatasetError: If a question has several good chunks or several bad ones, which this format cannot hold.
     """
     bad = content.irrelevant_docs
     crowded = (q for q, good in content.relevant_docs.items() if len(good) > 1 or len(bad.get(q, ())) > 1)
@@ -69,7 +72,7 @@ def write_article(content: DatasetContent, path: Path) -> None:
 
 
 def write_llamaindex(content: DatasetContent, path: Path) -> None:
-    """Write LlamaIndex's EmbeddingQAFinetuneDataset, which has no place for bad chunks."""
+    """Write LlamaIndex's EmbeddingQAFinetuneDataset, which cannot hold bad chunks."""
     good = {query_id: list(ids) for query_id, ids in content.relevant_docs.items()}
     keys = {"queries": dict(content.queries), "corpus": dict(content.corpus), "relevant_docs": good, "mode": "text"}
     _write_json(path, keys)
@@ -97,7 +100,7 @@ def _refuse_unknown_shape(path: Path, content: Mapping[str, Any], *, corpus_is_e
 
 
 def _chunks(path: Path, content: Mapping[str, Any], elsewhere: Path | None) -> dict[str, str]:
-    """Read the chunks; a file that carries some of those that are elsewhere, as `embtune synthesize` writes it, may."""
+    """Read the chunks, from `elsewhere` if given; the file may repeat some of those, as `embtune synthesize` does."""
     if elsewhere is None:
         return text_object(path, "corpus", content["corpus"])
     corpus = read_corpus(elsewhere)

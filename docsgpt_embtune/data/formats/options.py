@@ -1,4 +1,4 @@
-"""What settles a file that could mean several things."""
+"""Options that say how to read an ambiguous dataset file."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,14 +11,14 @@ ROLES = ("question", "good", "bad", "score", "date", "document")  # of a table's
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What settles a file that could mean several things.
+    """How to read a file that could mean several things.
 
     Attributes:
         corpus: File of the chunks, where the dataset's own file does not hold them.
-        relevant_docs: What two ids in `relevant_docs` are.
+        relevant_docs: What two ids in `relevant_docs` mean: a good and a bad chunk, or two good ones.
         columns: Role -> name of the column.
-        good_score: Score from which on a chunk is good.
-        keep_unknown: Whether rows that name a chunk which the corpus lacks are read all the same.
+        good_score: Least score of a good chunk.
+        keep_unknown: Whether to keep rows that name a chunk which the corpus lacks.
     """
 
     corpus: Path | None = None

@@ -1,4 +1,4 @@
-"""Test sets that ragas made: version 0.2 and later (user_input, reference_contexts), and 0.1 (question, contexts)."""
+"""Test sets made by ragas: version 0.2 and later (user_input, reference_contexts), and 0.1 (question, contexts)."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ def rows(source: Source, _options: ReadOptions) -> Iterator[Row]:
     """Stream the questions, with the contexts that they were made from as good chunks.
 
     Raises:
-        DatasetError: If the contexts are those that a system under test retrieved: nobody has judged them.
+        DatasetError: If the contexts are what a system under test retrieved, which nobody has judged.
     """
     question, contexts = _columns(source)
 
@@ -27,7 +27,7 @@ def rows(source: Source, _options: ReadOptions) -> Iterator[Row]:
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write one line for each question; a ragas test set has no place for bad chunks."""
+    """Write one line for each question; a ragas test set cannot hold bad chunks."""
     write_json_lines(
         path, ({"user_input": row.query, "reference_contexts": [chunk.text for chunk in row.good]} for row in rows)
     )

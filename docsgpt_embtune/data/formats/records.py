@@ -1,4 +1,4 @@
-"""Typed access to a record's fields, its faults told by row when the file has ended."""
+"""Typed access to the fields of records; faults are reported by row at the end of the file."""
 
 import ast
 import json
@@ -14,14 +14,14 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import file_written_whole
 
 T = TypeVar("T")
-# A list in a cell, as Python, JSON or NumPy writes it: pandas leaves what it read from Parquet to NumPy, which puts no
-# commas, so that Python would join the texts.
+# A list in a cell, as Python, JSON or NumPy prints it. NumPy, which pandas uses for lists read from Parquet, prints no
+# commas, so that Python's parser would concatenate the texts.
 _ITEM = re.compile(r"""'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+"|None|null|nan""")
 _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++|(?=\])))*+\]")
 
 
 class RecordFault(Exception):
-    """What is wrong with one record; `parsed` counts it and goes on."""
+    """A fault of one record; `parsed` counts it and goes on to the next."""
 
 
 class Fields:
@@ -29,7 +29,7 @@ class Fields:
 
     Args:
         record: Column -> value.
-        place: Where it stands, for a message.
+        place: Its row, such as "row 3".
     """
 
     def __init__(self, record: Record, place: str = "") -> None:
@@ -42,11 +42,11 @@ class Fields:
         return self._record.keys()
 
     def value(self, name: str) -> Any:
-        """Return the value as it is, None where there is none."""
+        """Return the value unchanged, or None if there is none."""
         return self._record.get(name)
 
     def text(self, name: str) -> str:
-        """Return a text; a blank one counts, and a null as one, as it is for the check of the whole to judge it.
+        """Return a text; a null is returned as blank text, which the check of the whole dataset then finds.
 
         Raises:
             RecordFault: If there is no such field, or it is not text.
@@ -69,9 +69,10 @@ class Fields:
         return str(value)
 
     def texts(self, name: str) -> list[str]:
-        """Return a list of texts: of a list, of one text, or of a list that a CSV holds as Python or NumPy wrote it.
+        """Return a list of texts, from a list, one text, or a list in a CSV cell as printed by Python or NumPy.
 
-        Whole numbers are ids of chunks, but not beside texts; what is missing in a list is left out.
+        Whole numbers are taken for chunk ids, unless the list also holds texts. Missing and repeated items are left
+        out.
 
         Raises:
             RecordFault: If it is none of these.
@@ -108,7 +109,7 @@ def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
     """Parse each record.
 
     Raises:
-        DatasetError: When the records have ended, if any had a fault or there was none.
+        DatasetError: After the last record, if any had a fault or there was no record.
     """
     offences = Offences(source.path)
     number = 0
@@ -129,7 +130,7 @@ def write_json_lines(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _is_missing(value: Any) -> bool:
-    return value is None or bool(value != value)  # a NaN, by which spreadsheets mean nothing
+    return value is None or bool(value != value)  # NaN, which stands for an empty spreadsheet cell
 
 
 def _as_list(text: str) -> list[str]:

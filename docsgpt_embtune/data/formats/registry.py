@@ -1,4 +1,4 @@
-"""All formats, and which of them a file is."""
+"""All dataset formats, and how a file's format is found."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,20 +17,20 @@ from docsgpt_embtune.data.formats.table import TABLES, has_scores
 from docsgpt_embtune.data.formats.tevatron import TEVATRON
 from docsgpt_embtune.errors import DatasetError
 
-# Those of one tool, told by the keys that only it uses, and then tables, which take any records.
+# Formats of one tool, recognised by keys that only it uses; tables come after them, as they accept any records.
 OF_TOOLS = (EXPLICIT, ARTICLE, LLAMAINDEX, BEIR, FLAG_EMBEDDING, TEVATRON, RAGAS, AUTORAG, HUGGING_FACE)
 FORMATS: dict[str, Format] = {each.name: each for each in (*OF_TOOLS, *TABLES)}
 
 
 def find_format(source: Source, name: str | None = None) -> Format:
-    """Tell a source's format by its content.
+    """Find a source's format by its content.
 
     Args:
         source: The file or folder.
         name: Its format, if that is known.
 
     Raises:
-        DatasetError: If it is none, or could be several; with the flag that settles it.
+        DatasetError: If it has none of the formats, or could have several; the message says which option helps.
     """
     if name is not None:
         return FORMATS[name]
@@ -51,8 +51,8 @@ def read_content(path: Path, options: ReadOptions | None = None, *, name: str | 
 
     Args:
         path: A file, a folder, or `hub:NAME`.
-        options: What settles a file that could mean several things.
-        name: The format, where the content does not tell it.
+        options: How to read a file that could mean several things.
+        name: The format, if the content does not tell it.
 
     Raises:
         DatasetError: If it cannot be read, or is ambiguous.
@@ -64,11 +64,12 @@ def read_content(path: Path, options: ReadOptions | None = None, *, name: str | 
 
 
 def read_held_out(path: Path, options: ReadOptions) -> DatasetContent:
-    """Read a dataset beside the one that the options are for: those that do not fit it are left out.
+    """Read a held-out dataset with the options of the main one, leaving out those that do not fit.
 
     Args:
         path: A file, a folder, or `hub:NAME`.
-        options: Its own chunks come before their corpus, and of their columns it gets those that it has.
+        options: Options of the main dataset. Of these, the corpus is used only if this dataset holds no chunks itself,
+            a column only if it is there, and the least good score only if there are scores.
 
     Raises:
         DatasetError: If it cannot be read, or is ambiguous.

@@ -1,4 +1,4 @@
-"""A file or folder opened by what is in it: a JSON object, or records that stream past."""
+"""A file or folder, read according to its content: as one JSON object, or as a stream of records."""
 
 import csv
 import json
@@ -21,12 +21,13 @@ from docsgpt_embtune.errors import DatasetError
 Container = Literal["hub", "folder", "JSON object", "JSON list", "JSONL", "delimited text", "Excel", "Parquet"]
 Record = Mapping[str, Any]
 
-HUB = "hub:"  # hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT; without it, a mistyped path would be downloaded
-_LARGEST = 16 * 2**20  # characters of a line or a value of CSV: a quote without end would take in the whole file
-_ROWS = 4096  # of Parquet held at a time
+# hub:ORGANISATION/NAME or hub:ORGANISATION/NAME#SPLIT. With the prefix, no mistyped path starts a download.
+HUB = "hub:"
+_LARGEST = 16 * 2**20  # characters of a line or value of CSV: an unclosed quote would swallow the whole file
+_ROWS = 4096  # of Parquet, held in memory at a time
 _DELIMITERS = ("\t", ";", ",")
 _TABLE_OF_TEXT = "UTF-8 (a table in Excel as CSV UTF-8)"
-# What files begin with that are made by other programs than their names may say, and what to do with them.
+# First bytes of files in another format than their names may suggest, and what to do about them.
 _OTHER_PACKINGS = {
     b"\x1f\x8b": "is packed with gzip; unpack it with gunzip",
     b"\xd0\xcf\x11\xe0": "is an Excel workbook of before 2007, or one with a password; save it as .xlsx, without one",
@@ -34,13 +35,13 @@ _OTHER_PACKINGS = {
 
 
 class Source:
-    """One path, looked into.
+    """A file or folder, opened when its content is asked for.
 
     Args:
         path: A file or a folder.
 
     Raises:
-        DatasetError: If it cannot be read, or is not what its first bytes promise; names the line.
+        DatasetError: If it cannot be read, or is not what its first bytes promise; the message names the line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -48,7 +49,7 @@ class Source:
 
     @cached_property
     def container(self) -> Container:
-        """How the content is packed, told by its first bytes; JSONL of a single line alone by the file's name."""
+        """The kind of content, recognised by the first bytes; JSONL of a single line only by the file's name."""
         if str(self.path).startswith(HUB):
             return "hub"
         if self.path.is_dir():
@@ -86,7 +87,7 @@ class Source:
 
     @cached_property
     def object(self) -> dict[str, Any]:
-        """The JSON object that the file is."""
+        """The file's content as a JSON object."""
         if not isinstance(self._json, dict):
             raise DatasetError(
                 f"{self.path}: holds a JSON {json_type(self._json)}; a dataset is an object with a key 'queries'"
@@ -95,11 +96,11 @@ class Source:
 
     @property
     def has_records(self) -> bool:
-        """Tell whether it is rows with named columns."""
+        """Whether the content is rows with named columns."""
         return self.container not in ("hub", "folder", "JSON object")
 
     def records(self) -> Iterator[Record]:
-        """Stream the rows: in bounded memory, but for JSON lists and Excel sheets."""
+        """Stream the rows, in bounded memory except for JSON lists and Excel sheets."""
         readers = {
             "JSON list": self._list_records,
             "JSONL": self._line_records,
@@ -112,7 +113,7 @@ class Source:
         return readers[self.container]()
 
     def numbered_records(self) -> Iterator[tuple[int, Record]]:
-        """Stream the rows and their numbers from 1 on, without the blank ones that spreadsheets leave."""
+        """Stream (number from 1, row), without the blank rows that spreadsheets leave."""
         blank_rows = self.container in ("delimited text", "Excel")
         for number, record in enumerate(self.records(), 1):
             if not (blank_rows and all(map(_is_blank, record.values()))):
@@ -123,7 +124,7 @@ class Source:
             with zipfile.ZipFile(self.path) as archive:
                 names = archive.namelist()
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-            return  # a damaged one, which its reader says
+            return  # a damaged archive, which the reader of workbooks reports
         if not any(name.startswith("xl/") for name in names):
             inside = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
             raise DatasetError(f"{self.path}: is a zip archive and no Excel workbook ({inside}); unpack it")
@@ -230,8 +231,8 @@ class Source:
         offences.refuse(number)
 
     def _rows(self, file: IO[str], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-        """Stream the rows and the lines where they begin, without empty lines."""
-        csv.field_size_limit(_LARGEST)  # Python's own, for the whole process, is 128 KiB
+        """Stream (line on which the row begins, row), without empty lines."""
+        csv.field_size_limit(_LARGEST)  # for the whole process; Python's default is 128 KiB
         reader = csv.reader(self._lines(file), delimiter=delimiter, strict=True)
         line = 1
         try:
@@ -269,7 +270,7 @@ class Source:
 
         try:
             sheets = pandas.read_excel(
-                # Without a header, as pandas would call the second of two columns "good" "good.1".
+                # Without a header, as pandas would rename the second of two columns "good" to "good.1".
                 self.path,
                 sheet_name=None,
                 header=None,
@@ -299,12 +300,12 @@ class Source:
 
 
 def _all_named(header: Iterable[str]) -> list[str]:
-    """Name the columns without a name by their number: spreadsheets leave some beside the others, mostly empty."""
+    """Name columns without a name by their number: spreadsheets leave some, mostly empty."""
     return [name if name.strip() else f"column {number}" for number, name in enumerate(header, 1)]
 
 
 def _unescaped(cell: Any) -> Any:
-    """Undo what the file format writes for a character that XML has no room for: `_x000D_` for a carriage return."""
+    """Undo Excel's escapes of characters that XML cannot hold: `_x000D_` for a carriage return."""
     from openpyxl.utils.escape import unescape
 
     return unescape(cell) if isinstance(cell, str) and "_x" in cell else cell
@@ -312,7 +313,7 @@ def _unescaped(cell: Any) -> Any:
 
 @contextmanager
 def arrow_errors(path: Path) -> Iterator[None]:
-    """Word what Arrow says of a file as a fault of the file."""
+    """Turn Arrow's errors into a DatasetError that names the file."""
     try:
         yield
     # Damaged Parquet shows as any of these: a broken schema as ValueError, a made-up length as MemoryError.
@@ -321,7 +322,7 @@ def arrow_errors(path: Path) -> Iterator[None]:
 
 
 class _KeysTwiceError(Exception):
-    """A JSON object names keys twice, of which Python would keep the last."""
+    """A JSON object repeats keys, of which Python would silently keep the last."""
 
     def __init__(self, keys: list[str]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""CSV, TSV, Excel, Parquet or JSONL with a column for the question, the good chunk, and perhaps more."""
+"""CSV, TSV, Excel, Parquet or JSONL with columns for the question, the good chunk, and perhaps more."""
 
 import csv
 import re
@@ -16,7 +16,7 @@ from docsgpt_embtune.data.formats.source import Container, Source
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import file_written_whole
 
-# What columns are called in the wild; a name that could be two roles, such as "answer", is in none.
+# Usual names of columns, by role. A name that could have two roles, such as "answer", is in none.
 _NAMES = {
     "question": r"question|query|anchor",
     "good": r"(good|positive)(_\d+)?|chunk|passage",
@@ -30,7 +30,7 @@ _WRITTEN_AT_ONCE = 10_000  # rows of Parquet
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns hold what.
+    """The names of the columns, by role.
 
     Attributes:
         question: The question.
@@ -50,13 +50,13 @@ class Columns:
 
 
 def rows(source: Source, options: ReadOptions) -> Iterator[Row]:
-    """Stream the rows; those of one question are joined by whoever collects them."""
+    """Stream the rows; several rows of one question are left for the caller to merge."""
     columns = find_columns(source, options)
     known = set(source.fields)
 
     def row(fields: Fields) -> Row:
         nonlocal columns
-        if not known.issuperset(fields.names):  # JSONL, of which the first lines alone were looked at
+        if not known.issuperset(fields.names):  # JSONL, of which only the first lines were inspected
             known.update(fields.names)
             columns = _with_late_columns(source.path, columns, known, options)
         return _row(fields, columns, options.good_score)
@@ -65,16 +65,17 @@ def rows(source: Source, options: ReadOptions) -> Iterator[Row]:
 
 
 def find_columns(source: Source, options: ReadOptions) -> Columns:
-    """Tell by their names what the columns hold, unless the options say it.
+    """Find what the columns hold by their names, unless the options say it.
 
     Raises:
-        DatasetError: If a role has no column or several, or a named column is not there; with the flag that settles it.
+        DatasetError: If a role has no column or several, or a named column is not there; the message names the option
+            that helps.
     """
     return _columns_of(source.path, source.fields, options)
 
 
 def has_scores(source: Source, options: ReadOptions) -> bool:
-    """Tell whether a column holds scores, for which --good-score is."""
+    """Tell whether a column holds scores, so that --good-score applies."""
     return bool(_matching(source.fields, "score", options))
 
 
@@ -122,25 +123,26 @@ def _with_late_columns(path: Path, before: Columns, names: Collection[str], opti
 
 
 def write_lines(rows: Iterable[Row], path: Path) -> None:
-    """Write JSONL, a line for each question, with lists of chunks."""
+    """Write JSONL: a line for each question, with lists of chunks."""
     write_json_lines(path, map(record, rows))
 
 
 def write_delimited(rows: Iterable[Row], path: Path) -> None:
-    """Write CSV (or TSV, if the name ends so): a row for each good chunk, the bad ones beside them."""
+    """Write CSV, or TSV to a .tsv file; each row pairs a good chunk with a bad one, while there are any."""
     with file_written_whole(path) as partial, partial.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(
             file, _HEADER, delimiter="\t" if path.suffix == ".tsv" else ","
-        )  # with CRLF: only then is a CR quoted
+        )  # ends lines with CRLF: only then is a CR quoted
         writer.writeheader()
         writer.writerows(record for row in rows for record in _pairs(row))
 
 
 def write_excel(rows: Iterable[Row], path: Path) -> None:
-    """Write a sheet as `write_delimited` writes a CSV.
+    """Write an Excel sheet with the rows of `write_delimited`.
 
     Raises:
-        DatasetError: If a text is longer than the 32,767 characters of a cell, or holds control characters.
+        DatasetError: If a text is longer than the 32,767 characters of a cell or holds control characters, or there
+            are more rows than a sheet has.
     """
     import pandas
     from openpyxl.utils.exceptions import IllegalCharacterError
@@ -159,7 +161,7 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
-    """Write Parquet, a row for each question, with lists of chunks."""
+    """Write Parquet: a row for each question, with lists of chunks."""
     import pyarrow
     import pyarrow.parquet
 
@@ -175,7 +177,7 @@ _HEADER = ["question", "good", "bad", "date", "document"]
 
 
 def record(row: Row) -> dict[str, Any]:
-    """Lay a row out in columns, its chunks as lists of texts; date and document only where they are known."""
+    """Return a row as column -> value, with chunks as lists of texts; date and document only if known."""
     texts: dict[str, Any] = {
         "question": row.query,
         "good": [chunk.text for chunk in row.good],
@@ -199,7 +201,7 @@ def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
         good, bad = (), (*good, *bad)
     date = fields.optional_text(columns.date) if columns.date else ""
     document = fields.optional_text(columns.document) if columns.document else ""
-    # A blank one is found by its row, and is not one with the other blank ones.
+    # A blank question is identified by its row, so that it can be found and is not merged with other blank ones.
     query_id = text_id(query) if query.strip() else fields.place
     return Row(query_id, query, good, bad, date, document)
 
@@ -220,12 +222,12 @@ def _is_good(value: Any, column: str, good_score: float | None) -> bool:
 
 
 def _listed(names: Iterable[str]) -> str:
-    # Cut, as a file without a row of names has texts here.
+    # Shortened, as a file without a header has texts here.
     shown = sorted(repr(cut(str(name))) for name in names)
     return ", ".join(shown[:12]) + (" …" if len(shown) > 12 else "")
 
 
-# Name of the format, how its records are packed, and who writes it.
+# Name of the format, kinds of content that it reads, and the function that writes it.
 _TABLES: tuple[tuple[str, tuple[Container, ...], Callable[[Iterable[Row], Path], None]], ...] = (
     ("jsonl", ("JSONL", "JSON list"), write_lines),
     ("csv", ("delimited text",), write_delimited),

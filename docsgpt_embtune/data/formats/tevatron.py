@@ -1,4 +1,4 @@
-"""Tevatron's JSONL: passages in the row, or their ids and a corpus beside."""
+"""Tevatron's JSONL: passages in the row, or their ids with a separate corpus."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,7 +23,7 @@ def rows(source: Source, options: ReadOptions) -> Iterator[Row]:
 
 
 def write_rows(rows: Iterable[Row], path: Path) -> None:
-    """Write one line for each question, the passages in it."""
+    """Write one line for each question, with its passages."""
     write_json_lines(
         path,
         (

@@ -1,4 +1,4 @@
-"""Files of texts alone: a corpus, or BEIR's questions."""
+"""Files that hold only texts: a corpus, or BEIR's queries."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,10 +31,10 @@ def read_corpus(path: Path) -> dict[str, str]:
 
 
 def text_object(path: Path, key: str, value: Any) -> dict[str, str]:
-    """Read an object of texts.
+    """Read a JSON object of id -> text.
 
     Raises:
-        DatasetError: If it is none, is empty, or holds what is no text.
+        DatasetError: If the value is no such object, is empty, or holds something other than text.
     """
     found = json_object(path, key, value)
     if not found:
@@ -46,10 +46,10 @@ def text_object(path: Path, key: str, value: Any) -> dict[str, str]:
 
 
 def json_object(path: Path, key: str, value: Any) -> dict[str, Any]:
-    """Read an object whose keys are ids.
+    """Read a JSON object whose keys are ids.
 
     Raises:
-        DatasetError: If it is something else.
+        DatasetError: If the value is no object, or an id is not valid text.
     """
     if not isinstance(value, dict):
         raise DatasetError(f"{path}: {key!r} must be an object, is a JSON {json_type(value)}")
@@ -61,10 +61,10 @@ def read_text_records(source: Source) -> dict[str, str]:
     """Read rows of an id, a text and perhaps a title, as BEIR, tevatron and AutoRAG have them.
 
     Raises:
-        DatasetError: If there is no such column, an id stands twice, or a text is none.
+        DatasetError: If a column is missing, an id stands twice, a text is invalid, or there is no row.
     """
     id_field, text_field = _field(source, ID_FIELDS), _field(source, TEXT_FIELDS)
-    title_field = _find_field(source, ("title",)) or "title"  # of JSONL it may come late
+    title_field = _find_field(source, ("title",)) or "title"  # in JSONL it may first appear in a later row
     offences = Offences(source.path)
     texts: dict[str, str] = {}
     number = 0
@@ -84,7 +84,7 @@ def read_text_records(source: Source) -> dict[str, str]:
 
 
 def titled(title: Any, text: Any) -> Any:
-    """Put a title before its text, as BEIR's and tevatron's own models read the two."""
+    """Prepend a title to its text, as BEIR's and tevatron's own models read the two."""
     return f"{title} {text}" if isinstance(title, str) and title.strip() and isinstance(text, str) else text
 
 
@@ -96,6 +96,6 @@ def _field(source: Source, names: Sequence[str]) -> str:
 
 
 def _find_field(source: Source, names: Sequence[str]) -> str | None:
-    """Return the first of these names that the source has, as it is written there: spreadsheets have ID and Text."""
-    as_written = {name.strip().lower(): name for name in sorted(source.fields)}  # of ID and id the last
+    """Return the first of `names` that is a column, as spelled in the source: spreadsheets have ID and Text."""
+    as_written = {name.strip().lower(): name for name in sorted(source.fields)}  # of ID and id, the latter
     return next((as_written[name] for name in names if name in as_written), None)

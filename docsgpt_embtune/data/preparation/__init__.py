@@ -1,1 +1,1 @@
-"""From any source to checked and split data: `store` holds it, `checks` look at it, `splitting` parts it."""
+"""Preparation of data: `store` holds them, `checks` finds faults, `fixes` repairs these, `splitting` makes splits."""

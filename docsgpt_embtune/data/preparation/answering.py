@@ -1,4 +1,4 @@
-"""Bad chunks that answer after all, told by a model."""
+"""Bad chunks that answer after all (false negatives), found with a model."""
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -16,11 +16,12 @@ from docsgpt_embtune.progress import Bar
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
 Pairs = list[tuple[str, str]]  # query_id, doc_id
 
-# Cosine from which a chunk that also scores like the good one is held to say the same in other words. Of chunks that
-# answer, a quarter of emanual's and an eighth of zoomcamp_faq's are found; of the three best-scoring chunks that
-# nobody marked, 5 % and 1 % are taken for answers, and some of those are. At .7 twice as many, and thrice as many.
+# Cosine similarity to the good chunk from which a bad one that also scores like it counts as saying the same in other
+# words. This finds a quarter of the chunks that answer in emanual, and an eighth in zoomcamp_faq. Of the three
+# best-scoring chunks that nobody marked, it takes 5 % and 1 % for answers, and some of those are. At .7 it finds twice
+# as many, and takes three times as many.
 SAME_IN_OTHER_WORDS = 0.8
-_AT_ONCE = 512  # texts handed to a model between two moves of the bar
+_AT_ONCE = 512  # texts given to a model between two updates of the progress bar
 
 
 def like_the_good_chunk(
@@ -35,13 +36,13 @@ def like_the_good_chunk(
     Args:
         queries: query_id -> text.
         corpus: doc_id -> text, of the chunks named in `judged`.
-        judged: Bad chunks, each beside each good chunk of its question.
-        told_apart: Those of them that a word of the question tells from the good one: no near-duplicates.
+        judged: (query_id, bad doc_id, good doc_id), each bad chunk with each good chunk of its question.
+        told_apart: Those of `judged` whose chunks differ in a distinctive word of the question: no near-duplicates.
         model: The base model: "bundled", a folder or a hub name.
 
     Returns:
-        (query_id, doc_id) of bad chunks that are a near-duplicate of a good one; and of those that are much like it,
-        and so near to the question that they would not be mined as bad chunks. One may be among both.
+        (query_id, doc_id) of bad chunks that are near-duplicates of a good one; and of bad chunks that are similar to
+        one, and so near to the question that they would not be mined as hard negatives. A chunk may be in both lists.
     """
     from docsgpt_embtune.embeddings import StockEmbeddings
 
@@ -72,7 +73,7 @@ def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:
 def _in_blocks(
     call: Callable[[list[Any]], Any], texts: Sequence[str | tuple[str, str]], label: str
 ) -> npt.NDArray[np.float32]:
-    """Hand texts to a model, the longest first so that those of a block are padded little, under a bar."""
+    """Run a model on blocks of texts with a progress bar, the longest first so that padding is short."""
     order = sorted(range(len(texts)), key=lambda row: -len("".join(texts[row])))
     found: dict[int, Any] = {}
     with Bar(total=len(order), desc=label, unit=" texts", unit_scale=True) as bar:
@@ -86,16 +87,19 @@ def _in_blocks(
 def as_good_as_the_good_chunk(
     queries: Mapping[str, str], corpus: Mapping[str, str], judged: Judged, cross_encoder: str
 ) -> list[tuple[str, str]]:
-    """Find bad chunks that a cross-encoder holds to answer as well as the best good one.
+    """Find bad chunks that a cross-encoder scores at least as high as the best good one.
 
     Args:
         queries: query_id -> text.
         corpus: doc_id -> text.
-        judged: Bad chunks, each beside each good chunk of its question.
+        judged: (query_id, bad doc_id, good doc_id), each bad chunk with each good chunk of its question.
         cross_encoder: A folder or a hub name.
 
+    Returns:
+        (query_id, doc_id) of these bad chunks.
+
     Raises:
-        ModelFolderError: If it is none, or cannot be loaded.
+        ModelFolderError: If the model is no cross-encoder, or cannot be loaded.
     """
     from sentence_transformers import CrossEncoder
 
@@ -117,7 +121,7 @@ def as_good_as_the_good_chunk(
 
 
 def _refuse_other_than_cross_encoder(name: str, folder: Path) -> None:
-    """Raise for a model without a head that scores a pair: one would be drawn at random."""
+    """Raise for a model without a classification head, as a randomly initialised one would be added."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         architectures = [str(architecture) for architecture in config["architectures"]]

@@ -1,4 +1,4 @@
-"""What a check for a fault is made of."""
+"""The definition of a check for one kind of fault."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ Finder = Callable[[Store, "CheckSettings"], None]
 
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings:
-    """What the checks need to know.
+    """Settings of the checks.
 
     Attributes:
-        model: Base model that tells whether a bad chunk says what the good one says; None to go without.
-        cross_encoder: Cross-encoder to ask instead.
+        model: Base model to compare bad chunks with good ones; None to use none.
+        cross_encoder: Cross-encoder to use instead.
     """
 
     model: str | None = None
@@ -26,17 +26,18 @@ class CheckSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One fault.
+    """A check for one kind of fault.
 
     Attributes:
-        name: What it is called in the log of changes.
-        what: The fault, in words that a number follows.
-        serious: Whether a model learned from such data, or a figure measured on it, is worth little.
-        subject: What is counted.
+        name: Name of the fault in reports and in the log of changes.
+        what: Description of the fault; reports put the count after it.
+        serious: Whether a model trained on such data, or a metric measured on it, is worth little.
+        subject: What has the fault, and is counted.
         remedy: What `--fix` does.
-        find: SQL that selects, or a function that puts into the table `offenders`: query_id, doc_id, other_id, text.
-        slow: Whether it reads each text in Python, and is left out above the limit.
-        hint: Says what the table `offenders` has in common that is mended better elsewhere; empty where nothing is.
+        find: SQL that selects the offenders (query_id, doc_id, other_id, text), or a function that fills the table
+            `offenders` with them.
+        slow: Whether it reads each text in Python, and is therefore skipped above `checks.LIMIT` texts.
+        hint: Words a common cause of the offenders that is better repaired in the source; empty if there is none.
     """
 
     name: str

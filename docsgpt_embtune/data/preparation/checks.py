@@ -1,4 +1,4 @@
-"""What can be wrong with training data, each fault with what finds it and what mends it."""
+"""All faults that training data can have, each with what finds it and what repairs it."""
 
 from docsgpt_embtune.data.preparation.check import Check
 from docsgpt_embtune.data.preparation.finders import (
@@ -11,9 +11,10 @@ from docsgpt_embtune.data.preparation.finders import (
 )
 from docsgpt_embtune.words import AS_WRITTEN, duckdb_pattern
 
-LIMIT = 200_000  # texts; what reads each of them in Python takes minutes there, and hours on ten million
-FIRST_AFTER_DUPLICATES = "good-and-bad"  # the check before which near-duplicates are looked for, exact ones joined
-COPIED_WORDS = 5  # a question of fewer may stand in its chunk by chance
+LIMIT = 200_000  # texts; checks that read each one in Python take minutes on so many, and hours on ten million
+# Near-duplicates are looked for just before this check, when exact copies are joined.
+FIRST_AFTER_DUPLICATES = "good-and-bad"
+COPIED_WORDS = 5  # a shorter question may stand in its chunk by chance
 _WORDS = duckdb_pattern(AS_WRITTEN)
 
 
@@ -99,7 +100,7 @@ CHECKS = (
         slow=True,
     ),
     Check(
-        # No more than suspected: the nearest miss, which teaches most, looks like this, too.
+        # Only a suspicion: the hardest negatives, which teach most, look like this, too.
         name="bad-chunk-may-answer",
         what="bad chunks that may answer, to be read by a person",
         serious=False,
@@ -130,8 +131,8 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
-        # The two words are asked for first, as to make a chunk plain takes far longer; so does to count in the scripts
-        # that are written without spaces.
+        # The cheap tests come first. Looking for the first and the last word is far quicker than applying `plain` to a
+        # chunk, and splitting at spaces is far quicker than the pattern that also counts in scripts without spaces.
         find=f"""
             WITH asked AS (
                 SELECT query_id, text, string_split(plain(text), ' ') AS words FROM questions

@@ -1,4 +1,4 @@
-"""Texts that end where an export or a chunker ran out of room, not where their author stopped."""
+"""Detection of truncated texts, which an export or a chunker cut off."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -6,24 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
-_SAME_LENGTH = 3  # so many texts of exactly the greatest length were cut there
-_LEAST_LIMIT = 50  # characters; of shorter texts several have the greatest length by chance, and no export cuts there
+_SAME_LENGTH = 3  # if this many texts have exactly the greatest length, they were cut there
+_LEAST_LIMIT = 50  # characters; short texts share the greatest length by chance, and no export cuts there
 _MARKS = "\"'“”‘’()[]{}*_.,:;!?-<>|`~#"
 _STOPS = ".!?:;"
-# What a word that was seen seldom is taken to do: so many times, end as often as all words do.
+# Pseudo-counts for rare words: as if each was seen this many more times, ending texts as often as the average word.
 _PRIOR_WORDS = 10
-_UNSEEN = 0.1  # how often a word that stands nowhere else would have been expected
-# What a dataset of few texts is taken to hold beside them: so many texts, so many of them cut.
+_UNSEEN = 0.1  # expected count of a word that stands nowhere else
+# Pseudo-counts for small datasets: this many more texts, and this many of them cut.
 _PRIOR_TEXTS, _PRIOR_CUTS = 10, 0.1
-_ROUNDS = 50  # the share of cut texts changes by less than a thousandth long before
+_ROUNDS = 50  # of EM; the share of cut texts changes by less than a thousandth long before
 
 
 def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
-    """Find texts that were cut.
+    """Find texts that were cut off.
 
-    A text was cut if it ends in dots of omission; if several end without a full stop at exactly the greatest
-    length, and that is not short; or if it ends, without a full stop, in what these texts hardly end in by
-    themselves: half a word, or one such as "the". A cut after a word that ends sentences, too, is not seen.
+    A text counts as cut off in three cases. It ends in an ellipsis. It is one of several that end, without a full
+    stop, at exactly the greatest length, and that is not short. Or it ends, without a full stop, in something that
+    hardly ends these texts, such as half a word or "the". A cut after a word that also ends sentences is not found.
 
     Args:
         texts: id -> text.
@@ -41,9 +41,9 @@ def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Words:
-    """How often each word stands in the texts, and how often it ends a sentence or a line.
+    """Counts of each word in the texts, and at the end of a sentence or a line.
 
-    The last word of a text that ends without a mark is in neither: it is what is in question.
+    The last word of a text that ends without punctuation is in neither count, as it is the one in question.
     """
 
     counts: Counter[str]
@@ -52,11 +52,11 @@ class _Words:
 
 
 def _ending_in_odd_words(texts: Mapping[str, str]) -> list[str]:
-    """Find texts that were likelier cut than ended by their authors, given their last words.
+    """Find texts that, by their last words, were more likely cut than ended by their authors.
 
-    The texts without a full stop are taken for a mixture of those that were cut at any character and those that end
-    as sentences, or the rest of these texts, end; how many were cut is what makes the mixture likeliest. So nothing
-    is suspected where the habit is to end without a full stop, and much where most such texts end in the middle.
+    The texts without a full stop are modelled as a mixture: some were cut at a random character, the others end as
+    sentences, or the rest of these texts, end. EM finds the likeliest share of cut texts. So nothing is suspected
+    where texts usually end without a full stop, and much where most such texts end in the middle.
 
     Source:
         Dempster, Laird and Rubin (1977), "Maximum likelihood from incomplete data via the EM algorithm".
@@ -75,22 +75,25 @@ def _ending_in_odd_words(texts: Mapping[str, str]) -> list[str]:
 
 
 def _likelihood_of_cuts(words: _Words) -> dict[str, float]:
-    """Say how likely each last word is where a text is cut at any character."""
+    """Return the likelihood of each last word if a text is cut at a random character."""
     ordered = sorted(words.counts)
     up_to = [0, *accumulate(words.counts[word] for word in ordered)]
-    # Every letter may be the last, and so may the blank after a word.
+    # A cut can come after every letter, and after the blank that follows a word.
     characters = sum(count * (len(word) + 1) for word, count in words.counts.items())
 
     def likelihood(word: str) -> float:
         start, end = bisect_left(ordered, word), bisect_left(ordered, word + chr(0x10FFFF))
-        # Before the next letter of a longer word; before or after the blank that follows the whole one.
+        # After these letters in a longer word; or before or after the blank that follows the whole word.
         return (up_to[end] - up_to[start] + words.counts[word]) / max(characters, 1)
 
     return {word: likelihood(word) for word in set(words.last.values())}
 
 
 def _likelihood_of_ends(words: _Words, was_cut: Mapping[str, float]) -> dict[str, float]:
-    """Say how likely each text's last word is where an author stops; other texts count as far as they were not cut."""
+    """Return the likelihood of each text's last word if its author ended there.
+
+    The last words of the other texts count with the probability that those were not cut.
+    """
     others: Counter[str] = Counter()
     for text_id, word in words.last.items():
         others[word] += 1 - was_cut[text_id]  # type: ignore[assignment]  # a Counter adds up fractions as well

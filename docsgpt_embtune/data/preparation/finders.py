@@ -1,4 +1,4 @@
-"""What finds the faults for which SQL is not enough."""
+"""Finders of the faults for which SQL is not enough."""
 
 from docsgpt_embtune.data.preparation.check import CheckSettings, Finder
 from docsgpt_embtune.data.preparation.cut_texts import cut_texts
@@ -7,14 +7,14 @@ from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, nea
 from docsgpt_embtune.data.preparation.store import Store
 from docsgpt_embtune.wording import counted
 
-NEAR_CHUNK = 0.7  # Jaccard of neighbouring words: one word in ten exchanged
-NEAR_QUESTION = 0.8  # Jaccard of letter triples: a plural, a typing error
-# Words that occur in more of the chunks, and in more than a few, tell nothing of what is asked for.
+NEAR_CHUNK = 0.7  # Jaccard index of word pairs: one word in ten replaced
+NEAR_QUESTION = 0.8  # Jaccard index of letter trigrams: a plural, a typo
+# Words in more than this share, and this number, of a sample of chunks say nothing of what is asked for.
 _USUAL_SHARE, _USUAL_CHUNKS, _COUNTED_CHUNKS = 0.02, 5, 20_000
-_SPELLING = r"lower(regexp_replace({}, '\.0$', ''))"  # of an id, as far as its letters' case and a number's `.0` go
-SUSPECTED = "suspected"  # table that the search for bad chunks that answer leaves to the check after it
-# `telling` (query_id, words) has a question's words that are not usual. Two chunks of which one has such a word and the
-# other has not are no copies of each other for that question: "A100", of products that are alike but for the name.
+_SPELLING = r"lower(regexp_replace({}, '\.0$', ''))"  # of an id, without case and a number's `.0`
+SUSPECTED = "suspected"  # table that `find_bad_that_answers` fills for the next check
+# `telling` (query_id, words) holds a question's distinctive words: those that are not usual. If only one of two chunks
+# has such a word, they are no copies for that question: "A100", of products that differ only in the name.
 _TELLING = f"""
     CREATE OR REPLACE TABLE telling AS
     WITH drawn AS (SELECT text FROM chunks ORDER BY hash(doc_id) LIMIT {_COUNTED_CHUNKS}),
@@ -25,7 +25,7 @@ _TELLING = f"""
     SELECT query_id, list(word) AS words
     FROM (SELECT query_id, unnest(list_distinct(words_of(text))) AS word FROM questions) ANTI JOIN usual USING (word)
     GROUP BY query_id"""
-# Each pair from both sides.
+# Each pair in both orders.
 NEAR_PAIRS = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
 _NEAR_BAD = f"""
     SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
@@ -48,9 +48,10 @@ def _texts(store: Store, table: str) -> dict[str, str]:
 
 
 def ids_known_in_another_spelling(store: Store) -> str:
-    """Say so where most ids of judgments that point nowhere differ from known ones in case, or in a number's `.0`.
+    """Return a hint if most unknown ids in judgments differ from known ones only in case or a number's `.0`.
 
-    Spreadsheets and databases spell ids so: dropped, they cost judgments that a change of one column saves.
+    Spreadsheets and databases change ids like this. Dropping them would lose judgments that a change of one column
+    saves.
     """
     unknown = alike = 0
     for table, column in (("questions", "query_id"), ("chunks", "doc_id")):
@@ -69,7 +70,7 @@ def ids_known_in_another_spelling(store: Store) -> str:
 
 
 def find_cut(table: str) -> Finder:
-    """Make what finds texts of a table that were cut."""
+    """Make a finder of truncated texts in a table."""
 
     def find(store: Store, _settings: CheckSettings) -> None:
         texts = _texts(store, table)
@@ -81,7 +82,7 @@ def find_cut(table: str) -> Finder:
 
 
 def find_foreign(table: str) -> Finder:
-    """Make what finds texts of a table that are in another language than most."""
+    """Make a finder of texts in a table that are in another language than most."""
 
     def find(store: Store, _settings: CheckSettings) -> None:
         texts = _texts(store, table)
@@ -98,9 +99,10 @@ def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, s
 
 
 def find_near_duplicates(store: Store) -> None:
-    """Make tables `near_questions` and `near_chunks` (one, two), `near_held_out_…` (id, held_out_id), and `telling`.
+    """Create the tables `near_questions`, `near_chunks`, `near_held_out_questions`, `near_held_out_chunks`, `telling`.
 
-    Of copies the first stands for all, and texts without a word are left out: both are for SQL to find.
+    The first four have the columns (one, two); in the held-out ones, `two` is the held-out id. Of exact copies only the
+    first is compared, and texts without a word are left out: SQL finds both.
     """
     store.query(_TELLING)
     for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
@@ -112,10 +114,10 @@ def find_near_duplicates(store: Store) -> None:
         held_out = store.query(
             f"SELECT {id_name}, plain(text) FROM held_out_{table} WHERE NOT wordless(key) ORDER BY ALL"
         )
-        texts = [*held_out, *own]  # so that each of the latter finds what it repeats of the former, however many do
+        texts = [*held_out, *own]  # held-out first: each own text finds those that it repeats, however many do
         pairs = near_duplicates([text for _, text in texts], shingle, threshold, label=f"near-duplicate {table}")
         among = [pair for pair in pairs if pair[0] >= len(held_out)]
-        # A copy of a held-out text is seen, not nearly: but what nearly repeats it must be found beside the copy, too.
+        # Only pairs of exact copies are dropped, which SQL finds: near-repeats are found even beside an exact copy.
         across = [(b, a) for a, b in pairs if a < len(held_out) <= b and texts[a][1] != texts[b][1]]
         for name, found in ((f"near_{table}", among), (f"near_held_out_{table}", across)):
             store.query(f"CREATE OR REPLACE TABLE {name} (one VARCHAR, two VARCHAR)")
@@ -126,7 +128,7 @@ def find_near_duplicates(store: Store) -> None:
 
 
 def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
-    """Find bad chunks that nearly repeat a good one, or answer for a model; those that only may go into `suspected`."""
+    """Find bad chunks that nearly repeat a good one or answer according to a model; doubtful ones go to `suspected`."""
     near = store.query(_NEAR_BAD)
     found = {(query_id, doc_id): text for query_id, doc_id, text in near}
     suspected: list[tuple[str, str]] = []
@@ -134,7 +136,7 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
         WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
     if judged and (settings.model or settings.cross_encoder):
-        # Imported here: it brings torch, which the other checks do without.
+        # Imported here, as it loads torch, which no other check needs.
         from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
 
         named = "SELECT DISTINCT query_id FROM judgments WHERE NOT good"

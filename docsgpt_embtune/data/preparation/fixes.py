@@ -1,4 +1,4 @@
-"""What mends a fault, and the log of it."""
+"""Repairs of faults, and the log of changes."""
 
 import json
 from typing import IO
@@ -9,7 +9,7 @@ from docsgpt_embtune.data.preparation.store import Store
 
 def _joined(table: str, id_name: str, *inherited: str) -> tuple[str, ...]:
     return (
-        # Written anew, as DuckDB holds what it updates in memory.
+        # Written anew, as DuckDB would hold updated rows in memory.
         f"""
         CREATE OR REPLACE TABLE judgments AS
         SELECT query_id, doc_id, good, min(position) AS position FROM (
@@ -28,7 +28,7 @@ def _dropped(table: str, id_name: str) -> tuple[str, ...]:
     )
 
 
-# What the first chunk takes over, so that questions about any document that holds it stay together.
+# The first copy of a chunk takes over the others' documents, so that questions about any of them stay together.
 _DOCUMENTS = (
     "UPDATE more_documents SET doc_id = other_id FROM offenders WHERE more_documents.doc_id = offenders.doc_id",
     """
@@ -39,7 +39,7 @@ _DOCUMENTS = (
     FROM (SELECT doc_id, min(document) AS document FROM more_documents GROUP BY doc_id) AS one
     WHERE chunks.doc_id = one.doc_id AND chunks.document = ''""",
 )
-# What the first question takes over: when it was asked last.
+# The first copy of a question takes over the latest date.
 _DATE = """
     UPDATE questions SET date = latest.date FROM (
         SELECT other_id, unnest(max({moment: coalesce(moment(date), '-infinity'::TIMESTAMPTZ), date: date}))
@@ -65,7 +65,7 @@ _STATEMENTS: dict[tuple[Remedy, Subject], tuple[str, ...]] = {
 
 
 def mend(store: Store, check: Check, log: IO[str]) -> None:
-    """Apply a check's remedy to what stands in `offenders`, and log each change as a line of JSON."""
+    """Apply a check's remedy to the rows of `offenders`, and log each change as a line of JSON."""
     columns = ("query_id", "doc_id", "other_id", "text")
     for row in store.stream(f"SELECT {', '.join(columns)} FROM offenders ORDER BY ALL"):
         change = {"fault": check.name, "change": check.remedy, **dict(zip(columns, row, strict=True))}

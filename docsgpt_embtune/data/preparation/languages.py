@@ -1,4 +1,4 @@
-"""Texts in another language than the dataset's."""
+"""Detection of texts in another language than the dataset's."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -8,10 +8,10 @@ from py3langid.langid import MODEL_FILE, LanguageIdentifier
 
 from docsgpt_embtune.progress import Bar
 
-_MAIN_SHARE = 0.05  # a language of so many of the texts is one of the dataset's, not a mistake
-_DOUBT = 0.01  # at most so likely is it that an offender is in one of the dataset's languages
-_LETTERS = 20  # fewer tell no language
-_READ = 400  # characters that tell a language as well as the whole
+_MAIN_SHARE = 0.05  # a language of this share of the texts is one of the dataset's
+_DOUBT = 0.01  # greatest probability of the dataset's languages, together, for an offender
+_LETTERS = 20  # fewer are too few to tell the language
+_READ = 400  # characters; they tell the language as well as the whole text
 
 
 def in_other_languages(texts: Mapping[str, str], *, label: str) -> dict[str, str]:
@@ -19,10 +19,10 @@ def in_other_languages(texts: Mapping[str, str], *, label: str) -> dict[str, str
 
     Args:
         texts: id -> text.
-        label: What the progress bar says.
+        label: Label of the progress bar.
 
     Returns:
-        id -> ISO 639 code of the language that it seems to be in.
+        id -> ISO 639 code of the likeliest language.
     """
     rank = _identifier().rank
     ranked = {

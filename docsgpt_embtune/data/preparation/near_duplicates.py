@@ -1,4 +1,4 @@
-"""Texts that are nearly the same: MinHash finds the candidates, their shingles decide."""
+"""Near-duplicate texts: MinHash finds candidates, the Jaccard index of their shingles decides."""
 
 import itertools
 from binascii import crc32
@@ -12,38 +12,38 @@ from docsgpt_embtune.words import ONE_BY_ONE
 Shingles = frozenset[str]
 PERMUTATIONS = 64
 MOST_REPEATED = 32
-_MARGIN = 0.2  # MinHash finds half of the pairs at its own threshold, and nearly all of those so far above it
+_MARGIN = 0.2  # MinHash finds half of the pairs at its threshold, and nearly all that are this far above it
 
 
 def word_pairs(plain: str) -> Shingles:
-    """Take neighbouring words, or characters where no spaces are written: what a chunk is recognised by."""
+    """Return pairs of neighbouring words (or characters, in scripts without spaces), the shingles of chunks."""
     words = ONE_BY_ONE.findall(plain)
     return frozenset(f"{first} {second}" for first, second in itertools.pairwise(words)) or frozenset(words)
 
 
 def letter_triples(plain: str) -> Shingles:
-    """Take three letters at a time: what a question, of few words, is recognised by."""
+    """Return letter trigrams, the shingles of questions, which have few words."""
     return frozenset(plain[start : start + 3] for start in range(max(1, len(plain) - 2)))
 
 
 def near_duplicates(
     plain_texts: Sequence[str], shingle: Callable[[str], Shingles], threshold: float, *, label: str
 ) -> list[tuple[int, int]]:
-    """Find pairs of texts whose shingles overlap by at least the threshold.
+    """Find pairs of texts whose shingles have at least this Jaccard index.
 
-    Texts that are made by one pattern all make pairs: of 8,000 questions that differ by an order's number 32 million,
-    half an hour and gigabytes. A text that nearly repeats MOST_REPEATED others is therefore not looked for by those
-    that come after it, which find the same others.
+    Texts made from one template all pair up: 8,000 questions that differ only in an order number would make 32 million
+    pairs, and take half an hour and gigabytes. A text that nearly repeats MOST_REPEATED earlier ones is therefore not
+    indexed for the texts after it, which find the same earlier ones.
 
     Args:
-        plain_texts: Texts in small letters, without punctuation.
-        shingle: Cuts a text into what is compared.
-        threshold: Jaccard index from which on two texts are near-copies, 0 < threshold <= 1.
-        label: What the progress bar says.
+        plain_texts: Texts in lower case, without punctuation.
+        shingle: Cuts a text into the shingles to compare.
+        threshold: Least Jaccard index of near-duplicates, 0 < threshold <= 1.
+        label: Label of the progress bar.
 
     Returns:
-        (earlier, later) positions, each pair once, for each text with one before it that it repeats. Of pairs just at
-        the threshold MinHash misses a few; none is returned that lies below it.
+        (earlier, later) positions, sorted, each pair once; every text that repeats an earlier one is in a pair. MinHash
+        misses a few pairs just at the threshold; no pair below it is returned.
 
     Source:
         Broder (1997), "On the resemblance and containment of documents".

@@ -1,4 +1,4 @@
-"""Look at data, mend them if that is wanted, part them, write them."""
+"""Check data, repair them if wanted, split them and write the splits."""
 
 import os
 import shutil
@@ -20,7 +20,7 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 
 CHANGES = "changes.jsonl"
-# With fewer the interval of recall@1 is wider than +-.1, so that only a great gain is told from luck.
+# With fewer, the confidence interval of recall@1 is wider than +-.1, so that only a large gain is significant.
 ENOUGH_QUESTIONS = 100
 _EXAMPLES = 3
 
@@ -30,13 +30,13 @@ class Fault:
     """A fault that was found.
 
     Attributes:
-        name: The check's.
-        what: The fault, in words that the number follows.
-        count: How many have it.
-        serious: Whether the data should not be used so.
-        remedy: What `--fix` does, "none" where that is for a person to do.
+        name: Name of the check.
+        what: Description of the fault; reports put the count after it.
+        count: Number of offenders.
+        serious: Whether the data should not be used with this fault.
+        remedy: What `--fix` does; "none" if that is left to a person.
         examples: Ids and text of the first few.
-        fixed: Whether it was mended.
+        fixed: Whether it was repaired.
     """
 
     name: str
@@ -50,14 +50,14 @@ class Fault:
 
 @dataclass
 class PreparationReport:
-    """What was found and done.
+    """What preparation found and did.
 
     Attributes:
         sizes: "questions", "chunks", "good" and "bad" -> number, as read.
         faults: The faults that were found.
-        notes: What was not looked at, or is worth knowing.
+        notes: What was not checked, and other remarks.
         split: How the questions were split, if they were.
-        files: What was written.
+        files: The files that were written.
     """
 
     sizes: dict[str, int]
@@ -68,18 +68,18 @@ class PreparationReport:
 
     @property
     def usable(self) -> bool:
-        """Tell whether nothing serious is left."""
+        """Whether no serious fault is left."""
         return not any(fault.serious and not fault.fixed for fault in self.faults)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SplitSettings:
-    """How to part the questions.
+    """How to split the questions.
 
     Attributes:
         shares: Shares of train, validation and test; their sum is 1.
-        by_date: Whether the newest are the test's.
-        seed: Seed of the drawing.
+        by_date: Whether the newest questions are the test split.
+        seed: Random seed.
     """
 
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
@@ -97,19 +97,20 @@ def prepare(
     split: SplitSettings | None = None,
     private: bool = False,
 ) -> PreparationReport:
-    """Check the data of a store; mend, part and write them if that is wanted.
+    """Check the data of a store; repair, split and write them if wanted.
 
     Args:
-        store: The data, changed if they are mended.
+        store: The data, changed by repairs.
         held_out: Content of files whose questions must stay unseen.
-        settings: The models to ask.
-        fix: Whether to mend what can be mended, each change logged in `changes.jsonl`.
-        out: Folder to write the splits into; nothing is written while something serious is left.
-        split: How to part the questions.
-        private: Whether `out` is for its owner alone to read.
+        settings: The models to use.
+        fix: Whether to repair what can be repaired; each change is logged in `changes.jsonl`.
+        out: Folder to write the splits into; nothing is written while a serious fault is left.
+        split: How to split the questions.
+        private: Whether only its owner may read `out`.
 
     Raises:
-        DatasetError: If no question is left, they cannot be parted so, or `out` exists, from the start or since.
+        DatasetError: If no question is left, they cannot be split like this, or `out` exists, at the start or by the
+            end.
     """
     if out is not None:
         refuse_existing_output(out)
@@ -146,7 +147,7 @@ def prepare(
 
 
 def _check(store: Store, report: PreparationReport, settings: CheckSettings, log: Path | None) -> bool:
-    """Run all checks in order; tell whether near-duplicates were looked for."""
+    """Run all checks in order; return whether near-duplicates were looked for."""
     texts = sum(_sizes(store)[kind] for kind in ("questions", "chunks"))
     slow = texts <= LIMIT
     if not slow:
@@ -181,7 +182,7 @@ def _fault(store: Store, check: Check, *, fixed: bool) -> Fault | None:
         count,
         check.serious,
         check.remedy,
-        # An id may have lines: it is a chunk's text where a row names one by it that the corpus does not have.
+        # On one line, as an unknown id may be a whole text, by which a row names a chunk that the corpus lacks.
         tuple(" ".join(f"{' '.join(filter(None, ids))}: {text}".split()) for *ids, text in examples),
         fixed,
     )

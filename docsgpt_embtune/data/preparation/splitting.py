@@ -1,4 +1,4 @@
-"""Part the questions of a store into train, validation and test, so that no answer is on two sides."""
+"""Split the questions of a store into train, validation and test, so that no two splits share an answer."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.progress import Bar
 
 LEFT_OUT = "left out"
-_IN_MEMORY = 500_000  # questions and chunks that are written as JSON with a corpus; more stream as JSONL
+_IN_MEMORY = 500_000  # questions and chunks; so many are written as JSON with a corpus, more are streamed as JSONL
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class SplitReport:
 
     Attributes:
         sizes: Split -> number of questions.
-        largest_group: Questions in the largest group that could not be parted.
-        left_out: Questions in no split, as a newer one shares their answer.
+        largest_group: Questions in the largest group that has to stay together.
+        left_out: Questions in no split, because a newer one shares their answer.
     """
 
     sizes: dict[str, int]
@@ -39,21 +39,21 @@ class SplitReport:
 
 
 def split_questions(store: Store, shares: Sequence[float], *, seed: int, by_date: bool, near: bool) -> SplitReport:
-    """Fill the table `splits` (query_id, split).
+    """Assign each question to a split, in the table `splits` (query_id, split).
 
-    Questions that share a good chunk, or a document that good chunks come from, stay together, and so do those whose
-    texts or good chunks are copies under two ids; with `near`, so do those that nearly repeat one another.
+    Questions stay together if they share a good chunk or a document of good chunks, or if their texts or good chunks
+    are copies under two ids; with `near`, also if these are near-duplicates.
 
     Args:
         store: Questions, chunks and judgments.
         shares: Shares of the questions for train, validation and test.
-        seed: Seed of the drawing.
-        by_date: Whether the newest questions are the test's and the oldest the training's. An older question that
-            is grouped with a newer one is left out, as its answer would leak.
-        near: Whether `near_questions` and `near_chunks` are there.
+        seed: Random seed.
+        by_date: Whether the newest questions are the test split and the oldest the train split. A question that has to
+            stay together with one of a later split is left out, as its answer would leak.
+        near: Whether the tables `near_questions` and `near_chunks` exist.
 
     Raises:
-        DatasetError: If a date is missing or none, or a split would be empty.
+        DatasetError: If a date is needed and is missing or invalid, or a split would be empty.
     """
     group_of = _groups(store, near)  # (Q,)
     sizes = np.bincount(group_of)
@@ -66,7 +66,7 @@ def split_questions(store: Store, shares: Sequence[float], *, seed: int, by_date
         for split, groups in zip((2, 1), drawn, strict=True):
             split_of_group[groups] = split
         split_of = split_of_group[group_of]
-    # By number, as ten million ids in Python would take gigabytes.
+    # Joined by number, as ten million ids in Python would take gigabytes.
     store.put("split_of_number", {"number": np.arange(len(split_of)), "place": split_of}, replace=True)
     store.query(
         f"CREATE OR REPLACE TABLE splits AS SELECT query_id, {[*SPLITS, LEFT_OUT]}[place + 1] AS split "
@@ -79,11 +79,11 @@ def split_questions(store: Store, shares: Sequence[float], *, seed: int, by_date
 
 
 def write_splits(store: Store, folder: Path) -> list[Path]:
-    """Write each split that has questions, into a folder that exists.
+    """Write each split that has questions into an existing folder.
 
     Returns:
-        The files: explicit JSON with a `corpus.json` beside, or JSONL of rows where that would not fit into memory,
-        with a `corpus.jsonl` beside if there are chunks that no row names.
+        The files: explicit JSON and `corpus.json`; or, if these would not fit into memory, JSONL of rows, and
+        `corpus.jsonl` if there are chunks that no row names.
     """
     held = store.number("SELECT (SELECT count(*) FROM questions) + (SELECT count(*) FROM chunks)")
     sizes = dict(store.query("SELECT split, count(*) FROM splits GROUP BY split"))
@@ -150,7 +150,7 @@ def _groups(store: Store, near: bool) -> Numbers:
                     f"ON a.{id_name} = one JOIN numbered_{table} b ON b.{id_name} = two",
                 )
             )
-    return connected_groups(questions + chunks + documents, edges)[:questions]  # numbered in the order of questions
+    return connected_groups(questions + chunks + documents, edges)[:questions]  # the first nodes are the questions
 
 
 def _copies(table: str, id_name: str, start: int) -> str:

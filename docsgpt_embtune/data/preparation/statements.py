@@ -1,4 +1,4 @@
-"""How far a statement is that DuckDB runs."""
+"""Progress bars for DuckDB statements."""
 
 import threading
 from collections.abc import Callable
@@ -12,23 +12,24 @@ from docsgpt_embtune.progress import Bar
 T = TypeVar("T")
 
 _PATIENCE = 1.0  # seconds that a statement may take before it gets a bar
-_TICK = 0.5  # seconds between two looks
-_TRIES = 20  # to interrupt a statement
+_TICK = 0.5  # seconds between two updates
+_TRIES = 20  # attempts to interrupt a statement
 _FORMAT = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
 
 
 def with_a_bar(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[[], T]) -> T:
-    """Run a statement on this connection, with a bar if that takes longer than a moment.
+    """Run a statement on this connection, with a progress bar if it takes longer than a moment.
 
-    It runs in a thread, as Python hears of Ctrl-C and SIGTERM only between its own steps; they interrupt it.
+    The statement runs in a thread, as Python handles Ctrl-C and SIGTERM only between its own instructions. Either of
+    them interrupts the statement.
 
     Args:
-        connection: One that computes its progress: `enable_progress_bar` is on, `enable_progress_bar_print` off.
-        label: What the bar says.
+        connection: Must compute its progress: `enable_progress_bar` on, `enable_progress_bar_print` off.
+        label: Label of the bar.
         run: Runs the statement.
 
     Returns:
-        What `run` does.
+        What `run` returns.
     """
     running: Future[T] = Future()
 
@@ -39,7 +40,7 @@ def with_a_bar(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[
             running.set_exception(error)
 
     try:
-        # No pool, which forgets a thread that a signal comes upon as it starts.
+        # Not a thread pool, which loses a thread if a signal arrives while it starts.
         threading.Thread(target=work, daemon=True).start()
         _watch(connection, label, running)
     except BaseException:
@@ -49,7 +50,7 @@ def with_a_bar(connection: duckdb.DuckDBPyConnection, label: str, run: Callable[
 
 
 def _interrupt(connection: duckdb.DuckDBPyConnection, running: Future[T]) -> None:
-    """End the statement; again and again, as one that is about to begin does not hear of it."""
+    """Interrupt the statement, repeatedly, as one that is about to begin ignores it."""
     for _ in range(_TRIES):
         connection.interrupt()
         if wait([running], _TICK).done:
@@ -61,5 +62,5 @@ def _watch(connection: duckdb.DuckDBPyConnection, label: str, running: Future[T]
         return
     with Bar(total=100, desc=label, bar_format=_FORMAT) as bar:
         while not wait([running], _TICK).done:
-            bar.n = max(bar.n, connection.query_progress())  # -1 where it is not known
+            bar.n = max(bar.n, connection.query_progress())  # -1 if unknown
             bar.refresh()

@@ -1,4 +1,4 @@
-"""The data being prepared, in a DuckDB file: of ten million rows, memory holds a bounded part."""
+"""The data being prepared, in a DuckDB file, so that memory stays bounded even with ten million rows."""
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,16 +26,16 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.wording import counted
 from docsgpt_embtune.words import ONE_BY_ONE, duckdb_pattern
 
-MEMORY = "2GB"  # what DuckDB may hold; beyond it spills beside its file
-_BLOCK = 20_000  # rows handed over at a time
+MEMORY = "2GB"  # DuckDB's limit; beyond it, data spill to disk next to its file
+_BLOCK = 20_000  # rows passed on at a time
 
-# `lowered` is in small letters, and of the two ways to write ü or é (one character, or a letter and a mark) in one.
-# `plain` is a text as a copy of it would be recognised: its letters and digits, so lowered, one space between. Marks
-# count, as they are the vowels of Hindi and Thai, but those that choose between two pictures of a sign do not.
-# `wordless` tells of a key, which is the hash of that, whether nothing was left.
-# `told_apart` tells whether one of some words is in one of two texts and not in the other.
-# `spelled` keeps all signs but the last ones, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
-# `moment` takes ISO 8601 alone: a cast would read 05-01-23 as a day of the year 5, and "epoch" and "infinity", too.
+# `lowered` is a text in lower case and Unicode NFC: ü or é is one character, not a letter and a mark.
+# `plain` is what copies of a text have in common: its lowered letters and digits, all else replaced by single spaces.
+# Combining marks stay, as they are the vowels of Hindi and Thai, but variation selectors go: they only choose a glyph.
+# `wordless` tells whether a key, which is the hash of the plain text, is that of an empty one.
+# `told_apart` tells whether any of the given words is in only one of two texts.
+# `spelled` keeps all signs except those at the end, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
+# `moment` accepts only ISO 8601: a cast would read 05-01-23 as a day of the year 5, and accept "epoch" and "infinity".
 _TABLES = r"""
 CREATE MACRO lowered(text) AS lower(nfc_normalize(text));
 CREATE MACRO plain(text) AS
@@ -62,7 +62,7 @@ _TAKEN_IN = {
 
 
 def _each_once(table: str, id_name: str, last: str, order: str) -> str:
-    # What is aggregated is of fixed size, and what is grouped by is not: the one stays in memory, the other spills.
+    # Only values of fixed size are aggregated, as DuckDB keeps aggregates in memory; the keys of groups spill to disk.
     return f"""
         CREATE TABLE {table} AS
         WITH ranked AS (
@@ -92,17 +92,20 @@ _JOIN = {
 
 
 class Store:
-    """Questions, chunks and judgments as tables.
+    """Questions, chunks and judgments as DuckDB tables.
 
-    `questions` (query_id, position, text, key, spelling, date), `chunks` (doc_id, position, text, key, spelling,
-    document) and `judgments` (query_id, doc_id, good, position), where `position` is the order of the source, `key` is
-    equal for texts that differ only in case, spacing and punctuation, and `spelling` for those that differ only in
-    case, spacing and the punctuation at their end; `more_documents` (doc_id, document), of chunks that several
-    documents hold; and, of the files that must stay unseen, `held_out_questions` and `held_out_chunks` (the good ones).
+    - `questions` (query_id, position, text, key, spelling, date)
+    - `chunks` (doc_id, position, text, key, spelling, document)
+    - `judgments` (query_id, doc_id, good, position)
+    - `more_documents` (doc_id, document): the further documents of chunks that several documents hold
+    - `held_out_questions` and `held_out_chunks`: questions and good chunks of the files that must stay unseen
+
+    `position` is the order in the source. `key` is equal for texts that differ only in case, spacing and punctuation,
+    `spelling` for texts that differ only in case, spacing and the punctuation at their end.
 
     Args:
-        folder: Where the file lies, with room for a few times the data.
-        source: File that the messages name.
+        folder: Folder for the database file, with room for a few times the data.
+        source: The source file, for messages.
     """
 
     def __init__(self, folder: Path, source: Path) -> None:
@@ -114,23 +117,23 @@ class Store:
             config={"memory_limit": MEMORY, "temp_directory": str(folder), "preserve_insertion_order": False},
         )
         _count_progress(self.connection)
-        self.connection.execute("SET GLOBAL TimeZone = 'UTC'")  # of dates without an offset, the same on any machine
+        self.connection.execute("SET GLOBAL TimeZone = 'UTC'")  # for dates without an offset, on every machine
         for statement in filter(str.strip, _TABLES.split(";\n")):
             self.connection.execute(statement)
-        # Parquet, as a table that grows would be logged before it is written.
+        # Parquet, as DuckDB would first log what is added to a table, and then write it again.
         self._arriving = {table: _writer(self._file(table), schema) for table, schema in _TAKEN_IN.items()}
         self._position = 0
 
     def query(self, sql: str, parameters: Sequence[Any] = (), *, label: str = "working") -> list[tuple[Any, ...]]:
-        """Run SQL and return all rows, with a bar of this label if it takes long."""
+        """Run SQL and return all rows, with a progress bar of this label if it takes long."""
         return with_a_bar(self.connection, label, lambda: self.connection.execute(sql, list(parameters)).fetchall())
 
     def number(self, sql: str) -> int:
-        """Run SQL that gives one number."""
+        """Run SQL and return its one number, 0 for NULL."""
         return int(self.query(sql)[0][0] or 0)
 
     def stream(self, sql: str, *, label: str = "sorting", block: int = _BLOCK) -> Iterator[tuple[Any, ...]]:
-        """Run SQL, with a bar of this label if it takes long, and iterate over its rows, holding a block of them."""
+        """Run SQL, with a progress bar if it takes long, and iterate over its rows with only a block in memory."""
         cursor = self.connection.cursor()
         _count_progress(cursor)
         with_a_bar(cursor, label, lambda: cursor.execute(sql))
@@ -139,7 +142,7 @@ class Store:
     def put(
         self, table: str, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]], *, replace: bool = False
     ) -> None:
-        """Append columns to a table, or make it of them."""
+        """Append columns to a table, or create the table from them."""
         arriving = pyarrow.table(dict(columns))
         self.connection.register("arriving", arriving)
         start = f"CREATE OR REPLACE TABLE {table} AS" if replace else f"INSERT INTO {table}"
@@ -147,14 +150,14 @@ class Store:
         self.connection.unregister("arriving")
 
     def add_rows(self, rows: Iterable[Row]) -> None:
-        """Take rows in, a block at a time."""
+        """Add rows, a block at a time."""
         with Bar(rows, desc="reading", unit=" rows", unit_scale=True) as arriving:
             stream = iter(arriving)
             while block := list(islice(stream, _BLOCK)):
                 self._add_block(block)
 
     def add_content(self, content: DatasetContent) -> None:
-        """Take in what a file says, ids that point nowhere and chunks that nobody judged included."""
+        """Add the content of a file, including unknown ids and chunks that nobody judged."""
         queries, corpus = content.queries, content.corpus
         self._take_in(
             "questions",
@@ -191,7 +194,7 @@ class Store:
 
     def _add_block(self, block: Sequence[Row]) -> None:
         position = self._position
-        # Those that differ under one id are for `join` to find, as across blocks.
+        # Different texts under one id are left for `join` to find, which sees all blocks.
         questions = dict.fromkeys((row.query_id, row.query, row.date) for row in block)
         chunks = dict.fromkeys(
             (chunk.doc_id, chunk.text, row.document if good else "")
@@ -224,7 +227,7 @@ class Store:
         return self.folder / f"{table}.parquet"
 
     def join(self) -> None:
-        """Make the tables of what was taken in, each question, chunk and judgment once.
+        """Build the tables from what was added, with each question, chunk and judgment once.
 
         Raises:
             DatasetError: If an id stands for two texts, or there is no question.
@@ -250,7 +253,7 @@ class Store:
             raise DatasetError(f"{self.source}: holds no question")
 
     def add_documents(self, path: Path) -> None:
-        """Say which document each chunk was cut from: JSON {doc_id: document}.
+        """Set the document that each chunk was cut from, from JSON {doc_id: document}.
 
         Raises:
             DatasetError: If the file is something else, or names no chunk of the source.
@@ -272,10 +275,10 @@ class Store:
         self.query("DELETE FROM more_documents USING documents d WHERE more_documents.doc_id = d.doc_id")
 
     def add_held_out(self, content: DatasetContent, file: Path) -> None:
-        """Take in a file whose questions must stay unseen.
+        """Add a held-out file, whose questions must stay unseen.
 
         Raises:
-            DatasetError: If its judgments point nowhere, as its answers could not be looked for.
+            DatasetError: If its judgments name unknown ids, as its answers could then not be looked for.
         """
         refuse_unknown_ids(file, content)
         good = dict.fromkeys(d for ids in content.relevant_docs.values() for d in ids)
@@ -297,7 +300,7 @@ class Store:
 
 
 def _count_progress(connection: duckdb.DuckDBPyConnection) -> None:
-    # For `with_a_bar` to ask; each cursor has settings of its own.
+    # Lets `with_a_bar` ask for the progress; each cursor has its own settings.
     connection.execute("SET enable_progress_bar = true")
     connection.execute("SET enable_progress_bar_print = false")
 
@@ -311,16 +314,16 @@ _ID = {"questions": "query_id", "chunks": "doc_id"}
 
 @contextmanager
 def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: Path | None = None) -> Iterator[Store]:
-    """Read a source of any format into a store that goes when the block ends; formats of rows stream.
+    """Read a source of any format into a temporary store, deleted when the block ends; row formats are streamed.
 
     Args:
         path: The source.
-        options: What settles a file that could mean several things.
-        name: Its format, where the content does not tell it.
-        near: Folder in which the store may lie; the system's for temporary files if not given.
+        options: How to read a file that could mean several things.
+        name: Its format, if the content does not tell it.
+        near: Folder to put the store in; the system's folder for temporary files if not given.
 
     Raises:
-        DatasetError: If the source cannot be read, or memory or disk do not suffice.
+        DatasetError: If the source cannot be read, or there is too little memory or disk.
     """
     source = Source(path)
     found = find_format(source, name)
@@ -332,7 +335,7 @@ def opened(path: Path, options: ReadOptions, *, name: str | None = None, near: P
     with tempfile.TemporaryDirectory(prefix=".embtune-prepare-", dir=place) as folder:
         store = Store(Path(folder), path)
         try:
-            # A corpus of its own gives the chunks their ids, so that it has to be whole before the rows are placed.
+            # A separate corpus gives the chunks their ids, so it has to be read whole before rows are mapped to it.
             if isinstance(found, RowFormat) and options.corpus is None:
                 store.add_rows(found.rows(source, options))
             else:

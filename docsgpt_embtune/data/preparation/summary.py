@@ -1,4 +1,4 @@
-"""What preparation found, to be read in a minute."""
+"""The report of a preparation as text, to be read in a minute."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ _REMEDIES: Mapping[Remedy, tuple[str, str]] = {
 
 
 def summary(source: Path, report: PreparationReport) -> str:
-    """Word a report: sizes, faults (the serious ones first), notes, and what was written."""
+    """Return a report as text: sizes, faults (the serious ones first), notes, and what was written."""
     sizes = report.sizes
     lines = [
         f"{source}: {counted(sizes['questions'], 'question')}, {counted(sizes['chunks'], 'chunk')}, "

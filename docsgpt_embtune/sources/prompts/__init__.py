@@ -1,4 +1,4 @@
-"""What a language model is asked: two files that the user can change."""
+"""The prompts for a language model: two files that the user can change."""
 
 from dataclasses import dataclass
 from importlib import resources
@@ -14,11 +14,11 @@ _PLACEHOLDERS = {QUESTIONS_FILE: {"count", "passage"}, JUDGE_FILE: {"passages", 
 
 @dataclass(frozen=True)
 class Prompts:
-    """The two prompts, with $count and $passage, and $passages and $questions, where texts go in.
+    """The two prompts, as templates.
 
     Attributes:
-        questions: Asks for questions to a passage.
-        judge: Asks which passages answer which questions.
+        questions: Asks for questions about a passage; placeholders $count and $passage.
+        judge: Asks which passages answer which questions; placeholders $passages and $questions.
     """
 
     questions: Template
@@ -29,7 +29,7 @@ def load_prompts(folder: Path | None = None) -> Prompts:
     """Read the prompts from a folder, or the ones that come with the package.
 
     Args:
-        folder: Holds `questions.txt`, `judge.txt`, or both; what is missing is the package's.
+        folder: Holds `questions.txt`, `judge.txt`, or both; the package's own stands in for a missing one.
 
     Raises:
         GenerationError: If a file cannot be read, or lacks or misspells a placeholder; or the folder holds neither.
@@ -40,7 +40,7 @@ def load_prompts(folder: Path | None = None) -> Prompts:
 
 
 def write_prompts(folder: Path) -> list[Path]:
-    """Copy the package's prompts to a folder, to be changed; files that are there stay.
+    """Copy the package's prompts to a folder for editing; existing files are kept.
 
     Returns:
         The files that were written.
