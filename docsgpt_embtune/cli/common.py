@@ -85,7 +85,7 @@ class EmbtuneCommand(click.Command):
 
 
 def _exhausted_resource(error: Exception) -> str:
-    """Say which resource is exhausted if a library's own error tells of one; return an empty string for any other error."""
+    """Say which resource is exhausted, if a library's own error tells of one; empty for any other error."""
     if tells_of_full_disk(error):
         return _FULL_DISK  # on a full disk, safetensors and torch raise errors of their own
     if type(error).__name__ == _FULL_GPU:

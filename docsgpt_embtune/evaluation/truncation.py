@@ -1,5 +1,6 @@
 """How much of each chunk a model reads. The rest is truncated without a warning."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -13,7 +14,7 @@ from docsgpt_embtune.token_table import tokenizer_of, tokens_read
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-_SAMPLE = 20_000  # fewest chunks counted in a corpus of twice as many or more, evenly spread
+_SAMPLE = 20_000  # most chunks counted of a corpus, evenly spread
 _BATCH = 1000
 
 
@@ -79,7 +80,7 @@ def audit_truncation(
     in_windows: bool = False,
     reading_stays: bool = False,
 ) -> TruncationAudit:
-    """Count the wordpieces of the corpus that a model reads; in 40,000 chunks or more, of every n-th chunk.
+    """Count the wordpieces of the corpus that a model reads; of more than 20,000 chunks, of an even sample.
 
     Args:
         model: Model whose tokenizer counts.
@@ -87,7 +88,7 @@ def audit_truncation(
         in_windows: Whether chunks are read to their end in windows, so that nothing is truncated.
         reading_stays: As in `TruncationAudit`.
     """
-    step = max(1, len(dataset.corpus) // _SAMPLE)
+    step = math.ceil(len(dataset.corpus) / _SAMPLE)
     lengths = _lengths(model, list(islice(dataset.corpus.values(), 0, None, step)))
     good = {doc_id for doc_ids in dataset.relevant_docs.values() for doc_id in doc_ids}
     good_lengths = _lengths(model, [dataset.corpus[doc_id] for doc_id in sorted(good)])

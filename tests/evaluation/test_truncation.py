@@ -73,3 +73,8 @@ def test_a_good_chunk_that_is_cut_is_said_though_the_sample_missed_it(tiny_base_
     assert (found.chunks_cut, found.good_chunks_cut, found.longest) == (0, 1, 100)
     assert "1 of the 1 that answer a question" in truncation_in_words(found)
     assert found.advice
+
+
+def test_no_more_chunks_are_counted_than_the_sample_has(tiny_base_folder, monkeypatch):
+    monkeypatch.setattr(truncation, "_SAMPLE", 2)
+    assert audit(tiny_base_folder, "logs", "memory", "disk").chunks == 2
