@@ -13,8 +13,8 @@ from docsgpt_embtune.training.keywords.weights import (
     WEIGHTS_BESIDE_TAUGHT,
     Unseen,
     Weighed,
+    ignoring_keyword_hits,
     score_weights,
-    without_gains_of,
     worth_their_width,
 )
 from docsgpt_embtune.training.processes import is_main_process
@@ -84,7 +84,7 @@ def put_usual_keywords(
     why = ""
     for weight in WEIGHTS_BESIDE_TAUGHT:
         run.keywords = replace(keywords, weight=weight)
-        scores = without_gains_of(run.score(*run.pools), alone, run.validation, by_own_words)
+        scores = ignoring_keyword_hits(run.score(*run.pools), alone, run.validation, by_own_words)
         name = str(Weighed(NARROW, weight))
         if not guards_hold(name):
             why = A_GUARD

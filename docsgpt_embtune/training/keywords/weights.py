@@ -100,7 +100,7 @@ class Weighed(NamedTuple):
         return f"{self.kind}, {self.weight:.0%}"
 
 
-def without_gains_of(
+def ignoring_keyword_hits(
     scores: QueryScores, alone: QueryScores, questions: RetrievalDataset, by_own_words: Collection[str]
 ) -> QueryScores:
     """Leave as they were without keywords the scores of questions about chunks that keywords find whatever they weigh.

@@ -17,7 +17,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
 from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, without_gains_of
+from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, ignoring_keyword_hits
 from docsgpt_embtune.training.query_adapter.server_folder import (
     refuse_other_lengths,
     what_it_asks_of_a_deployment,
@@ -94,7 +94,7 @@ def write_keywords_for_server(
             keywords.beside(query_embeddings, keywords.of_questions(questions)),
             keywords.beside(corpus_embeddings, keywords.of_documents(texts)),
         )
-        both = without_gains_of(both, alone, made.questions, made.by_own_words)
+        both = ignoring_keyword_hits(both, alone, made.questions, made.by_own_words)
         choice = Choice(alone, [both], both, groups_by_answer(made.questions))
         if choice.judgment.verdict == "worse" and not keep_worse:
             return KeywordsReport(keywords, choice, None)
