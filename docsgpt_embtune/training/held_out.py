@@ -30,7 +30,7 @@ def answers_asked_about(questions: RetrievalDataset) -> int:
 
 
 def are_few(questions: RetrievalDataset) -> bool:
-    """Tell whether questions should rather be asked in folds than held out: few, but enough for folds."""
+    """Tell whether to cross-validate on questions rather than hold some out: they are few, but enough for folds."""
     return len(questions) <= FEW_QUESTIONS and answers_asked_about(questions) >= FEWEST_GROUPS
 
 

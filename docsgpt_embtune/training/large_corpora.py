@@ -96,7 +96,7 @@ def as_time_allows(
 ) -> Material:
     """Return the material whole if its corpus can be read in time, or else the part of it that matters most.
 
-    Where questions were to be asked in folds and there is no time for that, some are held out instead.
+    Where there is no time for cross-validation in folds, some questions are held out instead.
 
     The part has randomly drawn validation and training questions, as many as there is room for, with their judged
     chunks, the chunks most like the questions by words, and a random sample of the other chunks. All else is left out
@@ -125,7 +125,7 @@ def as_time_allows(
         part = _part(material, readings, seed)
         say(f"reads       {_described(part, material)}; more with a longer --time-budget")
     once: float = _chunks_read(part)
-    if whole_chunks:  # readings are of whole chunks, and only the beginnings must be read
+    if whole_chunks:  # readings are of whole chunks, but only their beginnings must be read
         once *= characters_read(part.chunks, encode.model) / sum(map(len, part.chunks))
     if once > readings:
         seconds = READING_SHARE * minutes * 60 * once / readings
@@ -177,7 +177,7 @@ def _with_some_held_out(material: Material, seed: int, enough_minutes: int, say:
 
 
 def with_same_held_out_questions(whole: Material, part: Material, seed: int) -> Material:
-    """Return the whole material, with the questions held out that the run held out of its part, if it did."""
+    """Return the whole material; if the run held questions out of its part, the same ones are held out here."""
     if whole.validation is not None or part.validation is None:
         return whole
     training, validation = keep_apart(whole.to_choose_by, part.validation, seed, silent)

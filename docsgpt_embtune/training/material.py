@@ -14,7 +14,7 @@ class Material:
 
     Attributes:
         training: Questions to learn from; None if there is only a corpus.
-        validation: Questions to choose by; None if the training questions are asked in folds instead.
+        validation: Questions to choose by; None if the run cross-validates on the training questions instead.
         guards: Questions of other sources, which must not get worse.
         by_own_words: doc_ids of the chunks that validation asks for by their own words, where no person asked anything.
             They are not trained on.

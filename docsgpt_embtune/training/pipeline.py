@@ -80,8 +80,8 @@ def train(
     Args:
         training: Questions to learn from; None to learn from the chunks alone, which needs `automatic`.
         validation: Questions to choose by. None holds out some of the training questions or, if there are none, makes
-            questions of some of the chunks. If the training questions are few, `automatic` asks them in folds instead,
-            unless there are guards or no time for it.
+            questions of some of the chunks. If the training questions are few, `automatic` cross-validates on them
+            instead, unless there are guards or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name. If it is a tuned folder, questions that it learned from are left out of
             validation, and the new model must beat it as it serves, with its keywords and windows.

@@ -109,7 +109,7 @@ class Plan:
         seconds: Expected seconds of each stage, mining and validation included.
         finished: How many of the stages were finished before the run was resumed.
         before: Seconds that the run had taken before it was stopped.
-        spent: Seconds that it has taken so far since then.
+        spent: Seconds that it has taken so far, without those.
         memory: Peak memory of the run.
         pace: The measured pace that the times are computed from.
     """

@@ -42,7 +42,7 @@ KeywordChoice = Literal["auto", "narrow", "off"]
 # several do, in two thirds of the time. The learning rate suits DocsGPT's default model, too (all-mpnet-base-v2, 12
 # layers): on 148 of the manual's training questions nDCG@10 went from .480 to .570, and with 2e-5 to .572.
 RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
-# Few questions are trained on in smaller batches, for this many steps, but not in fewer rows than these: a single step
+# With few questions, batches are smaller, for at least this many steps, but not below this many rows: a single step
 # does next to nothing.
 FEWEST_STEPS, FEWEST_ROWS = 4, 8
 # A later stage may be this many standard errors below an earlier one on validation and still replace it. On many
@@ -158,9 +158,9 @@ def tune_automatically(
 
     Args:
         model: From `load_base`.
-        material: What to learn from and to choose by, over one corpus. Without validation questions, the training
-            questions are asked in folds, or some of them are held out where there is no time for that. Folds and guards
-            cannot be combined.
+        material: What to learn from and to choose by, over one corpus. Without validation questions, the run
+            cross-validates on the training questions, or holds some of them out where there is no time for that. Folds
+            and guards cannot be combined.
         config: Widths, seed, precision, device and `report_to`; the recipe sets the rest.
         automatic: Time limit, and what may be tried.
         reader: Cuts chunks that are too long for the model into windows; None reads only their beginnings.
@@ -210,7 +210,7 @@ def _may_need_windows(reader: WindowReader, material: Material, automatic: Autom
 def _begin(
     model: SentenceTransformer, material: Material, config: TrainConfig, folder: Path | None, say: Say, started: float
 ) -> TuningRun:
-    """Begin a run that chooses by held-out validation questions, or by the training questions in folds."""
+    """Begin a run that chooses by validation questions, or by cross-validation on the training questions."""
     asked = material.to_choose_by
     in_folds = material.validation is None
     if in_folds:

@@ -166,7 +166,7 @@ def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
 
 
 def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
-    # With labels, a row says itself which texts are good; only losses without labels use in-batch negatives.
+    # Only losses without labels take other rows' texts as negatives.
     in_batch_negatives = "label" not in examples.rows.column_names
     return sampler_factory(examples, in_batch_negatives=in_batch_negatives, seed=config.seed)
 
