@@ -1,4 +1,4 @@
-"""What a step keeps for its backward pass: how much that is, whether there is room for it, and how to do without."""
+"""The activations that a step keeps for its backward pass: their size, the room for them, and checkpointing."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,19 +13,19 @@ from torch.utils.checkpoint import checkpoint
 
 from docsgpt_embtune.serving.packing import tokens_per_pass
 
-# Of the memory of the machine, or of the GPU. The rest is for weights, optimizer, the gaps in the heap, and other work.
+# Share of the machine's or the GPU's memory. The rest is for weights, optimizer, heap fragmentation and other work.
 SHARE_FOR_ACTIVATIONS = 0.4
-# What a container may use, in cgroup's second and first version.
+# Memory limits of a container, in cgroup v2 and v1.
 CONTAINER_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 
 
 @dataclass(frozen=True)
 class Room:
-    """How much of a step's texts the memory has room for.
+    """How many tokens of a step fit into memory.
 
     Attributes:
-        bytes_per_token: Bytes kept for the backward pass, for each token.
-        tokens: How many tokens there is room for.
+        bytes_per_token: Bytes kept for the backward pass for each token.
+        tokens: How many tokens fit.
     """
 
     bytes_per_token: float
@@ -33,47 +33,47 @@ class Room:
 
     @property
     def tokens_per_pass(self) -> int:
-        """Tokens that are computed together where a batch has no room as a whole."""
+        """Tokens that are computed together where a batch does not fit as a whole."""
         return min(tokens_per_pass(), self.tokens)
 
     @property
     def bytes_per_pass(self) -> float:
-        """Bytes that are kept for the way back then."""
+        """Bytes that such a pass keeps for the backward pass."""
         return self.bytes_per_token * self.tokens_per_pass
 
     @classmethod
     def of(cls, embed: Callable[[dict[str, torch.Tensor]], object], text: dict[str, torch.Tensor]) -> "Room":
-        """Measure it.
+        """Measure the bytes per token, and see how many tokens fit.
 
         Args:
             embed: Embeds the tokens of a pass.
-            text: The tokens of a long text, (1, L) each: it keeps more of each of its tokens than a short one.
+            text: The tokens of a long text, (1, L) each: it keeps more per token than a short one.
         """
         kept = [bytes_kept(partial(embed, {key: row.repeat(n, 1) for key, row in text.items()})) for n in (1, 2)]
         mask = text["attention_mask"]
-        per_token = max(kept[1] - kept[0], 1) / int(mask.sum())  # what both keep are weights, which are kept once
+        per_token = max(kept[1] - kept[0], 1) / int(mask.sum())  # weights are kept once in both
         return cls(per_token, int(_bytes_for_activations(mask.device) / per_token))
 
 
 def _bytes_for_activations(device: torch.device) -> int:
-    """Tell how many bytes a step may keep: by what there is and not by what is free, so that a run is repeatable."""
+    """Return how many bytes a step may keep: a share of all memory, not of the free, so that a run is repeatable."""
     if device.type == "cuda":
         return int(SHARE_FOR_ACTIVATIONS * torch.cuda.get_device_properties(device).total_memory)
     limits = [psutil.virtual_memory().total]
     for file in CONTAINER_LIMITS:
-        with suppress(OSError, ValueError):  # not there, or "max"
+        with suppress(OSError, ValueError):  # no such file, or "max"
             limits.append(int(file.read_text()))
     return int(SHARE_FOR_ACTIVATIONS * min(limits))
 
 
 def bytes_kept(compute: Callable[[], object]) -> int:
-    """Compute something, throw it away, and tell how much autograd would hold on to for its backward pass."""
-    kept: dict[int, torch.UntypedStorage] = {}  # held, since what is freed may give its address to the next
+    """Compute something, discard it, and return how many bytes autograd would keep for its backward pass."""
+    kept: dict[int, torch.UntypedStorage] = {}  # not freed, as the next storage might get the same address
 
     def note(tensor: torch.Tensor) -> None:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
 
-    def unpack(nothing: Any) -> Any:  # nothing goes backward
+    def unpack(nothing: Any) -> Any:  # never called, without a backward pass
         return nothing
 
     with torch.autograd.graph.saved_tensors_hooks(note, unpack):
@@ -81,10 +81,10 @@ def bytes_kept(compute: Callable[[], object]) -> int:
     return sum(storage.nbytes() for storage in kept.values())
 
 
-def computed_twice(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    """Keep nothing but a function's arguments for the backward pass, and compute it again there: the same numbers.
+def checkpointed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """Apply gradient checkpointing: keep only the function's arguments, and recompute it in the backward pass.
 
-    A step takes a third longer. What it needs room for is then one pass and not all of them.
+    The numbers are the same. A step takes a third longer, and needs room for one pass instead of all of them.
 
     Source:
         Chen et al., 2016, "Training deep nets with sublinear memory cost".

@@ -1,11 +1,11 @@
-"""What a training run is told, in one frozen object that is written into the model folder."""
+"""The settings of a training run, in one frozen object that is written into the model folder."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from docsgpt_embtune.precision import Precision
 
-SEED = 13  # of whatever is drawn, if no other is given
+SEED = 13  # the default for everything random
 LossName = Literal["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"]
 
 
@@ -13,9 +13,9 @@ class SettingError(ValueError):
     """A setting is out of range.
 
     Args:
-        field: Its name here.
-        fault: What it must be.
-        value: What it is.
+        field: Name of the field.
+        fault: What it must be, ending in "got".
+        value: Its value.
     """
 
     def __init__(self, field: str, fault: str, value: object) -> None:
@@ -24,7 +24,7 @@ class SettingError(ValueError):
 
     @property
     def of_option(self) -> str:
-        """The same of the option of a command, as it is given there."""
+        """The message for the command-line option that sets this field."""
         value = ",".join(map(str, self.value)) if isinstance(self.value, tuple) else self.value
         return f"--{self.field.replace('_', '-')} {self.fault} {value}"
 
@@ -38,15 +38,15 @@ class TrainConfig:
     """
 
     loss: LossName = "online-contrastive"
-    epochs: int = 1  # at most: the best one on validation is kept; few questions are learned by heart in two
-    batch_size: int = 10  # rows in a step: (question, chunk) pairs, or questions with their chunks for ranking
+    epochs: int = 1  # at most: the best one on validation is kept; two suffice to memorise few questions
+    batch_size: int = 10  # rows per step: (question, chunk) pairs, or for ranking questions with their chunks
     learning_rate: float = 2e-5
-    warmup: float = 0.1  # of all steps; then linear decay to zero
-    negatives: int = 1  # bad chunks for each good one, where the loss takes them; what is not given is mined
-    widths: tuple[int, ...] = ()  # at which a vector's first numbers shall serve by themselves, besides all of them
+    warmup: float = 0.1  # share of all steps; then linear decay to zero
+    negatives: int = 1  # bad chunks per good one, where the loss takes them; missing ones are mined
+    widths: tuple[int, ...] = ()  # Matryoshka widths: so many first numbers of a vector must also work by themselves
     seed: int = SEED
-    precision: Precision = "auto"  # of the arithmetic while training; what is saved is always fp32
-    device: str | None = None  # torch's name; None takes a GPU where there is one
+    precision: Precision = "auto"  # of the arithmetic in training; the saved weights are always fp32
+    device: str | None = None  # torch's name; None takes a GPU if there is one
     report_to: tuple[str, ...] = ()  # where transformers sends the curves, e.g. "tensorboard"
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class TrainConfig:
         _require(0 <= self.seed < 2**32, "seed", self.seed, "0 to 4294967295")
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as JSON has them."""
+        """Return the settings as a dict for JSON."""
         return asdict(self)
 
 

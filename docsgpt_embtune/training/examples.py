@@ -1,4 +1,4 @@
-"""Rows for the three losses, and batches that cannot contradict themselves."""
+"""Training rows for the three losses, and batches in which no good chunk is a negative of its own question."""
 
 import math
 import random
@@ -18,12 +18,12 @@ from docsgpt_embtune.training.processes import process_count
 
 @dataclass(frozen=True)
 class Question:
-    """One question text with everything that is known of it.
+    """A question text with everything known about it.
 
     Attributes:
         text: The anchor.
-        good: Texts that answer it, at least one.
-        bad: Texts that do not.
+        good: Texts that answer it (positives), at least one.
+        bad: Texts that do not (negatives).
     """
 
     text: str
@@ -37,9 +37,9 @@ class TrainingExamples:
 
     Attributes:
         rows: Columns (anchor, positive[, negative…]) or (anchor, text, label).
-        groups: Row numbers that share a batch, each row in one group.
-        good_texts: For each group, all texts that are good for its question.
-        turns: Numbers of groups that take turns: an epoch has one of each.
+        groups: Numbers of the rows that must share a batch; each row is in one group.
+        good_texts: For each group, all good texts of its question.
+        turns: Numbers of the groups that take turns: an epoch uses one group out of each tuple.
     """
 
     rows: Dataset
@@ -49,9 +49,9 @@ class TrainingExamples:
 
 
 def questions_of(dataset: RetrievalDataset, mined: Mapping[str, Sequence[str]]) -> list[Question]:
-    """Join judgments and mined negatives by question text, so that no copy of a question contradicts another.
+    """Merge judgments and mined negatives by question text, so that copies of a question do not contradict each other.
 
-    A question that two ids carry has the good chunks of both, and none of them among its bad ones.
+    A text with two query ids has the good chunks of both, and none of these among its bad ones.
     """
     good: dict[str, dict[str, None]] = {}  # ordered sets: the same file must give the same batches
     bad: dict[str, dict[str, None]] = {}
@@ -63,16 +63,16 @@ def questions_of(dataset: RetrievalDataset, mined: Mapping[str, Sequence[str]]) 
 
 
 def build_examples(questions: Sequence[Question], loss: LossName) -> TrainingExamples:
-    """Lay the questions out as the loss reads them, every good chunk of a question included.
+    """Lay the questions out as the loss reads them, with every good chunk of each.
 
-    With "online-contrastive" the good chunks of a question take turns, one in each epoch. Together they made it worse:
-    on questions held out of a manual (1.8 good chunks each), nDCG@10 was .583 instead of .676.
+    With "online-contrastive" the good chunks of a question take turns, one per epoch. All of them in each epoch made
+    the model worse: on questions held out of a manual (1.8 good chunks each), nDCG@10 was .583 instead of .676.
 
     Args:
         questions: What to train on.
         loss: "online-contrastive" and "cosine-similarity" take (question, chunk, label) pairs, a good chunk and its
-            share of the bad ones in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), as
-            many bad ones as half of the questions have.
+            share of the bad ones in one group; "multiple-negatives-ranking" takes (question, good[, bad…]), with
+            as many bad ones as the median question has.
 
     Returns:
         Rows and their grouping.
@@ -104,11 +104,11 @@ def _labelled(questions: Sequence[Question], loss: LossName) -> TrainingExamples
 
 
 def _dealt(question: Question, *, again: bool) -> list[tuple[str, tuple[str, ...]]]:
-    """Deal the bad chunks out to the good ones, so that no group is all of one label while bad ones last.
+    """Distribute the bad chunks over the good ones, so that no group has only one label while bad ones last.
 
     Args:
         question: With good and bad chunks.
-        again: Whether to begin anew with the bad ones where they do not last.
+        again: Whether to reuse bad ones where there are fewer of them than good ones.
     """
     bad = question.bad
     dealt = [(good, bad[n :: len(question.good)]) for n, good in enumerate(question.good)]
@@ -123,9 +123,9 @@ def _ranked(questions: Sequence[Question]) -> TrainingExamples:
     rows: list[tuple[str, ...]] = []
     good_texts = []
     for question in questions:
-        good_for_it = frozenset(question.good)  # one for all of its rows: with 500 good chunks, each takes 30 kB
+        good_for_it = frozenset(question.good)  # shared by all of its rows: with 500 good chunks, a set takes 30 kB
         for position, positive in enumerate(question.good):
-            turned = question.bad[position:] + question.bad[:position]  # each positive starts at another negative
+            turned = question.bad[position:] + question.bad[:position]  # each positive has another negative first
             rows.append((question.text, positive, *turned))
             good_texts.append(good_for_it)
     table = {column: [row[number] for row in rows] for number, column in enumerate(columns)}
@@ -134,9 +134,10 @@ def _ranked(questions: Sequence[Question]) -> TrainingExamples:
 
 
 def with_as_many_bad_ones(questions: Sequence[Question]) -> list[Question]:
-    """Give every question as many bad chunks as half of them have, borrowing others' where its own are too few.
+    """Give every question as many bad chunks as the median question has, borrowing others' where its own are too few.
 
-    A row of the ranking loss has a fixed number of columns, and one question with none must not cost all others theirs.
+    All rows of the ranking loss have the same columns, and one question with no bad chunk must not cost the others
+    theirs.
     """
     wanted = sorted(len(question.bad) for question in questions)[len(questions) // 2]
     everyones = [text for question in questions for text in question.bad[:wanted]]
@@ -161,25 +162,25 @@ def _first_distinct(texts: Iterable[str], count: int) -> tuple[str, ...]:
 
 
 class GroupedBatchSampler(DefaultBatchSampler):
-    """Shuffled batches of whole groups: the good and the bad chunk of a question are always judged together.
+    """Shuffled batches of whole groups: the good and the bad chunk of a question are always in one batch.
 
-    With `in_batch_negatives`, every text of a batch serves as a negative of its other questions; a group is
-    then put off to a later batch if one of its texts is good for a question of the batch, or one of the batch for its.
-    Where many questions share an answer this leaves a tail of batches with a few rows each, whose negatives teach
-    little and whose steps are as large as any: what does not fill half a batch is left out of the epoch, unless it is
-    the ordinary remainder and more than a tenth of all.
+    With `in_batch_negatives`, every text of a batch is a negative for the batch's other questions. A group then waits
+    for a later batch if one of its texts is good for a question of the batch, or a text of the batch for its question.
+    Where many questions share an answer, this leaves a tail of batches with few rows, whose negatives teach little
+    and whose steps are as large as any. Batches that are less than half full are therefore left out of the epoch,
+    unless they are the ordinary remainder and hold more than a tenth of all rows.
 
-    Every epoch has as many batches as the first, which the trainer takes for granted: it would leave out the others.
+    Every epoch has as many batches as the first: the trainer assumes so, and would leave out any more.
 
     Args:
         examples: Rows and groups.
-        batch_size: Rows in a batch; only a group that is larger by itself is cut.
+        batch_size: Rows in a batch; a group is split only if it is larger than that by itself.
         in_batch_negatives: Whether the loss takes other rows' texts as negatives.
-        seed: Seed of the shuffling; the epoch is added to it.
+        seed: Seed of the shuffling, combined with the epoch.
     """
 
     def __init__(self, examples: TrainingExamples, batch_size: int, *, in_batch_negatives: bool, seed: int) -> None:
-        # Several processes wait for each other at every step, so that each must have as many.
+        # Processes wait for each other at every step, so all need the same number of batches.
         super().__init__(range(len(examples.rows)), batch_size=batch_size, drop_last=process_count() > 1)
         self.examples = examples
         self.in_batch_negatives = in_batch_negatives
@@ -202,10 +203,10 @@ class GroupedBatchSampler(DefaultBatchSampler):
 
     @cached_property
     def _count(self) -> int:
-        return max(len(self._packed(epoch=0)), process_count())  # each process needs one
+        return max(len(self._packed(epoch=0)), process_count())  # each process needs at least one
 
     def _packed(self, epoch: int) -> list[list[int]]:
-        turns = enumerate(self.examples.turns, epoch)  # each question begins at another of its good chunks
+        turns = enumerate(self.examples.turns, epoch)  # not all start at their first good chunk
         order = [numbers[turn % len(numbers)] for turn, numbers in turns]
         random.Random(f"{self.seed} {epoch}").shuffle(order)
         return self._pack(order)
@@ -234,8 +235,8 @@ class GroupedBatchSampler(DefaultBatchSampler):
             rows = self.examples.groups[group]
             if batch and len(batch) + len(rows) > self.batch_size:
                 return batch, left_over + waiting[position:]
-            # A row of the same question clashes for sure. Of 60 questions with 500 good chunks each, to look into the
-            # sets of all their rows for each batch took two minutes.
+            # Another row of the same question always clashes, so its texts need not be compared. To compare them for
+            # every batch took two minutes with 60 questions of 500 good chunks each.
             is_asked = self.examples.good_texts[group] in answers
             if self.in_batch_negatives and batch and (is_asked or self._clash(group, texts, good)):
                 left_over.append(group)

@@ -1,4 +1,4 @@
-"""What a tuned base has beside its weights: it is worth what it finds with that, as it serves."""
+"""The keywords and windows that a tuned base serves with beside its weights, and must be judged with."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,11 +11,11 @@ from docsgpt_embtune.serving.reading import Reading, WindowReader
 
 @dataclass(frozen=True)
 class Extras:
-    """What serves with a model's weights.
+    """What a model serves with beside its weights.
 
     Attributes:
-        keywords: What stands beside the model's numbers in each vector, if anything does.
-        windows: Cuts chunks that are read in windows; None where they are cut off.
+        keywords: The keywords beside the model's numbers in each vector, if there are any.
+        windows: Cuts long chunks into windows; None where they are truncated.
     """
 
     keywords: Keywords | None = None
@@ -42,12 +42,12 @@ def wide(model_width: int, keywords: Keywords | None) -> str:
 
 
 def extras_of(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Extras:
-    """Return what a base model serves with.
+    """Return what a base model serves with beside its weights.
 
     Args:
         base: From `resolve_base`.
-        made_of: Its manifest; empty where it is no tuned folder, which has nothing beside its weights.
-        reader: Cuts chunks for it; None where it reads none in windows.
+        made_of: Its manifest; empty if it is no tuned folder, and so has nothing beside its weights.
+        reader: Cuts chunks for it; None if it cannot read in windows.
 
     Raises:
         ModelFolderError: If its keywords cannot be read.

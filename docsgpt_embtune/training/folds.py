@@ -1,9 +1,9 @@
 """Cross-validation of a stage: each question is asked of a model that learned from the others.
 
-Of few questions, those that are held out to choose by are missed where the others are learned from, and are too few to
-tell a gain from luck: of 60, with 24 held out, a gain of .1 of nDCG@10 is hardly ever seen. Asked in folds, all of them
-choose and all of them teach. What a stage takes for its questions is then taken once for each fold and once for the
-model that is kept; the chunks, which teach most and longest, are learned from once.
+With few questions, a held-out set is missed in training and is still too small to tell a gain from luck: of 60
+questions with 24 held out, a gain of .1 of nDCG@10 is hardly ever detected. In folds, every question serves both for
+training and for validation. A stage then trains on questions once per fold and once more for the model that is kept.
+The chunks, which teach most and take longest, are trained on only once.
 """
 
 from dataclasses import dataclass
@@ -16,19 +16,19 @@ from docsgpt_embtune.data.split import folds_by_answer
 from docsgpt_embtune.files import file_written_whole
 from docsgpt_embtune.vectors import Vectors
 
-FOLDS = 3  # of a query adapter's questions, five choose alike and take twice as long
-# Chunks beside the judged ones that are kept for each question, by either search: they are asked all, and of each fold,
-# so that with as many as validation has otherwise most of the time would go into ranking.
+FOLDS = 3  # for a query adapter, five choose alike and take twice as long
+# Unjudged chunks kept for each question by each search (vectors, BM25). Every question is asked, and each fold ranks
+# chunks of its own: with as many as validation has otherwise, most of the time would go into ranking.
 HARDEST_IN_FOLDS = 10
 
 
 @dataclass(frozen=True)
 class Fold:
-    """Some questions, and those others that a model learns from before it is asked these.
+    """Held-out questions, and the other questions that a model learns from before it is asked these.
 
     Attributes:
-        asked: Questions about answers that no other fold asks about.
-        learned: Query ids of all others, in order, but for those that ask the same in the same words.
+        asked: The held-out questions; no other fold asks about their answers.
+        learned: Query ids of all others, in order, except those with the same wording as a held-out one.
     """
 
     asked: RetrievalDataset
@@ -36,10 +36,10 @@ class Fold:
 
 
 def folds_of(questions: RetrievalDataset) -> list[Fold]:
-    """Share questions out among folds, questions that share a good chunk staying together.
+    """Split questions into folds, keeping those that share a good chunk together.
 
     Args:
-        questions: At least as many answers as there are folds.
+        questions: Questions about at least as many answers as there are folds.
     """
     query_ids = list(questions.queries)
     return [
@@ -49,10 +49,10 @@ def folds_of(questions: RetrievalDataset) -> list[Fold]:
 
 
 class FoldVectors:
-    """What each fold's models made of its questions and chunks, on disk: they are many, and outlive a killed run.
+    """The vectors of each fold's questions and chunks by its models, kept on disk to survive a killed run.
 
     Args:
-        folder: Where they are kept; None keeps them in memory.
+        folder: Where to keep them; None keeps them in memory.
     """
 
     def __init__(self, folder: Path | None) -> None:
@@ -60,7 +60,7 @@ class FoldVectors:
         self._held: dict[str, tuple[Vectors, Vectors]] = {}
 
     def has(self, fold: int, candidate: str) -> bool:
-        """Tell whether they are kept."""
+        """Tell whether a fold's vectors by a candidate are kept."""
         name = _file_name(fold, candidate)
         return name in self._held if self._folder is None else (self._folder / name).is_file()
 
@@ -75,7 +75,7 @@ class FoldVectors:
             np.savez(opened, queries=query_embeddings, chunks=chunk_embeddings)
 
     def load(self, fold: int, candidate: str) -> tuple[Vectors, Vectors]:
-        """Return the vectors of the questions and of the chunks."""
+        """Return the kept vectors of a fold's questions and of its chunks."""
         name = _file_name(fold, candidate)
         if self._folder is None:
             return self._held[name]

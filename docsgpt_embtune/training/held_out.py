@@ -1,4 +1,4 @@
-"""Questions to choose by, apart from those to learn from."""
+"""Validation questions, kept apart from the training questions."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,31 +13,31 @@ from docsgpt_embtune.learned import digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.wording import Say, counted
 
-# Held out where no validation questions are given: this share of the questions, or of the chunks where there are
-# no questions. With fewer than a hundred, luck does the choosing.
+# Without validation questions, this share of the questions is held out, or of the chunks where there are no questions.
+# With fewer than a hundred, luck does the choosing.
 VALIDATION_SHARE = 0.15
 ENOUGH_QUESTIONS_TO_CHOOSE_BY = 100
-MOST_VALIDATION_CHUNKS = 200  # asked for in either of two ways, where there are no questions
-MOST_VALIDATION_QUESTIONS = 1000  # more cost more time, each time that they are asked, than they tell
-# Of validation questions that stand or fall together. Flipping the signs of four gains gives sixteen sums, of which the
-# largest has p = .0625, and p <= .05 is needed.
+MOST_VALIDATION_CHUNKS = 200  # for each of the two kinds of questions that are made of chunks
+MOST_VALIDATION_QUESTIONS = 1000  # more would make every validation slower and tell hardly more
+# Independent groups of validation questions. Flipping the signs of four gains gives sixteen sums, so that the smallest
+# p-value is .0625, and p <= .05 is needed.
 FEWEST_GROUPS = 5
 
 
 def answers_asked_about(questions: RetrievalDataset) -> int:
-    """Count the groups of questions that share no good chunk and no wording, each one piece of evidence."""
+    """Count the independent groups of questions: no two groups share a good chunk or a wording."""
     return len(groups_by_answer(questions))
 
 
 def are_few(questions: RetrievalDataset) -> bool:
-    """Tell whether questions are too few to hold some out if it can be helped, and enough to be asked in folds."""
+    """Tell whether to cross-validate on questions rather than hold some out: they are few, but enough for folds."""
     return len(questions) <= FEW_QUESTIONS and answers_asked_about(questions) >= FEWEST_GROUPS
 
 
 def keep_apart(
     training: RetrievalDataset, validation: RetrievalDataset | None, seed: int, say: Say
 ) -> tuple[RetrievalDataset, RetrievalDataset]:
-    """Make sure that no validation question is trained on."""
+    """Return training and validation questions with none in both, holding some out if no validation is given."""
     if validation is None:
         training, validation = _hold_some_out(training, seed, say)
     given, training = training, leave_out(training, digests_of(validation))
@@ -74,17 +74,18 @@ def apart_from_learned(
     seed: int,
     say: Say,
 ) -> tuple[RetrievalDataset | None, RetrievalDataset | None]:
-    """Keep what a base model has by heart from choosing: it can only get worse at that.
+    """Leave out of validation what the base model was trained on: it has memorised that, and can only get worse at it.
 
     Args:
         training: Questions to learn from.
-        validation: Questions to choose by; of none, some that are new to the base are held out of the training ones.
-        made_of: The base model's manifest; an empty one has learned nothing.
-        seed: Seed of the holding out.
+        validation: Questions to choose by. If None and the base model was trained on some of the training questions,
+            new ones are held out of these.
+        made_of: The base model's manifest; empty if it is not tuned.
+        seed: Seed of the hold-out.
         say: Takes a line of plain text.
 
     Raises:
-        TrainingError: If too few questions are new to it.
+        TrainingError: If too few questions are new to the base model.
     """
     to_choose_by = training if validation is None else validation
     if to_choose_by is None or len(new := without_learned(to_choose_by, made_of)) == len(to_choose_by):
@@ -107,12 +108,12 @@ ASKED_OF_CHUNKS = "words of the chunks and sentences cut out of them"  # what a 
 
 
 def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuestions:
-    """Ask for some of the chunks where there are no questions at all: by their own words, and by sentences cut out.
+    """Make questions of some chunks, where none are given: of their own words, and of sentences cut out of them.
 
     Raises:
-        TrainingError: If there are too few chunks to do so.
+        TrainingError: If there are too few chunks, or too little prose in them.
     """
-    chunks = without_copies(corpus)  # words of the one would be asked of the other, which would count as wrong
+    chunks = without_copies(corpus)  # to a question made of one copy, the other would count as a wrong answer
     count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(chunks)))
     made = questions_of_both_kinds(chunks, seed, count=count)
     if not len(made.questions):
@@ -130,9 +131,9 @@ def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuest
 def asked_in_their_place(
     folder: Path, reading: Reading, corpus: Mapping[str, str], say: Say
 ) -> RetrievalDataset | None:
-    """Ask for chunks by words of their own, where a model has people's questions by heart; None where that is too few.
+    """Make questions of the chunks' own words, where a model has memorised people's; None if they are too few.
 
-    They are to be ranked by meaning alone, as keywords find each of these chunks.
+    They are to be ranked without keywords, which find every one of these chunks.
     """
     of_chunks = asked_by_their_words(folder, reading, corpus)
     if len(of_chunks) < FEWEST_GROUPS:
@@ -142,7 +143,7 @@ def asked_in_their_place(
 
 
 def refuse_too_few_to_choose_by(questions: RetrievalDataset) -> None:
-    """Raise TrainingError if no gain on these questions could be told from luck."""
+    """Raise TrainingError if the questions are too few to tell any gain from luck."""
     groups = answers_asked_about(questions)
     if groups < FEWEST_GROUPS:
         raise TrainingError(

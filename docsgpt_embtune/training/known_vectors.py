@@ -1,4 +1,4 @@
-"""Vectors of many texts, each text encoded once for each state of a model that is being trained."""
+"""A cache of text vectors by a model that is being trained."""
 
 import hashlib
 import time
@@ -13,31 +13,31 @@ from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.token_table import tokens_read
 from docsgpt_embtune.vectors import Vectors
 
-_CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; it only has to tell where a long text is cut
-_STATES_HELD = 5  # a run comes back to the beginning of a stage after two others, and in the end to the best of all
+_CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; only to estimate where a long text is truncated
+_STATES_HELD = 5  # a run returns to a stage's starting weights after two other states, and in the end to the best
 
 
 @dataclass
 class _Table:
-    """Vectors of one state of the weights, in the blocks that they were encoded in."""
+    """Vectors by one state of the weights, in the blocks in which they were encoded."""
 
     row_of: dict[str, int] = field(default_factory=dict)
     blocks: list[Vectors] = field(default_factory=list)
 
 
 class KnownVectors:
-    """The vectors of a model that is being trained: each text is encoded once for each state of its weights.
+    """A cache of a model's vectors: each text is encoded once for each state of the weights.
 
     Attributes:
-        seconds: Spent on encoding so far.
-        characters: Encoded so far, of what the model reads.
+        seconds: Time spent on encoding so far.
+        characters: Characters encoded so far, without those that the model truncates.
     """
 
     def __init__(self, encode: Encoder) -> None:
         self.seconds = 0.0
         self.characters = 0.0
         self._encode = encode
-        self._tables: dict[bytes, _Table] = {}  # the one used last at the end
+        self._tables: dict[bytes, _Table] = {}  # by digest of the weights, the last used at the end
 
     def embed(self, texts: Iterable[str], *, show_progress: bool = True) -> Vectors:
         """Return (N, D) float32, one row per text, unit norm."""
@@ -52,7 +52,7 @@ class KnownVectors:
         return np.concatenate(table.blocks)[[table.row_of[text] for text in texts]]
 
     def unknown(self, texts: Iterable[str]) -> list[str]:
-        """Return those that would have to be encoded, each once."""
+        """Return the texts that are not in the cache for the current weights, each once."""
         return _unknown(texts, self._table())
 
     def _table(self) -> _Table:
@@ -75,6 +75,6 @@ def _digest_of_weights(model: SentenceTransformer) -> bytes:
 
 
 def characters_read(texts: Iterable[str], model: SentenceTransformer) -> float:
-    """Estimate how much of these texts a model reads, in characters."""
+    """Estimate how many characters of these texts a model reads before truncating them."""
     longest = _CHARACTERS_PER_TOKEN * tokens_read(model)
     return sum(min(len(text), longest) for text in texts)

@@ -1,4 +1,4 @@
-"""The part of a large corpus that there is time to read: a hundred thousand chunks take an hour on two cores."""
+"""Choose the part of a large corpus that there is time to read: a hundred thousand chunks take an hour on two cores."""
 
 import math
 import random
@@ -20,18 +20,19 @@ from docsgpt_embtune.training.run_folder import noted_once
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY
 from docsgpt_embtune.wording import Say, clock, counted, silent
 
-# Of a run's time, for what is read and not trained on: bad chunks are looked for among all chunks, and validation
-# ranks its own again and again.
+# Share of a run's time for encoding chunks without training on them: all of them for mining, and those that validation
+# ranks again and again.
 READING_SHARE = 0.5
-# Of what is read, what validation ranks.
+# Share of the chunks read that validation ranks.
 JUDGED_SHARE = 0.4
-# A question's own chunk, and the one whose words are most like it. Beside questions, chunks stand for the corpus, whose
-# words the first stage teaches.
+# A question's good chunk, and the chunk most like it by words.
 CHUNKS_PER_TRAINING_QUESTION = 2
+# Share of the room for training that questions take; other chunks stand for the corpus, whose words the first stage
+# teaches.
 QUESTIONS_SHARE = 2 / 3
 # Where not all is read, more validation questions are worth more than more chunks to rank for each.
 HARDEST_WHEN_CUT = 5
-POOL_PER_QUESTION = 7  # its own, and what by words and by meaning is most like it, without what others have as well
+POOL_PER_QUESTION = 7  # the good chunk and those most like the question by words and by vectors, shared ones left out
 # No fewer than these are kept, however short the time.
 FEWEST_CHUNKS = 1000
 FEWEST_QUESTIONS = 100
@@ -44,19 +45,19 @@ class Effort:
     """How often a run reads each chunk without training on it.
 
     Attributes:
-        times_read: Of all chunks: by the base model, and again where a stage went before the mining.
-        times_scored: Of those that validation ranks: after each stage, in its midst, and for the mean of its weights.
+        times_read: For all chunks: by the base model, and again where a stage precedes the mining.
+        times_scored: For those that validation ranks: after each stage, in its middle, and for the mean of its weights.
     """
 
     times_read: int
     times_scored: int
 
     def readings(self, chunks: int, judged: int) -> int:
-        """Return how many readings of a chunk it takes."""
+        """Return how many chunks the run encodes, counting each as often as it is read."""
         return self.times_read * chunks + self.times_scored * judged
 
     def room(self, readings: float) -> "ReadableChunks":
-        """Share out how many readings of a chunk there is time for."""
+        """Return how many chunks there is room for, given how many readings of a chunk there is time for."""
         chunks = max(FEWEST_CHUNKS, int(readings / (self.times_read + self.times_scored * JUDGED_SHARE)))
         return ReadableChunks(chunks, int(JUDGED_SHARE * chunks))
 
@@ -67,11 +68,11 @@ QUESTIONS_ALONE = Effort(times_read=1, times_scored=2)
 
 @dataclass(frozen=True)
 class ReadableChunks:
-    """Chunks that there is time for.
+    """How many chunks there is time for.
 
     Attributes:
         chunks: Number of chunks in the corpus.
-        judged: Of these, for validation and guards.
+        judged: Number of these for validation and guards.
     """
 
     chunks: int
@@ -79,7 +80,7 @@ class ReadableChunks:
 
     @property
     def training_questions(self) -> int:
-        """How many questions the other chunks can be about."""
+        """How many training questions there are chunks for beside the judged ones."""
         return (self.chunks - self.judged) // CHUNKS_PER_TRAINING_QUESTION
 
 
@@ -93,25 +94,25 @@ def as_time_allows(
     folder: Path | None = None,
     say: Say = silent,
 ) -> Material:
-    """Leave a corpus as it is that can be read in time, or else take the part of it that matters most.
+    """Return the material whole if its corpus can be read in time, or else the part of it that matters most.
 
-    Where questions were to be asked in folds and there is no time for that, some are held out instead.
+    Where there is no time for cross-validation in folds, some questions are held out instead.
 
-    These are the chunks about as many validation and training questions as there is room for, drawn at random, with
-    what is most like the questions by their words, and a random part of the others. All else is left out of the run,
-    and so are the other questions. Where not even people's questions are all learned from, none are made of chunks:
-    on two sets of some 2,700 questions these had added .00 and .01 of nDCG@10.
+    The part has randomly drawn validation and training questions, as many as there is room for, with their judged
+    chunks, the chunks most like the questions by words, and a random sample of the other chunks. All else is left out
+    of the run. Where not even all of people's questions fit, no questions are made of chunks: on two sets of some 2,700
+    questions these had added .00 and .01 of nDCG@10.
 
     Args:
-        material: Whole.
+        material: The whole material.
         encode: Encodes with the base model.
         minutes: Time limit of the run, in minutes.
-        seed: Seed of the drawing.
-        whole_chunks: Whether chunks may be read to their ends.
-        folder: Remembers how much was taken, for a run that goes on after a kill.
+        seed: Seed of the sampling.
+        whole_chunks: Whether chunks may be read to their ends, in windows.
+        folder: Where the measured pace is noted for a resumed run; None notes nothing.
         say: Takes a line of plain text on what was taken.
     """
-    if process_count() > 1:  # each has a clock of its own, and all must do the same
+    if process_count() > 1:  # each process has its own clock, and all must do the same
         return material
     readings = noted_once(
         folder, "readings.json", lambda: _readings(material, encode, minutes, seed, whole_chunks=whole_chunks)
@@ -124,7 +125,7 @@ def as_time_allows(
         part = _part(material, readings, seed)
         say(f"reads       {_described(part, material)}; more with a longer --time-budget")
     once: float = _chunks_read(part)
-    if whole_chunks:  # their ends are read where there is time for that, too
+    if whole_chunks:  # readings are of whole chunks, but only their beginnings must be read
         once *= characters_read(part.chunks, encode.model) / sum(map(len, part.chunks))
     if once > readings:
         seconds = READING_SHARE * minutes * 60 * once / readings
@@ -136,7 +137,7 @@ def as_time_allows(
 
 
 def _readings_of(material: Material) -> int:
-    """Return how many readings of a chunk it takes to ask every question that chooses of the same models."""
+    """Return how many readings of a chunk a run without folds takes."""
     ranked = sum(min(len(asked.corpus), 2 * material.hardest * len(asked)) for asked in _chosen_by(material))
     return CHUNKS_AND_QUESTIONS.readings(_chunks_read(material), ranked)
 
@@ -151,16 +152,16 @@ def _chosen_by(material: Material) -> list[RetrievalDataset]:
 
 
 def _chunks_read(material: Material) -> int:
-    """Count the guards' chunks, too: the base model reads them, to choose those that they are ranked over."""
+    """Count the chunks to read; the guards' count, too, as the base model reads them to choose their pools."""
     of_guards = (text for guard in material.guards.values() for text in guard.corpus.values())
     return len({*material.chunks, *of_guards})
 
 
 def _readings_in_folds(material: Material) -> int:
-    """Return how many readings of a chunk it takes to ask every question in folds."""
+    """Return how many readings of a chunk a run in folds takes."""
     corpus, near = len(material.chunks), (1 + 2 * material.hardest) * len(material.to_choose_by)
-    of_all = 2 * min(corpus, near)  # in the midst of the chunks' stage, and after it
-    of_folds = 2 * min(FOLDS * corpus, near)  # after the questions', and for the mean; each ranks chunks of its own
+    of_all = 2 * min(corpus, near)  # in the middle of the chunks' stage, and after it
+    of_folds = 2 * min(FOLDS * corpus, near)  # after the questions' stage, and for the mean; each has its own pool
     return CHUNKS_AND_QUESTIONS.times_read * corpus + of_all + of_folds
 
 
@@ -175,8 +176,8 @@ def _with_some_held_out(material: Material, seed: int, enough_minutes: int, say:
     return replace(material, training=training, validation=validation, hardest=HARDEST_PER_QUERY)
 
 
-def parted_alike(whole: Material, part: Material, seed: int) -> Material:
-    """Return all that a run was given, but with those questions apart that it held out in its course, if it did."""
+def with_same_held_out_questions(whole: Material, part: Material, seed: int) -> Material:
+    """Return the whole material; if the run held questions out of its part, the same ones are held out here."""
     if whole.validation is not None or part.validation is None:
         return whole
     training, validation = keep_apart(whole.to_choose_by, part.validation, seed, silent)
@@ -184,7 +185,7 @@ def parted_alike(whole: Material, part: Material, seed: int) -> Material:
 
 
 def _described(part: Material, whole: Material) -> str:
-    """Name what is not whole."""
+    """Say what of the material was cut down, and to how much."""
     cut = [_share(part.chunks, whole.chunks, "chunk")]
     for name in ("validation", "training"):
         kept, there = getattr(part, name), getattr(whole, name)
@@ -198,16 +199,16 @@ def _described(part: Material, whole: Material) -> str:
 
 
 def _share(kept: Sized, there: Sized, noun: str, whose: str = "") -> str:
-    """Say how much is kept; nothing where it is all."""
+    """Say how much is kept; an empty string if all is."""
     return f"{len(kept):,} of {counted(len(there), noun)}{whose}" if len(kept) < len(there) else ""
 
 
 def _readings(material: Material, encode: Encoder, minutes: float, seed: int, *, whole_chunks: bool) -> float:
-    """Take a few chunks' time, and tell how many readings of one there is time for."""
+    """Time the encoding of a few chunks, and return how many readings of a chunk there is time for."""
     chunks, model = material.chunks, encode.model
     count = _PROBED_ON_GPU if model.device.type == "cuda" else _PROBED_CHUNKS
     drawn = random.Random(seed).choices(chunks, k=count)
-    encode(drawn[: count // 4])  # the first pass sets things up
+    encode(drawn[: count // 4])  # warm-up
     started = time.monotonic()
     encode(drawn)
     of_character = (time.monotonic() - started) / characters_read(drawn, model)
@@ -224,7 +225,7 @@ def _part(material: Material, readings: float, seed: int) -> Material:
     questions = max(FEWEST_QUESTIONS, room.judged // ((1 + len(material.guards)) * POOL_PER_QUESTION))
     guards = {name: guard.sampled(questions, drawn) for name, guard in material.guards.items()}
     guards = {name: _over(guard, _worth_ranking(guard, drawn)) for name, guard in guards.items()}
-    # Questions that are learned from and chosen by are few, and kept all.
+    # Questions that are asked in folds are few, and all are kept.
     training, validation = material.training, material.validation
     if validation is not None:
         validation = validation.sampled(questions, drawn)
@@ -247,12 +248,12 @@ def _part(material: Material, readings: float, seed: int) -> Material:
 
 
 def part_worth_ranking(dataset: RetrievalDataset, most: int, seed: int) -> RetrievalDataset:
-    """Keep of a large corpus what its questions are judged by, what is most like them by words, and some of the others.
+    """Reduce a large corpus to the judged chunks, those most like the questions by words, and a sample of the others.
 
     Args:
         dataset: Questions over a corpus of any size.
         most: Distinct chunks to keep, unless more are judged or alike.
-        seed: Seed of the drawing.
+        seed: Seed of the sampling.
     """
     if len(dataset.corpus) <= most:
         return dataset
@@ -263,13 +264,13 @@ def part_worth_ranking(dataset: RetrievalDataset, most: int, seed: int) -> Retri
 
 
 def _some_others(chunks: Sequence[str], kept: set[str], most: int, drawn: random.Random) -> set[str]:
-    """Draw as many other chunks as there is room for beside those that are kept."""
+    """Draw as many other chunks as there is room for beside the kept ones."""
     others = [text for text in chunks if text not in kept]
     return set(drawn.sample(others, k=min(len(others), max(0, most - len(kept)))))
 
 
 def _worth_ranking(dataset: RetrievalDataset, drawn: random.Random) -> set[str]:
-    """Return what a question is judged by, and what is most like it by its words."""
+    """Return the texts of the judged chunks, and of those most like each question by words."""
     return {*_judged(dataset), *_alike(dataset, HARDEST_WHEN_CUT, drawn)}
 
 
@@ -280,7 +281,7 @@ def _judged(dataset: RetrievalDataset) -> Iterable[str]:
 
 
 def _alike(dataset: RetrievalDataset, count: int, drawn: random.Random) -> Iterable[str]:
-    """Yield, for each question, the chunks whose words are most like it, beside the judged ones."""
+    """Yield, for each question, the texts of the chunks most like it by BM25, its good ones left out."""
     searched = dataset
     if len(dataset.corpus) > BM25_CHUNKS:
         some = {*_judged(dataset), *drawn.sample(list(dataset.corpus.values()), k=BM25_CHUNKS)}
@@ -293,5 +294,5 @@ def _alike(dataset: RetrievalDataset, count: int, drawn: random.Random) -> Itera
 
 
 def _over(dataset: RetrievalDataset, texts: set[str]) -> RetrievalDataset:
-    """Keep of the corpus what has one of these texts, which hold all that is judged."""
+    """Restrict the corpus to chunks with these texts, which must include all judged ones."""
     return replace(dataset, corpus={doc_id: text for doc_id, text in dataset.corpus.items() if text in texts})

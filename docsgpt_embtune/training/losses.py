@@ -1,4 +1,4 @@
-"""The article's losses, computed without encoding a text twice."""
+"""The losses of DocsGPT's article on tuning embeddings, computed without encoding a text of a batch twice."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,7 +18,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 from docsgpt_embtune.serving.packing import embed_packed, in_passes, is_packing, rows_of_tokens, tokens_per_pass
-from docsgpt_embtune.training.activations import Room, computed_twice
+from docsgpt_embtune.training.activations import Room, checkpointed
 from docsgpt_embtune.training.config import LossName
 from docsgpt_embtune.training.processes import process_count
 
@@ -27,34 +27,34 @@ LOSSES = {
     "cosine-similarity": CosineSimilarityLoss,
     "multiple-negatives-ranking": MultipleNegativesRankingLoss,
 }
-# Padding tokens that a pass may hold before starting another one costs less than computing them.
+# Padding tokens at which starting another pass costs less than computing them.
 PADDING_PER_PASS = 96
-# A GPU takes about as long to be told what to compute as to compute it, so that few large passes are best.
+# On a GPU, launching the kernels of a small pass takes about as long as computing it, so few large passes are best.
 TOKENS_PER_PASS_ON_GPU = 16_384
 
 Features = Mapping[str, Any]
 
 
 class EachTextOnce(torch.nn.Module):
-    """Wrap a loss so that each distinct text of a batch is encoded once, beside texts of its own length.
+    """Wrap a loss so that each distinct text of a batch is encoded once, together with texts of like length.
 
-    A question stands beside its good and beside its bad chunk, and the library encodes it for each; it also
-    pads every text of a column to the longest. The embeddings, and so the loss, are the same without either.
-    Where the model packs (see `packing`) nothing is padded, else texts of like length are encoded together. A batch
-    for which there is not enough memory is computed twice, in small passes (see `activations`).
+    A question is in a row with its good chunk and in a row with its bad one, and the library encodes it for each. It
+    also pads every text of a column to the longest. The embeddings, and so the loss, are the same without either.
+    Where the model packs (see `packing`), nothing is padded; else texts of like length are encoded together. A batch
+    that does not fit into memory is computed in small passes with gradient checkpointing (see `activations`).
 
     Args:
         model: The model under training.
         loss: A sentence-transformers loss of that model.
-        may_compute_twice: Whether it may be; what wraps this loss may not allow that.
+        may_compute_twice: Whether gradient checkpointing is possible; a loss that wraps this one may rule it out.
 
     Attributes:
-        room: For a batch; None before the first.
+        room: How many tokens of a batch fit into memory; None before the first batch.
     """
 
     def __init__(self, model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> None:
         super().__init__()
-        self.model = model  # the trainer puts a wrapped one here where there are several processes
+        self.model = model  # in a distributed run, the trainer puts a wrapped one here
         self.loss = loss
         self.pad_token_id = model.tokenizer.pad_token_id or 0
         self.first_position = first_position_of(model)
@@ -76,13 +76,13 @@ class EachTextOnce(torch.nn.Module):
         packs = self._packs()
         embed = partial(embed_packed, self.model, first_position=self.first_position) if packs else self._embed_padded
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
-        if process_count() > 1:  # each pass waits for the same one in the other processes: all have one
+        if process_count() > 1:  # each pass waits for the other processes, so all take a single one
             return embed(tokens)
         if self.may_compute_twice:
             self.room = self.room or Room.of(embed, _longest(tokens, lengths))
             if sum(lengths) > self.room.tokens:
                 small = runs_of_like_length(lengths, self.room.tokens_per_pass)
-                return in_passes(computed_twice(embed), tokens, small)
+                return in_passes(checkpointed(embed), tokens, small)
         return in_passes(embed, tokens, self._passes(lengths, packs=packs))
 
     def _passes(self, lengths: Sequence[int], *, packs: bool) -> list[list[int]]:
@@ -93,7 +93,7 @@ class EachTextOnce(torch.nn.Module):
         return list(runs_of_like_length(lengths, TOKENS_PER_PASS_ON_GPU))
 
     def _embed_padded(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        vectors: torch.Tensor = self.model(dict(tokens))["sentence_embedding"]  # which it adds to
+        vectors: torch.Tensor = self.model(dict(tokens))["sentence_embedding"]  # a copy, as the model adds to it
         return vectors
 
 
@@ -103,7 +103,7 @@ def _longest(tokens: Features, lengths: Sequence[int]) -> dict[str, torch.Tensor
 
 
 def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Part the texts of a batch into passes, longest first, so that little of a pass is padding.
+    """Split the texts of a batch into passes, longest first, so that little of a pass is padding.
 
     Args:
         lengths: Tokens of each text.
@@ -128,8 +128,8 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
     Args:
         model: The model under training.
         name: Which loss.
-        widths: Where vectors shall also serve cut off; the loss is then the sum over these widths and the whole
-            one, each cut brought to unit norm. The texts are encoded once for all of them.
+        widths: Widths at which truncated vectors must also work. The loss is then the sum over these and the full
+            width, with each truncated vector normalised. The texts are encoded once for all widths.
 
     Raises:
         TrainingError: If a width is above the model's own.
@@ -137,7 +137,7 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
     Source:
         Kusupati et al., 2022, "Matryoshka representation learning".
     """
-    # MatryoshkaLoss hands out what it has computed, which cannot be computed again without it.
+    # MatryoshkaLoss replaces the model's forward while it runs: a checkpoint could not recompute the same afterwards.
     loss = _each_text_once(model, LOSSES[name](model), may_compute_twice=not widths)
     refuse_too_wide(model, widths)
     if not widths:
@@ -146,12 +146,12 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
 
 
 def loss_of_vectors(model: SentenceTransformer) -> torch.nn.Module:
-    """Return the loss of a model whose texts shall come out at given vectors, which are the labels (B, D)."""
+    """Return the loss that trains a model to give texts the vectors that are their labels (B, D)."""
     return _each_text_once(model, _FromGivenVectors(model))
 
 
 class _FromGivenVectors(MSELoss):
-    """The library's mean squared error, which takes the vectors of each column; there is one."""
+    """The library's mean squared error, which takes a list of target vectors per column; here there is one column."""
 
     def compute_loss_from_embeddings(self, embeddings: Any, labels: Any) -> torch.Tensor:
         loss: torch.Tensor = super().compute_loss_from_embeddings(
@@ -161,8 +161,8 @@ class _FromGivenVectors(MSELoss):
 
 
 def _each_text_once(model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> torch.nn.Module:
-    # Cutting padding off the right end is only right where that is the end that is padded; a tokenizer that names no
-    # end does not pad.
+    # `EachTextOnce` cuts padding off the right end, so it needs a tokenizer that pads there. One that names no end does
+    # not pad.
     if getattr(model.tokenizer, "padding_side", None) == "right":
         return EachTextOnce(model, loss, may_compute_twice=may_compute_twice)
     unwrapped: torch.nn.Module = loss
@@ -177,14 +177,14 @@ def refuse_too_wide(model: SentenceTransformer, widths: Sequence[int]) -> None:
 
 
 def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-    """Join the tokenised columns of a batch and drop what stands there twice.
+    """Join the tokenised columns of a batch and drop duplicates.
 
     Args:
         features: One mapping per column, each tensor (B, L of that column), padded on the right.
         pad_token_id: What the tokenizer pads `input_ids` with.
 
     Returns:
-        The U distinct rows as one mapping of (U, L), and for each of the columns * B rows its place among them.
+        The U distinct rows as one mapping of (U, L), and for each of the columns * B rows its index among them.
     """
     longest = max(column["input_ids"].shape[1] for column in features)
 
@@ -194,7 +194,7 @@ def unique_texts(features: Sequence[Features], pad_token_id: int) -> tuple[dict[
         return torch.cat([torch.nn.functional.pad(c, (0, longest - c.shape[1]), value=filler) for c in columns])
 
     tokens = {key: joined(key) for key in rows_of_tokens(features[0])}
-    # With the mask, as a text may hold the padding token itself.
+    # With the mask, as a text may contain the padding token itself.
     identity = torch.cat([tokens["input_ids"], tokens["attention_mask"]], dim=1)
     # On the processor: Apple's GPUs find no distinct rows before torch 2.10.
     distinct, place = torch.unique(identity.cpu(), dim=0, return_inverse=True)

@@ -1,4 +1,4 @@
-"""What a run is made of: questions to learn from, questions to choose by, and what must not get worse."""
+"""The data of a run: questions to learn from, questions to choose by, and guards that must not get worse."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +13,13 @@ class Material:
     """What a run learns from and what it chooses by, with no question in both.
 
     Attributes:
-        training: Questions to learn from; None where there is only a corpus.
-        validation: Questions to choose by; None where the training questions do that, too, in folds.
+        training: Questions to learn from; None if there is only a corpus.
+        validation: Questions to choose by; None if the run cross-validates on the training questions instead.
         guards: Questions of other sources, which must not get worse.
-        by_own_words: doc_ids of chunks that validation asks for by words which they have, where no person asked
-            anything. They are not learned from.
-        hardest: Chunks beside the judged ones over which a validation question is ranked, by meaning and by words each.
-        asks_chunks: Whether chunks are also asked for by words of their own, and not by people's questions alone.
+        by_own_words: doc_ids of the chunks that validation asks for by their own words, where no person asked anything.
+            They are not trained on.
+        hardest: Unjudged chunks over which a validation question is ranked: so many by vectors, and so many by BM25.
+        asks_chunks: Whether training questions are also made of chunks' own words, beside people's questions.
     """
 
     training: RetrievalDataset | None
@@ -31,20 +31,20 @@ class Material:
 
     @property
     def asked_by_nobody(self) -> bool:
-        """Whether no person asked anything: the questions that choose are made of the chunks."""
+        """Whether no person asked anything, so that the validation questions are made of the chunks."""
         return bool(self.by_own_words)
 
     @property
     def asked(self) -> list[RetrievalDataset]:
-        """The questions there are, those to learn from first."""
+        """The sets of questions there are, training first."""
         return [dataset for dataset in (self.training, self.validation) if dataset is not None]
 
     @property
     def to_choose_by(self) -> RetrievalDataset:
-        """The questions that choose: those of validation, or else those to learn from."""
+        """The questions to choose by: those of validation, or else those of training."""
         return self.asked[-1]
 
     @cached_property
     def chunks(self) -> list[str]:
-        """Every text that training may learn from or validation rank, once."""
+        """Every chunk that training may learn from or validation may rank, each text once."""
         return list(dict.fromkeys(text for dataset in self.asked for text in dataset.corpus.values()))

@@ -1,4 +1,4 @@
-"""Bad chunks for questions that have none: what the base model ranks high and nobody called good."""
+"""Mine hard negatives where too few bad chunks are given: chunks that the model ranks high and nobody judged good."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice, zip_longest
@@ -13,15 +13,16 @@ from docsgpt_embtune.evaluation.ranking import Ranking
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.vectors import Vectors
 
-# How far down the ranking hard negatives are looked for.
+# How many of the nearest chunks are searched for hard negatives.
 MINING_DEPTH = 100
-# A row of the ranking loss holds every bad chunk of its question, and each good chunk has a row: what they cost would
-# grow with the square of the good chunks. Of 12 questions with 40 of these each, a run of 90 seconds took half an hour.
+# Each good chunk has a row of the ranking loss, and each row holds all bad chunks of its question: without a limit, the
+# cost would grow with the square of the good chunks. With 12 questions of 40 good chunks each, a run of 90 seconds took
+# half an hour.
 MOST_IN_A_ROW = 4
 
 
 def most_mined(config: TrainConfig) -> int:
-    """Tell how many bad chunks a question is given at most, those in the data included."""
+    """Return how many bad chunks, those in the data included, a question is filled up to at most."""
     return max(MOST_IN_A_ROW, config.negatives) if config.loss == "multiple-negatives-ranking" else MINING_DEPTH
 
 
@@ -36,23 +37,23 @@ def mine_negatives(
     keywords: Ranking | None = None,
     chunk_of: Mapping[str, str] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Find the hardest chunks for each question that are probably not answers to it, where it has too few bad ones.
+    """Find, for each question with too few bad chunks, the hardest chunks that are probably not answers to it.
 
-    Passed over are the good chunks, near-duplicates of them, chunks that hold the question word for word, and
-    what scores so close to the best good chunk that it may answer too. Where that leaves too few in the first 100,
-    the question gets fewer.
+    Good chunks, near-duplicates of them, chunks that contain the question word for word, and chunks that score so close
+    to the best good chunk that they may answer too are skipped. Where this leaves too few of the first 100, the
+    question gets fewer.
 
     Args:
         dataset: Questions, corpus and judgments.
         query_embeddings: Vectors of the queries (Q, D) in the dataset's order, unit norm.
         corpus_embeddings: Vectors of the corpus (N, D) in its order, unit norm.
-        per_good: Bad chunks wanted for each good one, those that are given included: fewer than one would let a
-            contrastive loss pull everything together.
-        most: Bad chunks wanted for a question with many good ones.
-        ceiling: Share of the best good chunk's score above which a chunk is passed over.
-        keywords: The corpus ranked for the same queries by their words: every second negative comes from there,
-            as what shares the words and misses the point is what embeddings alone do not bring up.
-        chunk_of: What is one chunk in several pieces: no piece of a judged chunk is taken for a bad one.
+        per_good: Bad chunks wanted for each good one, those in the data included: with fewer than one, a contrastive
+            loss could pull everything together.
+        most: Limit of the bad chunks wanted for one question.
+        ceiling: Share of the best good chunk's score above which a chunk is skipped.
+        keywords: BM25 ranking of the corpus for the same queries. Every second negative is taken from it, as vectors
+            alone do not bring up chunks that share the words and miss the point.
+        chunk_of: piece_id -> doc_id where chunks are cut into pieces: no piece of a judged chunk becomes a negative.
 
     Returns:
         query_id -> doc_ids, hardest first; only questions for which some were wanted and found.
@@ -92,8 +93,8 @@ def _without_likely_answers(
 ) -> list[int]:
     embeddings = corpus_embeddings[rows]
     best = float((good_embeddings @ query).max())
-    safe = embeddings @ query <= best - (1 - ceiling) * (abs(best) or 1.0)  # at an obtuse angle, too
-    # None is safe where even the best good chunk is far away; the last of the depth are the likeliest then.
+    safe = embeddings @ query <= best - (1 - ceiling) * (abs(best) or 1.0)  # works for negative scores, too
+    # None is safe where even the best good chunk is far away. The lowest-ranked are then the least likely answers.
     order = np.flatnonzero(safe) if safe.any() else np.arange(len(rows))[::-1]
     copies = (embeddings @ good_embeddings.T).max(axis=1, initial=-1.0) >= NEAR_DUPLICATE
     return [int(rows[place]) for place in order if not copies[place]]

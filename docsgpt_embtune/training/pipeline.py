@@ -43,7 +43,7 @@ from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import Say, counted, silent
 
 OPENINGS = "chunks' opening words"
-PROBED = 1000  # chunks that tell whether a corpus is prose
+PROBED = 1000  # chunks that are sampled to tell whether a corpus is prose
 _VERSIONS_OF = ("sentence-transformers", "transformers", "torch", "faiss-cpu")
 
 
@@ -78,25 +78,24 @@ def train(
     """Tune a base model and write it, if validation prefers it.
 
     Args:
-        training: Questions to learn from; None to learn from the chunks alone, which `automatic` can.
-        validation: Questions to choose by; None holds some of the training questions out for it, or, where there
-            are none, some of the chunks. Where the training questions are few, `automatic` asks each of them of models
-            that learned from the others, unless there are guards, or no time for it.
+        training: Questions to learn from; None to learn from the chunks alone, which needs `automatic`.
+        validation: Questions to choose by. None holds out some of the training questions or, if there are none, makes
+            questions of some of the chunks. If the training questions are few, `automatic` cross-validates on them
+            instead, unless there are guards or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        base: "bundled", a folder or a hub name; of a tuned folder, what it learned from does not choose, and what
-            comes of it must beat it as it serves, with its keywords and windows.
-        config: Settings; of an automatic run only widths, seed, precision, device and `report_to` are
-            used.
+        base: "bundled", a folder or a hub name. If it is a tuned folder, questions that it learned from are left out of
+            validation, and the new model must beat it as it serves, with its keywords and windows.
+        config: Settings; an automatic run uses only widths, seed, precision, device and `report_to`.
         automatic: Choose loss and settings by validation; None does what `config` says.
-        corpus: doc_id -> text, where there are neither training nor validation questions.
+        corpus: doc_id -> text, if there are neither training nor validation questions.
         keep_worse: Write the folder even if validation does not prefer it.
-        resume: Go on with a run to the same folder that was killed.
+        resume: Resume a killed run to the same folder.
         say: Takes one line of plain text before each stage.
 
     Raises:
         ModelFolderError: If the base model or the destination cannot be used.
-        TrainingError: If there is nothing to learn from, no room on the disk of the destination, the run ends without a
-            usable model, or the run to go on with was another one.
+        TrainingError: If there is nothing to learn from, the destination's disk has no room, the run ends without a
+            usable model, or the run to resume had other data or settings.
         DatasetError: If no validation questions can be held out.
     """
     config = config or TrainConfig()
@@ -115,7 +114,7 @@ def train(
         material = _guarded_by_openings(material)
     _describe(material, say)
     model = load_base(found, config.device)
-    refuse_too_wide(model, config.widths)  # now: the corpus may take minutes to read
+    refuse_too_wide(model, config.widths)  # before the corpus is read, which may take minutes
     reader = _reader_of(found, model)
     extras = extras_of(found, made_of, reader)
     _describe_base(found, model, extras, made_of, say)
@@ -134,11 +133,11 @@ def train(
 
 
 def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
-    """Raise TrainingError where most chunks have no words that ask as a person would.
+    """Raise TrainingError if most chunks have no words that could pass for a person's question.
 
-    Beside the functions of a library without their docstrings, questions that were made of them whatever they were
-    preferred a model that answered people's (the docstrings' beginnings) with .09 of nDCG@10 less. Of 2,736 chunks 892
-    have a run of words that is prose; of documentation nine in ten and more.
+    On a library's functions without their docstrings, questions made of any words of them preferred a model whose
+    nDCG@10 on people's questions (the docstrings' beginnings) was .09 lower. Of those 2,736 chunks, 892 have a run of
+    words that is prose; of documentation, nine in ten and more have.
     """
     some = corpus if len(corpus) <= PROBED else dict(random.Random(seed).sample(list(corpus.items()), PROBED))
     asked = len(questions_from_corpus(some, seed, of_prose=True))
@@ -151,7 +150,7 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
 
 
 def _guarded_by_others(material: Material, made_of: Mapping[str, Any], say: Say) -> Material:
-    """Leave out of the guards what is learned from, now or by the base: that is had by heart, whatever is forgotten."""
+    """Leave out of the guards the questions that this run or the base learned from: memorised, they hide forgetting."""
     learned = digests_of(material.training) if material.training else set()
     guards = {name: without_learned(leave_out(guard, learned), made_of) for name, guard in material.guards.items()}
     by_base = ", or the base model's" if made_of else ""
@@ -164,10 +163,11 @@ def _guarded_by_others(material: Material, made_of: Mapping[str, Any], say: Say)
 
 
 def _guarded_by_openings(material: Material) -> Material:
-    """Let a model that no person's questions chose find chunks by their own opening words as well as the base does.
+    """Add a guard where no person's questions choose: chunks asked for by their own opening words.
 
-    On 157,000 chunks, mostly program text, the questions made of these preferred a model that people's questions did
-    not (.02 of nDCG@10 less with half of the way, .04 with the whole). Opening words told it: .03 and .04 less.
+    On 157,000 chunks, mostly program text, the questions made of the chunks preferred a model that was worse on
+    people's questions (nDCG@10 .02 lower with half of the change in the weights, .04 with all of it). Opening words
+    showed it: .03 and .04 lower.
     """
     openings = smoke_test(material.to_choose_by.corpus)
     return material if openings is None else replace(material, guards={**material.guards, OPENINGS: openings})
@@ -215,16 +215,16 @@ def _describe_base(
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:
-    """Return what cuts long chunks, where the base has the tokenizer for it and reads no text whole anyway."""
+    """Return what cuts long chunks into windows; None if the base lacks the tokenizer or reads every text whole."""
     if is_static(model) or not (base.folder / "tokenizer.json").is_file():
         return None
     return WindowReader(base.folder, tokens_read(model))
 
 
 def _identity(base: BaseModel, config: TrainConfig, automatic: Automatic | None, material: Material) -> dict[str, Any]:
-    """Describe a run by what decides its outcome, for another run to know whether it may go on with it.
+    """Describe a run by what decides its outcome, so that another run knows whether it may resume it.
 
-    What differs is named by its key.
+    If it may not, the message names the key whose value differs.
     """
     return {
         "version": __version__,  # another one may have other stages

@@ -1,4 +1,4 @@
-"""How long a run will take, and what fits into its time, from a few real steps."""
+"""Estimate from a few real steps how long a run takes, and plan what fits into its time."""
 
 import math
 import random
@@ -27,42 +27,42 @@ from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.wording import clock, counted
 
 PROBE_ROWS = 16
-# Of the time that a plan may fill: a machine with other work to do is slower than its probe.
+# Share of the time limit that a plan may fill: a machine with other work to do is slower than its probe.
 PLANNED_SHARE = 0.8
-# The same once stages have shown how slow it is; keywords and writing come after them.
+# The same once stages have shown how slow the machine is; keywords and writing come after them.
 REPLANNED_SHARE = 0.9
-# Of a run's time, when it must be known whether long chunks are read in windows: what is read is to take half of it, on
-# a machine as quick as its probe.
+# Share of the time limit by which it must be known whether long chunks are read in windows: reading is to take half of
+# the time, on a machine as fast as its probe.
 TRIED_SHARE = 0.7
-# What the C library's heap grows to, in largest steps: no two batches are of one size, and it keeps the gaps between.
-# Four runs of one and two threads came to 0.9 to 1.3; a GPU's allocator is measured by what is in use.
+# Size to which the C library's heap grows, in units of the largest step: batches differ in size, and it keeps the gaps
+# between them. Four runs on one and two threads came to 0.9 to 1.3. A GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 1.3
-SECONDS_OF_COMPUTING_TWICE = 4 / 3  # the way back takes twice as long as the way there
+SECONDS_OF_COMPUTING_TWICE = 4 / 3  # checkpointing adds a forward pass, and a backward pass takes twice as long as one
 
 
 @dataclass(frozen=True)
 class Pace:
-    """What a machine does in a second.
+    """How long a machine takes for each character.
 
     Attributes:
-        training: Seconds of a training step for each character that it reads.
-        encoding: Seconds of encoding for each character.
+        training: Seconds of a training step per character that it reads.
+        encoding: Seconds of encoding per character.
     """
 
     training: float
     encoding: float
 
     def slower(self, times: float) -> "Pace":
-        """Return the pace of a machine that takes so many times as long."""
+        """Return the pace of a machine that takes this many times as long."""
         return Pace(self.training * times, self.encoding * times)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds that a stage takes.
+    """Expected seconds of a stage.
 
     Attributes:
-        of_questions: Seconds that grow with the number of questions.
+        of_questions: Seconds of training, which grow with the number of questions.
         fixed: Seconds of mining and of validation, however few the questions are.
     """
 
@@ -77,11 +77,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Memory:
-    """What a run takes at its peak.
+    """The peak memory of a run.
 
     Attributes:
         bytes: Memory of the process, or of the GPU, in bytes.
-        computes_twice: Whether a step is computed twice, as there is no room for what it would keep.
+        computes_twice: Whether steps use gradient checkpointing, as there is no room for their activations.
     """
 
     bytes: int
@@ -89,7 +89,7 @@ class Memory:
 
     @classmethod
     def of(cls, model: SentenceTransformer, at_rest: int, step: float, computes_twice: bool) -> "Memory":
-        """Add up what is there before a step, what the step takes, and the optimizer."""
+        """Add up the memory before a step, the step's own, and the optimizer's."""
         step *= 1.0 if model.device.type == "cuda" else HEAP_OF_STEP
         optimizer = 2 * sum(parameter.nbytes for parameter in model.parameters())
         return cls(round(at_rest + step) + optimizer, computes_twice)
@@ -105,13 +105,13 @@ class Plan:
 
     Attributes:
         stages: The stages, in order.
-        questions: How many questions each stage would take, were there time enough.
-        seconds: Time of each stage, mining and validation included.
-        finished: How many of the stages an earlier run had finished, which goes on.
-        before: Seconds that it had taken.
-        spent: Seconds that the run has taken so far, without those.
-        memory: What they take together.
-        pace: What it is reckoned by.
+        questions: How many questions each stage would use with time enough.
+        seconds: Expected seconds of each stage, mining and validation included.
+        finished: How many of the stages were finished before the run was resumed.
+        before: Seconds that the run had taken before it was stopped.
+        spent: Seconds that it has taken so far, without those.
+        memory: Peak memory of the run.
+        pace: The measured pace that the times are computed from.
     """
 
     stages: tuple[Stage, ...]
@@ -124,7 +124,7 @@ class Plan:
     pace: Pace
 
     def describe(self, minutes: float) -> list[str]:
-        """Say what will be done, how long it takes and how much memory, a line for each stage and one in all."""
+        """Describe each stage in a line, then the time and memory of all in another."""
         every = zip(self.stages, self.questions, self.seconds, strict=True)
         lines = [
             f"{number}. {stage.name}: done"
@@ -150,15 +150,15 @@ def may_try_windows(run: TuningRun, chunks: Iterable[str], minutes: float) -> bo
     """Tell whether there is time to see if reading long chunks in windows helps, and say so if there is not.
 
     Args:
-        run: Not yet trained, with the chunks' beginnings read.
-        chunks: All of them.
+        run: Not yet trained, with the chunks' beginnings encoded.
+        chunks: All chunks.
         minutes: Time limit of the whole run, in minutes.
     """
-    if process_count() > 1:  # each has a clock of its own, and all must do the same
+    if process_count() > 1:  # each process has its own clock, and all must do the same
         return True
     longer = sum(len(text) for text in chunks if characters_read([text], run.model) < len(text))
     seconds = longer * run.vectors.seconds / run.vectors.characters
-    # A run that goes on after a kill does what it had begun with.
+    # A resumed run keeps to what was decided at first.
     enough: float = noted_once(
         run.folder, "windows.json", lambda: (time.monotonic() - run.started + seconds) / TRIED_SHARE / 60
     )
@@ -171,12 +171,12 @@ def may_try_windows(run: TuningRun, chunks: Iterable[str], minutes: float) -> bo
 
 
 def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
-    """Fit stages into the time: where not all fit, those that must not go are left, then the same share of each.
+    """Fit stages into the time: if not all fit, drop the optional ones, then cut the others to the same share.
 
     Args:
         run: Not yet trained.
-        stages: What would be done with time enough.
-        minutes: Time limit of the whole run, in minutes, what it has taken so far included.
+        stages: The stages to run with time enough.
+        minutes: Time limit of the whole run, in minutes, including what it has taken so far.
     """
     pace, memory = _probe(run, stages[0])
     fitting = _fitting(stages, run, pace, PLANNED_SHARE * minutes, "plan.json")
@@ -188,13 +188,13 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
 
 
 def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage]:
-    """Hand out the stages of a plan, cut down where those before took so long that not all has its time any more.
+    """Yield the stages of a plan, cut down where earlier ones took so long that not all fits any more.
 
     A machine that is given other work meanwhile is slower than its probe.
 
     Args:
         plan: The run's plan; none of its stages has begun.
-        run: Says what is cut.
+        run: The run, which says what is cut.
         minutes: Time limit of the whole run, in minutes.
     """
     left, slower = list(plan.stages), 1.0
@@ -210,14 +210,14 @@ def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage
         expected = _costs(left, run, plan.pace)[0].seconds
         began = time.monotonic()
         yield left.pop(0)
-        # A stage that an earlier, killed run had finished, or that was given up, says nothing of the pace.
+        # No less than 1: a stage that is skipped in a resumed run, or given up, takes little time at any pace.
         slower = max(1.0, (time.monotonic() - began) / expected)
 
 
 def _fitting(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float, note: str) -> list[Stage]:
-    """Leave out what must not be where not all fits into the time of a run, then take the same share of each."""
+    """Drop the optional stages if not all fit into the time of a run, then cut the others to the same share."""
     left = minutes * 60 - (time.monotonic() - run.started)
-    if process_count() > 1:  # each has a clock of its own, and all must do the same
+    if process_count() > 1:  # each process has its own clock, and all must do the same
         left = math.inf
     costs = list(zip(stages, _costs(stages, run, pace), strict=True))
     if sum(cost.seconds for _, cost in costs) > left:
@@ -227,14 +227,14 @@ def _fitting(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float
         "stages": [stage.name for stage, _ in costs],
         "share": min(1.0, max(left - fixed, 0.0) / of_questions) if costs else 1.0,
     }
-    # A run that goes on after a kill does what it had begun with.
+    # A resumed run keeps to what was decided at first.
     kept = found if process_count() > 1 else noted_once(run.folder, note, lambda: found)
     fitting = [stage for stage in stages if stage.name in kept["stages"]]
     return fitting if kept["share"] == 1 else [_with_share(stage, kept["share"]) for stage in fitting]
 
 
 def _cut(planned: Sequence[Stage], left: Sequence[Stage]) -> str:
-    """Say what is no longer planned; nothing if all is."""
+    """Say what was cut of the planned stages; an empty string if nothing was."""
     now = {stage.name: len(stage.questions) for stage in left}
     return ", ".join(
         f"{stage.name} from {_part_of(now[stage.name], len(stage.questions))}"
@@ -250,7 +250,7 @@ def _part_of(count: int, questions: int) -> str:
 
 
 def _with_share(stage: Stage, share: float) -> Stage:
-    """Keep a random share of a stage's questions, at least as many as fill a batch with their good chunks."""
+    """Keep a random share of a stage's questions, at least enough to fill a batch with rows."""
     questions = stage.questions
     fewest = math.ceil(stage.config.batch_size * len(questions) / _rows_of(questions))
     count = max(fewest, int(share * len(questions)))
@@ -262,7 +262,7 @@ def _rows_of(questions: RetrievalDataset) -> int:
 
 
 def _bad_chunks_in_a_row(stage: Stage) -> int:
-    """Tell how many bad chunks stand in a row of the ranking loss: as many as half of the questions have."""
+    """Return the number of bad chunks in a row of the ranking loss: as many as the median question has."""
     given, config = stage.questions.irrelevant_docs, stage.config
     mined = config.negatives if stage.mines else 0
     counts = sorted(
@@ -273,10 +273,11 @@ def _bad_chunks_in_a_row(stage: Stage) -> int:
 
 
 def _costs(stages: Sequence[Stage], run: TuningRun, pace: Pace) -> list[Cost]:
-    """Return what each stage takes."""
-    # What is searched for bad chunks and was not encoded yet: the base model has seen all of the corpus, a model from
-    # an earlier stage the chunks that it was scored on, and one that two stages begin with whatever the first took.
-    corpus = stages[0].questions.corpus.values()  # as of all stages
+    """Return the expected cost of each stage."""
+    # Chunks that mining still has to encode: for the base's weights, those of the corpus that are not cached; for an
+    # earlier stage's weights, those that they were not scored on; for weights that an earlier stage started from, too,
+    # none.
+    corpus = stages[0].questions.corpus.values()  # the same in all stages
     base_lacks = run.vectors.unknown(corpus)
     scored = run.ranked
     later_lacks = [text for text in corpus if text not in scored]
@@ -291,7 +292,7 @@ def _cost(stage: Stage, run: TuningRun, pace: Pace, mined_from: Iterable[str]) -
     trained = stage.config.epochs * _rows_of(questions) * (asked + (1 + _bad_chunks_in_a_row(stage)) * chunk)
     times_scored = stage.config.epochs + stage.averages + stage.may_be_given_up
     if stage.asks_folds:
-        trained *= len(run.folds)  # each question in all folds but its own, and in the end
+        trained *= len(run.folds)  # each question is trained on in all folds but its own, and in the final fit
         encoded = times_scored * sum(_characters_scored(pool.chunks, run) for pool in run.pools)
     else:
         encoded = times_scored * _characters_scored(run.ranked, run)
@@ -304,7 +305,7 @@ def _characters_scored(chunks: Collection[str], run: TuningRun) -> float:
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
-    """Take two real steps without changing a weight: with the longest chunks for the memory, then with drawn ones."""
+    """Take two real steps without changing a weight: with the longest chunks for memory, with random ones for time."""
     drawn = random.Random(stage.config.seed)
     rows = min(PROBE_ROWS, stage.config.batch_size)
     at_rest = _memory_at_rest(run.model)
@@ -317,7 +318,7 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
     with set_up_for_training(run.model, run.precision):
         for chunks in (longest, drawn.sample(corpus, k=len(longest))):
             columns = [drawn.choices(queries, k=rows)]
-            endless = cycle(chunks)  # a corpus may hold fewer
+            endless = cycle(chunks)  # the corpus may have fewer chunks than are needed
             columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
             steps.append(_take_step(run, loss, columns))
     run.model.zero_grad(set_to_none=True)
@@ -336,13 +337,13 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
 
 
 def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str]]) -> tuple[int, float]:
-    """Go there and back, and tell the tokens read and the seconds taken."""
+    """Take a forward and a backward pass, and return the tokens read and the seconds taken."""
     started = time.monotonic()
     features = [_on_device(run.model, column) for column in columns]
     with arithmetic(run.precision, run.model.device):
         value = loss(features, torch.zeros(len(columns[0]), device=run.model.device))
     value.backward()
-    value.item()  # a GPU is waited for
+    value.item()  # waits for the GPU
     seconds = time.monotonic() - started
     masks = [column["attention_mask"] for column in features if "attention_mask" in column]  # a static model has none
     return sum(int(mask.sum()) for mask in masks), seconds

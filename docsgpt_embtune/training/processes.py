@@ -1,4 +1,4 @@
-"""One run in several processes, started by `accelerate launch` or `torchrun`: what these set in the environment."""
+"""The place of this process in a distributed run, from the environment that `accelerate launch` or `torchrun` sets."""
 
 import os
 
@@ -9,10 +9,10 @@ def process_count() -> int:
 
 
 def is_main_process() -> bool:
-    """Tell whether this process is the one that speaks and writes."""
+    """Tell whether this process is the one that prints and writes."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def own_gpu() -> str:
-    """Name the GPU that belongs to this process, among those of its machine."""
+    """Name this process's GPU among those of its machine."""
     return f"cuda:{os.environ.get('LOCAL_RANK', '0')}"

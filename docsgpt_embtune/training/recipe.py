@@ -1,4 +1,4 @@
-"""What a run does: one loss with the settings given, or stages that validation chooses among."""
+"""The two recipes of a run: one loss with the settings given, or stages among which validation chooses."""
 
 import math
 import random
@@ -25,8 +25,8 @@ from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import folds_of
 from docsgpt_embtune.training.keywords.choice import GuardsHold, put_usual_keywords, weigh_keywords
-from docsgpt_embtune.training.keywords.weights import without_gains_of
-from docsgpt_embtune.training.large_corpora import as_time_allows, parted_alike
+from docsgpt_embtune.training.keywords.weights import ignoring_keyword_hits
+from docsgpt_embtune.training.large_corpora import as_time_allows, with_same_held_out_questions
 from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
@@ -38,26 +38,29 @@ from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_w
 from docsgpt_embtune.wording import Say, counted, silent
 
 KeywordChoice = Literal["auto", "narrow", "off"]
-# Chosen on the validation questions of one manual and of the bundled sample. One hard bad chunk is worth most of what
-# several are, in two thirds of the time. The rate serves DocsGPT's default model, too (all-mpnet-base-v2, 12 layers):
-# on 148 of the manual's training questions nDCG@10 went from .480 to .570, and by 2e-5 to .572.
+# Chosen on the validation questions of one manual and of the bundled sample. One hard negative gains most of what
+# several do, in two thirds of the time. The learning rate suits DocsGPT's default model, too (all-mpnet-base-v2, 12
+# layers): on 148 of the manual's training questions nDCG@10 went from .480 to .570, and with 2e-5 to .572.
 RANKING = TrainConfig(loss="multiple-negatives-ranking", batch_size=32, learning_rate=5e-5, negatives=1)
-# Of few questions, each in batches of fewer rows, but of no fewer than these: one step is next to nothing.
+# With few questions, batches are smaller, for at least this many steps, but not below this many rows: a single step
+# does next to nothing.
 FEWEST_STEPS, FEWEST_ROWS = 4, 8
-# On validation, a later stage may be this many standard errors below an earlier one: on questions held out in plenty,
-# people's questions after the corpus' own helped, and forty validation questions cannot tell.
+# A later stage may be this many standard errors below an earlier one on validation and still replace it. On many
+# held-out questions, training on people's questions after the corpus's own helped, and forty validation questions
+# cannot show that.
 LENIENCY = 1.0
-# How much of the way the chunks' own words are followed where no person's questions choose, as questions made of the
-# chunks like the whole of it. nDCG@10 of people's (training) questions, keywords at a fifth of the score beside each:
-# | chunks | untuned, without | untuned | an eighth | a quarter | half |
+# Share of the change in the weights that is kept after training on the chunks' own words, where no person's questions
+# choose: questions made of the chunks would prefer all of it. nDCG@10 of people's (training) questions, with keywords
+# at a fifth of the score in all columns but the first:
+# | chunks | untuned, no keywords | untuned | an eighth | a quarter | half |
 # |---|---|---|---|---|---|
 # | a television's manual | .477 | .528 | .552 | .574 | .595 |
 # | a language's reference | .495 | .514 | .530 | .541 | .554 |
 # | a course's questions and answers | .836 | .879 | .901 | .909 | .906 |
 # | health agencies' pages | .573 | .602 | .606 | .603 | .561 |
 SHARE_OF_CHUNKS_ALONE = 0.25
-# The same where the model's tokens teach (see `token_teaching`), over up to 900 chunks of each:
-# | chunks | untuned, without | untuned | a quarter | half | three quarters | the whole |
+# The same where the model's tokens are the teacher (see `token_teaching`), over up to 900 chunks of each:
+# | chunks | untuned, no keywords | untuned | a quarter | half | three quarters | the whole |
 # |---|---|---|---|---|---|---|
 # | a television's manual | .484 | .536 | .578 | .603 | .619 | .626 |
 # | a language's reference | .497 | .514 | .546 | .559 | .554 | .555 |
@@ -65,30 +68,31 @@ SHARE_OF_CHUNKS_ALONE = 0.25
 # | health agencies' pages | .704 | .747 | .759 | .756 | .754 | .747 |
 # | medical abstracts | .932 | .937 | .934 | .928 | .922 | – |
 SHARE_BY_TOKENS = 0.75
-# Chunks that are asked for, as in that table: each batch goes further. On all 3,300 of the health agencies' pages,
-# keywords alone had .679; three quarters of the way after 3,099 questions left .671 of it, and after 900 made it .683.
+# Chunks to make questions of, as in that table: each batch moves the weights further. On all 3,300 of the health
+# agencies' pages, keywords alone had .679; three quarters of the way after 3,099 questions gave .671, and after 900
+# questions .683.
 MOST_ASKED_BY_TOKENS = 900
-RANKED_FOR_ONE = 2  # chunks near a question, one of them by its words
-# How much of the way from the base to the tuned weights is tried, until the guards hold.
+RANKED_FOR_ONE = 2  # mined chunks that are ranked for a question, one of them found by BM25
+# Shares of the way from the base to the tuned weights that are tried until the guards hold.
 SHARES_OF_THE_WAY = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 
 
 @dataclass(frozen=True)
 class Automatic:
-    """What the automatic recipe is told.
+    """The settings of the automatic recipe.
 
     Attributes:
         minutes: Time limit of a run, in minutes.
         guards: Questions of other sources, which must not get worse: the weights are drawn back towards the base
-            until they hold.
-        windows: Whether chunks that are longer than what the model reads are read in windows: "auto" where
-            the questions show that it helps. Only this package's embeddings class reads in windows.
-        keywords: Whether keywords stand beside the model's numbers in each vector, where validation prefers that:
-            "narrow" keeps the whole as wide as what DocsGPT takes a remote model's for, "auto" goes beyond that where
-            it pays. Only this package's embeddings class puts them there.
+            until that holds.
+        windows: Whether chunks longer than the model reads are read in windows: "auto" does so where the questions
+            show that it helps. Only this package's embeddings class reads in windows.
+        keywords: Whether keywords may stand beside the model's numbers in each vector, where validation prefers that:
+            "narrow" stays within the width that DocsGPT assumes for a remote model, "auto" goes beyond it where that
+            pays. Only this package's embeddings class adds them.
 
     Raises:
-        ValueError: If the time is none, or the windows or the keywords are unknown.
+        ValueError: If the time is not positive and finite, or the value of windows or keywords is unknown.
     """
 
     minutes: float = 20.0
@@ -119,11 +123,11 @@ def tune_as_told(
 
     Args:
         model: From `load_base`.
-        material: With questions to learn from, and others to choose the epoch by.
+        material: Training questions, and validation questions to choose the epoch by.
         config: Settings.
-        folder: What a killed run needs to go on, from it and for it; None for none.
+        folder: Where the run stores what it needs to resume, and resumes from; None stores nothing.
         say: Takes one line of plain text before each stage, and after each epoch.
-        extras: What the base serves with; it stays as it is.
+        extras: Keywords and windows that the base serves with; they stay as they are.
 
     Raises:
         TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
@@ -133,7 +137,7 @@ def tune_as_told(
     assert validation is not None, "and not in folds"
     run = TuningRun(model, validation, config, folder, say, extras=extras)
     some_given = bool(training.irrelevant_docs)
-    # A loss that cannot learn from good chunks alone needs bad ones, and ranking as many in every row.
+    # Online-contrastive loss cannot learn without bad chunks; ranking needs equally many in every row, if any.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
     run.train(0, Stage("questions", training, config, mines))
     return run.result(material, evidence_needed=False)
@@ -154,14 +158,15 @@ def tune_automatically(
 
     Args:
         model: From `load_base`.
-        material: What to learn from and to choose by, over one corpus. Without validation questions, those to learn
-            from are asked in folds, or some of them are held out where there is no time for that; folds and guards do
-            not go together.
-        config: Seed, precision and device; the recipe sets the rest.
-        automatic: How long it may take, and what may be tried.
-        reader: Cuts chunks that are too long for the model; None reads their beginnings alone.
-        extras: What the base serves with. The run begins without it and chooses its own, and must beat it.
-        folder: What a killed run needs to go on, from it and for it; None for none.
+        material: What to learn from and to choose by, over one corpus. Without validation questions, the run
+            cross-validates on the training questions, or holds some of them out where there is no time for that. Folds
+            and guards cannot be combined.
+        config: Widths, seed, precision, device and `report_to`; the recipe sets the rest.
+        automatic: Time limit, and what may be tried.
+        reader: Cuts chunks that are too long for the model into windows; None reads only their beginnings.
+        extras: Keywords and windows that the base serves with. The run starts without them and chooses its own, but
+            must beat the base with them.
+        folder: Where the run stores what it needs to resume, and resumes from; None stores nothing.
         say: Takes one line of plain text for the plan and for each step.
 
     Raises:
@@ -176,7 +181,7 @@ def tune_automatically(
     )
     run = _begin(model, part, config, folder, say, started)
     if extras:
-        _let_be_beaten(run, extras, part.by_own_words)
+        _require_beating_base_as_served(run, extras, part.by_own_words)
     guards_hold = _watch(run, part.guards, extras)
     always = automatic.windows == "mean"
     if reader is not None and (always or may_try_windows(run, part.chunks, automatic.minutes)):
@@ -192,11 +197,11 @@ def tune_automatically(
             put_usual_keywords(run, material.chunks, part.by_own_words, guards_hold)
         else:
             weigh_keywords(run, material.chunks, part.training, guards_hold, wide=automatic.keywords == "auto")
-    return run.result(parted_alike(material, part, config.seed), evidence_needed=True)
+    return run.result(with_same_held_out_questions(material, part, config.seed), evidence_needed=True)
 
 
 def _may_need_windows(reader: WindowReader, material: Material, automatic: Automatic) -> bool:
-    """Tell whether any chunk that answers is longer than what the model reads, and windows may be read."""
+    """Tell whether windows are allowed, and any good chunk is longer than the model reads."""
     return automatic.windows != "off" and reader.cuts_any(
         text for questions in material.asked for text in questions.good_texts()
     )
@@ -205,7 +210,7 @@ def _may_need_windows(reader: WindowReader, material: Material, automatic: Autom
 def _begin(
     model: SentenceTransformer, material: Material, config: TrainConfig, folder: Path | None, say: Say, started: float
 ) -> TuningRun:
-    """Begin a run that chooses by validation questions, or by the training questions in folds."""
+    """Begin a run that chooses by validation questions, or by cross-validation on the training questions."""
     asked = material.to_choose_by
     in_folds = material.validation is None
     if in_folds:
@@ -223,22 +228,22 @@ def _begin(
     )
 
 
-def _let_be_beaten(run: TuningRun, extras: Extras, by_own_words: Collection[str]) -> None:
-    """Let the base stand as it serves beside what comes of its weights, which must still carry it.
+def _require_beating_base_as_served(run: TuningRun, extras: Extras, by_own_words: Collection[str]) -> None:
+    """Set the scores that the run must beat to those of the base with its keywords and windows.
 
     Args:
-        run: Not yet trained.
-        extras: What the base serves with.
+        run: Not yet trained: the model must still have the base's weights.
+        extras: Keywords and windows that the base serves with.
         by_own_words: doc_ids of the chunks that keywords find whatever they are worth, as in `put_usual_keywords`.
     """
     run.to_beat = run.score(*run.pools, extras=extras)
     if by_own_words:
-        run.to_beat = without_gains_of(run.to_beat, run.selection.baseline, run.validation, by_own_words)
+        run.to_beat = ignoring_keyword_hits(run.to_beat, run.selection.baseline, run.validation, by_own_words)
     run.say(f"            {DECIDING} {mean_ndcg(run.to_beat):.3f} as it serves, with {extras}: that is to be beaten")
 
 
 def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: float) -> None:
-    """Go through the stages that there is time for."""
+    """Run the stages that there is time for."""
     stages = _stages(run, material, config)
     if not stages:
         raise TrainingError(
@@ -252,10 +257,10 @@ def _train(run: TuningRun, material: Material, config: TrainConfig, minutes: flo
 
 
 def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Stage]:
-    """Ask for the chunks that nobody asked for by words of their own, then let the questions ask for the others.
+    """List the stages: questions made of the words of chunks that nobody asks about, then people's questions.
 
-    Questions without bad chunks are learned from twice, each time from what the chunks left: with bad chunks that are
-    surely bad, and with the hardest.
+    Questions without bad chunks are trained on twice, each time from the weights that the chunks' stage passed on: once
+    with mined chunks that are probably no answers, and once with the hardest.
     """
     ranking = replace(
         RANKING,
@@ -275,7 +280,7 @@ def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Sta
 
 
 def _in_pieces(run: TuningRun, material: Material) -> tuple[Pieces, RetrievalDataset | None]:
-    """Return the chunks as the run reads them, and the questions to learn from, if any, asked of these."""
+    """Return the chunks as the run reads them, and the training questions, if any, judged on these pieces."""
     training = material.training
     chunks = (training or run.validation).corpus
     if run.windows is None:
@@ -290,8 +295,8 @@ def _in_pieces(run: TuningRun, material: Material) -> tuple[Pieces, RetrievalDat
 def _own_words(
     run: TuningRun, material: Material, pieces: Pieces, training: RetrievalDataset | None, seed: int
 ) -> RetrievalDataset:
-    """Ask for each piece that no question is about by a few of its own words."""
-    # What a fold is asked about must not have been left out where all chunks are asked for.
+    """Make a question of a few own words of each piece that no question is about."""
+    # In folds, every chunk is included: those that a fold is asked about must not be the ones left out.
     answered = training.relevant_docs.values() if training is not None and not run.folds else ()
     answers = {piece_id for piece_ids in answered for piece_id in piece_ids}
     unasked = {
@@ -299,7 +304,7 @@ def _own_words(
         for piece_id, text in pieces.corpus.items()
         if piece_id not in answers and pieces.chunk(piece_id) not in material.by_own_words
     }
-    # Words that the model does not get to read teach it nothing about the chunk.
+    # Words beyond what the model reads of a chunk teach it nothing about the chunk.
     read = parts_read(run.model, unasked) if material.asks_chunks else {}
     return replace(questions_from_corpus(read, seed, of_prose=material.asked_by_nobody), corpus=pieces.corpus)
 
@@ -307,7 +312,7 @@ def _own_words(
 def _of_chunks(
     run: TuningRun, material: Material, own_words: RetrievalDataset, stage: Callable[..., Stage], ranking: TrainConfig
 ) -> Stage:
-    # Words that were taken from a chunk are not answered by its neighbour, however alike: the nearest teach most.
+    # No ceiling: a neighbour of a chunk, however alike, does not answer this chunk's words, and the nearest teach most.
     of_chunks = partial(stage, "chunks", questions=own_words, ceiling=math.inf)
     if not material.asked_by_nobody:
         return of_chunks(averages=material.training is None, may_be_given_up=True)
@@ -326,16 +331,16 @@ def _of_people(
     of_people = partial(stage, questions=training, config=config, averages=True, asks_folds=asks_folds)
     stages = [of_people("questions", passes_on=False)]
     if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine
-        # What outranks the good chunk is the very mistake to learn from, or an answer that nobody marked. On
-        # validation it was worth up to .04 of nDCG@10 on the manual and cost .02 on crowd workers' questions.
+        # No ceiling: a chunk that outranks the good one is either the mistake to learn from or an answer that nobody
+        # marked. On validation this gained up to .04 of nDCG@10 on the manual and lost .02 on crowd workers' questions.
         stages.append(of_people("hardest", ceiling=math.inf, if_time_allows=True))
     return stages
 
 
 def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], extras: Extras) -> GuardsHold:
-    """Return what tells whether every guard set is as good as with the base model, chance aside.
+    """Return a function that tells whether every guard set is as good as with the base model, chance aside.
 
-    Weights alone are compared with the base's alone, and with keywords beside them with the base as it serves.
+    Weights without keywords are compared with the base's weights alone; with keywords, with the base as it serves.
     """
     pools = {name: run.pool_of(guard) for name, guard in guards.items()}
     alone = {name: run.score(pool) for name, pool in pools.items()}
@@ -358,8 +363,8 @@ def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], extras: Extra
 
 
 def _draw_back(run: TuningRun, base: Weights, guards_hold: GuardsHold) -> None:
-    """Draw the best weights towards the base until the guards hold; what does not hold is not kept."""
-    run.selection.restore_chosen()  # even if it is no better than the base, as it may be written all the same
+    """Draw the best weights back towards the base until the guards hold, and reject those that do not hold."""
+    run.selection.restore_chosen()  # even if it does not beat the base: with `keep_worse` it is written all the same
     tuned = copy_of_weights(run.model)
     for share in SHARES_OF_THE_WAY:
         run.model.load_state_dict(drawn_towards(base, tuned, share))
@@ -369,7 +374,7 @@ def _draw_back(run: TuningRun, base: Weights, guards_hold: GuardsHold) -> None:
                 run.selection.reject_kept(base)
                 _enter_last(run, name)
             return
-    run.windows = None  # not even the base's weights hold as chunks were read
+    run.windows = None  # even the base's weights do not hold with chunks read in windows
     run.selection.reject_kept(base)
     _enter_last(run, "the base itself")
 

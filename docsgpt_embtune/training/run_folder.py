@@ -1,4 +1,4 @@
-"""Where a run keeps what it needs to go on after a kill."""
+"""The folder in which a run keeps what it needs to resume after a kill."""
 
 import fcntl
 import json
@@ -18,28 +18,28 @@ from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.wording import Say
 
 _SECONDS_FILE = "seconds.json"
-# Of the model's weights, at the least: the best ones so far, and those that the last stage ended with.
+# Copies of the model's weights, at least: the best ones so far, and those that the current stage starts from.
 _KEPT_WEIGHTS = 2
 
 
 @contextmanager
 def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say) -> Iterator[Path | None]:
-    """Yield a hidden folder beside the model folder to be; it is removed when the block ends well, or cannot.
+    """Yield a hidden folder beside the future model folder, removed when the block succeeds or raises TrainingError.
 
-    A run in several processes has none: which of them got how far is not known after a kill.
+    A distributed run has none: after a kill, nobody knows how far each process got.
 
-    It holds weights, scores and settings, and no text. One that an earlier run left behind is removed, unless
-    that run is to be gone on with.
+    The folder holds weights, vectors, scores and settings, but no text. One that an earlier run left behind is emptied,
+    unless that run is to be resumed.
 
     Args:
-        out: The model folder to be.
+        out: The future model folder.
         identity: What decides the run's outcome.
-        resume: Go on with what the earlier run left.
+        resume: Resume the earlier run.
         say: Takes one line of plain text.
 
     Raises:
-        TrainingError: If what was left is of another run than the one to go on with, another run is going on, or
-            the run to go on with is in several processes.
+        TrainingError: If the folder was left by a different run than the one to resume, another run is using it, or the
+            run to resume is distributed.
     """
     if process_count() > 1:
         if resume:
@@ -59,7 +59,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         try:
             with told_when_stopped(tell):
                 yield folder
-        except TrainingError:  # the same again would end so again; what keeps a model from being written may be mended
+        except TrainingError:  # a resumed run would fail the same way; other errors may be fixed first
             shutil.rmtree(folder, ignore_errors=True)
             raise
         except Exception as error:
@@ -70,19 +70,19 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
 
 
 def refuse_full_disk(out: Path, model_bytes: int) -> None:
-    """Raise TrainingError where there is no room for a model, and for what its run keeps beside it.
+    """Raise TrainingError if the disk has no room for a model and for what its run keeps beside it.
 
-    A run of many minutes keeps more by the way, so that this is no more than what every run needs.
+    This is the least that every run needs; a run of many minutes keeps more on the way.
 
     Args:
-        out: The model folder to be.
+        out: The future model folder.
         model_bytes: Size of the base model; the tuned one takes about as much.
     """
     kept = 0 if process_count() > 1 else _KEPT_WEIGHTS * model_bytes
-    # What an earlier run to this folder left is gone on with, or removed.
+    # What an earlier run to this folder left is reused or removed.
     kept -= min(kept, _bytes_in(_folder_of(out)))
     model, beside = out.resolve(), _folder_of(out)
-    needs = {model: model_bytes, beside: kept}  # which are far from each other where the former was a link
+    needs = {model: model_bytes, beside: kept}  # on different disks, perhaps, if `out` is a link
     if folder_above(model).stat().st_dev == folder_above(beside).stat().st_dev:
         needs = {model: model_bytes + kept}
     for place, needed in needs.items():
@@ -99,24 +99,24 @@ def _folder_of(out: Path) -> Path:
 def _bytes_in(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):  # another run to the same folder, which is refused later
+        with suppress(FileNotFoundError):  # removed by another run to the same folder; that is refused later
             total += path.stat().st_size
     return total
 
 
 def seconds_before(folder: Path | None) -> float:
-    """Return how long a run had taken when it was stopped; what came before a kill without a signal is not known."""
+    """Return the seconds that a run had taken when it was stopped; those before a crash or SIGKILL are not recorded."""
     note = folder and folder / _SECONDS_FILE
     return float(json.loads(note.read_text(encoding="utf-8"))) if note and note.is_file() else 0.0
 
 
 def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
-    """Return what was noted under this name, or else make it and note it for a run that goes on after a kill.
+    """Return the value noted under this name, or else make it and note it for a resumed run.
 
     Args:
         folder: The run's folder; None notes nothing.
-        name: What the file is called.
-        make: Makes what can stand in JSON.
+        name: Name of the note's file.
+        make: Makes the value, which JSON can hold.
     """
     if folder is None:
         return make()
@@ -130,11 +130,11 @@ def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
 
 @contextmanager
 def _alone_in(folder: Path, out: Path) -> Iterator[None]:
-    """Keep other runs to the same model folder away for the time of the block."""
+    """Lock the folder against other runs to the same model folder for the time of the block."""
     folder.mkdir(parents=True, exist_ok=True)
     opened = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # let go with the process, however it ends
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the process, however it ends
     except OSError as error:
         os.close(opened)
         raise TrainingError(

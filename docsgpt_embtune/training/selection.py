@@ -1,4 +1,4 @@
-"""Which weights are the best so far, by validation, kept so that a killed run can go on."""
+"""Select the best weights by validation score, and store them so that a killed run can resume."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,15 +18,15 @@ from docsgpt_embtune.wording import Say
 
 Weights = dict[str, torch.Tensor]
 BEST_FILE = "best.safetensors"  # the best candidate's weights so far, and every candidate's scores
-STAGE_FILE = "stage.safetensors"  # what the stage in progress began with
+STAGE_FILE = "stage.safetensors"  # the weights that the current stage starts from
 
 
 @dataclass(frozen=True)
 class ScoredCandidate:
-    """A model that came up in a run, and how it did on the validation questions.
+    """A candidate model of a run, with its scores on the validation questions.
 
     Attributes:
-        name: The stage and the epoch that it came out of.
+        name: The stage and the epoch that produced it.
         scores: metric -> query_id -> value.
     """
 
@@ -35,26 +35,26 @@ class ScoredCandidate:
 
 
 class Selection:
-    """Enter candidates, keep the weights of the best.
+    """Score candidates and keep the weights of the best.
 
-    In memory rather than as the trainer's checkpoints: its own loading of the best one logs its errors and goes on
-    with the last weights instead.
+    The weights are kept here and not as the trainer's checkpoints: when the trainer fails to load its best one, it logs
+    the error and goes on with the last weights.
 
     Args:
         baseline: Scores of the base model, which a candidate must beat to become the best.
-        model: Carries the base model's weights now.
-        score: Scores the model as it is.
+        model: The model, with the base's weights.
+        score: Scores the model's current weights.
         say: Takes one line of plain text for each candidate.
-        groups: Validation questions about one answer, which are one piece of evidence.
+        groups: Groups of validation questions about the same answer, each one piece of evidence.
         folder: Where weights and scores are kept between runs; None keeps them in memory only.
-        leniency: How many standard errors a later candidate may be below the best one and still take its place.
-            Above 0 where each stage is known to help and the validation questions are too few to see it.
+        leniency: How many standard errors below the best a later candidate may be and still take its place. Above 0
+            where each stage is known to help and the validation questions are too few to show it.
 
     Attributes:
-        kept: The best candidate that is better than the base; None while none is.
-        best_rejected: While none is, the best of those that are not.
-        stage_weights: What the stage in progress began with, or the next one begins with; the same object in every
-            stage that begins alike.
+        kept: The best candidate that beats the base; None while none does.
+        best_rejected: The best candidate while none beats the base.
+        stage_weights: Weights that the current stage, or else the next, starts from; one object for all stages that
+            start from the same weights.
     """
 
     def __init__(
@@ -73,8 +73,8 @@ class Selection:
         self.kept: ScoredCandidate | None = None
         self.best_rejected: ScoredCandidate | None = None
         self.finished_stages = 0
-        self.mined = 0  # bad chunks, for the stages that are finished
-        self._best_before: QueryScores | None = None  # the stage in progress; None while none is
+        self.mined = 0  # bad chunks, for the finished stages
+        self._best_before: QueryScores | None = None  # the best scores before the current stage; None between stages
         self.model = model
         self._score = score
         self._say = say
@@ -84,24 +84,24 @@ class Selection:
         self._best_weights = self._rejected_weights = self.stage_weights = copy_of_weights(model)
 
     def enter(self, name: str, scores: QueryScores | None = None) -> None:
-        """Score the model as it is now, if it is not yet, and hold on to its weights if they are the best so far."""
+        """Enter the model's current weights as a candidate, scored here if need be, and keep them if they are best."""
         self.model.eval()
         self._enter([ScoredCandidate(name, scores or self._score())], name)
         self._write_best()
 
     def enter_last(self, scores: Mapping[str, QueryScores], best: str, *, whatever_it_scores: bool = False) -> bool:
-        """Enter candidates of the same weights, which the model carries now, after the last stage.
+        """Enter candidates that share the model's current weights, after the last stage.
 
-        All are entered, so that what is asked of the best takes account of how many were tried. They are not written
-        down: a run that goes on after a kill must find the best that the stages made, and do again what follows.
+        All are entered, so that the evidence asked of the best accounts for how many were tried. They are not stored: a
+        resumed run must find the best candidate of the stages, and repeat what follows them.
 
         Args:
             scores: Name -> scores.
-            best: Name of the one that may be held on to.
-            whatever_it_scores: Hold on to it, as something else than its scores speaks for it.
+            best: Name of the one that may be kept.
+            whatever_it_scores: Keep it regardless of its scores, as something else speaks for it.
 
         Returns:
-            Whether it is the best so far.
+            Whether it is kept.
         """
         self.model.eval()
         entered = [ScoredCandidate(name, each) for name, each in scores.items()]
@@ -110,7 +110,7 @@ class Selection:
     def _enter(self, entered: Sequence[ScoredCandidate], best: str, *, whatever_it_scores: bool = False) -> bool:
         names = {candidate.name for candidate in entered}
         candidate = next(candidate for candidate in entered if candidate.name == best)
-        # A run that goes on after a kill may come by an epoch's end again.
+        # A resumed run may reach the end of the same epoch again.
         again = self.kept is not None and self.kept.name == best
         self.candidates = [known for known in self.candidates if known.name not in names] + list(entered)
         is_best = again or whatever_it_scores or self._is_better(candidate)
@@ -124,18 +124,18 @@ class Selection:
         return is_best
 
     def go_back(self, share: float) -> None:
-        """Keep this share of the way from the weights that the stage began with to those that the model carries now.
+        """Interpolate between the stage's starting weights (share 0) and the model's current ones (share 1).
 
         Source:
-            Wortsman et al., 2022, "Model soups": the mean of models of one descent is often better than each.
+            Wortsman et al., 2022, "Model soups": the mean of models with a common origin is often better than each.
         """
         self.model.load_state_dict(drawn_towards(self.stage_weights, copy_of_weights(self.model), share))
         self.model.eval()
 
     def holds_up(self, name: str) -> bool:
-        """Enter a candidate from the midst of a stage, and tell whether it is no worse, chance aside.
+        """Enter a candidate in the middle of a stage, and tell whether it is no worse than before, chance aside.
 
-        No worse than the best before the stage: after a kill what this one came to in the end may be the best already.
+        It is compared with the best before the stage: in a resumed run, the best so far may be of this stage's end.
         """
         best = self._best_before or self._best_scores()
         self.enter(name)
@@ -155,34 +155,34 @@ class Selection:
         return gain > (-self._leniency * error if self._leniency else 0.0)
 
     def _is_best_rejected(self, candidate: ScoredCandidate) -> bool:
-        """Tell it only while nothing is better than the base: what comes after that is lost for good."""
+        """Tell whether it is the best so far while none beats the base; once one does, rejected ones do not matter."""
         if self.kept is not None:
             return False
         return self.best_rejected is None or mean_ndcg(candidate.scores) >= mean_ndcg(self.best_rejected.scores)
 
     def reject_kept(self, base: Weights) -> None:
-        """Do without what was entered so far, for another reason than its score.
+        """Discard the weights kept so far, for another reason than their scores.
 
-        The candidates stay: how far the best is luck depends on how many were tried. It is not written down,
-        as with `enter_last`.
+        The list of candidates stays: how far the best is luck depends on how many were tried. As with `enter_last`,
+        this is not stored.
 
         Args:
-            base: The base model's weights, the best from here on until something else is entered.
+            base: The base model's weights, which count as the best until another candidate is entered.
         """
         self.kept, self.best_rejected, self._best_weights = None, None, base
 
     def begin_stage(self) -> None:
-        """Put the weights into the model that this stage begins with."""
+        """Load the weights that this stage starts from into the model."""
         self._best_before = self._best_before or self._best_scores()
         self.model.load_state_dict(self.stage_weights)
         self.model.eval()
 
     def finish_stage(self, mined: int = 0, *, passes_on: bool = True) -> None:
-        """Go on to the next stage; a run that goes on after a kill does not do this one again.
+        """Go on to the next stage, and store that this one is done, so that a resumed run skips it.
 
         Args:
-            mined: Bad chunks that were mined for this stage.
-            passes_on: Whether the next stage begins with the best weights so far, or else with what this one did.
+            mined: Number of bad chunks that were mined for this stage.
+            passes_on: Whether the next stage starts from the best weights so far; if not, it starts where this one did.
         """
         self._best_before = None
         self.finished_stages += 1
@@ -194,12 +194,12 @@ class Selection:
             _save(self.stage_weights, self._folder / STAGE_FILE, state)
 
     def restore(self) -> None:
-        """Put the best weights back into the model: the base's, while no candidate is better."""
+        """Load the best weights into the model: the base's if no candidate is better."""
         self.model.load_state_dict(self._best_weights)
         self.model.eval()
 
     def restore_chosen(self) -> ScoredCandidate:
-        """Put the weights of the best candidate into the model, be it better than the base or not, and name it."""
+        """Load the best candidate's weights into the model, whether it beats the base or not, and return it."""
         if self.kept is not None or self.best_rejected is None:
             self.restore()
             return self.kept or max(self.candidates, key=lambda candidate: mean_ndcg(candidate.scores))
@@ -208,7 +208,7 @@ class Selection:
         return self.best_rejected
 
     def resume(self) -> None:
-        """Take up what an earlier run kept, if it kept anything."""
+        """Load what an earlier run stored, if it stored anything."""
         if self._folder and (self._folder / STAGE_FILE).is_file():
             self.stage_weights, state = _load(self._folder / STAGE_FILE)
             self.finished_stages, self.mined = state["finished_stages"], state["mined"]
@@ -253,12 +253,12 @@ def _load(file: Path) -> tuple[Weights, dict[str, Any]]:
 
 
 def copy_of_weights(model: SentenceTransformer) -> Weights:
-    """Copy every weight, so that training on does not change the copy, and off the GPU, which several would fill."""
+    """Copy every weight to main memory, so that further training does not change the copy, nor copies fill a GPU."""
     return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.state_dict().items()}
 
 
 def drawn_towards(base: Weights, tuned: Weights, share: float) -> Weights:
-    """Return weights on the straight line between two models: share 0 is the base, 1 is the tuned one.
+    """Interpolate linearly between the weights of two models: share 0 is the base, 1 is the tuned one.
 
     Source:
         Wortsman et al., 2022, "Robust fine-tuning of zero-shot models" (WiSE-FT).

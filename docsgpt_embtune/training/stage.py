@@ -1,4 +1,4 @@
-"""One step of a training run, as it is planned."""
+"""A stage of a training run, as it is planned."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,25 +10,25 @@ from docsgpt_embtune.training.config import TrainConfig
 
 @dataclass(frozen=True)
 class Stage:
-    """One fit of the best weights so far.
+    """One fit, from the weights that the run has when it begins.
 
     Attributes:
-        name: What the candidates that come out of it are called.
-        questions: What is learned from.
+        name: Name of its candidates.
+        questions: Questions to learn from.
         config: Loss and settings.
-        mines: Whether questions with fewer bad chunks than `config.negatives` are given mined ones.
-        ceiling: Share of the good chunk's score above which a chunk is not taken for a bad one.
-        averages: Whether the mean of the weights that it began and ended with is a candidate, too.
-        share: How much of the way from the weights that it begins with to those that it ends with is taken; below 1,
-            nothing else that comes out of it is a candidate.
-        may_be_given_up: Whether it ends early where validation has fallen beyond chance.
-        passes_on: Whether the next stage begins with the best weights so far; if not, with those this one began with.
-        if_time_allows: Whether it is left out where the time is too short for all.
-        asks_folds: Whether its candidates are judged by models that learned without the questions that they are asked,
-            as these are the run's validation questions, too.
-        by_tokens: Whether the questions, words of one chunk each, are learned from as the model's tokens rank the mined
-            chunks for them, and not by which chunk they are of (see `token_teaching`).
-        chunk_of: piece_id -> doc_id, where the questions are asked of the windows of chunks.
+        mines: Whether questions with fewer bad chunks than `config.negatives` per good one get mined ones.
+        ceiling: Share of the good chunk's score above which a chunk is not mined.
+        averages: Whether the mean of its first and its last weights is a candidate, too.
+        share: Share of the change from its first to its last weights that is kept; below 1, its epochs are no
+            candidates.
+        may_be_given_up: Whether it ends early if validation has fallen beyond chance.
+        passes_on: Whether the next stage starts from the best weights so far; if not, it starts where this one did.
+        if_time_allows: Whether it is optional: left out if there is no time for all stages.
+        asks_folds: Whether its candidates are scored in folds, as its questions are the run's validation questions,
+            too.
+        by_tokens: Whether questions, each of one chunk's words, teach how the model's tokens rank the mined chunks, and
+            not which chunk the words are from (see `token_teaching`).
+        chunk_of: piece_id -> doc_id, if the questions are judged on windows of chunks.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Stage:
 
     @property
     def lesson(self) -> str:
-        """What it learns from, in a few words."""
+        """How it learns, in a few words."""
         return "as the model's tokens rank them" if self.by_tokens else self.config.loss
 
     @property
     def mean_name(self) -> str:
-        """What the mean of the weights that it began and ended with is called as a candidate."""
+        """Name of the candidate that is the mean of its first and its last weights."""
         return f"{self.name}, mean"
 
     def epoch_name(self, epoch: int) -> str:
-        """Name the candidate that an epoch ends with, from 1."""
+        """Name the candidate at the end of an epoch, numbered from 1."""
         return self.name if self.config.epochs == 1 else f"{self.name}, epoch {epoch}"

@@ -8,7 +8,7 @@ from docsgpt_embtune.wording import counted
 
 
 def summary(report: TrainingReport) -> str:
-    """Say which candidate was kept, what validation thinks of it, and where the model is."""
+    """Say which candidate was kept, how it did on validation, and where the model is."""
     tuned = report.tuned
     which = f"{'kept' if report.folder else 'best':<11} {tuned.chosen.name}"
     kept = f"{which}: validation {tuned.choice.line()}{_luck(tuned)}, {tuned.seconds:.0f} s"
@@ -27,7 +27,7 @@ def summary(report: TrainingReport) -> str:
 
 
 def _luck(tuned: TunedModel) -> str:
-    """Say whether a gain could be luck where it is kept whatever it is."""
+    """Say whether a gain could be luck, where the model is kept either way."""
     if tuned.evidence_needed or not tuned.improved:
         return ""
     return " (beyond luck)" if tuned.choice.is_beyond_luck else " (which could be luck)"
@@ -45,7 +45,7 @@ def _reason(report: TrainingReport) -> str:
 
 
 def _more_evidence(tuned: TunedModel) -> str:
-    """Say what would tell a gain from luck."""
+    """Suggest what would tell the gain from luck."""
     if tuned.material.training is None:
         return "give a few dozen questions of people with --train, or more chunks"
     if tuned.material.validation is None:

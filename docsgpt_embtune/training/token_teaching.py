@@ -1,8 +1,8 @@
-"""What a model's tokens find, taught to its vectors: how a corpus is learned from where nobody asked anything.
+"""Distil a model's ranking by tokens into its vectors: how to learn from a corpus where nobody asked anything.
 
-A vector blurs what a model knows of each token. Where each token of a question looks for the one that is most like it
-in a chunk, and rare tokens count more, an untuned model finds far more, but in an index that no store has. nDCG@10 of
-people's (training) questions over up to 900 chunks, untuned all-MiniLM-L6-v2:
+A vector blurs what a model knows of each token. Where each token of a question is matched with the most similar token
+of a chunk, and rare tokens count more, an untuned model finds far more, but this needs an index that no store has.
+nDCG@10 of people's (training) questions over up to 900 chunks, untuned all-MiniLM-L6-v2:
 
 | chunks | by vectors | by tokens |
 |---|---|---|
@@ -13,11 +13,11 @@ people's (training) questions over up to 900 chunks, untuned all-MiniLM-L6-v2:
 | annual reports | .643 | .726 |
 | medical abstracts | .946 | .935 |
 
-Of all-mpnet-base-v2 .506 and .619 on the manual, .823 and .910 on the questions and answers, .707 and .791 on the
-reports. So the vectors learn to rank as the tokens do. What is asked with are words of a chunk, as nothing else is
-there. How that chunk ranks is left out: it has these very words, which no one who asks has, and to rank it first is to
-mind exact words alone. Health agencies' pages got worse by that (.747 to .719, keywords beside both) and better without
-it (.756).
+With all-mpnet-base-v2: .506 and .619 on the manual, .823 and .910 on the questions and answers, .707 and .791 on the
+reports. So the vectors learn to rank as the tokens do. The questions are words of a chunk, as there are no others. The
+chunk itself is left out of the ranking: it contains these very words, which people who ask do not have, so that ranking
+it first would only teach exact matching. Including it made health agencies' pages worse (.747 to .719, keywords beside
+both), and leaving it out better (.756).
 
 Sources:
     Khattab and Zaharia, 2020, "ColBERT": late interaction, here with the weights of BM25's rarity.
@@ -40,13 +40,13 @@ from docsgpt_embtune.token_table import is_static, tokens_read
 from docsgpt_embtune.training.examples import Question, TrainingExamples, with_as_many_bad_ones
 from docsgpt_embtune.training.losses import EachTextOnce, Features, unique_texts
 
-SHARPNESS = 20.0  # of both distributions; that of the library's ranking loss
-LEFT_OUT = -1e4  # a score that comes to nothing in a distribution
-_TEXTS_AT_ONCE = 1024  # tokenised
+SHARPNESS = 20.0  # inverse temperature of both distributions; that of the library's ranking loss
+LEFT_OUT = -1e4  # a logit whose probability is zero
+_TEXTS_AT_ONCE = 1024  # in a call of the tokenizer
 
 
 def can_be_taught_by_tokens(model: SentenceTransformer) -> bool:
-    """Tell whether a model's vectors are the mean of its tokens, which is what was tried, padded on the right."""
+    """Tell whether a model pools its tokens by the mean and pads on the right; no other kind was tried."""
     if is_static(model) or getattr(model.tokenizer, "padding_side", None) != "right":
         return False
     poolings = [module for module in model if isinstance(module, Pooling)]
@@ -54,16 +54,16 @@ def can_be_taught_by_tokens(model: SentenceTransformer) -> bool:
 
 
 def chunks_to_rank(questions: Sequence[Question]) -> TrainingExamples:
-    """Lay out questions with the chunks near them, their own left out.
+    """Lay out questions with the chunks near them, without the chunk that each was made of.
 
     Args:
-        questions: The `good` of each is its own chunk, and `bad` are those near it.
+        questions: The `good` chunk of each is the one it was made of, and the `bad` ones are those near it.
 
     Returns:
-        Columns (anchor, chunk_1, …, label), the label being numbers of the own chunk and of those in the row.
+        Columns (anchor, chunk_1, …, label); a label is the numbers of the question's own chunk and of the row's chunks.
 
     Raises:
-        TrainingError: If there are not two chunks to rank.
+        TrainingError: If there are fewer than two chunks to rank.
     """
     questions = with_as_many_bad_ones(questions)
     count = len(questions[0].bad)
@@ -82,7 +82,7 @@ def chunks_to_rank(questions: Sequence[Question]) -> TrainingExamples:
 
 
 def rarity_of_tokens(model: SentenceTransformer, chunks: Sequence[str]) -> torch.Tensor:
-    """Return what each token of the vocabulary counts, (V,): BM25's rarity among the chunks, special ones nothing."""
+    """Return the weight of each token of the vocabulary, (V,): BM25's IDF over the chunks, 0 for special tokens."""
     tokenizer = model.tokenizer
     in_chunks = torch.zeros(len(tokenizer))
     for start in range(0, len(chunks), _TEXTS_AT_ONCE):
@@ -95,12 +95,12 @@ def rarity_of_tokens(model: SentenceTransformer, chunks: Sequence[str]) -> torch
 
 
 class TaughtByTokens(EachTextOnce):
-    """Rank the chunks of a batch for each question as the tokens of the model rank them that it was before training.
+    """The loss of vectors that shall rank a batch's chunks as the tokens of the model before training rank them.
 
     Args:
-        model: The model under training, as it is before.
-        rarity: What each token counts, (V,).
-        precision: To compute with.
+        model: The model under training, with its weights before it.
+        rarity: Weight of each token, (V,).
+        precision: Precision of the teacher's arithmetic.
     """
 
     def __init__(self, model: SentenceTransformer, rarity: torch.Tensor, precision: Precision) -> None:
@@ -126,7 +126,7 @@ class TaughtByTokens(EachTextOnce):
 
 
 class _Teacher:
-    """The model as it was; not a module, as its weights are none of the loss's."""
+    """A frozen copy of the model; not a `Module`, so that its weights are no parameters of the loss."""
 
     def __init__(self, model: SentenceTransformer, rarity: torch.Tensor, precision: Precision) -> None:
         self._model = copy.deepcopy(model).eval()
@@ -135,12 +135,12 @@ class _Teacher:
 
     @torch.no_grad()
     def scores(self, questions: Features, chunks: Features, own: torch.Tensor) -> torch.Tensor:
-        """Score chunks by their tokens, as far apart as the vectors' cosines are: (B, C).
+        """Score chunks by their tokens, scaled to the spread of the vectors' cosines: (B, C).
 
         Args:
             questions: Tokens, (B, L) each.
             chunks: Tokens, (C, L) each.
-            own: Which of the chunks a question is of, (B, C).
+            own: Whether a chunk is the one that a question was made of, (B, C).
         """
         asked, states = self._read(questions)
         kept = questions["attention_mask"].bool()
@@ -148,7 +148,7 @@ class _Teacher:
         rarity = rarity / rarity.sum(dim=1, keepdim=True).clamp(min=torch.finfo(rarity.dtype).tiny)
 
         def scored(some: dict[str, torch.Tensor]) -> torch.Tensor:
-            """Return the scores of P chunks and, behind these, their cosines, (P, 2 * B)."""
+            """Return the scores of P chunks, followed by their cosines, (P, 2 * B)."""
             vectors, read = self._read(some)
             unread = ~some["attention_mask"].bool()  # (P, K)
             alike = torch.einsum("qd,pkd->qpk", states[kept], read).masked_fill(unread, -1.0).amax(dim=2)  # (T, P)
@@ -169,13 +169,13 @@ class _Teacher:
 
 
 def _rows(tokens: Mapping[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return the tokens of some texts, without what is padding in all of them."""
+    """Return the tokens of some texts, without the columns that are padding in all of them."""
     longest = int(tokens["attention_mask"][rows].sum(dim=1).max())
     return {key: value[rows, :longest] for key, value in tokens.items()}
 
 
 def _spread(scores: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Return how far apart a question's scores (B, C) are: their standard deviation, its mean over the questions."""
+    """Return the standard deviation of a question's scores (B, C), its own chunk left out, averaged over questions."""
     counted = (~own).float()
     mean = (scores * counted).sum(dim=1, keepdim=True) / counted.sum(dim=1, keepdim=True)
     variance = ((scores - mean).square() * counted).sum(dim=1) / counted.sum(dim=1)

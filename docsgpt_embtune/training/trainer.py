@@ -1,4 +1,4 @@
-"""sentence-transformers' trainer, set up for a few thousand questions on a few cores."""
+"""Training with sentence-transformers' trainer, set up for a few thousand questions on a few cores."""
 
 import ctypes
 import json
@@ -33,22 +33,23 @@ from docsgpt_embtune.training.processes import is_main_process, own_gpu, process
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SECONDS_BETWEEN_SAVES = 60.0
-SHARE_BEFORE_LOOKING = 0.25  # of the steps
+SHARE_BEFORE_LOOKING = 0.25  # of the steps, before asking whether to go on
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
-    """Load a base model for tuning: no remote code, fp32, whole vectors, Normalize last.
+    """Load a base model for tuning: no remote code, fp32, full-width vectors, Normalize last.
 
-    DocsGPT ranks by L2 over what the model returns; only unit-norm vectors rank there as they do by cosine. A base that
-    cuts its vectors (`truncate_dim`) is tuned whole, as what is written knows no such setting; `shrink` cuts.
+    DocsGPT ranks by L2 over what the model returns, which agrees with cosine only for unit-norm vectors. A base that
+    truncates its vectors (`truncate_dim`) is tuned at full width, as the written folder has no such setting; `shrink`
+    cuts vectors.
 
     Args:
         base: From `resolve_base`.
-        device: torch's name; None takes a GPU where there is one.
+        device: torch's name; None takes a GPU if there is one.
     """
-    # oneDNN reads this once, before its first product. It keeps what it compiles for each shape: a thousand of these in
-    # the midst of the activations left the heap in pieces, a GiB of it in twelve steps. These are as many as the layers
-    # of a step have in common (see LENGTHS_ALIKE of `packing`).
+    # oneDNN reads this once, before its first product. It caches a kernel for each shape: a thousand of them among the
+    # activations fragmented the heap, by a GiB in twelve steps. So many kernels are enough for the shapes that the
+    # layers of a step share (see LENGTHS_ALIKE of `packing`).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
     model = SentenceTransformer(
         str(base.folder),
@@ -57,8 +58,8 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
         model_kwargs={"dtype": torch.float32},
     )
     model.truncate_dim = None
-    # Of CamemBERT and its kin some say 514, as many as they have positions: the first two of these are not used, and a
-    # text of so many tokens would end the run.
+    # Some models of CamemBERT's kind state a length of 514, the number of their positions. The first two of these are
+    # not used, and a text of so many tokens would end the run.
     possible = possible_length(model)
     if possible is not None and model.max_seq_length is not None and model.max_seq_length > possible:
         model.max_seq_length = possible
@@ -104,11 +105,12 @@ def fit(
         examples: Rows and batches.
         config: Loss, epochs, batch size, learning rate, warm-up and seed.
         precision: "fp32" or "bf16".
-        at_epoch_end: Called with the number of the epoch, from 1, while the model carries its weights.
-        goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it says no.
-        checkpoints: Folder to save to every minute, and to go on from if a killed run saved there.
-        loss: What is minimised in place of the config's loss.
-        name: What the progress bar is called.
+        at_epoch_end: Called after each epoch with its number, from 1, while the model has the weights of its end.
+        goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it returns
+            False.
+        checkpoints: Folder to save to every minute, and to resume from if a killed run saved there.
+        loss: Loss to minimise in place of the config's.
+        name: Label of the progress bar.
 
     Raises:
         TrainingError: If the loss is not finite.
@@ -123,22 +125,22 @@ def fit(
         )
         trainer.remove_callback(PrinterCallback)
         if goes_on is not None:
-            trainer.add_callback(LookIn(goes_on))
+            trainer.add_callback(StopEarlyUnless(goes_on))
         if checkpoints is not None:
             trainer.add_callback(SaveNowAndThen())
         trainer.train(resume_from_checkpoint=_last_whole_checkpoint(checkpoints))
-        # accelerate leaves the model's forward wrapped in autocast, so that it would go on computing in bf16, and marks
-        # it, so that the next fit would leave it unwrapped: in fp32, at half the speed.
+        # accelerate leaves the model's forward wrapped in autocast, so that it would go on computing in bf16. It also
+        # marks the model, so that the next fit would not wrap it and would run in fp32, at half the speed.
         trainer.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         vars(model).pop("_is_accelerate_prepared", None)
     model.eval()
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """Leave out of checkpoints what quotes the questions, which are people's private text: model card, arguments."""
+    """A trainer whose checkpoints do not quote the questions, which are private: no model card, no arguments."""
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
-        """Do not look for examples to quote."""
+        """Do not collect example texts for a model card."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
@@ -161,7 +163,7 @@ def _arguments(
         learning_rate=config.learning_rate,
         warmup_steps=_warmup_steps(examples, config),
         seed=config.seed,
-        prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as it is asked later
+        prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as in serving
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
         batch_sampler=_sampler_factory(examples, config),
@@ -170,7 +172,7 @@ def _arguments(
         save_total_limit=1,
         logging_strategy="steps",
         logging_steps=10,
-        logging_nan_inf_filter=False,  # it would hide from the log what must end the run
+        logging_nan_inf_filter=False,  # it would hide from the log the NaN that must end the run
         report_to=list(config.report_to),
         dataloader_drop_last=process_count() > 1,
         disable_tqdm=True,
@@ -184,19 +186,19 @@ def _arguments(
 
 
 def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
-    """Round the share of the steps down: a step of warm-up begins at a rate of 0, and may be the only one there is."""
+    """Round the warm-up down to whole steps: its first step has a rate of 0, and may be the only step there is."""
     batches = len(_sampler_factory(examples, config)(examples.rows, config.batch_size))
     return int(config.warmup * config.epochs * batches / process_count())
 
 
 def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
-    # Where rows say which of their texts are good, no other row's texts are taken for bad.
+    # Only losses without labels take other rows' texts as negatives.
     in_batch_negatives = "label" not in examples.rows.column_names
     return sampler_factory(examples, in_batch_negatives=in_batch_negatives, seed=config.seed)
 
 
 def _last_whole_checkpoint(folder: Path | None) -> str | None:
-    """Find where to go on; a checkpoint that was being written when the run was killed is removed."""
+    """Find the checkpoint to resume from, removing any that was being written when the run was killed."""
     while folder is not None and folder.is_dir():
         last: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
         if last is None or _is_whole(Path(last)):
@@ -207,7 +209,7 @@ def _last_whole_checkpoint(folder: Path | None) -> str | None:
 
 def _is_whole(checkpoint: Path) -> bool:
     try:
-        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # what is written last
+        json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))  # the file that is written last
     except (OSError, ValueError):
         return False
     return True
@@ -215,17 +217,17 @@ def _is_whole(checkpoint: Path) -> bool:
 
 @contextmanager
 def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Iterator[None]:
-    """Make steps as quick as this model allows, for the time of the block."""
+    """Make steps as fast as this model allows, for the time of the block."""
     _keep_freed_memory()
     with _no_dropout(model), _attention_for(model, precision):
         yield
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc keep the activations' memory from step to step: giving it back and faulting it in again costs 5 %."""
+    """Make glibc keep the activations' memory between steps: returning it and faulting it in again costs 5 %."""
     if sys.platform == "linux":
         library = ctypes.CDLL(None)
-        mallopt: Callable[[int, int], int] = getattr(library, "mallopt", lambda *_: 0)  # others have none
+        mallopt: Callable[[int, int], int] = getattr(library, "mallopt", lambda *_: 0)  # other C libraries have none
         mallopt(M_MMAP_THRESHOLD, 1 << 30)
         mallopt(M_TRIM_THRESHOLD, 1 << 30)
 
@@ -237,7 +239,7 @@ def _no_dropout(model: SentenceTransformer) -> Iterator[None]:
     rates = [layer.p for layer in layers]
     for layer in layers:
         layer.p = 0.0
-        layer.forward = _unchanged  # type: ignore[assignment, method-assign]  # at rate 0, too, torch draws what to keep
+        layer.forward = _unchanged  # type: ignore[assignment, method-assign]  # torch draws a mask even at rate 0
     try:
         yield
     finally:
@@ -252,9 +254,9 @@ def _unchanged(values: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator[None]:
-    """Compute nothing for padding on a CPU; where the model cannot do without, avoid torch's fused kernel for bf16.
+    """On a CPU, pack texts instead of padding them; where the model cannot, avoid torch's fused attention in bf16.
 
-    The backward of that kernel takes a third of the step there. A GPU has faster ones.
+    The backward pass of that kernel takes a third of the step on a CPU. A GPU has faster kernels.
     """
     if model.device.type != "cpu":
         yield
@@ -268,14 +270,14 @@ def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator
         yield  # packing_where_possible puts the usual one back
 
 
-class LookIn(TrainerCallback):
-    """Ask once, early on, whether training shall go on."""
+class StopEarlyUnless(TrainerCallback):
+    """Ask once, early on, whether to go on training, and stop if not."""
 
     def __init__(self, goes_on: Callable[[], bool]) -> None:
         self.goes_on = goes_on
 
     def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """End training if not."""
+        """Ask after the first SHARE_BEFORE_LOOKING of the steps."""
         look_at = math.ceil(SHARE_BEFORE_LOOKING * state.max_steps)
         if state.global_step != look_at or look_at == state.max_steps:
             return
@@ -291,7 +293,7 @@ class AtEpochEnd(TrainerCallback):
         self.function = function
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Call, with dropout and the like out of the way; not where training was ended on the way."""
+        """Call the function with the model in eval mode, unless training stopped within the epoch."""
         if not float(state.epoch).is_integer():
             return
         context["model"].eval()
@@ -300,27 +302,27 @@ class AtEpochEnd(TrainerCallback):
 
 
 class SaveNowAndThen(TrainerCallback):
-    """Save by the clock: a step takes a millisecond on one machine and ten seconds on another.
+    """Save checkpoints by the clock: a step takes a millisecond on one machine and ten seconds on another.
 
-    Never after the last step of an epoch, as the trainer would: a run that goes on from there takes the epoch for done,
-    and what comes out of it would never be entered. Nor where training ends early: it would go on after all.
+    Never after the last step of an epoch, where the trainer would: a run resumed from there takes the epoch for done,
+    and would never enter its candidate. Nor where training ends early: a resumed run would go on training after all.
     """
 
     def __init__(self) -> None:
         self.last_save = time.monotonic()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask the trainer to save if the last time is long enough ago."""
+        """Ask the trainer to save if the last save is long enough ago."""
         is_due = time.monotonic() - self.last_save >= SECONDS_BETWEEN_SAVES
         control.should_save = is_due and not control.should_training_stop and not float(state.epoch).is_integer()
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Start the clock again."""
+        """Restart the clock."""
         self.last_save = time.monotonic()
 
 
 class StopOnBrokenLoss(TrainerCallback):
-    """End the run when the loss is no longer a number: at once where it is logged, at the end where it is not."""
+    """End the run when the loss is no longer finite: at once where it is logged, at the end where it is not."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         """Raise TrainingError if the logged loss is not finite."""
@@ -328,13 +330,13 @@ class StopOnBrokenLoss(TrainerCallback):
             raise TrainingError(f"the loss became {logs['loss']} at step {state.global_step}; lower --learning-rate")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Raise TrainingError if the weights are not finite: the last steps' loss is not logged."""
+        """Raise TrainingError if the weights are not finite, as the last steps' loss is not logged."""
         if not all(weights.isfinite().all() for weights in context["model"].parameters()):
             raise TrainingError(f"the weights are no numbers at step {state.global_step}; lower --learning-rate")
 
 
 class ProgressBar(TrainerCallback):
-    """One line with time left: steps, epoch and loss."""
+    """A progress bar with steps, time left, epoch and loss."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -351,7 +353,7 @@ class ProgressBar(TrainerCallback):
         )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move it."""
+        """Move the bar."""
         self.bar.update(state.global_step - self.bar.n)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
@@ -360,5 +362,5 @@ class ProgressBar(TrainerCallback):
             self.bar.set_postfix(epoch=f"{state.epoch:.1f}", loss=f"{float(logs['loss']):.3g}")
 
     def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close it."""
+        """Close the bar."""
         self.bar.close()

@@ -1,4 +1,4 @@
-"""What a training run ends with."""
+"""The result of a training run."""
 
 from dataclasses import dataclass
 
@@ -14,22 +14,22 @@ from docsgpt_embtune.training.selection import ScoredCandidate
 
 @dataclass(frozen=True)
 class TunedModel:
-    """A model after training, and how each candidate did on the validation questions.
+    """A model after training, with the validation scores of every candidate.
 
     Attributes:
-        model: Carries the weights of the chosen candidate in fp32.
-        candidates: Every model that came up, in order.
-        chosen: The best of them, better than the base or not, unless a guard spoke against it.
-        choice: Their scores, and the base model's as it serves, on the validation questions.
-        preferred: Whether it is better than the base's weights, and no guard speaks against it.
-        evidence_needed: Whether a higher score is not enough and must be beyond what luck gives the best of so many
+        model: The model, with the chosen candidate's weights in fp32.
+        candidates: Every candidate that was scored, in order.
+        chosen: The best candidate that no guard rules out, whether it beats the base or not.
+        choice: Validation scores of all candidates, and of the base model as it serves.
+        preferred: Whether the chosen candidate was kept over the base's weights, with no guard against it.
+        evidence_needed: Whether a higher score is not enough: the gain must exceed what luck gives the best of so many
             candidates.
-        windows: How long chunks are read, by validation and from now on.
-        keywords: What stands beside the model's numbers in each vector, if anything does.
-        precision: What the training computed in.
-        mined: Bad chunks that were mined for want of given ones.
-        seconds: Of mining, training and validation, without loading and writing.
-        material: What was given to learn from and to choose by, parted as the run parted it.
+        windows: How long chunks were read in validation, and are to be read from now on.
+        keywords: The keywords beside the model's numbers in each vector, if there are any.
+        precision: The precision that training computed in.
+        mined: Number of bad chunks that were mined where too few were given.
+        seconds: Time for mining, training and validation, without loading and writing.
+        material: What the run was given, split into training and validation as the run split it.
     """
 
     model: SentenceTransformer

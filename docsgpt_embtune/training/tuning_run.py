@@ -1,4 +1,4 @@
-"""A training run: stages in a row, each entering what it made for validation to choose from."""
+"""A training run: stages in sequence, each entering candidates for validation to choose from."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -39,24 +39,24 @@ from docsgpt_embtune.wording import Say, counted, silent
 
 
 class TuningRun:
-    """A model on its way through stages.
+    """A model that is tuned in stages.
 
     Args:
         model: From `load_base`; tuned in place.
-        validation: Questions to choose by; without folds, none of them may be learned from.
+        validation: Questions to choose by; without folds, none of them may be trained on.
         config: Seed and precision of the whole run.
-        folder: Where the run keeps what it needs to go on after a kill; None keeps nothing.
+        folder: Where the run keeps what it needs to resume; None keeps nothing.
         say: Takes one line of plain text at each step.
         leniency: How lenient the selection is with later candidates, as in `Selection`.
-        hardest: Chunks beside the judged ones over which a question is ranked, by meaning and by words each.
-        started: On the monotonic clock, where something was done before.
-        folds: Folds of the validation questions, where these are learned from, too.
-        extras: What serves with the base's weights, and is kept with whatever comes of them.
+        hardest: Unjudged chunks over which a question is ranked: so many by vectors, and so many by BM25.
+        started: Start of the run on the monotonic clock, if something was done before.
+        folds: Folds of the validation questions, if these are trained on, too.
+        extras: Keywords and windows that the base serves with, kept for every candidate.
 
     Attributes:
-        pools: The validation questions, those of each fold apart, with the chunks that they are ranked over.
-        groups: Those about one answer, which are one piece of evidence.
-        to_beat: Scores of what the run must be better than in the end.
+        pools: The validation questions with the chunks that they are ranked over; one pool per fold, if there are any.
+        groups: Groups of validation questions about the same answer, each one piece of evidence.
+        to_beat: Scores that the run must beat in the end.
         seconds_before: Seconds that the run had taken before it was stopped.
     """
 
@@ -104,16 +104,16 @@ class TuningRun:
         return {text for pool in self.pools for text in pool.chunks}
 
     def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
-        """Choose the chunks that these questions are ranked over; the model must be the base still."""
+        """Choose the chunks that these questions are ranked over; the model must still have the base's weights."""
         embed = self.vectors.embed
         return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
 
     def score(self, *pools: ValidationPool, extras: Extras | None = None) -> QueryScores:
-        """Score the model as it is, on chunks as they are read.
+        """Score the model's current weights, with keywords and windows.
 
         Args:
-            *pools: What is asked, and the chunks that it is ranked over.
-            extras: What serves with it in place of what the run has chosen so far.
+            *pools: Questions, and the chunks that they are ranked over.
+            extras: Keywords and windows to use in place of those that the run has chosen so far.
         """
         extras = extras or Extras(self.keywords, self.windows)
         return joined_scores(self._score_one(pool, extras) for pool in pools)
@@ -126,29 +126,30 @@ class TuningRun:
         return pool.score(query_embeddings, chunk_embeddings)
 
     def unseen_vectors(self) -> list[tuple[Vectors, Vectors]]:
-        """Return, for each pool, what the best weights, or their like of its fold, make of its questions and chunks."""
+        """Return each pool's vectors, of questions and chunks, by the best candidate; in folds, by the fold's own."""
         best = self.selection.kept.name if self.selection.kept else ""
         return [
             self._fold_vectors.load(number, best)
             if self._fold_vectors.has(number, best)
             else self._embed(pool, self.windows)
-            for number, pool in enumerate(self.pools)  # what is not of a fold learned from no question
+            for number, pool in enumerate(self.pools)  # a candidate without fold vectors learned from no question
         ]
 
     def _embed(self, pool: ValidationPool, windows: WindowReader | None) -> tuple[Vectors, Vectors]:
-        embed = partial(self.vectors.embed, show_progress=False)  # in the midst of a fit, which shows its own
+        embed = partial(self.vectors.embed, show_progress=False)  # a fit may be under way, with its own bar
         chunk_embeddings = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
         return embed(pool.queries), chunk_embeddings
 
     def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
-        """Read long chunks in windows from here on, if the base model answers these questions better for it.
+        """Read long chunks in windows from now on, if the base model then answers these questions better.
 
-        The model must be the base still, so that questions to learn from are as good evidence as those to choose by.
+        The model must still have the base's weights, so that training questions are as good evidence as validation
+        questions.
 
         Args:
             reader: Cuts chunks into windows.
             asked: Questions to decide by.
-            always: Do it whatever these say.
+            always: Read in windows whatever the questions show.
         """
         if not always:
             judgment = windows_against_beginnings(asked, reader, self.vectors.embed)
@@ -162,15 +163,15 @@ class TuningRun:
                 return
         self.windows = reader
         scores = self.score(*self.pools)
-        if not self.selection.candidates:  # else a run that goes on, which has entered it
+        if not self.selection.candidates:  # a resumed run has entered it already
             self.selection.enter("windows", scores)
 
     def train(self, number: int, stage: Stage) -> None:
-        """Train the best weights so far on a stage's questions and enter every epoch.
+        """Train on a stage's questions from the weights that the stage starts with, and enter every epoch.
 
         Args:
-            number: Number of the stage, from 0; one that an earlier, killed run had finished is passed over.
-            stage: What to do.
+            number: Number of the stage, from 0; one that a killed run had finished is skipped.
+            stage: The stage to run.
 
         Raises:
             TrainingError: If bad chunks are needed and none can be mined, or the loss is not finite.
@@ -212,11 +213,11 @@ class TuningRun:
             self._enter(stage.epoch_name(epoch), in_folds)
 
     def _enter(self, candidate: str, in_folds: Mapping[str, QueryScores]) -> None:
-        if not in_folds or candidate in in_folds:  # the folds were asked after their last epoch alone
+        if not in_folds or candidate in in_folds:  # folds are scored only after their last epoch
             self.selection.enter(candidate, in_folds.get(candidate))
 
     def _cross_validate(self, stage: Stage) -> dict[str, QueryScores]:
-        """Train on all folds but one, for each of them, and score what comes out on that one: candidate -> scores."""
+        """For each fold, train on the others and score the candidates on the fold: candidate -> scores."""
         candidates = [stage.epoch_name(stage.config.epochs), *([stage.mean_name] if stage.averages else [])]
         for number in range(len(self.folds)):
             if not self._fold_vectors.has(number, candidates[-1]):
@@ -229,11 +230,11 @@ class TuningRun:
         }
 
     def _train_without(self, number: int, stage: Stage, candidates: Sequence[str]) -> None:
-        """Keep the vectors of a fold's questions and chunks by models that learned from the other folds."""
+        """Train on the other folds, and keep the candidates' vectors of this fold's questions and chunks."""
         learned = [query_id for query_id in self.folds[number].learned if query_id in stage.questions.queries]
         stage = replace(stage, questions=stage.questions.subset(learned))
         self.selection.begin_stage()
-        if learned:  # where there is time for a few questions alone, they may all be of this fold
+        if learned:  # with time for a few questions only, all may be of this fold
             mined = self._mine(stage) if stage.mines else {}
             examples = build_examples(questions_of(stage.questions, mined), stage.config.loss)
             name = f"{stage.name} {number + 1}/{len(self.folds)}"
@@ -251,8 +252,8 @@ class TuningRun:
 
     def _mine(self, stage: Stage) -> dict[str, tuple[str, ...]]:
         dataset = stage.questions
-        # As when these weights were scored: in bf16 a vector depends on the texts beside it, and a run that goes on
-        # after a kill must mine the same.
+        # Encode in the same batches as when these weights were scored: in bf16 a vector depends on the texts in its
+        # batch, and a resumed run must mine the same chunks.
         for pool in self.pools:
             self._embed(pool, self.windows)
         mined = mine_negatives(
@@ -273,10 +274,10 @@ class TuningRun:
         return mined
 
     def result(self, material: Material, *, evidence_needed: bool) -> TunedModel:
-        """Leave the model at its best candidate and say what happened.
+        """Load the best candidate's weights into the model and return the result of the run.
 
         Args:
-            material: What the run was given, to be told with its result.
+            material: What the run was given, for the result to hold.
             evidence_needed: As in `TunedModel`.
         """
         chosen, candidates = self.selection.restore_chosen(), self.selection.candidates

@@ -1,4 +1,4 @@
-"""Validation that costs seconds: a fixed, hard part of the corpus instead of all of it."""
+"""Validation within seconds, over a fixed, hard part of the corpus instead of all of it."""
 
 from collections.abc import Sequence
 
@@ -12,16 +12,16 @@ from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS
 from docsgpt_embtune.vectors import Vectors
 
-# Chunks kept for each validation question: what the base model ranks highest is what tuning must push down. As many
-# again share its words, which is what keywords beside the model may be misled by.
+# Chunks kept for each validation question: those that the base model ranks highest, as tuning must push them down. As
+# many again are found by BM25, as they may mislead keywords beside the model.
 HARDEST_PER_QUERY = 30
 
 
 class Pool:
-    """Questions, and chunks that they are ranked over.
+    """Questions, and the chunks that they are ranked over.
 
     Attributes:
-        dataset: Questions, corpus and judgments; of copies the first alone is judged.
+        dataset: Questions, corpus and judgments; of identical chunks, only the first is judged.
         queries: Texts of the questions, Q.
         doc_ids: Ids of the chunks, N.
         chunks: Their texts, N.
@@ -46,18 +46,18 @@ class Pool:
 
 
 class ValidationPool(Pool):
-    """Judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
+    """A pool of the judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
 
-    Ranking the whole corpus after every epoch costs more than the epoch itself. A pool that holds whatever the
-    base model confuses with an answer orders models as the whole corpus does, at a fraction of the cost. Its
-    figures are a little higher, and a tuned model's more so than the base's, whose worst chunks they are: they choose
-    between models, and are not reported as test results.
+    Ranking the whole corpus after every epoch would cost more than the epoch. A pool of everything that the base model
+    confuses with an answer orders models as the whole corpus does, at a fraction of the cost. Scores on it are a little
+    higher, a tuned model's more so than the base's, as the pool holds the chunks that are worst for the base. They
+    serve to choose between models, and are not reported as test results.
 
     Args:
         dataset: Validation queries and judgments.
         query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
         corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
-        hardest: Chunks that are kept for each question, by either search.
+        hardest: Chunks to keep for each question by each of the two searches.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class ValidationPool(Pool):
 
 
 class WholeCorpus(Pool):
-    """All chunks, where ranking them is no matter of time.
+    """A pool of all chunks, where ranking them takes no time to speak of.
 
     Args:
         dataset: Questions, corpus and judgments.
@@ -90,7 +90,7 @@ class WholeCorpus(Pool):
 
 
 def score_vectors(dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> QueryScores:
-    """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; copies count as one chunk.
+    """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; identical chunks count as one.
 
     Args:
         dataset: Queries and judgments.

@@ -1,4 +1,4 @@
-"""Long chunks in training: learned from by the windows that they are read in."""
+"""Training on long chunks by the windows that they are read in."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,12 +14,12 @@ from docsgpt_embtune.vectors import Vectors
 
 
 def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: WindowReader, encode: Encode) -> Judgment:
-    """Compare long chunks read in windows with long chunks cut off, on all questions together.
+    """Compare reading long chunks in windows with truncating them, on all questions together.
 
     Args:
-        datasets: Questions, each set over its own corpus; a question may be in one alone.
-        reader: Cuts.
-        encode: Embeds texts, as far as the model reads them; is asked for some of them twice.
+        datasets: Questions, each set over its own corpus; no question may be in two sets.
+        reader: Cuts chunks into windows.
+        encode: Embeds texts, truncated to what the model reads; it gets some of them twice.
     """
     beginnings: QueryScores = {}
     windows: QueryScores = {}
@@ -39,11 +39,11 @@ def windows_against_beginnings(datasets: Sequence[RetrievalDataset], reader: Win
 
 @dataclass(frozen=True)
 class Pieces:
-    """A corpus in the pieces that a model reads: windows, or whole chunks.
+    """A corpus in the pieces that a model reads: windows of long chunks, and the other chunks whole.
 
     Attributes:
         corpus: piece_id -> text.
-        chunk_of: piece_id -> doc_id, of windows alone; a whole chunk is called what it was.
+        chunk_of: piece_id -> doc_id, for windows only; a whole chunk keeps its id.
     """
 
     corpus: Mapping[str, str]
@@ -63,11 +63,11 @@ class Pieces:
 
 
 def cut_into_windows(corpus: Mapping[str, str], reader: WindowReader) -> Pieces:
-    """Cut every chunk that is too long to be read at once.
+    """Cut every chunk that is too long to be read at once into windows.
 
     Args:
         corpus: doc_id -> text.
-        reader: Cuts.
+        reader: Cuts chunks into windows.
     """
     texts: dict[str, str] = {}
     chunk_of: dict[str, str] = {}
@@ -86,14 +86,14 @@ def cut_into_windows(corpus: Mapping[str, str], reader: WindowReader) -> Pieces:
 def asked_of_pieces(
     dataset: RetrievalDataset, pieces: Pieces, query_embeddings: Vectors, piece_embeddings: Vectors
 ) -> RetrievalDataset:
-    """Judge pieces in place of chunks: of each judged chunk, the window nearest to the question.
+    """Replace each judged chunk by its piece nearest to the question, and the corpus by the pieces.
 
-    The nearest of a good chunk is the likeliest to answer, and the nearest of a bad one the hardest. On validation
-    (one set, nDCG@10) all windows of a good chunk taught less than its nearest alone, .732 against .748.
+    The nearest window of a good chunk is the likeliest to answer, and the nearest of a bad one the hardest. On
+    validation (one set, nDCG@10) all windows of a good chunk taught less than its nearest alone, .732 against .748.
 
     Args:
         dataset: Questions over the chunks.
-        pieces: What its corpus is cut into.
+        pieces: The pieces of its corpus.
         query_embeddings: Vectors of the queries (Q, D), in the dataset's order, unit norm.
         piece_embeddings: Vectors of the pieces (P, D), in their order, unit norm.
     """

@@ -76,9 +76,9 @@ def test_automatic_run_must_beat_the_base_with_its_keywords(with_keywords, tmp_p
 def test_what_keywords_find_anyway_need_not_be_beaten(tiny_base_folder, keywords):
     run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     alone = run.selection.baseline
-    recipe._let_be_beaten(run, Extras(keywords), ())
+    recipe._require_beating_base_as_served(run, Extras(keywords), ())
     assert mean_ndcg(run.to_beat) > mean_ndcg(alone)
-    recipe._let_be_beaten(run, Extras(keywords), set(CORPUS))
+    recipe._require_beating_base_as_served(run, Extras(keywords), set(CORPUS))
     assert run.to_beat == alone
     assert run.keywords is None
 

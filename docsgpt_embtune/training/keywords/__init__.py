@@ -1,1 +1,1 @@
-"""Keywords beside a model's numbers: what their words count, how much they weigh, and whether they stay."""
+"""Keywords beside a model's numbers: how much each word counts, what weight they get, and whether they are kept."""

@@ -1,4 +1,4 @@
-"""Whether keywords stand beside a model's numbers, and how much they count: what a run does after its last stage."""
+"""Choose, after a run's last stage, whether to put keywords beside the model's numbers, and at what weight."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
@@ -13,14 +13,14 @@ from docsgpt_embtune.training.keywords.weights import (
     WEIGHTS_BESIDE_TAUGHT,
     Unseen,
     Weighed,
+    ignoring_keyword_hits,
     score_weights,
-    without_gains_of,
     worth_their_width,
 )
 from docsgpt_embtune.training.processes import is_main_process
 from docsgpt_embtune.training.tuning_run import TuningRun
 
-GuardsHold = Callable[[str], bool]  # asked of the run as it is, by what to call it
+GuardsHold = Callable[[str], bool]  # judges the run's current state, given a name for it
 A_GUARD = "a guard got worse"
 
 
@@ -37,11 +37,11 @@ def weigh_keywords(
     They make vectors wider, and must be worth that.
 
     Args:
-        run: With its stages behind it.
+        run: A run that has finished its stages.
         corpus: Every chunk there is, once.
-        training: Questions that tell what their words count.
-        guards_hold: Tells whether what must not get worse has not.
-        wide: Whether wide ones are tried, too.
+        training: Questions to learn from how much each word counts.
+        guards_hold: Tells whether the guards hold.
+        wide: Whether wide keywords are tried, too.
     """
     run.selection.restore()
     fitting = _fitting(run, corpus, wide=wide)
@@ -64,19 +64,20 @@ def weigh_keywords(
 def put_usual_keywords(
     run: TuningRun, corpus: Iterable[str], by_own_words: Collection[str], guards_hold: GuardsHold
 ) -> None:
-    """Put keywords of a usual weight beside the best weights' vectors, where no person asked anything.
+    """Put keywords at a usual weight beside the best weights' vectors, where no person asked anything.
 
-    Questions made of the chunks cannot tell their worth: words that still stand there like them the better the more
-    they count, and sentences that are cut out have little to do with them (on a television's manual +.006 of nDCG@10,
-    where people's questions had +.030). They weigh less, or are left out, only where these sentences are found less
-    often beyond chance, or where what is better than the base without them is worse with them.
+    Questions made of the chunks cannot tell what keywords are worth. Words that are still in their chunk prefer them
+    the more, the more they weigh. Sentences that were cut out of their chunk gain little by them (on a television's
+    manual +.006 of nDCG@10, where people's questions gained +.030). So keywords get a lower weight, or are left out,
+    only if a guard gets worse, if these sentences are found less often beyond chance, or if the model beats the base
+    without them and not with them.
 
     Args:
-        run: With its stages behind it.
+        run: A run that has finished its stages.
         corpus: Every chunk there is, once.
-        by_own_words: doc_ids of chunks that validation asks for by words which they have. Keywords find these whatever
-            they are worth: what their questions gain by it is not counted.
-        guards_hold: Tells whether what must not get worse has not.
+        by_own_words: doc_ids of the chunks that validation asks for by their own words. Keywords find these whatever
+            they are worth, so that what their questions gain is not counted.
+        guards_hold: Tells whether the guards hold.
     """
     run.selection.restore()
     alone = run.score(*run.pools)
@@ -84,7 +85,7 @@ def put_usual_keywords(
     why = ""
     for weight in WEIGHTS_BESIDE_TAUGHT:
         run.keywords = replace(keywords, weight=weight)
-        scores = without_gains_of(run.score(*run.pools), alone, run.validation, by_own_words)
+        scores = ignoring_keyword_hits(run.score(*run.pools), alone, run.validation, by_own_words)
         name = str(Weighed(NARROW, weight))
         if not guards_hold(name):
             why = A_GUARD

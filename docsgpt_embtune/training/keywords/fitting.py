@@ -1,10 +1,10 @@
-"""Directions for the words of a corpus: as many as a vector has room for, and those that keep its BM25 scores best.
+"""Fit directions for the words of a corpus: as many as a vector has room for, and those that keep BM25 scores best.
 
-Random directions serve any chunk alike and none well: with 382 of them a score is off by a twentieth of what two texts'
-words weigh. The principal directions of the corpus's own chunks lose least of these chunks' scores, none at all where
-there are no more chunks than directions. Beside an untuned model they were worth .01 to .05 of nDCG@10, and 768 numbers
-did what 1,536 had done; chunks that came after the fit gained less, and where they were half of all there was little
-left of it (`scripts/bench_keywords.py`).
+Random directions suit every chunk alike and none well: with 382 of them, the error of a score is a twentieth of what
+the words of the two texts weigh. The principal directions of the corpus's own chunks lose the least of these chunks'
+scores, and nothing if there are no more chunks than directions. Beside an untuned model they were worth .01 to .05 of
+nDCG@10, and 768 numbers did what 1,536 had done. Chunks that were added after the fit gained less; where they were half
+of all chunks, little of the gain was left (`scripts/bench_keywords.py`).
 """
 
 import random
@@ -25,23 +25,24 @@ from docsgpt_embtune.vectors import Vectors
 
 NARROW, WIDE = "keywords", "wide keywords"
 STRESSED = "stressed"
-# In how many of a larger corpus's chunks, drawn at random, words are counted: half a minute, and as rare as among all.
+# Words are counted in so many chunks of a larger corpus, drawn at random: it takes half a minute, and words are as rare
+# in these as in all.
 MOST_COUNTED = 200_000
-# Of a large corpus a thousand directions are too small a part to be worth the minutes that they take.
+# In a larger corpus, a thousand directions keep too little to be worth the minutes that they take.
 MOST_CHUNKS = 20_000
-# Whose directions are kept, a kilobyte each. The others are rare, and random ones serve these as well.
+# Words whose directions are kept, a kilobyte each. The others are rare, and random directions serve them as well.
 MOST_WORDS = 30_000
 _ROUNDS = 4  # of the power iteration
-_LEAST_SHARE = 1e-3  # of the first singular value; below there is rounding, where chunks are copies of each other
+_LEAST_SHARE = 1e-3  # of the first singular value; lower ones are rounding, where chunks are copies of each other
 
 
 class KeywordFitting:
-    """Count the words of a corpus and take their directions from it, whatever is learned of them from questions.
+    """The word counts and directions of a corpus, which do not depend on what is then learned from questions.
 
     Args:
         corpus: The chunks, at least one, each once.
-        model_width: Numbers of the model's own vectors.
-        wide: Whether keywords in more numbers are wanted, too.
+        model_width: Width of the model's own vectors.
+        wide: Whether wide keywords are wanted, too.
         show_progress: Whether a bar shows how far the counting is.
     """
 
@@ -53,7 +54,7 @@ class KeywordFitting:
         bar = Bar(counted, desc="counting words", unit="chunk", disable=not show_progress)
         self._narrow = narrow = Keywords.of(bar, model_width)
         self._plain = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
-        self._answers: csr_array | None = None  # what each word weighs in each chunk: (N, T)
+        self._answers: csr_array | None = None  # weight of each word in each chunk: (N, T)
         of_many = _most_frequent(narrow.occurs_in)
         if len(chunks) > MOST_CHUNKS or not of_many.size:
             return
@@ -69,14 +70,14 @@ class KeywordFitting:
         self._row_of = {text: row for row, text in enumerate(chunks)}
 
     def kinds(self, training: RetrievalDataset | None = None) -> dict[str, Keywords]:
-        """Learn from questions what their words count.
+        """Return keywords of each kind, with and without stresses of the words that are learned from questions.
 
         Args:
-            training: Questions about these chunks.
+            training: Questions about these chunks; None learns nothing.
 
         Returns:
-            Name -> keywords of weight 0, what costs less first: in few numbers, then in more, each without and with
-            what was learned from the questions.
+            Name -> keywords of weight 0, the cheapest first: narrow ones, then wide ones, each without and with
+            stresses.
         """
         if training is None or self._answers is None:
             return self._plain
@@ -88,7 +89,7 @@ class KeywordFitting:
         return kinds
 
     def _stresses(self, training: RetrievalDataset, answers: csr_array) -> npt.NDArray[np.float32]:
-        """Learn what each word counts in a question: (T,); from none at all, nothing."""
+        """Learn how much each word counts in a question: (T,); 1 each if there are no questions."""
         if not len(training):
             return np.ones(len(self._narrow.known), dtype=np.float32)
         asked = _matrix(self._narrow, map(self._narrow.of_question, training.queries.values()))
@@ -97,7 +98,7 @@ class KeywordFitting:
 
 
 def _matrix(keywords: Keywords, texts: Iterable[Words]) -> csr_array:
-    """Return what each word weighs in each text: (N, T), in the order of `keywords.known`, other words left out."""
+    """Return the weight of each word in each text: (N, T), in the order of `keywords.known`, other words left out."""
     columns, weights, ends = [], [], [0]
     for words in texts:
         places, known = find(words.keys, keywords.known)
@@ -113,14 +114,14 @@ def _divided(matrix: csr_array, by: npt.NDArray[np.float32]) -> csr_array:
 
 
 def _most_frequent(occurs_in: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """Return the places of the words that occur in more than one chunk, ascending, of the most frequent if need be."""
+    """Return the ascending indices of the words in more than one chunk: of the MOST_WORDS most frequent at most."""
     of_many = np.flatnonzero(occurs_in > 1)
     order = np.argsort(-occurs_in[of_many], kind="stable")
     return np.sort(of_many[order[:MOST_WORDS]])
 
 
 def _principal_directions(weights: csr_array, numbers: int) -> Vectors:
-    """Return the first right singular vectors of chunks' words (N, F), each word's part of them: (F, numbers).
+    """Return each word's part (F, numbers) of the first right singular vectors of the chunks' words (N, F).
 
     Source:
         Halko, Martinsson and Tropp, 2011, "Finding structure with randomness", as scikit-learn has it.

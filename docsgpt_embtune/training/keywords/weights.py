@@ -1,4 +1,4 @@
-"""Keywords beside the model's numbers, at each weight that validation chooses from."""
+"""Score keywords beside the model's numbers, at each weight that validation chooses from."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,8 @@ from docsgpt_embtune.training.validation import Pool
 from docsgpt_embtune.vectors import Vectors
 
 WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-# Where nobody's questions can choose one. nDCG@10 of people's (training) questions, up to 600 each, by narrow keywords
-# beside the untuned model:
+# The weight where no person's questions can choose one. nDCG@10 of people's (training) questions, up to 600 of each
+# corpus, with narrow keywords beside the untuned model:
 # | chunks | none | 10 % | 20 % | 30 % | 50 % | 80 % |
 # |---|---|---|---|---|---|---|
 # | a television's manual | .477 | .506 | .526 | .548 | .590 | .613 |
@@ -27,29 +27,29 @@ WEIGHTS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 # | a library's functions, their docstrings cut out | .456 | .464 | .462 | .455 | .392 | .234 |
 # | a dozen packages' functions and the rest of their docstrings | .511 | .526 | .523 | .511 | .457 | .315 |
 # Beside all-mpnet-base-v2 untuned, 0, 20, 30 and 40 %: the manual .506, .549, .564, .574, the questions and answers
-# .823, .862, .878, .899, the reports .707, .772, .791, .807. More makes program text worse than it was without.
+# .823, .862, .878, .899, the reports .707, .772, .791, .807. Higher weights make program text worse than no keywords.
 USUAL_WEIGHT = 0.3
-# Beside a model that the chunks alone have taught, which are prose then; the first that may stand. Over up to 900
-# chunks, 20, 30 and 40 %: the manual .619, .637, .647, the reference .554, .555, .553, the questions and answers .892,
-# .899, .903, the health pages .754, .762, .768, the reports .726, .754, .780. Over all chunks, 30, 40 and 50 %: the
-# manual .628, .648, .649, the health pages .586, .586, .577.
+# Weights beside a model that learned from the chunks alone, which are prose then; the first that nothing speaks against
+# is taken. Over up to 900 chunks, 20, 30 and 40 %: the manual .619, .637, .647, the reference .554, .555, .553, the
+# questions and answers .892, .899, .903, the health pages .754, .762, .768, the reports .726, .754, .780. Over all
+# chunks, 30, 40 and 50 %: the manual .628, .648, .649, the health pages .586, .586, .577.
 WEIGHTS_BESIDE_TAUGHT = (0.4, USUAL_WEIGHT)
-# The means of that table's gains, what lies between its columns drawn through.
+# The mean gains of the table above, interpolated between its columns.
 USUAL_GAINS = dict(zip(WEIGHTS, (0.016, 0.027, 0.036, 0.037, 0.035, 0.022, 0.002, -0.021), strict=True))
-# As many questions as these stand for where some choose.
+# These gains count as much as this many of the questions that choose.
 USUAL_GAIN_COUNTS = 15
-# Of nDCG@10, for each 384 numbers more in a vector: what keywords must gain, the narrow and the wide ones.
+# nDCG@10 that narrow and wide keywords must gain: so much for each 384 numbers that they add to a vector.
 LEAST_WORTH, LEAST_WORTH_WIDE = 0.005, 0.015
 
 
 class WeighedKeywords:
-    """Keywords of given questions and chunks, read once for all weights and models.
+    """The keywords of given questions and chunks, computed once for all weights and models.
 
     Args:
-        keywords: The keywords, at whatever weight.
+        keywords: The keywords, of any weight.
         questions: Q texts.
         chunks: N texts.
-        answered: The keywords' part of the chunks (N, width), where it is there already.
+        answered: The keywords' part of the chunks (N, width), if it is known already.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class WeighedKeywords:
     def beside(
         self, query_embeddings: Vectors, chunk_embeddings: Vectors
     ) -> Iterator[tuple[Keywords, Vectors, Vectors]]:
-        """Yield, for each weight, the keywords and what stores rank by: vectors of the questions and of the chunks.
+        """Yield, for each weight, the keywords and the vectors with them, of the questions and of the chunks.
 
         Args:
             query_embeddings: The model's vectors of the questions (Q, D).
@@ -75,13 +75,13 @@ class WeighedKeywords:
 
 @dataclass(frozen=True)
 class Unseen:
-    """Validation questions, and what a model that did not learn from them made of them.
+    """Validation questions, with the vectors by a model that did not learn from them.
 
     Attributes:
         pool: The questions, and the chunks that they are ranked over.
         query_embeddings: The model's vectors of the questions (Q, D).
         chunk_embeddings: Its vectors of the chunks (P, D).
-        kinds: Name -> keywords of whatever weight, which did not learn from the questions either.
+        kinds: Name -> keywords of any weight, which did not learn from the questions either.
     """
 
     pool: Pool
@@ -100,16 +100,16 @@ class Weighed(NamedTuple):
         return f"{self.kind}, {self.weight:.0%}"
 
 
-def without_gains_of(
+def ignoring_keyword_hits(
     scores: QueryScores, alone: QueryScores, questions: RetrievalDataset, by_own_words: Collection[str]
 ) -> QueryScores:
-    """Leave as they were without keywords the scores of questions about chunks that keywords find whatever they weigh.
+    """Give questions that keywords answer at any weight the scores that they have without keywords.
 
     Args:
-        scores: With keywords.
-        alone: Without.
-        questions: Each about one chunk.
-        by_own_words: doc_ids of the chunks that are asked for by words which they have.
+        scores: Scores with keywords.
+        alone: Scores without.
+        questions: Questions about one chunk each.
+        by_own_words: doc_ids of the chunks that are asked for by their own words, which keywords always find.
     """
     unmoved = {query_id for query_id, (doc_id, *_) in questions.relevant_docs.items() if doc_id in by_own_words}
     return {
@@ -124,7 +124,7 @@ def without_gains_of(
 def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
     """Score each kind of keywords at each weight, on all questions together, kind by kind."""
     parts: dict[Weighed, list[QueryScores]] = {}
-    parts_of_chunks: dict[tuple[object, ...], Vectors] = {}  # what was learned from questions changes nothing of chunks
+    parts_of_chunks: dict[tuple[object, ...], Vectors] = {}  # stresses do not change the chunks' part
     for unseen in every:
         chunks = tuple(unseen.pool.chunks)
         for kind, keywords in unseen.kinds.items():
@@ -137,16 +137,17 @@ def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
 
 
 def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores) -> list[Weighed]:
-    """Name those whose expected gain is worth the numbers that they add to each vector, best first.
+    """List the keywords whose expected gain is worth the numbers that they add to each vector, best first.
 
-    Few questions tell little of one weight and less of the best of many, so that what other corpora gained counts
-    beside them, as much as some questions do. Of models tuned on six corpora, by questions held out of training (nine
-    splits, 150 draws of those that choose), nDCG@10 of the others rose from .779 to .786 where 30 chose, from .789 to
-    .793 with 60 and from .861 to .864 with 100, against keywords whose gain is more than its standard error; with 200
-    it stayed, .851 and .850, with fewer of the wide ones.
+    Few questions tell little about one weight, and less about the best of many. The gains on other corpora are
+    therefore counted in, as if they were some more questions. The other way that was tried is to take keywords whose
+    gain is above its standard error. With models tuned on six corpora, and questions held out of training (nine splits,
+    150 draws of those that choose), nDCG@10 of the others rose from .779 that way to .786 this way where 30 questions
+    chose, from .789 to .793 with 60 and from .861 to .864 with 100. With 200 it stayed, .851 and .850, with wide
+    keywords chosen less often.
 
     Args:
-        scores: Scores of each kind at each weight, what costs or assumes less first.
+        scores: Scores of each kind at each weight, the cheapest and simplest first.
         alone: Scores of the model without keywords.
     """
     count = len(alone[DECIDING])

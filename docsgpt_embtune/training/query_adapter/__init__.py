@@ -1,1 +1,1 @@
-"""What goes before a model that is not tuned: a map of the question's vector, and keywords beside a server's."""
+"""What is put before a model whose weights stay as they are: a map of the questions' vectors, and keywords."""

@@ -1,6 +1,6 @@
-"""A query adapter for a model: fitted to questions, and written as a folder that leaves chunks as they are.
+"""Fit a query adapter to questions, and write it as a folder that embeds chunks as the model did before.
 
-For a model of this machine that is a model folder; for a server's it holds the adapter and where the server is.
+For a model on this machine it is a model folder; for a server's model it holds the adapter and where the server is.
 """
 
 import shutil
@@ -71,14 +71,14 @@ def adapt(
 
     Args:
         training: Questions to learn from and to choose by, over the corpus that is searched.
-        validation: More of them.
+        validation: More such questions.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        model: What made the stored vectors: "bundled", a model folder, tuned or not, a hub name, or a server's model
-            as URL#MODEL, which is sent the questions and the chunks.
+        model: The model that made the stored vectors: "bundled", a model folder, tuned or not, a hub name, or a
+            server's model as URL#MODEL, which is sent the questions and the chunks.
         cache: Folder that keeps vectors for the next time; none if not given.
-        seed: Seed of the sample that is drawn of a large corpus.
-        keywords: Whether keywords may stand beside a server's vectors, those of the chunks, too, which then have to be
-            embedded again. (`training.pipeline.train` puts them beside the model's own.)
+        seed: Seed of the sample of a large corpus.
+        keywords: Whether keywords may be put beside a server's vectors, of questions and of chunks, which then have to
+            be embedded again. (`training.pipeline.train` puts them beside a local model's.)
         keep_worse: Write the folder even if cross-validation does not prefer it.
         say: Takes one line of plain text before each stage.
 
@@ -116,11 +116,11 @@ Corpus = tuple[Sequence[str], Vectors]  # chunks, and the model's vectors of the
 
 @dataclass(frozen=True)
 class _FolderBase:
-    """A model of this machine that made the stored vectors.
+    """A model on this machine that made the stored vectors.
 
     Attributes:
-        model: It, ready to embed.
-        manifest: What its folder says of it; empty of a model that is not tuned.
+        model: The model, ready to embed.
+        manifest: Its manifest; empty if it is not tuned.
     """
 
     model: FolderModel
@@ -146,12 +146,12 @@ class _FolderBase:
 
 @dataclass(frozen=True)
 class _ServerBase:
-    """A server's model that made them.
+    """A server's model that made the stored vectors.
 
     Attributes:
-        remote: Where it is.
-        embeddings: Asks it.
-        manifest: Nothing: no folder says what it learned from.
+        remote: The model, and where its server is.
+        embeddings: The model, ready to embed.
+        manifest: Empty: no folder says what the model learned from.
     """
 
     remote: RemoteModel
@@ -200,7 +200,7 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
 
 
 def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalDataset:
-    """Leave out what the model has by heart: those questions lie where their chunks are, and others do not."""
+    """Leave out questions that the model learned from: they already lie near their chunks, as new ones do not."""
     new = without_learned(questions, base.manifest)
     if learned := len(questions) - len(new):
         say(f"left out    {counted(learned, 'question')} that the model learned from")
@@ -214,7 +214,7 @@ def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalData
 
 
 def _together(training: RetrievalDataset, validation: RetrievalDataset) -> RetrievalDataset:
-    """Join the questions of two files, which may number them alike, over the chunks of both; those of both once."""
+    """Join the questions and chunks of two files, whose query ids may be the same; questions of both are taken once."""
     for doc_id, text in validation.corpus.items():
         if training.corpus.get(doc_id, text) != text:
             raise DatasetError(
@@ -249,13 +249,13 @@ def write_adapted_folder(
     Args:
         base: The model that made the stored vectors, tuned or not.
         out: Destination; replaced in one step if it is a tuned folder already.
-        adapter: What to apply to questions.
-        record: What the manifest says of it.
-        corpus: Chunks and the base's vectors of them (N, D); some are embedded again, to prove that nothing moved.
-        learned: Digests of the questions that it learned from, which join the base's own.
+        adapter: The adapter to apply to questions.
+        record: What the manifest says of the adapter.
+        corpus: Chunks and the base's vectors of them (N, D); some are embedded again, to prove that none changed.
+        learned: Digests of the questions that the adapter learned from, which are added to the base's own.
 
     Raises:
-        ModelFolderError: If the destination is something else, or the written folder moves the chunks' vectors.
+        ModelFolderError: If the destination is something else, or the written folder changes the chunks' vectors.
     """
     refuse_foreign_destination(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -266,7 +266,7 @@ def write_adapted_folder(
         source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
         shutil.copytree(source, new, dirs_exist_ok=True)
         manifest = with_learned_too(read_manifest(source), learned)
-        of_weights = document_fingerprint(base.folder)  # how chunks are read is told apart when the folder is opened
+        of_weights = document_fingerprint(base.folder)  # how chunks are read is added to it on opening
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
@@ -290,7 +290,7 @@ def _record(report: AdapterReport, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def summary(report: AdapterReport) -> str:
-    """Say what cross-validation thinks of the adapter, where it is, and what it asks of a deployment."""
+    """Say how the adapter did in cross-validation, where it is, and what it asks of a deployment."""
     judgment = report.choice.judgment
     lines = [
         f"adapter     strength {report.strength:g}{_keywords_of(report)}: {report.choice.line()}, "

@@ -4,8 +4,9 @@ The chunks' vectors do not change, so they are computed once and every question 
 is left is multinomial logistic regression: the loss is convex in the map, so that there are no epochs, no seed of
 the fit and no learning rate to choose, only how strongly the map is held to the identity.
 
-A fit is so short that cross-validation chooses that: every question is asked of a map that was fitted without it and
-without the others about its answer, which is many times the evidence of the few questions that could be held out.
+A fit is so short that cross-validation can choose this strength: every question is asked of a map that was fitted
+without it and without the others about its answer, which is many times the evidence of the few questions that could be
+held out.
 """
 
 import time
@@ -35,26 +36,26 @@ from docsgpt_embtune.training.keywords.weights import Unseen, score_weights, wor
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, WholeCorpus, score_vectors
 from docsgpt_embtune.vectors import Vectors
 
-# How strongly the map is held to the identity, from hardly any change to what fits 400 questions by heart.
+# How strongly the map is held to the identity, from hardly any change to memorising 400 questions.
 STRENGTHS = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03)
-PATIENCE = 2  # weaker strengths tried in vain before the rest is left: each takes longer than the one before
+PATIENCE = 2  # strengths without improvement before the weaker ones are left out: each takes longer than the last
 SCALE = 40.0  # of the cosines in the softmax; chosen by cross-validation on training questions
-MAX_CHUNKS = 20_000  # in the softmax: beyond, the hardest of each question and a random sample stand for the rest
+MAX_CHUNKS = 20_000  # in the softmax; above, the hardest of each question and a random sample stand for the rest
 _ITERATIONS = 60
 _ROWS = 1024  # questions scored at a time, so that memory does not grow with their number
 
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """What a fit found. Every score is of a question that was asked of a map fitted without it.
+    """The result of a fit. Every score is of a question that was asked of a map fitted without it.
 
     Attributes:
         adapter: The map that cross-validation prefers, fitted to all questions.
-        strength: How strongly it is held to the identity.
-        choice: Scores of each question without a map, and with one of each strength that was tried.
+        strength: How strongly the map is held to the identity.
+        choice: Scores of each question without a map, and with a map of each strength that was tried.
         seconds: Time of the fits, without the embedding of texts that were not in the cache.
-        keywords: What stands beside the vectors; None where nothing does.
-        folder: Where it was written; None if nothing was.
+        keywords: The keywords beside the vectors; None if there are none.
+        folder: Where the adapter was written; None if it was not.
     """
 
     adapter: QueryAdapter
@@ -66,7 +67,7 @@ class AdapterReport:
 
     @property
     def improved(self) -> bool:
-        """Whether the questions are answered better with it, by more than luck gives the best of the strengths."""
+        """Whether the questions are answered better with it, by more than luck gives the best of all that was tried."""
         return self.choice.is_higher and self.choice.is_beyond_luck
 
 
@@ -80,14 +81,14 @@ def fit_adapter(
 ) -> AdapterReport:
     """Try a map of each strength, strongest first, and fit the one that cross-validation prefers by nDCG@10.
 
-    Keywords are tried beside what that map gives, as `training.keywords.choice` does beside a tuned model.
+    Keywords are then tried beside that map's vectors, as `training.keywords.choice` tries them beside a tuned model's.
 
     Args:
-        questions: What is learned from and chosen by, with at least as many answers as there are folds.
-        query_embeddings: The model's vectors of them (Q, D), in order.
-        corpus_embeddings: Its vectors of their corpus (N, D), in order.
-        seed: Seed of the sample that is drawn of a large corpus.
-        keywords: Whether keywords may stand beside the vectors, of questions and of chunks.
+        questions: Questions to learn from and to choose by, about at least as many answers as there are folds.
+        query_embeddings: The model's vectors of the questions (Q, D), in order.
+        corpus_embeddings: The model's vectors of their corpus (N, D), in order.
+        seed: Seed of the sample of a large corpus.
+        keywords: Whether keywords may be put beside the vectors, of questions and of chunks.
     """
     started = time.perf_counter()
     objective = _Objective.of(questions, query_embeddings, corpus_embeddings, seed)
@@ -115,7 +116,7 @@ def fit_adapter(
 def _with_keywords(
     choice: Choice, every: Sequence[Unseen], fitting: KeywordFitting, questions: RetrievalDataset
 ) -> tuple[Choice, Keywords | None]:
-    """Choose among keywords at each weight, too; None where they are not worth their width."""
+    """Choose among keywords at each weight, too; none if they are not worth their width."""
     scores = score_weights(every)
     better = worth_their_width(scores, choice.chosen)
     tried = [*choice.tried, *scores.values()]
@@ -127,14 +128,14 @@ def _with_keywords(
 
 
 class _Fold:
-    """Questions that are asked of maps fitted to the others.
+    """Held-out questions, which are asked of maps fitted to the others.
 
     Args:
-        learned: The others.
-        held_out: Those that are asked.
-        query_embeddings: Their vectors (H, D).
-        corpus_embeddings: The vectors of the corpus (N, D).
-        objective: What the maps for them minimise, over the others.
+        learned: The other questions.
+        held_out: The held-out questions.
+        query_embeddings: Vectors of the held-out questions (H, D).
+        corpus_embeddings: Vectors of the corpus (N, D).
+        objective: What the maps minimise, over the other questions.
     """
 
     def __init__(
@@ -157,13 +158,13 @@ class _Fold:
         return score_vectors(self.held_out, query_embeddings, self._corpus_embeddings)
 
     def score_map_of(self, strength: float) -> QueryScores:
-        """Fit a map, starting at that of the strength before, and score it."""
+        """Fit a map, starting from that of the previous strength, and score it."""
         self._matrix = self._objective.minimum(strength, start=self._matrix)
         self._mapped.append(QueryAdapter(self._matrix).map(self.query_embeddings))
         return self.score(self._mapped[-1])
 
     def unseen(self, number: int, fitting: KeywordFitting) -> Unseen:
-        """Return what the map of the strength of this number made of the questions, for keywords to stand beside."""
+        """Return the held-out questions as mapped with the strength of this number, to try keywords beside them."""
         kinds = fitting.kinds(self._learned)
         return Unseen(WholeCorpus(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
 
@@ -192,15 +193,15 @@ def _identity(vectors: Vectors) -> Vectors:
 class _Objective:
     """Softmax cross-entropy of each question's good chunks among all chunks, plus the distance from the identity.
 
-    The best map is W = I + C B^T, with B an orthonormal basis of what the questions span: whatever it did to other
+    The best map is W = I + C B^T, where B is an orthonormal basis of the questions' span: any change in other
     directions would only add to the distance (the representer theorem). So R numbers of each question are mapped and
     not D, which for few questions and wide vectors is a tenth of the work.
 
     Attributes:
-        query_embeddings: (Q, D)
-        chunk_embeddings: (P, D), of the chunks in the softmax.
-        good: For each question, its good chunks' rows in these.
-        ignored: For each question, rows of near-duplicates of its good chunks: neither good nor bad.
+        query_embeddings: Vectors of the questions (Q, D).
+        chunk_embeddings: Vectors of the chunks in the softmax (P, D).
+        good: For each question, the rows of its good chunks in `chunk_embeddings`.
+        ignored: For each question, the rows of near-duplicates of its good chunks, which count as neither good nor bad.
     """
 
     query_embeddings: Vectors
@@ -226,7 +227,10 @@ class _Objective:
 
     @cached_property
     def basis(self) -> Vectors:
-        """Of what the questions span: (D, R), the identity where they are as many as the vectors are wide."""
+        """Orthonormal basis of the questions' span: (D, R); the identity if there are no fewer questions than numbers.
+
+        Without questions it is the identity, too.
+        """
         count, width = self.query_embeddings.shape
         if not 0 < count < width:
             return _identity(self.query_embeddings)
@@ -243,7 +247,7 @@ class _Objective:
         return _Objective(self.query_embeddings[rows], self.chunk_embeddings, good, ignored)
 
     def minimum(self, strength: float, start: Vectors) -> Vectors:
-        """Find the map W (D, D), from a start that should be near: the map of a stronger pull."""
+        """Find the map W (D, D), from a start that should be near: the map of the next stronger pull."""
         change = (start - _identity(self.query_embeddings)) @ self.basis
         found = minimize(
             lambda flat: self.value_and_gradient(flat.reshape(change.shape), strength),
@@ -293,7 +297,7 @@ def _pool(
     row_of: Mapping[str, int],
     seed: int,
 ) -> npt.NDArray[np.int64]:
-    """Choose the rows of the corpus that stand in the softmax: all, or the judged, the hardest and a sample."""
+    """Choose the rows of the corpus for the softmax: all, or else the judged, the hardest and a sample."""
     count = len(corpus_embeddings)
     if count <= MAX_CHUNKS:
         return np.arange(count)

@@ -1,4 +1,4 @@
-"""A folder for a model whose weights are not here: what goes before its server, and where that is."""
+"""Write a folder for a server's model: the adapter and keywords to put before it, and where the server is."""
 
 import hashlib
 import shlex
@@ -26,8 +26,8 @@ from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
 from docsgpt_embtune.vectors import SAME_VECTOR, EmbeddingModel, Vectors, cosines
 
-_PROBES = 8  # chunks whose vectors prove that what is served embeds as the model did
-_SAME_LENGTH = 1e-3  # how far from 1, by rounding
+_PROBES = 8  # chunks that are embedded again, to prove that the model served embeds as before
+_SAME_LENGTH = 1e-3  # how far rounding may move a vector's length from 1
 
 
 def write_for_server(
@@ -45,16 +45,16 @@ def write_for_server(
 
     Args:
         remote: The server's model, which made the stored vectors.
-        server: It, ready to embed.
+        server: The same model, ready to embed.
         out: Destination; replaced in one step if it is a tuned folder already.
-        corpus: Chunks and the server's vectors of them (N, D); some are asked for again, as these may be of a cache.
-        adapter: What to apply to questions.
-        keywords: What to put beside the vectors of questions and of chunks.
-        record: What the manifest says of the adapter, or of the keywords where there is none.
-        learned: Digests of the questions that it learned from.
+        corpus: Chunks and the server's vectors of them (N, D); some are requested again, as these may be from a cache.
+        adapter: The adapter to apply to questions.
+        keywords: The keywords to put beside the vectors of questions and of chunks.
+        record: What the manifest says of the adapter, or of the keywords if there is no adapter.
+        learned: Digests of the questions that these learned from.
 
     Raises:
-        ModelFolderError: If the destination is something else, or the server moves the chunks' vectors.
+        ModelFolderError: If the destination is something else, or the server now gives chunks other vectors.
     """
     refuse_foreign_destination(out)
     prove_that_chunks_stay(server, *corpus)
@@ -80,7 +80,7 @@ def write_for_server(
 
 
 def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
-    """Say in a line or two what has to be done for a folder that goes before a server's model."""
+    """Say in a line or two what a deployment has to do for a folder that is put before a server's model."""
     quoted = shlex.quote(str(folder))
     serve = f"`embtune serve {quoted}`, which asks the server"
     if KEYWORDS_KEY not in read_manifest(folder):
@@ -92,11 +92,11 @@ def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
 
 
 def refuse_other_lengths(server: RemoteEmbeddings, name: str) -> None:
-    """Raise ModelFolderError if a server's vectors are not of unit norm: before it is paid for all of them.
+    """Raise ModelFolderError if a server's vectors are not of unit norm, before all of them are paid for.
 
     Args:
-        server: It, ready to embed.
-        name: What it is called.
+        server: The server's model, ready to embed.
+        name: Its name.
     """
     length = np.linalg.norm(server.probe)
     if not np.isclose(length, 1.0, atol=_SAME_LENGTH):
@@ -107,7 +107,7 @@ def refuse_other_lengths(server: RemoteEmbeddings, name: str) -> None:
 
 
 def prove_that_chunks_stay(model: EmbeddingModel, texts: Sequence[str], vectors: Vectors) -> None:
-    """Raise ModelFolderError if a model does not give chunks the vectors (N, D) that are known of them."""
+    """Raise ModelFolderError if a model does not give chunks the vectors (N, D) that they had before."""
     again = np.array(model.embed_documents(texts[:_PROBES]), dtype=np.float32)
     moved = float(cosines(again, vectors[:_PROBES]).min())
     lengths = np.linalg.norm(vectors[:_PROBES], axis=1)

@@ -1,4 +1,4 @@
-"""Keywords beside a server's vectors where nobody asked anything: a store that knows only vectors ranks by both."""
+"""Put keywords beside a server's vectors where nobody asked anything, so that a store of vectors ranks by both."""
 
 from collections.abc import Mapping
 from contextlib import closing
@@ -17,7 +17,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import ASKED_OF_CHUNKS, asked_of_chunks
 from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, without_gains_of
+from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT, ignoring_keyword_hits
 from docsgpt_embtune.training.query_adapter.server_folder import (
     refuse_other_lengths,
     what_it_asks_of_a_deployment,
@@ -33,9 +33,9 @@ class KeywordsReport:
     """What was found and written.
 
     Attributes:
-        keywords: What stands beside the server's vectors.
-        choice: What questions made of the chunks say, which can speak against keywords and not for them.
-        folder: Where they were written; None if those questions speak against them.
+        keywords: The keywords beside the server's vectors.
+        choice: Scores on questions made of the chunks, which can speak against keywords and not for them.
+        folder: Where the keywords were written; None if those questions speak against them.
     """
 
     keywords: Keywords
@@ -53,14 +53,14 @@ def write_keywords_for_server(
     keep_worse: bool = False,
     say: Say = silent,
 ) -> KeywordsReport:
-    """Write what puts keywords beside a server's vectors, at the usual weight, unless the chunks speak against it.
+    """Write a folder with keywords of the usual weight for a server's model, unless the chunks speak against it.
 
     Args:
         corpus: doc_id -> text, of every chunk that is searched.
         out: The folder; a tuned folder there is replaced in one step, anything else is left alone.
-        model: The server's, as URL#MODEL; it is sent the chunks, some of them with a sentence cut out.
+        model: The server's model, as URL#MODEL; it is sent the chunks, some of them with a sentence cut out.
         cache: Folder that keeps vectors for the next time; none if not given.
-        seed: Seed of the drawing of chunks to ask for.
+        seed: Seed of the choice of chunks to ask for.
         keep_worse: Write the folder even if the questions made of the chunks speak against it.
         say: Takes one line of plain text before each stage.
 
@@ -94,7 +94,7 @@ def write_keywords_for_server(
             keywords.beside(query_embeddings, keywords.of_questions(questions)),
             keywords.beside(corpus_embeddings, keywords.of_documents(texts)),
         )
-        both = without_gains_of(both, alone, made.questions, made.by_own_words)
+        both = ignoring_keyword_hits(both, alone, made.questions, made.by_own_words)
         choice = Choice(alone, [both], both, groups_by_answer(made.questions))
         if choice.judgment.verdict == "worse" and not keep_worse:
             return KeywordsReport(keywords, choice, None)
@@ -119,7 +119,7 @@ def _record(choice: Choice) -> dict[str, Any]:
 
 
 def summary(report: KeywordsReport) -> str:
-    """Say what stands beside the vectors, what that was checked by, and what it asks of a deployment."""
+    """Say what was put beside the vectors, how it was checked, and what it asks of a deployment."""
     keywords, choice = report.keywords, report.choice
     lines = [
         f"keywords    {keywords.width} numbers, {keywords.weight:.0%} of the score: {choice.line()}",

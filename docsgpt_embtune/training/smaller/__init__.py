@@ -1,1 +1,1 @@
-"""Smaller models of a tuned one: fewer numbers in a vector, fewer layers, or a table of tokens."""
+"""Make a tuned model smaller: fewer numbers in a vector, fewer layers, or a table of token vectors."""

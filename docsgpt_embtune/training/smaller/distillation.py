@@ -1,7 +1,7 @@
-"""A smaller model out of a tuned one, for machines on which that is too slow, and what it costs.
+"""Distil a tuned model into a smaller one, for machines on which it is too slow, and measure what that costs.
 
-It has some of the tuned model's layers, or none at all, and is taught where the tuned model puts the texts of this
-deployment. Keywords that the tuned model has beside its numbers stand beside the smaller one's, too, at a weight of
+The smaller model has some of the tuned model's layers, or none at all, and learns the tuned model's vectors of this
+deployment's texts. Keywords beside the tuned model's numbers are put beside the smaller one's, too, at a weight of
 their own.
 """
 
@@ -42,7 +42,7 @@ from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
-MOST_RANKED = 10_000  # chunks: a quarter of an hour of a core with all-MiniLM-L6-v2
+MOST_RANKED = 10_000  # chunks: a quarter of an hour on one core with all-MiniLM-L6-v2
 _TIMED_QUESTIONS = 50
 
 
@@ -52,7 +52,7 @@ class DistillationReport:
 
     Attributes:
         decision: The untuned model, the tuned one and the smaller ones, each against the first.
-        against_tuned: The smaller model that validation prefers against the tuned one.
+        against_tuned: Judgment of the smaller model that validation prefers, against the tuned one.
         folder: Where it was written; None if it finds less than the untuned model, beyond chance.
         manifest: What was written beside it; empty if nothing was.
         milliseconds: "tuned" and "distilled" -> median time of one question on this machine; empty if nothing was
@@ -68,7 +68,7 @@ class DistillationReport:
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A smaller model, what stands beside its vectors, and how it did on the validation questions."""
+    """A smaller model, the keywords beside its vectors, and its scores on the validation questions."""
 
     name: str
     student: Student
@@ -78,7 +78,7 @@ class _Candidate:
 
 @dataclass(frozen=True)
 class _Comparison:
-    """What validation prefers, and how it stands beside what there is."""
+    """The candidate that validation prefers, compared with the untuned and the tuned model."""
 
     best: _Candidate
     decision: Decision
@@ -98,32 +98,32 @@ def distill(
     seed: int = SEED,
     say: Say = silent,
 ) -> DistillationReport:
-    """Make a smaller model of a tuned one and write it, unless it is worse than an untuned model.
+    """Distil a tuned model into a smaller one and write it, unless it is worse than an untuned model.
 
     Args:
         folder: A tuned folder.
-        training: Questions and chunks to teach with; its judgments are not looked at.
-        validation: Questions to choose by, without those that the tuned model learned from; None holds some of the
-            training questions out for it, about answers that it did not learn of.
+        training: Questions and chunks to teach with; the judgments are not used.
+        validation: Questions to choose by; those that the tuned model learned from are left out. None holds out some of
+            the training questions, about answers that the tuned model did not learn.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
-        layers: How many of the tuned model's layers it has; None makes a static model, a table of tokens.
-        baseline: The untuned model to stand beside: "bundled", a folder or a hub name.
+        layers: How many of the tuned model's layers to keep; None makes a static model, a table of token vectors.
+        baseline: The untuned model to compare with: "bundled", a folder or a hub name.
         keep_worse: Write the folder even if it is worse than the untuned model.
-        seed: Seed of whatever is held out or drawn.
+        seed: Seed of the hold-out and of all sampling.
         say: Takes one line of plain text before each stage.
 
     Raises:
         ModelFolderError: If the folder is not whole, is a static model, has a query adapter or no tokenizer.json, has a
             default prompt (which a static model cannot put before a text), the destination is something else, or the
-            baseline is nowhere.
-        TrainingError: If the tuned model has no more layers than that, every training question is a validation question
-            too, or the tuned model learned from so many of the questions that too few are left to choose by.
+            baseline is not found.
+        TrainingError: If the tuned model has no more layers than are to be kept, every training question is also a
+            validation question, or the tuned model learned from so many questions that too few are left to choose by.
     """
     folder = Path(folder).expanduser().resolve()
     check_destination(out, say, made_of=folder)
     manifest = verify(folder)
     _refuse(folder, manifest, layers)
-    untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work: it may be nowhere
+    untuned = BaseModel(baseline, resolve_base(baseline).folder)  # before the work, as it may not be found
     teacher = load_base(BaseModel(str(folder), folder))
     if layers is not None:
         refuse_count(layer_count(teacher), layers)
@@ -145,11 +145,11 @@ def distill(
 
 
 class _Asked(NamedTuple):
-    """What a smaller model is taught with, and what chooses it."""
+    """Questions to teach a smaller model with, and questions to choose it by."""
 
     training: RetrievalDataset
     validation: RetrievalDataset
-    by_words: bool  # whether those that choose are the chunks' own words
+    by_words: bool  # whether the validation questions are the chunks' own words
 
 
 def _lesson(folder: Path, teacher: SentenceTransformer, reading: Reading, asked: _Asked, seed: int, say: Say) -> Lesson:
@@ -174,11 +174,10 @@ def _apart(
     seed: int,
     say: Say,
 ) -> _Asked:
-    """Take the questions that choose from those that the tuned model did not learn from.
+    """Choose validation questions among those that the tuned model did not learn from, and teach with the others.
 
-    They are not taught to the smaller one; what the tuned model has learned from is. Where they are too few, chunks are
-    asked for by their own words, of a model with layers: a table of tokens would find these more easily than it finds
-    what people ask for.
+    Where these are too few, a smaller model with layers is asked for chunks by their own words. A static model is not:
+    a table of tokens would find these more easily than what people ask for.
     """
     given = training if validation is None else validation
     unlearned = without_learned(given, manifest)
@@ -203,14 +202,14 @@ def _apart(
 
 
 def _about_other_answers(training: RetrievalDataset, unlearned: RetrievalDataset) -> RetrievalDataset:
-    """Keep the questions that share no good chunk with one that was learned from."""
+    """Keep the unlearned questions that share no good chunk with one that the tuned model learned from."""
     groups = groups_by_answer(training)
     kept = {query_id for group in groups if unlearned.queries.keys() >= set(group) for query_id in group}
     return unlearned.subset(query_id for query_id in unlearned.queries if query_id in kept)
 
 
 def _as_many_as_usual(unlearned: RetrievalDataset, training: RetrievalDataset, seed: int) -> RetrievalDataset:
-    """Hold out as many as `keep_apart` would of questions that no model learned from; all, where there are fewer."""
+    """Hold out as many of the unlearned questions as `keep_apart` would of all; all of them if there are fewer."""
     _, usual = keep_apart(training, None, seed, silent)
     return unlearned if len(unlearned) <= len(usual) else hold_out(unlearned, len(usual) / len(unlearned), seed)[1]
 
@@ -230,7 +229,7 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], layers: int | None) -> No
 
 
 def _candidates(students: Iterator[Student], lesson: Lesson) -> Iterator[_Candidate]:
-    """Yield each student with the keywords that suit it best."""
+    """Yield each student with keywords at the weight that scores best."""
     weighed = WeighedKeywords(lesson.keywords, lesson.questions, lesson.chunks) if lesson.keywords else None
 
     def at_each_weight(student: Student) -> Iterator[_Candidate]:
@@ -291,7 +290,7 @@ def _details(manifest: Mapping[str, Any], found: _Comparison, lesson: Lesson, *,
 
 
 def _milliseconds(folder: Path, questions: list[str]) -> float:
-    embeddings = TunedEmbeddings(str(folder), engine="torch", question_cache=0)  # one of them may have graphs
+    embeddings = TunedEmbeddings(str(folder), engine="torch", question_cache=0)  # the tuned one may have graphs
 
     def one(question: str) -> float:
         started = time.perf_counter()
@@ -302,7 +301,7 @@ def _milliseconds(folder: Path, questions: list[str]) -> float:
 
 
 def summary(report: DistillationReport) -> str:
-    """Say what the smaller model finds beside the others, what it costs, and where it is."""
+    """Say what the smaller model finds compared with the others, what it costs, and where it is."""
     lines = list(decision_lines(report.decision))
     loss = report.against_tuned.differences[DECIDING]
     lines.append(

@@ -1,7 +1,7 @@
-"""Some of the layers: a text costs as much less as there are fewer of them, in every engine and on every machine.
+"""Students with fewer layers: the cost of a text falls with their number, in every engine and on every machine.
 
-The layers that are kept begin as the tuned model has them, and are then trained so that the vectors come out where the
-tuned model's are. Chunks, words of theirs and questions are what is taught with; nobody has to say what answers what.
+The layers that are kept begin with the tuned model's weights, and are then trained to give the tuned model's vectors.
+The training texts are chunks, runs of their words, and questions; no judgments are needed.
 """
 
 import json
@@ -29,21 +29,21 @@ from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import counted
 
 WEIGHTS_FILE = "model.safetensors"
-RUNS_OF_WORDS = 4  # of each chunk: short, as questions are, and so cheap
+RUNS_OF_WORDS = 4  # of each chunk: as short as questions, and so cheap
 MOST_TEXTS = 20_000
-READINGS = 40_000  # of texts, all epochs together, unless there are more of them
+READINGS = 40_000  # texts read in all epochs together, at most, but each text at least once
 MOST_EPOCHS = 8
 BATCH = 32
 LEARNING_RATE = 5e-4
 
 
 def layered_students(lesson: Lesson, count: int, scratch: Path) -> Students:
-    """Yield the model with so many of the tuned one's layers, taught.
+    """Yield a student with the given number of the tuned model's layers, after teaching.
 
     Args:
-        lesson: What to become like.
-        count: Layers to keep, fewer than there are.
-        scratch: An empty folder, for the model's files.
+        lesson: The tuned model, and what to teach with.
+        count: How many layers to keep, fewer than there are.
+        scratch: An empty folder, for the student's files.
     """
     total = layer_count(lesson.teacher)
     write_with_layers(lesson.folder, lesson.teacher, evenly_spaced(total, count), scratch)
@@ -63,12 +63,12 @@ def layered_students(lesson: Lesson, count: int, scratch: Path) -> Students:
 
 
 def layer_count(model: SentenceTransformer) -> int:
-    """Count a transformer's layers; 0 where it has none of their own."""
+    """Count a transformer's layers; 0 if none are found."""
     return _prefix_and_count(model)[1]
 
 
 def _prefix_and_count(model: SentenceTransformer) -> tuple[str, int]:
-    """Tell what the names of all layers' weights begin with, and how many layers there are."""
+    """Return the common prefix of the layers' weight names, and the number of layers."""
     if is_static(model):
         return "", 0
     transformer: Any = model[0].auto_model
@@ -80,7 +80,7 @@ def _prefix_and_count(model: SentenceTransformer) -> tuple[str, int]:
 
 
 def refuse_count(total: int, count: int) -> None:
-    """Raise TrainingError if there are not more layers than are to be kept."""
+    """Raise TrainingError unless at least one layer is kept and at least one is left out."""
     if total < 2:
         raise TrainingError("the tuned model has no layers that could be left out; distill it without --layers")
     if not 0 < count < total:
@@ -90,20 +90,20 @@ def refuse_count(total: int, count: int) -> None:
 
 
 def evenly_spaced(total: int, count: int) -> list[int]:
-    """Say which layers to keep, the first and the last among them: the first alone where only one is kept."""
+    """Return the layers to keep, evenly spaced from the first to the last; the first alone if only one is kept."""
     return [round(number * (total - 1) / max(1, count - 1)) for number in range(count)]
 
 
 def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[int], out: Path) -> None:
-    """Write a model that has some of another's layers, as a folder, so that it is what any loader makes of it.
+    """Write a folder with a model that has some of another model's layers, so that any loader can read it.
 
     Args:
-        folder: The other one's folder.
-        model: The other one.
-        kept: Numbers of its layers, from 0, in order.
-        out: Made if it is not there.
+        folder: The other model's folder.
+        model: The other model.
+        kept: Numbers of the layers to keep, from 0, in order.
+        out: The folder to write; made if it is not there.
     """
-    # The transformer's weights are written over in the end; a Dense layer's have the same name.
+    # All weights are copied, as a Dense layer's file has the same name; the transformer's is overwritten at the end.
     shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
     transformer: Any = model[0].auto_model
     path, own_names = out / "config.json", transformer.config.attribute_map
@@ -124,12 +124,12 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
 
 
 def teach(student: SentenceTransformer, texts: Sequence[str], vectors: Vectors, *, epochs: int, seed: int) -> None:
-    """Train a model in place until it puts texts near given vectors.
+    """Train a model in place to give texts the given vectors.
 
     Args:
         student: From `load_base`.
-        texts: N.
-        vectors: Where they shall come to be (N, D).
+        texts: N texts.
+        vectors: Target vectors of the texts (N, D).
         epochs: How often each text is read.
         seed: Seed of the order.
 

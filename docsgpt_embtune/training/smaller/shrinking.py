@@ -1,13 +1,14 @@
-"""Cut a tuned model's vectors to fewer numbers: less memory and disk in the store, and a quicker search.
+"""Cut a tuned model's vectors to fewer numbers, for less memory and disk in the store and a faster search.
 
-The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; `truncate_dim` is an
-argument of theirs, which DocsGPT does not pass. Two cuts are tried at each width, and validation chooses: the first
-numbers of a vector, which training with `--widths` aims at, and the principal directions of the chunks' vectors, which
-need no training, and on a manual's questions lost less from half the width down, with `--widths` and without. Keywords
-beside the model's numbers stay as they are.
+The cut is a linear layer before Normalize, which every sentence-transformers since 3.0.1 loads; its own `truncate_dim`
+is an argument that DocsGPT does not pass. Two cuts are tried at each width, and validation chooses: the first numbers
+of a vector, for which `--widths` trains, and the principal directions of the chunks' vectors, which need no training.
+On a manual's questions the principal directions lost less from half the width down, with `--widths` and without.
+Keywords beside the model's numbers stay as they are.
 
-Directions keep what lies between the chunks that they were taken from, all of it where these are no more than the
-directions, and less of what comes later. What they cost is therefore measured on chunks that they were not taken from.
+Principal directions preserve the differences between the chunks that they were computed from, all of them if there are
+no more chunks than directions, but fewer of those between later chunks. What they cost is therefore measured on chunks
+that they were not computed from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,9 +42,10 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 CutName = Literal["first numbers", "principal directions"]
-# Of the whole width, where the model was not trained at widths of its own: 288, 192, 128, 96 and 64 of MiniLM's 384.
+# Shares of the full width to try where the model was not trained with `--widths`: 288, 192, 128, 96 and 64 of MiniLM's
+# 384.
 SHARES = (3 / 4, 1 / 2, 1 / 3, 1 / 4, 1 / 6)
-# Of the questions: directions are taken from the chunks that answer the others, and from those not asked about.
+# Folds of the questions. For each, directions are computed from the chunks that do not answer its questions.
 DIRECTION_FOLDS = 5
 _OF_THE_WHOLE_MODEL = ("schema", "fingerprint", "dimension", "max_seq_length", "serving")
 
@@ -53,7 +55,7 @@ class ShrinkReport:
     """What was measured and written.
 
     Attributes:
-        decision: The whole width, then two cuts of each other one, with what each costs.
+        decision: The full width, then two cuts at each other width, with what each costs.
         folder: Where the cut model was written; None if no width is known to lose nothing that matters.
         manifest: What was written beside it; empty if nothing was.
     """
@@ -65,12 +67,12 @@ class ShrinkReport:
 
 @dataclass(frozen=True)
 class Cut:
-    """A linear map of the model's D numbers to fewer, and what stays beside them.
+    """A linear map of the model's D numbers to fewer, which leaves the keywords beside them as they are.
 
     Attributes:
-        name: How it cuts.
+        name: The kind of cut.
         matrix: (C, D) float32.
-        beside: Numbers of a vector that hold keywords.
+        beside: How many numbers of a vector hold keywords.
     """
 
     name: CutName
@@ -79,7 +81,7 @@ class Cut:
 
     @property
     def width(self) -> int:
-        """Numbers of a vector that it leaves."""
+        """How many numbers a vector has after the cut."""
         return len(self.matrix) + self.beside
 
     def __str__(self) -> str:
@@ -95,7 +97,7 @@ class Cut:
 
 
 class _Measure:
-    """Scores cuts, each on chunks that it was not taken from.
+    """Scores cuts, each on answers that it was not computed from.
 
     Args:
         asked: Questions to decide by.
@@ -120,11 +122,11 @@ class _Measure:
         return principal_directions(self.corpus_embeddings[others, :full])
 
     def whole(self) -> QueryScores:
-        """Score the vectors as they are."""
+        """Score the uncut vectors."""
         return score_vectors(self.asked, self.query_embeddings, self.corpus_embeddings)
 
     def score(self, cut: Cut) -> QueryScores:
-        """Score what a cut makes of them."""
+        """Score the vectors after a cut."""
         if cut.name == "first numbers":
             return score_vectors(self.asked, cut.map(self.query_embeddings), cut.map(self.corpus_embeddings))
         parts = []
@@ -137,7 +139,7 @@ class _Measure:
 
 
 def _folds(asked: RetrievalDataset) -> list[list[int]]:
-    """Part the questions, those about one answer staying together: the rows of each part."""
+    """Split the questions into folds, keeping those about one answer together, and return the rows of each fold."""
     count = min(DIRECTION_FOLDS, answers_asked_about(asked))
     return [inside for _, inside in folds_by_answer(asked, count)] if count > 1 else [list(range(len(asked)))]
 
@@ -151,15 +153,15 @@ def shrink(
     cache: Path | None = None,
     say: Say = silent,
 ) -> ShrinkReport:
-    """Write a tuned model whose vectors are narrower, and what that costs at each width.
+    """Write a tuned model with narrower vectors, and report what each width costs.
 
     Args:
         folder: A tuned folder.
-        validation: Questions to decide by; with them, no test proves anything any more. Those that the model learned
-            from do not count; where too few are left, words of the chunks ask for these.
+        validation: Questions to decide by; they can no longer serve as test questions afterwards. Those that the model
+            learned from are left out; if too few are left, chunks are asked for by their own words.
         out: The model folder to write; a tuned folder there is replaced in one step, anything else is left alone.
-        width: Numbers of a vector, whatever validation says of them; if not given, the fewest of which these
-            questions show that they lose nothing that matters.
+        width: How many numbers to leave in a vector, whatever validation says; if not given, the fewest that lose
+            nothing that matters on these questions.
         cache: Folder that keeps vectors for the next time; none if not given.
         say: Takes one line of plain text before each stage.
 
@@ -206,9 +208,9 @@ def shrink(
 
 
 def principal_directions(vectors: Vectors) -> Vectors:
-    """Find the directions that matter most to how near vectors are to each other.
+    """Find the principal directions of vectors, which preserve their inner products best.
 
-    Of all maps to a few numbers, the first few of these change the inner products of the vectors least, in the mean
+    Of all linear maps to k numbers, the first k directions change the inner products of the vectors least, in the mean
     square. The vectors are not centred: DocsGPT compares them with questions as they are.
 
     Args:
@@ -239,11 +241,11 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside
 def _to_decide_by(
     folder: Path, manifest: Mapping[str, Any], validation: RetrievalDataset, say: Say
 ) -> tuple[RetrievalDataset, bool]:
-    """Leave out what the model has by heart; where that leaves too few, ask for the chunks by words of their own.
+    """Leave out questions that the model learned from; if too few are left, ask for chunks by their own words.
 
-    Of a model tuned on 300 questions about 715 chunks, principal directions lost of nDCG@10, at 288, 192 and 128 of 384
-    numbers, .000, .009 and .028 by the chunks' own words, and nothing by 150 questions that it did not learn from. The
-    first numbers lost .009, .036 and .073, and .019, .032 and .058: either way more than is accepted.
+    With a model tuned on 300 questions about 715 chunks, principal directions at 288, 192 and 128 of 384 numbers lost
+    .000, .009 and .028 of nDCG@10 on the chunks' own words, and nothing on 150 questions that it did not learn from.
+    The first numbers lost .009, .036 and .073, and .019, .032 and .058: on either more than is accepted.
 
     Returns:
         The questions, and whether they are the chunks' own words.
@@ -265,7 +267,7 @@ def _to_decide_by(
 
 
 def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int]:
-    """Return how many of the model's own numbers are left in each cut, the most first."""
+    """Return how many of the model's own numbers each cut leaves, the most first."""
     usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
     return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)
 
@@ -302,7 +304,7 @@ def _with_cut(folder: Path, cut: Cut) -> "SentenceTransformer":
 
 
 def summary(report: ShrinkReport) -> str:
-    """Say what each width costs, what was written, and what it asks of a deployment."""
+    """Say what each width costs, what was written, and what that asks of a deployment."""
     lines = list(decision_lines(report.decision))
     if report.folder is None:
         return "\n".join([*lines, "no model    nothing was written (--width insists on one)"])

@@ -1,7 +1,7 @@
-"""No layers at all: a text's vector is the mean of its tokens' rows in a table, and nothing of the order of its words.
+"""Static students, without layers: a text's vector is the mean of its tokens' rows in a table, whatever their order.
 
-The table begins with what the tuned model says of each token by itself, and is then moved to where the tuned model puts
-the texts of this deployment.
+The table begins with the tuned model's vector of each token by itself, and is then moved so that the texts of this
+deployment come out near the tuned model's vectors of them.
 """
 
 from functools import partial
@@ -16,11 +16,11 @@ from docsgpt_embtune.training.smaller.token_regression import Tokens, means, tau
 from docsgpt_embtune.wording import counted
 
 NEEDS = "sentence-transformers 3.2 or later: DocsGPT 0.13 or later"
-MAX_TEXTS = 6000  # taught with: memory grows with their square (600 MB), time with their cube
+MAX_TEXTS = 6000  # to teach with: memory grows with their square (600 MB), time with their cube
 
 
 def static_students(lesson: Lesson) -> Students:
-    """Yield the table as it begins, then as it is taught, the strongest held first."""
+    """Yield the table as it begins, then as taught with each strength, the one held most strongly first."""
     tokens = Tokens(lesson.folder)
     texts = lesson.texts(runs_of_words=1, most=MAX_TEXTS)
     lesson.say(f"embedding   {counted(len(tokens), 'token')} and {counted(len(texts), 'text')} with the tuned model")

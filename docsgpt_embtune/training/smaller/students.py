@@ -1,4 +1,4 @@
-"""What a smaller model is taught: to put texts where a tuned one puts them. No answer is looked at."""
+"""What a smaller model (a student) is taught: a tuned model's vectors of texts. No judgments are used."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -22,18 +22,18 @@ from docsgpt_embtune.wording import Say
 
 @dataclass(frozen=True)
 class Lesson:
-    """A tuned model, and what is asked of the one that is to become like it.
+    """A tuned model, the texts to teach students with, and the questions to choose among them.
 
     Attributes:
         folder: The tuned model's folder.
         teacher: The tuned model, reading as much of a text as it does when it serves.
         reading: How its chunks are read.
-        training: Questions and chunks to teach with; the judgments are not looked at.
+        training: Questions and chunks to teach with; the judgments are not used.
         validation: Questions to choose by.
-        by_words: Whether these are words of the chunks, as the tuned model has people's questions by heart.
-        keywords: What stands beside the tuned model's numbers where they are compared: nothing if `by_words`, as
+        by_words: Whether the validation questions are words of the chunks, as the tuned model has memorised people's.
+        keywords: Keywords beside the tuned model's numbers in the comparison; None if it has none, or if `by_words`, as
             keywords find each chunk by its own words.
-        seed: Seed of whatever is drawn.
+        seed: Seed of all sampling.
         say: Takes one line of plain text before each stage.
     """
 
@@ -59,15 +59,15 @@ class Lesson:
 
     @cached_property
     def of_teacher(self) -> KnownVectors:
-        """The tuned model's vectors."""
+        """A cache of the tuned model's vectors."""
         return vectors_of(self.teacher)
 
     def texts(self, *, runs_of_words: int, most: int) -> list[str]:
-        """Draw what is taught with: the chunks, in windows that are read whole, words of each of them, the questions.
+        """Draw texts to teach with: questions, runs of words of each chunk, and chunks in windows that are read whole.
 
         Args:
-            runs_of_words: For each chunk, each as long as a question.
-            most: Texts, at most.
+            runs_of_words: How many for each chunk, each as long as a question.
+            most: How many texts at most.
         """
         reader = WindowReader(self.folder, tokens_read(self.teacher))
         texts = dict.fromkeys(self.training.queries.values())
@@ -84,11 +84,11 @@ class Student:
     """A smaller model at some stage of its teaching.
 
     Attributes:
-        name: What it is called where it is compared.
+        name: Its name in comparisons.
         query_embeddings: Its vectors of the validation questions (Q, D).
         chunk_embeddings: Its vectors of the chunks (N, D).
-        model: Makes it.
-        files: Where its config and tokenizer are, and its prompts.
+        model: Builds the model.
+        files: Folder of its config, tokenizer and prompts.
     """
 
     name: str
@@ -102,5 +102,5 @@ Students = Iterator[Student]  # the least changed first
 
 
 def vectors_of(model: SentenceTransformer) -> KnownVectors:
-    """Embed with a model, in the precision that suits the machine, each text once."""
+    """Return a cache of a model's vectors, which are computed in the precision that suits the machine."""
     return KnownVectors(Encoder(model, resolve_precision("auto", model.device)))

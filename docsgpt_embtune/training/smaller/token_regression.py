@@ -1,7 +1,7 @@
-"""A table of token vectors whose means come out where a model puts the texts.
+"""Fit a table of token vectors, so that the mean of a text's rows is near a model's vector of the text.
 
-The mean of a text's rows is linear in the table, so that to teach the table is ridge regression: no epochs, no learning
-rate, one answer for each strength with which it is held to its beginning.
+The mean is linear in the table, so that teaching the table is ridge regression: no epochs, no learning rate, and one
+solution for each strength with which the table is held to its beginning.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,20 +20,20 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.vectors import Vectors, unit_norm
 
-# In units of a text's own weight: from hardly any change to what fits the texts nearly by heart.
+# Ridge penalties in units of a text's own weight, from hardly any change to nearly memorising the texts.
 STRENGTHS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-_RARE = 1e-4  # of all tokens: what is rarer than this weighs in full
-_TOKENS_AT_ONCE = 256  # put through the model
+_RARE = 1e-4  # a token's share of all tokens; far below it, a token has its full weight
+_TOKENS_AT_ONCE = 256  # in a pass of the model
 
 
 class Tokens:
-    """The vocabulary of a model, without the tokens that it puts around a text.
+    """The vocabulary of a model, and a tokenizer without the special tokens around a text.
 
     Args:
         folder: A tuned folder with a tokenizer.json.
 
     Attributes:
-        tokenizer: Neither cuts, nor pads, nor adds.
+        tokenizer: Neither truncates, nor pads, nor adds special tokens.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,11 +45,11 @@ class Tokens:
         self.tokenizer.post_processor = None
 
     def __len__(self) -> int:
-        """Count the vocabulary."""
+        """Return the size of the vocabulary."""
         return int(self.tokenizer.get_vocab_size())
 
     def shares(self, texts: Sequence[str]) -> csr_array:
-        """Tell of which tokens texts consist: (N, V), each row the shares of a text's tokens."""
+        """Return each token's share of each text's tokens: (N, V), with rows that sum to 1."""
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in self.tokenizer.encode_batch(list(texts))]
         lengths = np.array([len(row) for row in ids])
         shares = 1 / np.repeat(lengths, lengths)
@@ -57,7 +57,7 @@ class Tokens:
         return csr_array((shares, np.concatenate(ids), ends), shape=(len(ids), len(self)))
 
     def weights(self) -> npt.NDArray[np.float64]:
-        """Weigh each token, (V,), the frequent ones less: vocabularies are in the order of frequency, or nearly.
+        """Weigh each token, (V,), frequent ones less, taking the vocabulary to be in order of frequency, as most are.
 
         Source:
             Zipf's law for the frequencies, as model2vec (Tulkens and van Dongen, 2024) takes it, and the weights of
@@ -67,7 +67,7 @@ class Tokens:
         return np.asarray(_RARE / (_RARE + frequencies / frequencies.sum()))
 
     def embed(self, model: SentenceTransformer) -> npt.NDArray[np.float64]:
-        """Put each token through a model by itself, framed as a text: (V, D), centred."""
+        """Embed each token by itself, with the special tokens of a text: (V, D), centred."""
         vectors = []
         starts = range(0, len(self), _TOKENS_AT_ONCE)
         with torch.inference_mode():
@@ -81,21 +81,21 @@ class Tokens:
 
 
 def means(shares: csr_array, table: npt.NDArray[Any]) -> Vectors:
-    """Embed texts with a table: (N, D), unit norm; zeros for a text without a token."""
+    """Embed texts as the means of their rows of a table: (N, D), unit norm; zeros for a text without a token."""
     return unit_norm(shares @ table).astype(np.float32)
 
 
 def taught_tables(
     table: npt.NDArray[np.float64], weights: npt.NDArray[np.float64], shares: csr_array, vectors: Vectors
 ) -> Iterator[tuple[float, npt.NDArray[np.float64]]]:
-    """Move a table towards the one whose means are a model's vectors, for each strength, strongest first.
+    """Move a table towards one whose means are a model's vectors, with each strength, strongest first.
 
-    A heavy token is moved more readily than a light one: a table T0 and weights w (V,) become T0 + w U, where U is
-    what is held to zero. It is found through the texts (N, N), of which there are fewer than tokens.
+    Tokens of high weight are moved more readily: the table T0 becomes T0 + w U, with the weights w (V,) and a U that is
+    held to zero. U is found in the dual form (N, N), as there are fewer texts than tokens.
 
     Args:
-        table: The beginning, (V, D), weighted; brought to the vectors' scale first.
-        weights: (V,)
+        table: The table to begin with, (V, D), weighted; it is first scaled to the vectors.
+        weights: The tokens' weights, (V,).
         shares: The tokens' shares of the texts, (N, V).
         vectors: The model's vectors of the texts, (N, D).
 
