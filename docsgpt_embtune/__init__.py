@@ -6,11 +6,11 @@ if TYPE_CHECKING:  # not from typing, to save its import: the hook imports this 
     from docsgpt_embtune.data.dataset import load_dataset as load_dataset
     from docsgpt_embtune.embeddings import TunedEmbeddings as TunedEmbeddings
     from docsgpt_embtune.errors import EmbtuneError as EmbtuneError
-    from docsgpt_embtune.evaluation.check import check_retrieval as check_retrieval
+    from docsgpt_embtune.evaluation.retrieval_check import check_retrieval as check_retrieval
     from docsgpt_embtune.exporting.export import export as export
     from docsgpt_embtune.plugin import register as register
-    from docsgpt_embtune.training.pipeline import train as train
     from docsgpt_embtune.training.query_adapter.adapting import adapt as adapt
+    from docsgpt_embtune.training.train import train as train
 
 __version__ = "0.1.0"
 
@@ -19,11 +19,11 @@ _DEFINED_IN = {
     "RetrievalDataset": "data.dataset",
     "TunedEmbeddings": "embeddings",
     "adapt": "training.query_adapter.adapting",
-    "check_retrieval": "evaluation.check",
+    "check_retrieval": "evaluation.retrieval_check",
     "export": "exporting.export",
     "load_dataset": "data.dataset",
     "register": "plugin",
-    "train": "training.pipeline",
+    "train": "training.train",
 }
 __all__ = sorted(_DEFINED_IN)
 

@@ -26,8 +26,8 @@ from docsgpt_embtune.model_folder import (
     verify,
     write_manifest,
 )
-from docsgpt_embtune.token_table import KIND as STATIC
-from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.static_model import KIND as STATIC
+from docsgpt_embtune.static_model import is_static, tokens_read
 from docsgpt_embtune.wording import Say
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from docsgpt_embtune.token_table import is_static
+from docsgpt_embtune.static_model import is_static
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

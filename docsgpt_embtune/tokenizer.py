@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from docsgpt_embtune.token_table import is_static_folder
+from docsgpt_embtune.static_model import is_static_folder
 
 
 def load_tokenizer(folder: Path) -> Any:

@@ -19,7 +19,7 @@ from bench_tuning import load_splits
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import hold_out
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.keywords import Keywords

@@ -19,8 +19,8 @@ from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.native import write_explicit
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation.check import Check, CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
+from docsgpt_embtune.data.preparation.fault_check import Check, CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.store import opened
 

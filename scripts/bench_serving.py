@@ -31,7 +31,7 @@ from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.decision import Decision
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge

@@ -164,8 +164,8 @@ def score(test: RetrievalDataset, method: str, tuned: Path | None, base: str) ->
 def train_ours(splits: Splits, seed: int, out: Path, arguments: argparse.Namespace) -> str:
     """Run the automatic recipe as `embtune train` does."""
     from docsgpt_embtune.training.config import TrainConfig
-    from docsgpt_embtune.training.pipeline import train
     from docsgpt_embtune.training.recipe import Automatic
+    from docsgpt_embtune.training.train import train
 
     corpus = {**splits.train.corpus, **splits.test.corpus}
     report = train(

@@ -4,7 +4,7 @@ python scripts/prepare_data.py support.csv
 python scripts/prepare_data.py support.csv --fix --out data/support
 """
 
-from docsgpt_embtune.cli.data import prepare
+from docsgpt_embtune.cli.prepare import prepare
 
 if __name__ == "__main__":
     prepare()

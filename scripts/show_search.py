@@ -16,7 +16,7 @@ from application.core.settings import settings
 from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
-from docsgpt_embtune.evaluation.check import CheckedModel
+from docsgpt_embtune.evaluation.retrieval_check import CheckedModel
 from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, default_cache_folder
 
 SHOWN = 5  # chunks per question

@@ -158,7 +158,7 @@ def test_a_full_disk_is_told_with_the_file_that_the_error_names(number):
 def test_a_base_that_does_not_fit_on_the_disk_is_told_before_the_training(places, tiny_base_folder, monkeypatch):
     model, megabyte = places / "m", 10**6
     (places / ".m.run").mkdir()
-    monkeypatch.setattr("docsgpt_embtune.training.pipeline.size_of_model", lambda folder: 100 * megabyte)
+    monkeypatch.setattr("docsgpt_embtune.training.train.size_of_model", lambda folder: 100 * megabyte)
     train = ["train", "--corpus", places / "corpus.json", "--base", tiny_base_folder, "--out", model]
 
     def with_free(count):

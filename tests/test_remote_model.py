@@ -12,7 +12,7 @@ from docsgpt_embtune import remote_model
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.evaluation.check import check_retrieval
+from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
 from docsgpt_embtune.openai_client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 

@@ -70,8 +70,8 @@ def check(
     Chunks are searched as DocsGPT searches them; the baseline is the model that is in use. URL#MODEL is one behind a
     server, as EMBEDDINGS_BASE_URL and EMBEDDINGS_NAME have it; its key, if any, comes from EMBEDDINGS_KEY.
     """
-    from docsgpt_embtune.evaluation.check import check_retrieval
     from docsgpt_embtune.evaluation.report import write_report  # now, so that a missing package shows early
+    from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
     from docsgpt_embtune.evaluation.summary import summary
 
     hide_loading_bars()

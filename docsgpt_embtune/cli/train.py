@@ -126,9 +126,9 @@ def train(
     import datasets
 
     from docsgpt_embtune.model_writing import take_zip_destination, zip_model_folder
-    from docsgpt_embtune.training.pipeline import train as tune_and_write
     from docsgpt_embtune.training.recipe import Automatic
     from docsgpt_embtune.training.summary import summary
+    from docsgpt_embtune.training.train import train as tune_and_write
 
     if widths and keywords not in (None, "off"):
         raise click.UsageError(f"--keywords {keywords} with --widths: a vector to be cut has no place for keywords")

@@ -18,7 +18,7 @@ from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, 
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of, multiplies_int8
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder
-from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.static_model import tokens_read
 from docsgpt_embtune.urls import shown
 from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, EmbeddingModel, Vectors, cosines
 

@@ -11,9 +11,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from docsgpt_embtune.evaluation import summary
-from docsgpt_embtune.evaluation.check import CheckReport
 from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_plot
+from docsgpt_embtune.evaluation.retrieval_check import CheckReport
 from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.files import write_text_atomically
 

@@ -3,9 +3,9 @@
 import textwrap
 from collections.abc import Iterator
 
-from docsgpt_embtune.evaluation.check import CheckReport
 from docsgpt_embtune.evaluation.comparison import BM25_CHUNKS, Comparison
 from docsgpt_embtune.evaluation.ranking import DEPTH
+from docsgpt_embtune.evaluation.retrieval_check import CheckReport
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
 from docsgpt_embtune.model_folder import MANIFEST, is_tuned_folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.positions import possible_length
-from docsgpt_embtune.token_table import tokenizer_of, tokens_read
+from docsgpt_embtune.static_model import tokenizer_of, tokens_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer

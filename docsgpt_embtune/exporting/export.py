@@ -19,13 +19,13 @@ from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.exporting.quality import decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
-from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_code_of_its_own, verify, write_manifest
 from docsgpt_embtune.positions import possible_length
+from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, Windows
-from docsgpt_embtune.token_table import UNLIMITED, is_static, with_padded_tokens
+from docsgpt_embtune.static_model import UNLIMITED, is_static, with_padded_tokens
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, counted, silent
 

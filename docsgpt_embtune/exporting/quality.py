@@ -8,7 +8,7 @@ from pathlib import Path
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.data.dataset import RetrievalDataset, judge_first_copies
 from docsgpt_embtune.data.split import groups_by_answer
-from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.decision import (
     FEWEST_TO_RULE_OUT,

@@ -15,7 +15,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
-from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.static_model import is_static, tokens_read
 
 IMPLEMENTATION = "embtune_packed"
 # Name, in transformers, of the argument with the ends of the texts in a row: (U + 1,) int32, beginning with 0.

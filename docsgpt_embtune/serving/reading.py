@@ -14,7 +14,7 @@ import numpy as np
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import ADAPTER_KEY, MANIFEST
 from docsgpt_embtune.serving.keywords import Keywords
-from docsgpt_embtune.token_table import UNLIMITED
+from docsgpt_embtune.static_model import UNLIMITED
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 from docsgpt_embtune.vectors import Vectors
 

@@ -23,7 +23,7 @@ from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.openai_client import RefusedRequestError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
-from docsgpt_embtune.sources.judgment import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions
+from docsgpt_embtune.sources.blind_judge import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions
 from docsgpt_embtune.sources.language_model import LanguageModel
 from docsgpt_embtune.sources.prompts import Prompts
 from docsgpt_embtune.sources.question_filter import fault_of

@@ -9,7 +9,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
-from docsgpt_embtune.learned import digests_of, leave_out, without_learned
+from docsgpt_embtune.seen_questions import digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.wording import Say, counted
 

@@ -10,7 +10,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.serving.encoding import Encoder
-from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.static_model import tokens_read
 from docsgpt_embtune.vectors import Vectors
 
 _CHARACTERS_PER_TOKEN = 4.5  # of English wordpieces; only to estimate where a long text is truncated

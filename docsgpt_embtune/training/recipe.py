@@ -15,7 +15,7 @@ from docsgpt_embtune.data.corpus_questions import questions_from_corpus
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.truncation import parts_read
 from docsgpt_embtune.evaluation.verdict import DECIDING, FEWEST_TO_JUDGE, judge
 from docsgpt_embtune.precision import resolve_precision

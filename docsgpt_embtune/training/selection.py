@@ -11,7 +11,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from sentence_transformers import SentenceTransformer
 
-from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.wording import Say

@@ -1,8 +1,8 @@
 """A training run in a few lines for a terminal."""
 
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.training.extras import wide
-from docsgpt_embtune.training.pipeline import TrainingReport
+from docsgpt_embtune.training.train import TrainingReport
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.wording import counted
 

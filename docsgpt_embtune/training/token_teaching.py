@@ -36,7 +36,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import Precision, arithmetic
 from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 from docsgpt_embtune.serving.packing import in_passes, tokens_per_pass
-from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.static_model import is_static, tokens_read
 from docsgpt_embtune.training.examples import Question, TrainingExamples, with_as_many_bad_ones
 from docsgpt_embtune.training.losses import EachTextOnce, Features, unique_texts
 

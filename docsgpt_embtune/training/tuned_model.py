@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from sentence_transformers import SentenceTransformer
 
-from docsgpt_embtune.evaluation.choice import Choice
+from docsgpt_embtune.evaluation.best_of_many import Choice
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Windows

@@ -12,8 +12,8 @@ from transformers import set_seed
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.precision import resolve_precision

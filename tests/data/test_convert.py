@@ -8,8 +8,8 @@ from click.testing import CliRunner, Result
 
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, save_dataset
-from docsgpt_embtune.data.formats.comparison import lost_by_writing
 from docsgpt_embtune.data.formats.registry import FORMATS
+from docsgpt_embtune.data.formats.round_trip import lost_by_writing
 from docsgpt_embtune.errors import DatasetError
 
 DATASET = RetrievalDataset(

@@ -7,8 +7,8 @@ import pandas
 import pytest
 from click.testing import CliRunner
 
-from docsgpt_embtune.cli import data as cli_data
 from docsgpt_embtune.cli import main
+from docsgpt_embtune.cli import prepare as cli_prepare
 from docsgpt_embtune.data.dataset import RetrievalDataset, checked, load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
@@ -366,4 +366,4 @@ def test_hub_that_gives_nothing_is_one_line(monkeypatch):
 
 
 def test_commands_offer_every_format():
-    assert set(cli_data.FORMATS) == set(FORMATS)
+    assert set(cli_prepare.FORMATS) == set(FORMATS)

@@ -17,10 +17,11 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.content import DatasetContent, Row, RowChunk, text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
-from docsgpt_embtune.data.preparation import pipeline, splitting, statements
+from docsgpt_embtune.data.preparation import prepare as prepare_module
+from docsgpt_embtune.data.preparation import splitting, statements
 from docsgpt_embtune.data.preparation import store as store_module
-from docsgpt_embtune.data.preparation.check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS
+from docsgpt_embtune.data.preparation.fault_check import CheckSettings, find_offenders
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.near_duplicates import MOST_REPEATED, letter_triples, near_duplicates
 from docsgpt_embtune.data.preparation.store import Store, opened
@@ -621,7 +622,7 @@ def test_what_comes_to_stand_at_the_output_meanwhile_is_left_alone(tmp_path, mon
         (tmp_path / "out" / "mine.txt").write_text("precious", encoding="utf-8")
         return splitting.split_questions(*arguments, **options)
 
-    monkeypatch.setattr(pipeline, "split_questions", split_slowly)
+    monkeypatch.setattr(prepare_module, "split_questions", split_slowly)
     result = prepare(write(tmp_path, made_up(40)), "--out", tmp_path / "out")
     assert result.exit_code == 2, result.output
     assert "out: exists already" in result.stderr
@@ -632,13 +633,13 @@ def test_what_comes_to_stand_at_the_output_meanwhile_is_left_alone(tmp_path, mon
 def test_sigterm_in_a_long_statement_leaves_no_text_behind(tmp_path):
     code = """
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.preparation import pipeline
+from docsgpt_embtune.data.preparation import prepare as prepare_module
 
 def split_questions(store, *arguments, **options):
     print("splitting", flush=True)
     store.query("SELECT count(*) FROM range(1_000_000_000_000) AS t(number) WHERE hash(number) = 1")
 
-pipeline.split_questions = split_questions
+prepare_module.split_questions = split_questions
 main()
 """
     arguments = ["prepare", write(tmp_path, made_up(40)), "--out", tmp_path / "out", "--model", "none"]

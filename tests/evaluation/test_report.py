@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.check import CheckedModel, CheckReport
 from docsgpt_embtune.evaluation.comparison import Side, compare
 from docsgpt_embtune.evaluation.report import changed_questions, render_report, write_report
+from docsgpt_embtune.evaluation.retrieval_check import CheckedModel, CheckReport
 from docsgpt_embtune.evaluation.summary import summary, tokens_in_words
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from tests.evaluation.keyword_embeddings import WORDS, KeywordEmbeddings, word_dataset

@@ -35,7 +35,7 @@ from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
-from docsgpt_embtune.token_table import with_padded_tokens
+from docsgpt_embtune.static_model import with_padded_tokens
 from docsgpt_embtune.training.query_adapter.adapting import write_adapted_folder
 
 from ..conftest import TEXTS

@@ -22,8 +22,8 @@ from docsgpt_embtune.data.dataset import save_dataset
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, RemoteModelError, TrainingError
-from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.report import write_report
+from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
 from docsgpt_embtune.evaluation.summary import summary
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.gateway.app import Gateway

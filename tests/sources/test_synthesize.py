@@ -21,7 +21,7 @@ from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.openai_client import Patience, RefusedRequestError
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
-from docsgpt_embtune.sources.judgment import parse_questions
+from docsgpt_embtune.sources.blind_judge import parse_questions
 from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, KEY_VARIABLE, LanguageModel
 from docsgpt_embtune.sources.prompts import load_prompts
 from docsgpt_embtune.sources.synthesis import Synthesizer

@@ -18,17 +18,17 @@ from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.check import check_retrieval
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
+from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
 from docsgpt_embtune.evaluation.summary import truncation_in_words
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.learned import without_learned
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
+from docsgpt_embtune.seen_questions import without_learned
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.query_adapter import fitting as adapter_fitting
 from docsgpt_embtune.training.query_adapter.adapting import adapt, summary
 from docsgpt_embtune.training.query_adapter.fitting import _Objective, fit_adapter
+from docsgpt_embtune.training.train import train
 from docsgpt_embtune.vectors import unit_norm
 
 from ..conftest import TEXTS

@@ -7,15 +7,15 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.embeddings import TunedEmbeddings
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.training import recipe
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.extras import Extras
 from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
-from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.query_adapter.adapting import adapt
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.summary import summary
+from docsgpt_embtune.training.train import train
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 

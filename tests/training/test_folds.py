@@ -10,16 +10,17 @@ from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import FEW_QUESTIONS, folds_by_answer, groups_by_answer
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
-from docsgpt_embtune.training import pipeline, recipe, trainer, tuning_run
+from docsgpt_embtune.training import recipe, trainer, tuning_run
+from docsgpt_embtune.training import train as train_module
 from docsgpt_embtune.training.folds import FOLDS, folds_of
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.pipeline import TrainingReport, train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.stage import Stage
+from docsgpt_embtune.training.train import TrainingReport, train
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 
@@ -139,7 +140,7 @@ def test_guards_and_many_questions_have_some_held_out(tuned):
         CORPUS,
         {f"q{n}": (list(CORPUS)[n % len(CORPUS)],) for n in range(FEW_QUESTIONS + 1)},
     )
-    assert pipeline._split(many, None, None, AUTOMATIC, 13, said.append).validation is not None
+    assert train_module._split(many, None, None, AUTOMATIC, 13, said.append).validation is not None
     assert [line.split(":")[1].split(" of ")[0] for line in said if line.startswith("no --val")] == [" 24", " 96"]
 
 
@@ -201,7 +202,7 @@ def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, undistur
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "write_model_folder", full_disk)
+        patch.setattr(train_module, "write_model_folder", full_disk)
         with pytest.raises(OSError, match="No space left"):
             tuned()
     assert not out.exists()

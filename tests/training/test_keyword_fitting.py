@@ -10,7 +10,7 @@ from safetensors.numpy import save_file
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, PADDING, Keywords, load_keywords
 from docsgpt_embtune.training.keywords import fitting as keyword_fitting
 from docsgpt_embtune.training.keywords.fitting import NARROW, STRESSED, WIDE, KeywordFitting

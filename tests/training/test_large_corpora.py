@@ -14,8 +14,8 @@ from docsgpt_embtune.training import large_corpora
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.large_corpora import as_time_allows, part_worth_ranking
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
+from docsgpt_embtune.training.train import train
 
 ADJECTIVES = ["old", "new", "red", "big", "lost", "last", "first", "open", "spare", "slow", "plain", "dry", "wide"]
 NOUNS = ["log", "worker", "password", "backup", "invoice", "memory", "account", "link", "disk", "customer", "shelf"]

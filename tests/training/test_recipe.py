@@ -25,7 +25,7 @@ from docsgpt_embtune.data.corpus_questions import questions_of_both_kinds
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training import activations, negatives, planning, recipe, trainer
@@ -35,11 +35,11 @@ from docsgpt_embtune.training.keywords.choice import put_usual_keywords, weigh_k
 from docsgpt_embtune.training.keywords.weights import WEIGHTS, WEIGHTS_BESIDE_TAUGHT
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.training.material import Material
-from docsgpt_embtune.training.pipeline import TrainingReport, train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import Selection, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.summary import summary
+from docsgpt_embtune.training.train import TrainingReport, train
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
@@ -764,7 +764,7 @@ def test_run_that_goes_on_tells_what_is_done_and_how_long_it_took_in_all(tuned, 
 
 def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch, tmp_path):
     monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
-    monkeypatch.setattr("docsgpt_embtune.training.pipeline.write_model_folder", lambda *_: 1 / 0)
+    monkeypatch.setattr("docsgpt_embtune.training.train.write_model_folder", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tuned(keep_worse=True)
     left = [path for path in (tmp_path / ".tuned.run").rglob("*") if path.is_file()]
@@ -779,7 +779,7 @@ def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
         tuned(keep_worse=True, resume=True, automatic=Automatic(minutes=10))
     with pytest.raises(TrainingError, match="left by a run with a different --seed;"):
         tuned(keep_worse=True, resume=True, config=replace(CONFIG, seed=99))
-    monkeypatch.setattr("docsgpt_embtune.training.pipeline.__version__", "0.0.1")
+    monkeypatch.setattr("docsgpt_embtune.training.train.__version__", "0.0.1")
     with pytest.raises(TrainingError, match="left by a run with a different version"):
         tuned(keep_worse=True, resume=True)
 

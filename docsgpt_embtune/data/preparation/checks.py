@@ -1,6 +1,6 @@
 """All faults that training data can have, each with what finds it and what repairs it."""
 
-from docsgpt_embtune.data.preparation.check import Check
+from docsgpt_embtune.data.preparation.fault_check import Check
 from docsgpt_embtune.data.preparation.finders import (
     NEAR_PAIRS,
     SUSPECTED,

@@ -1,7 +1,7 @@
 """Finders of the faults for which SQL is not enough."""
 
-from docsgpt_embtune.data.preparation.check import CheckSettings, Finder
 from docsgpt_embtune.data.preparation.cut_texts import cut_texts
+from docsgpt_embtune.data.preparation.fault_check import CheckSettings, Finder
 from docsgpt_embtune.data.preparation.languages import in_other_languages
 from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
 from docsgpt_embtune.data.preparation.store import Store

@@ -3,7 +3,7 @@
 import json
 from typing import IO
 
-from docsgpt_embtune.data.preparation.check import Check, Remedy, Subject
+from docsgpt_embtune.data.preparation.fault_check import Check, Remedy, Subject
 from docsgpt_embtune.data.preparation.store import Store
 
 

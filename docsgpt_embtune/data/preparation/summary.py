@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from docsgpt_embtune.data.preparation.check import Remedy
-from docsgpt_embtune.data.preparation.pipeline import Fault, PreparationReport
+from docsgpt_embtune.data.preparation.fault_check import Remedy
+from docsgpt_embtune.data.preparation.prepare import Fault, PreparationReport
 from docsgpt_embtune.wording import counted
 
 _WIDTH = 110

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.choice import gain_and_error, mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import gain_and_error, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.serving.keywords import Keywords

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
 from docsgpt_embtune.serving.keywords import Keywords

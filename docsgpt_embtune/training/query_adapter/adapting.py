@@ -20,7 +20,6 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.files import folder_written_whole
-from docsgpt_embtune.learned import adapter_data_record, digests_of, leave_out, with_learned_too, without_learned
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
@@ -34,6 +33,7 @@ from docsgpt_embtune.model_folder import (
 )
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.seen_questions import adapter_data_record, digests_of, leave_out, with_learned_too, without_learned
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, refuse_too_few_to_choose_by
@@ -78,7 +78,7 @@ def adapt(
         cache: Folder that keeps vectors for the next time; none if not given.
         seed: Seed of the sample of a large corpus.
         keywords: Whether keywords may be put beside a server's vectors, of questions and of chunks, which then have to
-            be embedded again. (`training.pipeline.train` puts them beside a local model's.)
+            be embedded again. (`training.train.train` puts them beside a local model's.)
         keep_worse: Write the folder even if cross-validation does not prefer it.
         say: Takes one line of plain text before each stage.
 

@@ -24,7 +24,7 @@ from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.likely_answers import NEAR_DUPLICATE
 from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
-from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.ranking import search_exact
 from docsgpt_embtune.progress import Bar

@@ -11,7 +11,6 @@ import numpy as np
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import folder_written_whole, sha256_of
-from docsgpt_embtune.learned import with_learned_too
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     KEYWORDS_KEY,
@@ -23,6 +22,7 @@ from docsgpt_embtune.model_folder import (
     write_manifest,
 )
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
+from docsgpt_embtune.seen_questions import with_learned_too
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
 from docsgpt_embtune.vectors import SAME_VECTOR, EmbeddingModel, Vectors, cosines
 

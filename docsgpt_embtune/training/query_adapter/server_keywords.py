@@ -9,7 +9,7 @@ from typing import Any
 from docsgpt_embtune import __version__
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.evaluation.choice import Choice
+from docsgpt_embtune.evaluation.best_of_many import Choice
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.model_folder import check_destination
 from docsgpt_embtune.remote_model import RemoteModel

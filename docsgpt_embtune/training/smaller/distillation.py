@@ -20,16 +20,16 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import groups_by_answer, hold_out
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.choice import Choice, mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines, judgment_in_words
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
-from docsgpt_embtune.learned import data_record, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.seen_questions import data_record, without_learned
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, recorded_reading
-from docsgpt_embtune.token_table import is_static_folder
+from docsgpt_embtune.static_model import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place, keep_apart

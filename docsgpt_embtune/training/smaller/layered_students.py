@@ -19,7 +19,7 @@ from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.reading import document_encoder
-from docsgpt_embtune.token_table import is_static
+from docsgpt_embtune.static_model import is_static
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples
 from docsgpt_embtune.training.losses import loss_of_vectors

@@ -23,14 +23,14 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.data.split import folds_by_answer, groups_by_answer
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines, is_harmless
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.learned import with_chosen_by_too, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Reading, recorded_reading
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place

@@ -14,7 +14,7 @@ from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading, WindowReader
-from docsgpt_embtune.token_table import tokens_read
+from docsgpt_embtune.static_model import tokens_read
 from docsgpt_embtune.training.known_vectors import KnownVectors
 from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.choice import Choice, gain_and_error
+from docsgpt_embtune.evaluation.best_of_many import Choice, gain_and_error
 from docsgpt_embtune.evaluation.verdict import DECIDING, HEADLINE
 
 QUERIES = [f"q{n}" for n in range(60)]
@@ -46,7 +46,9 @@ def test_a_gain_beyond_luck_does_not_make_up_for_a_fall_elsewhere():
 
 def test_chance_is_computed_once(monkeypatch):
     asked = []
-    monkeypatch.setattr("docsgpt_embtune.evaluation.choice.chance_of_best", lambda *_, **__: asked.append(1) or 0.01)
+    monkeypatch.setattr(
+        "docsgpt_embtune.evaluation.best_of_many.chance_of_best", lambda *_, **__: asked.append(1) or 0.01
+    )
     chosen = scores(np.linspace(0.5, 0.9, len(QUERIES)))
     choice = Choice(scores([0.5] * len(QUERIES)), [chosen], chosen, GROUPS)
     assert choice.is_beyond_luck

@@ -17,11 +17,11 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
-from docsgpt_embtune.learned import data_record, digests_of, leave_out, without_learned
 from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, is_tuned_folder, read_manifest, size_of_model
 from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.seen_questions import data_record, digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading, WindowReader
-from docsgpt_embtune.token_table import is_static, tokens_read
+from docsgpt_embtune.static_model import is_static, tokens_read
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.extras import Extras, extras_of, wide
 from docsgpt_embtune.training.folds import HARDEST_IN_FOLDS

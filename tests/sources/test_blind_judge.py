@@ -1,6 +1,6 @@
 import pytest
 
-from docsgpt_embtune.sources.judgment import JudgedQuestions, MadeQuestion, parse_questions, parse_verdicts
+from docsgpt_embtune.sources.blind_judge import JudgedQuestions, MadeQuestion, parse_questions, parse_verdicts
 from docsgpt_embtune.sources.language_model import WrongFormError
 from docsgpt_embtune.sources.prompts import load_prompts
 

@@ -81,9 +81,9 @@ def convert(source: Path, out: Path, to_name: str, format_name: str | None, **op
     """
     import datasets
 
-    from docsgpt_embtune.data.formats.comparison import lost_by_writing
     from docsgpt_embtune.data.formats.registry import FORMATS as formats
     from docsgpt_embtune.data.formats.registry import read_content
+    from docsgpt_embtune.data.formats.round_trip import lost_by_writing
 
     refuse_existing_output(out)
     datasets.disable_progress_bars()
@@ -169,9 +169,9 @@ def prepare(
     import datasets
 
     from docsgpt_embtune.data.formats.registry import read_held_out
-    from docsgpt_embtune.data.preparation.check import CheckSettings
-    from docsgpt_embtune.data.preparation.pipeline import SplitSettings
-    from docsgpt_embtune.data.preparation.pipeline import prepare as check_and_split
+    from docsgpt_embtune.data.preparation.fault_check import CheckSettings
+    from docsgpt_embtune.data.preparation.prepare import SplitSettings
+    from docsgpt_embtune.data.preparation.prepare import prepare as check_and_split
     from docsgpt_embtune.data.preparation.store import opened
     from docsgpt_embtune.data.preparation.summary import summary
 

@@ -20,8 +20,8 @@ from docsgpt_embtune.data.dataset import (
 )
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.evaluation.check import check_retrieval
 from docsgpt_embtune.evaluation.comparison import Side, compare
+from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
 from docsgpt_embtune.evaluation.summary import (
     default_k_in_words,
     evidence_in_words,
@@ -358,7 +358,7 @@ def test_a_missing_package_is_one_line_with_the_command_that_installs_it(package
 
 
 def test_a_missing_module_of_our_own_is_no_missing_package(monkeypatch):
-    monkeypatch.setitem(sys.modules, "docsgpt_embtune.evaluation.check", None)
+    monkeypatch.setitem(sys.modules, "docsgpt_embtune.evaluation.retrieval_check", None)
     result = run("--baseline", "x", "--tuned", "x", "--data", "x.json")
     assert isinstance(result.exception, ModuleNotFoundError)
 

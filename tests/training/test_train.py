@@ -19,7 +19,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
-from docsgpt_embtune.evaluation.choice import mean_ndcg
+from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.stopping import ToldInterrupt
@@ -27,11 +27,11 @@ from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.held_out import keep_apart
-from docsgpt_embtune.training.pipeline import train
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.summary import summary
+from docsgpt_embtune.training.train import train
 from docsgpt_embtune.training.trainer import fit, load_base
 from docsgpt_embtune.training.validation import ValidationPool
 from docsgpt_embtune.wording import silent

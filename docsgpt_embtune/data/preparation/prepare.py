@@ -8,8 +8,8 @@ from pathlib import Path
 
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.new_output import moved_when_good, refuse_existing_output
-from docsgpt_embtune.data.preparation.check import Check, CheckSettings, Remedy, find_offenders
 from docsgpt_embtune.data.preparation.checks import CHECKS, FIRST_AFTER_DUPLICATES, LIMIT
+from docsgpt_embtune.data.preparation.fault_check import Check, CheckSettings, Remedy, find_offenders
 from docsgpt_embtune.data.preparation.finders import find_near_duplicates
 from docsgpt_embtune.data.preparation.fixes import mend
 from docsgpt_embtune.data.preparation.splitting import SplitReport, split_questions, write_splits
