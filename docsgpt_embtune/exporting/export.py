@@ -106,7 +106,7 @@ def export(
         engine: EngineName = "onnx"
         decisions: tuple[Decision, ...] = ()
         if validation is not None:
-            reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, by_heart=learned)
+            reading, engine, decisions = _decide(folder, graphs, reading, others, validation, say, learned_from=learned)
     written = tuple(replace(graph, path=folder / FOLDER / graph.path.name) for graph in graphs)
     report = ExportReport(written, engine, reading, recorded, decisions)
     if validation is not None:
@@ -158,7 +158,7 @@ def _decide(
     validation: RetrievalDataset,
     say: Say,
     *,
-    by_heart: bool,
+    learned_from: bool,
 ) -> tuple[Reading, EngineName, tuple[Decision, ...]]:
     """Choose how chunks are read, if there are alternatives, and then the engine, if there is an int8 graph."""
     decisions = []
@@ -173,7 +173,7 @@ def _decide(
             overflows = "" if multiplies_int8() else ", more than where it serves: this processor's products overflow"
             say(f"measuring what int8 costs{overflows}")
             engine, about_engine = decide_engine(
-                folder, exact, graph, reading, validation, Path(kept), learned_from=by_heart
+                folder, exact, graph, reading, validation, Path(kept), learned_from=learned_from
             )
             decisions.append(about_engine)
     return reading, engine, tuple(decisions)

@@ -89,5 +89,5 @@ def checkpointed(function: Callable[..., torch.Tensor]) -> Callable[..., torch.T
     Source:
         Chen et al., 2016, "Training deep nets with sublinear memory cost".
     """
-    twice: Any = partial(checkpoint, function, use_reentrant=False)
-    return twice  # type: ignore[no-any-return]
+    recomputed: Any = partial(checkpoint, function, use_reentrant=False)
+    return recomputed  # type: ignore[no-any-return]

@@ -46,19 +46,19 @@ class EachTextOnce(torch.nn.Module):
     Args:
         model: The model under training.
         loss: A sentence-transformers loss of that model.
-        may_compute_twice: Whether gradient checkpointing is possible; a loss that wraps this one may rule it out.
+        may_checkpoint: Whether gradient checkpointing is possible; a loss that wraps this one may rule it out.
 
     Attributes:
         room: How many tokens of a batch fit into memory; None before the first batch.
     """
 
-    def __init__(self, model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> None:
+    def __init__(self, model: SentenceTransformer, loss: Any, *, may_checkpoint: bool = True) -> None:
         super().__init__()
         self.model = model  # in a distributed run, the trainer puts a wrapped one here
         self.loss = loss
         self.pad_token_id = model.tokenizer.pad_token_id or 0
         self.first_position = first_position_of(model)
-        self.may_compute_twice = may_compute_twice
+        self.may_checkpoint = may_checkpoint
         self.room: Room | None = None
         self._packs = partial(is_packing, model)
 
@@ -78,7 +78,7 @@ class EachTextOnce(torch.nn.Module):
         lengths = tokens["attention_mask"].sum(dim=1).tolist()
         if process_count() > 1:  # each pass waits for the other processes, so all take a single one
             return embed(tokens)
-        if self.may_compute_twice:
+        if self.may_checkpoint:
             self.room = self.room or Room.of(embed, _longest(tokens, lengths))
             if sum(lengths) > self.room.tokens:
                 small = runs_of_like_length(lengths, self.room.tokens_per_pass)
@@ -138,7 +138,7 @@ def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] 
         Kusupati et al., 2022, "Matryoshka representation learning".
     """
     # MatryoshkaLoss replaces the model's forward while it runs: a checkpoint could not recompute the same afterwards.
-    loss = _each_text_once(model, LOSSES[name](model), may_compute_twice=not widths)
+    loss = _each_text_once(model, LOSSES[name](model), may_checkpoint=not widths)
     refuse_too_wide(model, widths)
     if not widths:
         return loss
@@ -160,11 +160,11 @@ class _FromGivenVectors(MSELoss):
         return loss
 
 
-def _each_text_once(model: SentenceTransformer, loss: Any, *, may_compute_twice: bool = True) -> torch.nn.Module:
+def _each_text_once(model: SentenceTransformer, loss: Any, *, may_checkpoint: bool = True) -> torch.nn.Module:
     # `EachTextOnce` cuts padding off the right end, so it needs a tokenizer that pads there. One that names no end does
     # not pad.
     if getattr(model.tokenizer, "padding_side", None) == "right":
-        return EachTextOnce(model, loss, may_compute_twice=may_compute_twice)
+        return EachTextOnce(model, loss, may_checkpoint=may_checkpoint)
     unwrapped: torch.nn.Module = loss
     return unwrapped
 

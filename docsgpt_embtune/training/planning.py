@@ -37,7 +37,7 @@ TRIED_SHARE = 0.7
 # Size to which the C library's heap grows, in units of the largest step: batches differ in size, and it keeps the gaps
 # between them. Four runs on one and two threads came to 0.9 to 1.3. A GPU's allocator is measured by what is in use.
 HEAP_OF_STEP = 1.3
-SECONDS_OF_COMPUTING_TWICE = 4 / 3  # checkpointing adds a forward pass, and a backward pass takes twice as long as one
+CHECKPOINTING_SLOWDOWN = 4 / 3  # checkpointing adds a forward pass, and a backward pass takes twice as long as one
 
 
 @dataclass(frozen=True)
@@ -81,21 +81,21 @@ class Memory:
 
     Attributes:
         bytes: Memory of the process, or of the GPU, in bytes.
-        computes_twice: Whether steps use gradient checkpointing, as there is no room for their activations.
+        checkpoints: Whether steps use gradient checkpointing, as there is no room for their activations.
     """
 
     bytes: int
-    computes_twice: bool
+    checkpoints: bool
 
     @classmethod
-    def of(cls, model: SentenceTransformer, at_rest: int, step: float, computes_twice: bool) -> "Memory":
+    def of(cls, model: SentenceTransformer, at_rest: int, step: float, checkpoints: bool) -> "Memory":
         """Add up the memory before a step, the step's own, and the optimizer's."""
         step *= 1.0 if model.device.type == "cuda" else HEAP_OF_STEP
         optimizer = 2 * sum(parameter.nbytes for parameter in model.parameters())
-        return cls(round(at_rest + step) + optimizer, computes_twice)
+        return cls(round(at_rest + step) + optimizer, checkpoints)
 
     def __str__(self) -> str:
-        so = "; for want of memory steps are computed twice" if self.computes_twice else ""
+        so = ", with activations recomputed to fit (slower)" if self.checkpoints else ""
         return f"{self.bytes / 2**30:.1f} GiB of memory at its peak{so}"
 
 
@@ -328,11 +328,11 @@ def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
     scale = stage.config.batch_size / rows
     step = (_peak_memory(run.model) - at_rest) * scale
     room: Room | None = getattr(loss, "room", None)
-    computes_twice = room is not None and scale * most_tokens > room.tokens
-    if room is not None and computes_twice:
+    checkpoints = room is not None and scale * most_tokens > room.tokens
+    if room is not None and checkpoints:
         step = room.bytes_per_pass
-        seconds *= 1.0 if tokens > room.tokens else SECONDS_OF_COMPUTING_TWICE
-    memory = Memory.of(run.model, at_rest, step, computes_twice)
+        seconds *= 1.0 if tokens > room.tokens else CHECKPOINTING_SLOWDOWN
+    memory = Memory.of(run.model, at_rest, step, checkpoints)
     return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), memory
 
 

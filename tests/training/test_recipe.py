@@ -93,14 +93,14 @@ def test_every_chunk_then_the_questions_and_the_better_is_written(undisturbed):
     assert said.index(plan[-1]) < next(n for n, line in enumerate(said) if line.startswith("mined"))
 
 
-def test_run_without_room_computes_twice_and_says_so(tuned, monkeypatch, tmp_path):
+def test_run_without_room_recomputes_activations_and_says_so(tuned, monkeypatch, tmp_path):
     (tmp_path / "memory.max").write_text("1000000\n")
     monkeypatch.setattr(activations, "CONTAINER_LIMITS", (tmp_path / "memory.max",))
     said: list[str] = []
     report = tuned(automatic=Automatic(keywords="off"), say=said.append)
     assert report.manifest["validation"]["verdict"] == "improved"
     last = [line for line in said if line.startswith("plan")][-1]
-    assert last.endswith("; for want of memory steps are computed twice")
+    assert last.endswith(", with activations recomputed to fit (slower)")
 
 
 def test_static_base_is_tuned_too(tiny_base_folder, tmp_path):
