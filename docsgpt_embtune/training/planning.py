@@ -142,7 +142,7 @@ class Plan:
             why = "several processes cut nothing" if process_count() > 1 else "the least that a run takes here"
             lines.append(f"that is longer than allowed, and {why}; Ctrl-C stops it")
         if sum(len(stage.questions) for stage in self.stages) < sum(self.questions):
-            lines.append("not all questions have their time; give a longer --time-budget")
+            lines.append("there is no time for all questions; give a longer --time-budget")
         return lines
 
 

@@ -214,7 +214,7 @@ def _begin(
     asked = material.to_choose_by
     in_folds = material.validation is None
     if in_folds:
-        say(f"no --val given: each of {counted(len(asked), 'question')} is asked of models that learned without it")
+        say(f"no --val given: each of {counted(len(asked), 'question')} is asked of a model that did not learn from it")
     return TuningRun(
         model,
         asked,

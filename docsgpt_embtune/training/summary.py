@@ -21,7 +21,8 @@ def summary(report: TrainingReport) -> str:
     if not tuned.improved:
         lines.append(f"            written all the same: {_reason(report)}")
     if tuned.keywords or tuned.windows != "off":
-        lines.append("            for the plugin (embtune install) or embtune serve: others make other vectors of it")
+        without = "DocsGPT's own class makes other vectors"
+        lines.append(f"            needs the plugin (embtune install) or embtune serve: {without}")
     lines.append("next        embtune export, then embtune check on questions that it never saw, then embtune reembed")
     return "\n".join(lines)
 

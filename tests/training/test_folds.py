@@ -97,7 +97,7 @@ def test_questions_about_one_answer_are_in_one_fold():
 
 def test_every_question_chooses_and_every_question_teaches(undisturbed):
     report, said = undisturbed.report, undisturbed.said
-    assert "no --val given: each of 60 questions is asked of models that learned without it" in said
+    assert "no --val given: each of 60 questions is asked of a model that did not learn from it" in said
     names = [candidate.name for candidate in report.tuned.candidates]
     assert names[:6] == ["chunks, early", "chunks", "questions", "questions, mean", "hardest", "hardest, mean"]
     assert all(set(candidate.scores["ndcg@10"]) == set(FEW.queries) for candidate in report.tuned.candidates)

@@ -300,7 +300,7 @@ def test_time_too_short_for_all_questions_takes_a_share_of_each_stage(tuned):
     assert "1. chunks: 4 of 40 questions" in first
     assert f"2. questions: 4 of {len(TRAINING)} questions" in second
     assert longer.endswith("that is longer than allowed, and the least that a run takes here; Ctrl-C stops it")
-    assert last.endswith("not all questions have their time; give a longer --time-budget")
+    assert last.endswith("there is no time for all questions; give a longer --time-budget")
 
 
 def test_stages_are_cut_down_to_what_time_a_slow_one_left(tuned, monkeypatch):
