@@ -31,7 +31,12 @@ from docsgpt_embtune.training.material import Material
 from docsgpt_embtune.training.planning import make_plan, may_try_windows, stages_in_time
 from docsgpt_embtune.training.selection import Weights, copy_of_weights, drawn_towards
 from docsgpt_embtune.training.stage import Stage
-from docsgpt_embtune.training.token_teaching import can_be_taught_by_tokens
+from docsgpt_embtune.training.token_teaching import (
+    MOST_ASKED_BY_TOKENS,
+    RANKED_FOR_ONE,
+    SHARE_BY_TOKENS,
+    can_be_taught_by_tokens,
+)
 from docsgpt_embtune.training.tuned_model import TunedModel
 from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.windows import Pieces, asked_of_pieces, cut_into_windows
@@ -58,21 +63,7 @@ LENIENCY = 1.0
 # | a language's reference | .495 | .514 | .530 | .541 | .554 |
 # | a course's questions and answers | .836 | .879 | .901 | .909 | .906 |
 # | health agencies' pages | .573 | .602 | .606 | .603 | .561 |
-SHARE_OF_CHUNKS_ALONE = 0.25
-# The same where the model's tokens are the teacher (see `token_teaching`), over up to 900 chunks of each:
-# | chunks | untuned, no keywords | untuned | a quarter | half | three quarters | the whole |
-# |---|---|---|---|---|---|---|
-# | a television's manual | .484 | .536 | .578 | .603 | .619 | .626 |
-# | a language's reference | .497 | .514 | .546 | .559 | .554 | .555 |
-# | a course's questions and answers | .834 | .867 | .882 | .888 | .892 | .894 |
-# | health agencies' pages | .704 | .747 | .759 | .756 | .754 | .747 |
-# | medical abstracts | .932 | .937 | .934 | .928 | .922 | – |
-SHARE_BY_TOKENS = 0.75
-# Chunks to make questions of, as in that table: each batch moves the weights further. On all 3,300 of the health
-# agencies' pages, keywords alone had .679; three quarters of the way after 3,099 questions gave .671, and after 900
-# questions .683.
-MOST_ASKED_BY_TOKENS = 900
-RANKED_FOR_ONE = 2  # mined chunks that are ranked for a question, one of them found by BM25
+SHARE_OF_CHUNKS_ALONE = 0.25  # `token_teaching` has its own
 # Shares of the way from the base to the tuned weights that are tried until the guards hold.
 SHARES_OF_THE_WAY = (1.0, 0.8, 0.6, 0.4, 0.2, 0.0)
 
