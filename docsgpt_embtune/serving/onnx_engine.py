@@ -8,7 +8,7 @@ import ctypes
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph, import_onnxruntime
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 from docsgpt_embtune.vectors import Vectors
@@ -74,7 +75,7 @@ class OnnxEngine:
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = [self._prepare(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
             encodings = self._tokenizer.encode_batch(some)
-            runs = list(runs_of_like_length([len(encoding) for encoding in encodings], self._tokens_per_run))
+            runs = list(batches_within(self._tokens_per_run, [len(encoding) for encoding in encodings]))
             found = self._run_all([[encodings[row] for row in rows] for rows in runs])
             for rows, result in zip(runs, found, strict=True):
                 vectors[[start + row for row in rows]] = result
@@ -134,27 +135,6 @@ def graph_inputs(names: Sequence[str], encodings: "Sequence[Encoding]") -> dict[
         for name in names:
             feed[name][row, : len(encoding)] = tokens[name]
     return feed
-
-
-def runs_of_like_length(lengths: Sequence[int], tokens_per_run: int = TOKENS_PER_RUN) -> Iterator[list[int]]:
-    """Group texts of similar length, shortest first, with a limit on each group's tokens, padding included.
-
-    Args:
-        lengths: Number of tokens of each text.
-        tokens_per_run: Limit of a group; a longer text forms a group of its own.
-
-    Yields:
-        Positions of the texts of one group; each position is in exactly one group.
-    """
-    group: list[int] = []
-    for row in sorted(range(len(lengths)), key=lengths.__getitem__):
-        # A text without tokens, which is possible for static models, still takes a row.
-        if group and (len(group) + 1) * max(1, lengths[row]) > tokens_per_run:
-            yield group
-            group = []
-        group.append(row)
-    if group:
-        yield group
 
 
 def _open_session(graph: Graph, cores: int) -> "InferenceSession":

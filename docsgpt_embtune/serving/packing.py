@@ -14,7 +14,7 @@ from transformers.masking_utils import sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from docsgpt_embtune.positions import first_position_of
-from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.static_model import is_static, tokens_read
 
 IMPLEMENTATION = "embtune_packed"
@@ -193,7 +193,7 @@ def is_packing(model: SentenceTransformer) -> bool:
 
 def embed_in_passes(model: Any, tokens: Mapping[str, torch.Tensor], first_position: int) -> torch.Tensor:
     """Embed texts as `embed_packed` does, but in several passes that are small enough to be fast."""
-    passes = runs_of_like_length(tokens["attention_mask"].sum(dim=1).tolist(), tokens_per_pass())
+    passes = batches_within(tokens_per_pass(), tokens["attention_mask"].sum(dim=1).tolist())
     return in_passes(partial(embed_packed, model, first_position=first_position), tokens, passes)
 
 

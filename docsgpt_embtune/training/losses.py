@@ -1,6 +1,6 @@
 """The losses of DocsGPT's article on tuning embeddings, computed without encoding a text of a batch twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from sentence_transformers.sentence_transformer.losses import (
 
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.positions import first_position_of
-from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+from docsgpt_embtune.serving.batching import batches_with_little_padding, batches_within
 from docsgpt_embtune.serving.packing import embed_packed, in_passes, is_packing, rows_of_tokens, tokens_per_pass
 from docsgpt_embtune.training.activations import Room, checkpointed
 from docsgpt_embtune.training.config import LossName
@@ -27,8 +27,6 @@ LOSSES = {
     "cosine-similarity": CosineSimilarityLoss,
     "multiple-negatives-ranking": MultipleNegativesRankingLoss,
 }
-# Padding tokens at which starting another pass costs less than computing them.
-PADDING_PER_PASS = 96
 # On a GPU, launching the kernels of a small pass takes about as long as computing it, so few large passes are best.
 TOKENS_PER_PASS_ON_GPU = 16_384
 
@@ -81,16 +79,16 @@ class EachTextOnce(torch.nn.Module):
         if self.may_checkpoint:
             self.room = self.room or Room.of(embed, _longest(tokens, lengths))
             if sum(lengths) > self.room.tokens:
-                small = runs_of_like_length(lengths, self.room.tokens_per_pass)
+                small = batches_within(self.room.tokens_per_pass, lengths)
                 return in_passes(checkpointed(embed), tokens, small)
         return in_passes(embed, tokens, self._passes(lengths, packs=packs))
 
-    def _passes(self, lengths: Sequence[int], *, packs: bool) -> list[list[int]]:
+    def _passes(self, lengths: Sequence[int], *, packs: bool) -> Iterator[list[int]]:
         if packs:
-            return list(runs_of_like_length(lengths, tokens_per_pass()))
+            return batches_within(tokens_per_pass(), lengths)
         if self.model.device.type == "cpu":
-            return of_like_length(lengths)
-        return list(runs_of_like_length(lengths, TOKENS_PER_PASS_ON_GPU))
+            return batches_with_little_padding(lengths)
+        return batches_within(TOKENS_PER_PASS_ON_GPU, lengths)
 
     def _embed_padded(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         vectors: torch.Tensor = self.model(dict(tokens))["sentence_embedding"]  # a copy, as the model adds to it
@@ -100,26 +98,6 @@ class EachTextOnce(torch.nn.Module):
 def _longest(tokens: Features, lengths: Sequence[int]) -> dict[str, torch.Tensor]:
     row = max(range(len(lengths)), key=lengths.__getitem__)
     return {key: value[[row], : lengths[row]] for key, value in tokens.items()}
-
-
-def of_like_length(lengths: Sequence[int]) -> list[list[int]]:
-    """Split the texts of a batch into passes, longest first, so that little of a pass is padding.
-
-    Args:
-        lengths: Tokens of each text.
-
-    Returns:
-        Positions in `lengths`, each once; the first of a pass is its longest.
-    """
-    passes: list[list[int]] = []
-    padding = PADDING_PER_PASS
-    for position in sorted(range(len(lengths)), key=lambda p: -lengths[p]):
-        padding += lengths[passes[-1][0]] - lengths[position] if passes else 0
-        if padding >= PADDING_PER_PASS:
-            passes.append([])
-            padding = 0
-        passes[-1].append(position)
-    return passes
 
 
 def make_loss(model: SentenceTransformer, name: LossName, widths: Sequence[int] = ()) -> torch.nn.Module:

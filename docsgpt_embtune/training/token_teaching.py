@@ -34,7 +34,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import Precision, arithmetic
-from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
+from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.serving.packing import in_passes, tokens_per_pass
 from docsgpt_embtune.static_model import is_static, tokens_read
 from docsgpt_embtune.training.examples import Question, TrainingExamples, with_as_many_bad_ones
@@ -173,7 +173,7 @@ class _Teacher:
             return torch.cat([(rarity[..., None] * of_questions).sum(dim=1), asked @ vectors.T]).T
 
         lengths = chunks["attention_mask"].sum(dim=1).tolist()
-        scores, cosines = in_passes(scored, chunks, runs_of_like_length(lengths, tokens_per_pass())).T.chunk(2)
+        scores, cosines = in_passes(scored, chunks, batches_within(tokens_per_pass(), lengths)).T.chunk(2)
         return scores * (_spread(cosines, own) / _spread(scores, own))
 
     def _read(self, tokens: Features) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,6 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.model_folder import fingerprint, read_manifest
 from docsgpt_embtune.serving import graphs, onnx_engine
-from docsgpt_embtune.serving.onnx_engine import runs_of_like_length
 
 from ..conftest import TEXTS
 
@@ -185,13 +183,3 @@ def test_who_insists_on_int8_where_it_overflows_is_warned(tiny_exported_folder, 
     monkeypatch.setattr(graphs, "multiplies_int8", lambda: multiplies)
     assert TunedEmbeddings(str(tiny_exported_folder), engine="onnx-int8").engine == "onnx-int8"
     assert ("int8 products overflow" in caplog.text) is not multiplies
-
-
-def test_runs_hold_texts_of_like_length_and_no_more_tokens_than_allowed():
-    draw = random.Random(0)
-    lengths = [draw.randint(1, 300) for _ in range(500)] + [900]
-    runs = list(runs_of_like_length(lengths, 512))
-    assert sorted(row for run in runs for row in run) == list(range(501))
-    assert all(len(run) == 1 or len(run) * max(lengths[row] for row in run) <= 512 for run in runs)
-    assert sum(len(run) * max(lengths[row] for row in run) for run in runs) < 1.1 * sum(lengths)
-    assert list(runs_of_like_length([], 512)) == []

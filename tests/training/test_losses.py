@@ -8,7 +8,6 @@ from docsgpt_embtune.training.losses import (
     EachTextOnce,
     loss_of_vectors,
     make_loss,
-    of_like_length,
     unique_texts,
 )
 from docsgpt_embtune.training.trainer import load_base
@@ -65,13 +64,6 @@ def test_unique_texts_finds_its_way_back(model):
     assert place.tolist()[3] == place.tolist()[5]
     length = features[1]["input_ids"].shape[1]
     assert torch.equal(tokens["input_ids"][place[3:], :length], features[1]["input_ids"])
-
-
-def test_passes_hold_texts_of_like_length():
-    lengths = [200, 10, 190, 12, 9, 120]
-    passes = of_like_length(lengths)
-    assert sorted(position for rows in passes for position in rows) == list(range(len(lengths)))
-    assert passes == [[0, 2, 5], [3, 1, 4]]
 
 
 def test_width_above_the_models_own_is_refused(model):
