@@ -17,6 +17,8 @@ from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import read_content
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.sources.candidates import Candidate
+from docsgpt_embtune.sources.review import write_review
 
 BEFORE = [{"question": f"Question {number}?", "good": [f"Answer {number}."]} for number in range(120)]
 
@@ -145,6 +147,51 @@ def test_good_score_without_scores_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "column", ["relevance", "Relevant", "is_relevant", "rating", "choice", "verdict", "judgment", "judgement", "grade"]
+)
+def test_column_that_says_whether_a_passage_is_good_is_its_score(tmp_path, column):
+    bad = {text_id("a"): (text_id("c"),)}
+    path = write(tmp_path, "d.csv", f"query,passage,{column}\na,b,1\na,c,0\n")
+    assert load_dataset(path).irrelevant_docs == bad
+    named = write(tmp_path, "named.csv", f"query,answer,{column}\na,b,good\na,c,bad\n")
+    assert read_content(named, ReadOptions(columns={"good": "answer"})).irrelevant_docs == {
+        text_id("a"): (text_id("c"),)
+    }
+    graded = write(tmp_path, "graded.csv", f"query,passage,{column}\na,b,4\na,c,2\n")
+    with pytest.raises(DatasetError, match=rf"{column}: neither 0 nor 1; say from which score on .* --good-score X"):
+        load_dataset(graded)
+    assert read_content(graded, ReadOptions(good_score=3)).irrelevant_docs == bad
+
+
+@pytest.mark.parametrize("header", ["query,passage,score,rating", "question,good,bad,rating"])
+def test_column_that_may_be_a_verdict_is_none_where_another_says_what_is_good(tmp_path, header):
+    path = write(tmp_path, "d.csv", f"{header}\na,b,1,5\n")
+    assert load_dataset(path).relevant_docs == {text_id("a"): (text_id("b"),)}
+
+
+def test_two_columns_that_may_be_the_verdict_are_refused(tmp_path):
+    path = write(tmp_path, "d.csv", "query,passage,relevance,rating\na,b,1,0\n")
+    with pytest.raises(DatasetError, match="do not say which column is the score one"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])
+def test_review_file_is_no_table_of_good_chunks(tmp_path, name):
+    path, texts = tmp_path / name, ["Logs are kept.", "Workers restart."]
+    write_review(
+        [
+            Candidate("q", "How long?", f"c{n}", text, 1.0, "", "", verdict)
+            for n, (text, verdict) in enumerate(zip(texts, ("good", "bad"), strict=True))
+        ],
+        path,
+    )
+    with pytest.raises(DatasetError, match=rf"is a review file.*embtune harvest --reviewed {re.escape(str(path))} "):
+        load_dataset(path)
+    told = read_content(path, ReadOptions(columns={"score": "verdict"}))
+    assert told.irrelevant_docs == {text_id("How long?"): (text_id(texts[1]),)}
+
+
+@pytest.mark.parametrize(
     "options", [ReadOptions(columns={"bad": "neg"}), ReadOptions(good_score=0.5)], ids=["--columns", "--good-score"]
 )
 def test_options_of_tables_are_refused_for_what_is_none(tmp_path, options):
@@ -205,7 +252,7 @@ def test_name_that_stands_twice_in_a_csv_is_refused_beside_columns_without_one(t
 
 
 def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path):
-    with pytest.raises(DatasetError, match="score: not a number: row 3"):
+    with pytest.raises(DatasetError, match=r"score: not a score; write 1 or 0: row 3 \('high'\) \(first of 1, of 3\)"):
         load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docsgpt_embtune.data.formats.content import digits_as_text, text_fault
+from docsgpt_embtune.data.formats.content import cut, digits_as_text, text_fault
 from docsgpt_embtune.data.formats.source import Record, Source
 from docsgpt_embtune.data.offences import Offences
 from docsgpt_embtune.errors import DatasetError
@@ -21,7 +21,16 @@ _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++|(?=\])))*+\]
 
 
 class RecordFault(Exception):
-    """A fault of one record; `parsed` counts it and goes on to the next."""
+    """A fault of one record; `parsed` counts it and goes on to the next.
+
+    Args:
+        what: The fault, in the same words for each record that has it.
+        value: The value at fault, if it helps to see it.
+    """
+
+    def __init__(self, what: str, value: Any = None) -> None:
+        super().__init__(what)
+        self.shown = "" if value is None else f" ({cut(str(value))!r})"
 
 
 class Fields:
@@ -117,7 +126,7 @@ def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
         try:
             yield parse(Fields(record, f"row {number}"))
         except RecordFault as fault:
-            offences.add(str(fault), f"row {number}")
+            offences.add(str(fault), f"row {number}{fault.shown}")
     offences.refuse(number)
     if not number:
         raise DatasetError(f"{source.path}: holds no row")
