@@ -287,6 +287,30 @@ def test_chunk_whose_bad_mark_is_dropped_is_not_marked_as_good(tmp_path, copy):
     assert not mended.irrelevant_docs
 
 
+@pytest.mark.parametrize(
+    ("chunk", "is_copy"),
+    [
+        ("{question}\n{rest}", False),
+        ("## {question} {rest}", False),
+        ("{first}\n{second}\r\n\r\n{rest}", False),
+        ("{bare}\n{rest}", False),
+        ("{question}\n---\n", True),
+        ("{bare} {rest}", True),
+        ("{rest} {question} {rest}", True),
+    ],
+)
+def test_question_with_which_an_entry_of_a_faq_begins_is_no_copy(tmp_path, chunk, is_copy):
+    data = made_up(40)
+    question, rest = "How do I reset the password of my account?", data["corpus"]["c3"]
+    data["queries"]["q3"] = question
+    data["corpus"]["c3"] = chunk.format(
+        question=question, bare=question[:-1], first=question[:18], second=question[19:], rest=rest
+    )
+    prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    dropped = [(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")]
+    assert dropped == ([("copied-question", "q3")] if is_copy else [])
+
+
 def test_something_serious_keeps_the_files_from_being_written(tmp_path):
     data = made_up(40)
     plant_good_and_bad(data)

@@ -148,6 +148,7 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
+        # In an FAQ each chunk begins with its question, which was not copied from an answer.
         # The cheap tests come first. Looking for the first and the last word is far quicker than applying `plain` to a
         # chunk, and splitting at spaces is far quicker than the pattern that also counts in scripts without spaces.
         find=f"""
@@ -160,7 +161,7 @@ CHECKS = (
             FROM judgments JOIN asked q USING (query_id) JOIN chunks c USING (doc_id)
             WHERE good AND CASE
                 WHEN contains(lowered(c.text), words[1]) AND contains(lowered(c.text), words[-1])
-                THEN contains(plain(c.text), plain(q.text)) END
+                THEN contains(plain(c.text), plain(q.text)) AND NOT is_entry_of(q.text, c.text) END
             GROUP BY query_id""",
     ),
     Check(
