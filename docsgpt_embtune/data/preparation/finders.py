@@ -78,9 +78,8 @@ def find_cut(table: str) -> Finder:
 
     def find(store: Store, _settings: CheckSettings) -> None:
         texts = _texts(store, table)
-        _put_offenders(
-            store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut_texts(texts)]
-        )
+        cut = cut_texts(texts, dots_may_be_meant=table == "questions")
+        _put_offenders(store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut])
 
     return find
 
