@@ -226,6 +226,34 @@ def test_what_a_sheet_writes_for_a_carriage_return_is_one(tmp_path):
     assert list(dataset.corpus.values()) == ["First line.\r\nSecond line, of snake_x_case and _x12_."]
 
 
+@pytest.mark.parametrize("written_by", ["pandas", "openpyxl"])
+def test_text_that_a_sheet_holds_as_a_formula_is_no_empty_cell(tmp_path, written_by):
+    rows = [["question", "good"], ["a", "b"], ["=> how?", "c"], ["d", "=SUM(A1:A2) adds them"]]
+    path = tmp_path / ("d.xlsx" if written_by == "pandas" else "d.table")
+    if written_by == "pandas":
+        pandas.DataFrame(rows[1:], columns=rows[0]).to_excel(path, index=False)
+    else:
+        workbook(path, sheet=rows)
+    with pytest.raises(DatasetError, match=r"holds formulas without a value \(in A3, B4\), which would be"):
+        load_dataset(path)
+
+
+def test_formula_that_a_spreadsheet_program_computed_is_its_result(tmp_path):
+    rows = [["question", "good", "bad"], ["a", "=A2", "=A2"], ["c", "d", None]]
+    computed = workbook(tmp_path / "formulas.xlsx", sheet=rows)
+    path = tmp_path / "computed.xlsx"
+    with zipfile.ZipFile(computed) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            sheet = before.read(name)
+            for cell, result in (("B2", b"its text"), ("C2", b"")):
+                pattern = rf'<c r="{cell}"[^>]*><f>A2</f><v ?/>'.encode()
+                sheet = re.sub(pattern, rb'<c r="%b" t="str"><f>A2</f><v>%b</v>' % (cell.encode(), result), sheet)
+            after.writestr(name, sheet)
+    dataset = load_dataset(path)
+    assert list(dataset.corpus.values()) == ["its text", "d"]
+    assert not dataset.irrelevant_docs
+
+
 def test_column_that_stands_twice_in_a_sheet_is_refused(tmp_path):
     twice = workbook(tmp_path / "twice.xlsx", sheet=[["question", "good", "good"], ["a", "b", "c"]])
     with pytest.raises(DatasetError, match=r"column stands twice: 'good' \(first of 1, of 3\)"):
