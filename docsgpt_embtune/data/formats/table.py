@@ -174,7 +174,7 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
     import pandas
     from openpyxl.utils.exceptions import IllegalCharacterError
 
-    records = [record for row in rows for record in _pairs(row)]
+    records = [{name: _escaped(text) for name, text in record.items()} for row in rows for record in _pairs(row)]
     if any(len(value) > 32_767 for record in records for value in record.values()):
         raise DatasetError(f"{path}: a text is longer than the 32,767 characters of an Excel cell; write CSV or JSONL")
     with file_written_whole(path) as partial, partial.open("wb") as file:
@@ -185,6 +185,11 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
                     cell.data_type = "s"  # or "=1+1" would be a formula, and "#N/A" an error
         except (IllegalCharacterError, ValueError) as error:  # ValueError: more rows than a sheet has
             raise DatasetError(f"{path}: Excel cannot hold it ({error}); write CSV or JSONL") from error
+
+
+def _escaped(text: str) -> str:
+    """Write a carriage return, which XML turns into a line feed, as Excel does; and `_x000D_` so that it stays one."""
+    return re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", text).replace("\r", "_x000D_")
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
