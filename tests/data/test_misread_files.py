@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import read_content
@@ -286,8 +286,25 @@ def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path)
 
 def test_row_without_a_question_is_named(tmp_path):
     rows = [["question", "good"], ["a", "b"], [None, "c"], [" ", "d"]]
-    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 2' \(first of 2, of 3\)"):
+    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 3' \(first of 2, of 3\)"):
         load_dataset(workbook(tmp_path / "d.xlsx", sheet=rows))
+
+
+def test_question_that_is_a_number_is_its_digits(tmp_path):
+    rows = [["question", "good"], [404, "The page is gone."], [500.0, "The server failed."], ["Else?", "Ask."]]
+    frame = pandas.DataFrame({"question": [404, 500], "good": ["The page is gone.", "The server failed."]})
+    frame.to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+    for path in (workbook(tmp_path / "d.xlsx", sheet=rows), tmp_path / "d.jsonl"):
+        assert list(load_dataset(path).queries.values())[:2] == ["404", "500"]
+
+
+def test_row_of_a_sheet_is_named_as_the_sheet_counts(tmp_path):
+    sheet = workbook(tmp_path / "d.xlsx", sheet=[["question", "good"], ["a", "b"], [None, None], [1.5, "c"]])
+    with pytest.raises(DatasetError, match=r"question: text is not a string: row 4 \(first of 1, of 3\)"):
+        load_dataset(sheet)
+    corpus = workbook(tmp_path / "corpus.xlsx", sheet=[["id", "text"], ["a", "b"], ["c", 1.5]])
+    with pytest.raises(DatasetError, match=r"text: text is not a string: row 3 \(first of 1, of 2\)"):
+        load_corpus(corpus)
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])

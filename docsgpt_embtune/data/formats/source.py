@@ -121,6 +121,10 @@ class Source:
             if not (blank_rows and all(map(_is_blank, record.values()))):
                 yield number, record
 
+    def place(self, number: int) -> str:
+        """Name a numbered row for a message; in Excel, where the names are row 1, as the sheet counts."""
+        return f"row {number + (self.container == 'Excel')}"
+
     def _refuse_archive_without_workbook(self) -> None:
         try:
             with zipfile.ZipFile(self.path) as archive:

@@ -225,7 +225,7 @@ def _pairs(row: Row) -> Iterator[dict[str, str]]:
 
 
 def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
-    query = fields.text(columns.question)
+    query = fields.text_or_digits(columns.question)
     good, bad = (
         chunks(text for column in named for text in fields.texts(column)) for named in (columns.good, columns.bad)
     )
