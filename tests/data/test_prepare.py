@@ -683,6 +683,12 @@ def test_impossible_wishes_are_usage_errors(tmp_path, arguments):
     assert prepare(write(tmp_path, made_up(10)), *arguments).exit_code == 2
 
 
+def test_share_of_nothing_for_training_is_told_so(tmp_path):
+    result = prepare(write(tmp_path, made_up(10)), "--out", tmp_path / "out", "--split", "0,0,100")
+    assert result.exit_code == 2
+    assert "'0,0,100' leaves no question for training; give the first share more than 0" in result.stderr
+
+
 def test_shares_that_make_100_but_for_rounding_are_taken(tmp_path):
     result = prepare(write(tmp_path, made_up(30)), "--out", tmp_path / "out", "--split", "33.4,33.3,33.3")
     assert result.exit_code == 0, result.output
