@@ -171,9 +171,9 @@ _HELD_OUT: list[str] = []
 KINDS: dict[str, tuple[tuple[str, ...], Plant]] = {
     "good and bad": (("good-and-bad",), good_and_bad),
     "same chunk, two ids": (("duplicate-chunk",), duplicate_chunk),
-    "bad chunk answers: edited copy": (("bad-chunk-answers",), bad_that_answers),
+    "bad chunk answers: edited copy": (("bad-chunk-answers", "bad-chunk-may-answer"), bad_that_answers),
     "bad chunk answers: other words": (("bad-chunk-answers", "bad-chunk-may-answer"), bad_that_answers_in_other_words),
-    "two chunks answer": (("two-chunks-answer",), two_chunks_answer),
+    "two chunks answer": (("two-chunks-answer", "two-chunks-may-answer"), two_chunks_answer),
     "question copied": (("copied-question",), copied_question),
     "empty question": (("empty-question",), empty_question),
     "empty chunk": (("empty-chunk",), empty_chunk),

@@ -112,8 +112,12 @@ def _shares(_context: click.Context, _option: click.Parameter, value: str) -> tu
         parts = [float(part) for part in value.split(",")]
     except ValueError:
         parts = []
-    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not isclose(sum(parts), 100) or not parts[0]:
+    if len(parts) != 3 or not all(0 <= part <= 100 for part in parts) or not isclose(sum(parts), 100):
         raise click.BadParameter(f"{value!r} is not three shares that make 100, like 70,15,15")
+    if not parts[0]:
+        raise click.BadParameter(
+            f"{value!r} leaves no question for training; give the first share more than 0, like 70,15,15"
+        )
     return tuple(part / 100 for part in parts)
 
 

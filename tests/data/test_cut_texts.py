@@ -48,6 +48,17 @@ def test_dots_and_a_common_greatest_length():
     assert cut_texts(texts) == {"0": "length", "1": "length", "2": "length", "3": "dots"}
 
 
+def test_dots_that_may_be_meant_tell_of_a_cut_only_at_a_common_greatest_length():
+    asked = [
+        f"I cannot reset my {name} it just keeps loading and loading{end}"
+        for name, end in (("password", "..."), ("invoice", "…"), ("account", " ..."))
+    ]
+    assert len(cut_texts(numbered(asked))) == 3
+    assert not cut_texts(numbered(asked), dots_may_be_meant=True)
+    limited = [f"How do I reset the account of {name} in the portal"[:55] + "..." for name in ("Adam", "Ann ", "Eve ")]
+    assert set(cut_texts(numbered([*limited, "Why ..."]), dots_may_be_meant=True)) == {"0", "1", "2"}
+
+
 def test_short_texts_of_one_length_were_not_cut():
     assert not cut_texts(numbered(f"{'天地玄黄宇宙洪荒日月盈昃' * 2}"[number:][:12] for number in range(12)))
 

@@ -195,9 +195,29 @@ def test_scores_of_0_and_1_need_no_flag_others_do(tmp_path):
     assert dataset.relevant_docs == {text_id(KEPT): (text_id("Logs"),)}
     assert dataset.irrelevant_docs == {text_id(KEPT): (text_id("Workers"),)}
     graded = write(tmp_path, "graded.csv", "query,passage,score", f"{KEPT},Logs,0.9", f"{KEPT},Workers,0.3")
-    with pytest.raises(DatasetError, match=r"--good-score X .*: row 1 \(first of 2, of 2\)"):
+    with pytest.raises(DatasetError, match=r"--good-score X .*: row 1 \('0\.9'\) \(first of 2, of 2\)"):
         load_dataset(graded)
     assert read_content(graded, ReadOptions(good_score=0.5)).irrelevant_docs == dataset.irrelevant_docs
+
+
+@pytest.mark.parametrize(
+    ("yes", "no"),
+    [("True", "False"), ("good", "bad"), ("Relevant", "irrelevant"), ("relevant", "Not relevant"), ("yes", "no ")],
+)
+def test_words_are_scores(tmp_path, yes, no):
+    rows = write(tmp_path, "d.csv", "query,passage,score", f"{KEPT},Logs,{yes}", f"{KEPT},Workers,{no}")
+    for options in (ReadOptions(), ReadOptions(good_score=3)):
+        content = read_content(rows, options)
+        assert content.relevant_docs == {text_id(KEPT): (text_id("Logs"),)}
+        assert content.irrelevant_docs == {text_id(KEPT): (text_id("Workers"),)}
+
+
+def test_booleans_are_scores(tmp_path):
+    frame = pandas.DataFrame({"question": [KEPT] * 2, "good": ["Logs", "Workers"], "score": [True, False]})
+    frame.to_excel(tmp_path / "d.xlsx", index=False)
+    frame.to_parquet(tmp_path / "d.parquet")
+    for name in ("d.xlsx", "d.parquet"):
+        assert load_dataset(tmp_path / name).irrelevant_docs == {text_id(KEPT): (text_id("Workers"),)}
 
 
 def test_columns_that_do_not_tell_their_role_are_refused_with_the_flag(tmp_path):

@@ -12,11 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import load_dataset
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.content import text_id
 from docsgpt_embtune.data.formats.options import ReadOptions
 from docsgpt_embtune.data.formats.registry import read_content
 from docsgpt_embtune.errors import DatasetError
+from docsgpt_embtune.sources.candidates import Candidate
+from docsgpt_embtune.sources.review import write_review
 
 BEFORE = [{"question": f"Question {number}?", "good": [f"Answer {number}."]} for number in range(120)]
 
@@ -145,6 +147,51 @@ def test_good_score_without_scores_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "column", ["relevance", "Relevant", "is_relevant", "rating", "choice", "verdict", "judgment", "judgement", "grade"]
+)
+def test_column_that_says_whether_a_passage_is_good_is_its_score(tmp_path, column):
+    bad = {text_id("a"): (text_id("c"),)}
+    path = write(tmp_path, "d.csv", f"query,passage,{column}\na,b,1\na,c,0\n")
+    assert load_dataset(path).irrelevant_docs == bad
+    named = write(tmp_path, "named.csv", f"query,answer,{column}\na,b,good\na,c,bad\n")
+    assert read_content(named, ReadOptions(columns={"good": "answer"})).irrelevant_docs == {
+        text_id("a"): (text_id("c"),)
+    }
+    graded = write(tmp_path, "graded.csv", f"query,passage,{column}\na,b,4\na,c,2\n")
+    with pytest.raises(DatasetError, match=rf"{column}: neither 0 nor 1; say from which score on .* --good-score X"):
+        load_dataset(graded)
+    assert read_content(graded, ReadOptions(good_score=3)).irrelevant_docs == bad
+
+
+@pytest.mark.parametrize("header", ["query,passage,score,rating", "question,good,bad,rating"])
+def test_column_that_may_be_a_verdict_is_none_where_another_says_what_is_good(tmp_path, header):
+    path = write(tmp_path, "d.csv", f"{header}\na,b,1,5\n")
+    assert load_dataset(path).relevant_docs == {text_id("a"): (text_id("b"),)}
+
+
+def test_two_columns_that_may_be_the_verdict_are_refused(tmp_path):
+    path = write(tmp_path, "d.csv", "query,passage,relevance,rating\na,b,1,0\n")
+    with pytest.raises(DatasetError, match="do not say which column is the score one"):
+        load_dataset(path)
+
+
+@pytest.mark.parametrize("name", ["review.csv", "review.jsonl"])
+def test_review_file_is_no_table_of_good_chunks(tmp_path, name):
+    path, texts = tmp_path / name, ["Logs are kept.", "Workers restart."]
+    write_review(
+        [
+            Candidate("q", "How long?", f"c{n}", text, 1.0, "", "", verdict)
+            for n, (text, verdict) in enumerate(zip(texts, ("good", "bad"), strict=True))
+        ],
+        path,
+    )
+    with pytest.raises(DatasetError, match=rf"is a review file.*embtune harvest --reviewed {re.escape(str(path))} "):
+        load_dataset(path)
+    told = read_content(path, ReadOptions(columns={"score": "verdict"}))
+    assert told.irrelevant_docs == {text_id("How long?"): (text_id(texts[1]),)}
+
+
+@pytest.mark.parametrize(
     "options", [ReadOptions(columns={"bad": "neg"}), ReadOptions(good_score=0.5)], ids=["--columns", "--good-score"]
 )
 def test_options_of_tables_are_refused_for_what_is_none(tmp_path, options):
@@ -179,6 +226,34 @@ def test_what_a_sheet_writes_for_a_carriage_return_is_one(tmp_path):
     assert list(dataset.corpus.values()) == ["First line.\r\nSecond line, of snake_x_case and _x12_."]
 
 
+@pytest.mark.parametrize("written_by", ["pandas", "openpyxl"])
+def test_text_that_a_sheet_holds_as_a_formula_is_no_empty_cell(tmp_path, written_by):
+    rows = [["question", "good"], ["a", "b"], ["=> how?", "c"], ["d", "=SUM(A1:A2) adds them"]]
+    path = tmp_path / ("d.xlsx" if written_by == "pandas" else "d.table")
+    if written_by == "pandas":
+        pandas.DataFrame(rows[1:], columns=rows[0]).to_excel(path, index=False)
+    else:
+        workbook(path, sheet=rows)
+    with pytest.raises(DatasetError, match=r"holds formulas without a value \(in A3, B4\), which would be"):
+        load_dataset(path)
+
+
+def test_formula_that_a_spreadsheet_program_computed_is_its_result(tmp_path):
+    rows = [["question", "good", "bad"], ["a", "=A2", "=A2"], ["c", "d", None]]
+    computed = workbook(tmp_path / "formulas.xlsx", sheet=rows)
+    path = tmp_path / "computed.xlsx"
+    with zipfile.ZipFile(computed) as before, zipfile.ZipFile(path, "w") as after:
+        for name in before.namelist():
+            sheet = before.read(name)
+            for cell, result in (("B2", b"its text"), ("C2", b"")):
+                pattern = rf'<c r="{cell}"[^>]*><f>A2</f><v ?/>'.encode()
+                sheet = re.sub(pattern, rb'<c r="%b" t="str"><f>A2</f><v>%b</v>' % (cell.encode(), result), sheet)
+            after.writestr(name, sheet)
+    dataset = load_dataset(path)
+    assert list(dataset.corpus.values()) == ["its text", "d"]
+    assert not dataset.irrelevant_docs
+
+
 def test_column_that_stands_twice_in_a_sheet_is_refused(tmp_path):
     twice = workbook(tmp_path / "twice.xlsx", sheet=[["question", "good", "good"], ["a", "b", "c"]])
     with pytest.raises(DatasetError, match=r"column stands twice: 'good' \(first of 1, of 3\)"):
@@ -205,14 +280,31 @@ def test_name_that_stands_twice_in_a_csv_is_refused_beside_columns_without_one(t
 
 
 def test_fault_of_a_row_with_a_blank_one_before_it_has_the_rows_number(tmp_path):
-    with pytest.raises(DatasetError, match="score: not a number: row 3"):
+    with pytest.raises(DatasetError, match=r"score: not a score; write 1 or 0: row 3 \('high'\) \(first of 1, of 3\)"):
         load_dataset(write(tmp_path, "d.csv", "question,good,score\na,b,1\n,,\nc,d,high\n"))
 
 
 def test_row_without_a_question_is_named(tmp_path):
     rows = [["question", "good"], ["a", "b"], [None, "c"], [" ", "d"]]
-    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 2' \(first of 2, of 3\)"):
+    with pytest.raises(DatasetError, match=r"queries: text is empty: 'row 3' \(first of 2, of 3\)"):
         load_dataset(workbook(tmp_path / "d.xlsx", sheet=rows))
+
+
+def test_question_that_is_a_number_is_its_digits(tmp_path):
+    rows = [["question", "good"], [404, "The page is gone."], [500.0, "The server failed."], ["Else?", "Ask."]]
+    frame = pandas.DataFrame({"question": [404, 500], "good": ["The page is gone.", "The server failed."]})
+    frame.to_json(tmp_path / "d.jsonl", orient="records", lines=True)
+    for path in (workbook(tmp_path / "d.xlsx", sheet=rows), tmp_path / "d.jsonl"):
+        assert list(load_dataset(path).queries.values())[:2] == ["404", "500"]
+
+
+def test_row_of_a_sheet_is_named_as_the_sheet_counts(tmp_path):
+    sheet = workbook(tmp_path / "d.xlsx", sheet=[["question", "good"], ["a", "b"], [None, None], [1.5, "c"]])
+    with pytest.raises(DatasetError, match=r"question: text is not a string: row 4 \(first of 1, of 3\)"):
+        load_dataset(sheet)
+    corpus = workbook(tmp_path / "corpus.xlsx", sheet=[["id", "text"], ["a", "b"], ["c", 1.5]])
+    with pytest.raises(DatasetError, match=r"text: text is not a string: row 3 \(first of 1, of 2\)"):
+        load_corpus(corpus)
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])

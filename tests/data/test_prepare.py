@@ -65,6 +65,11 @@ def edited(text: str) -> str:
     return " ".join(words[:10] + words[11:])
 
 
+def numbered(text: str) -> str:
+    """Return what says the same, as another item of a list."""
+    return f"(3) The {text.removesuffix('.')}"
+
+
 def plant_empty_question(data: dict) -> None:
     data["queries"]["q3"] = " ?! "
 
@@ -92,11 +97,20 @@ def plant_good_and_bad(data: dict) -> None:
 
 
 def plant_bad_chunk_answers(data: dict) -> None:
+    data["corpus"]["copy"] = numbered(data["corpus"]["c3"])
+    data["irrelevant_docs"]["q3"] = ["copy"]
+
+
+def plant_bad_chunk_may_answer(data: dict) -> None:
     data["corpus"]["edit"] = edited(data["corpus"]["c3"])
     data["irrelevant_docs"]["q3"] = ["edit"]
 
 
 def plant_two_chunks_answer(data: dict) -> None:
+    data["corpus"]["again"] = numbered(data["corpus"]["c3"])
+
+
+def plant_two_chunks_may_answer(data: dict) -> None:
     data["corpus"]["edit"] = edited(data["corpus"]["c3"])
 
 
@@ -105,7 +119,8 @@ def plant_copied_question(data: dict) -> None:
 
 
 def plant_cut_question(data: dict) -> None:
-    data["queries"]["q3"] = "Where is the rest of ..."
+    for number in range(3):  # of which an export left as many characters
+        data["queries"][f"q{number}"] = f"{sentence(number + 60)[:60]}..."
 
 
 def plant_cut_chunk(data: dict) -> None:
@@ -134,15 +149,12 @@ def plant_no_good_chunk(data: dict) -> None:
 
 
 PLANTS = {name.removeprefix("plant_").replace("_", "-"): plant for name, plant in globals().items() if "plant_" in name}
-FOR_A_PERSON = {"cut-chunk", "foreign-question", "foreign-chunk"}
+FOR_A_PERSON = {"bad-chunk-may-answer", "two-chunks-may-answer", "cut-chunk", "foreign-question", "foreign-chunk"}
 OF_HELD_OUT_FILES = {"seen-question", "seen-answer", "nearly-seen-question", "nearly-seen-answer"}
 
 
-OF_THE_MODEL = {"bad-chunk-may-answer"}
-
-
 def test_every_check_is_planted_here():
-    assert set(PLANTS) | OF_HELD_OUT_FILES | OF_THE_MODEL == {check.name for check in CHECKS}
+    assert set(PLANTS) | OF_HELD_OUT_FILES == {check.name for check in CHECKS}
 
 
 @pytest.mark.parametrize(("mode", "of_folder", "of_files"), [(0o600, 0o700, 0o600), (0o640, 0o755, 0o644)])
@@ -174,11 +186,13 @@ def test_planted_fault_is_found_mended_and_gone(tmp_path, name):
     assert fixed.exit_code == 0, fixed.output
     assert f"({name})" in fixed.output
     if name in FOR_A_PERSON:
+        assert not changes(tmp_path / "out")
         return
     assert name in {change["fault"] for change in changes(tmp_path / "out")}
     again = prepare(tmp_path / "out" / "train.json", "--corpus", tmp_path / "out" / "corpus.json")
     assert again.exit_code == 0
-    assert "nothing wrong found" in again.output, again.output
+    left = "(two-chunks-answer)" if name == "bad-chunk-answers" else "nothing wrong found"  # not good for that alone
+    assert left in again.output, again.output
 
 
 def test_what_a_fix_does(tmp_path):
@@ -188,8 +202,8 @@ def test_what_a_fix_does(tmp_path):
     plant_two_chunks_answer(data)
     prepare(write(tmp_path, data), "--out", tmp_path / "out", "--fix", "--split", "100,0,0")
     mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
-    assert set(mended.relevant_docs["q3"]) == {"c3", "edit"}
-    assert set(mended.relevant_docs["q4"]) == {"c4", "c3", "edit"}  # the copy of c3 was good for it, so c3 is
+    assert set(mended.relevant_docs["q3"]) == {"c3", "again"}
+    assert set(mended.relevant_docs["q4"]) == {"c4", "c3", "again"}  # the copy of c3 was good for it, so c3 is
     assert mended.irrelevant_docs == {"q3": ("c4",)}
     assert {"fault": "good-and-bad", "change": "drop bad mark", "query_id": "q3", "doc_id": "c3"}.items() <= (
         next(change for change in changes(tmp_path / "out") if change["fault"] == "good-and-bad").items()
@@ -203,7 +217,7 @@ def test_chunk_that_nearly_repeats_two_good_ones_is_counted_once(tmp_path):
     data["relevant_docs"]["q3"].append("other")
     result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
     assert "and are not marked: 1 (two-chunks-answer)" in result.output, result.output
-    assert [(change["query_id"], change["doc_id"]) for change in changes(tmp_path / "out")] == [("q3", "edit")]
+    assert [(change["query_id"], change["doc_id"]) for change in changes(tmp_path / "out")] == [("q3", "again")]
 
 
 def test_chunks_that_differ_by_what_is_asked_for_are_no_copies_of_each_other(tmp_path, tiny_base_folder):
@@ -218,12 +232,84 @@ def test_chunks_that_differ_by_what_is_asked_for_are_no_copies_of_each_other(tmp
     for model in ("none", str(tiny_base_folder)):
         result = prepare(path, "--model", model)
         assert "(bad-chunk-answers)" not in result.output, result.output
-        assert "(two-chunks-answer)" not in result.output, result.output
+        assert "(two-chunks-" not in result.output, result.output
     data["queries"]["Alpha100"] = "What do they take?"  # of which both chunks tell
-    prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    result = prepare(write(tmp_path, data))
+    assert "to be read by a person: 1 (bad-chunk-may-answer)" in result.output, result.output
+    assert "to be read by a person: 1 (two-chunks-may-answer)" in result.output, result.output
+
+
+@pytest.mark.parametrize(
+    ("question", "good", "opposite"),
+    [
+        (
+            "what is the lower bound for connections?",
+            "Smallest permitted number of connections that one machine may open before further attempts are refused",
+            "Largest permitted number of connections that one machine may open before further attempts are refused",
+        ),
+        (
+            "속성의 가능한 최소값",
+            "Smallest possible value for the property that the scrollable widget and its controller share",
+            "Largest possible value for the property that the scrollable widget and its controller share",
+        ),
+        (
+            "how much does the newest agent need?",
+            "The agent needs at least 40 GB of free space on the volume and the rights to install",
+            "The agent needs at least 10 GB of free space on the volume and the rights to install",
+        ),
+    ],
+)
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("model", ["none", "bundled"])
+def test_chunk_that_a_word_turns_is_left_as_it_was_marked(tmp_path, question, good, opposite, marked, model):
+    data = made_up(6)
+    data["queries"]["q"], data["relevant_docs"]["q"] = question, ["good"]
+    data["corpus"] |= {"good": good, "opposite": opposite}
+    data["irrelevant_docs"] = {"q": ["opposite"]} if marked else {}
+    arguments = ["--model", model, "--fix", "--out", str(tmp_path / "out"), "--split", "100,0,0"]
+    result = CliRunner().invoke(main, ["prepare", str(write(tmp_path, data)), *arguments])
+    check = "bad-chunk-may-answer" if marked else "two-chunks-may-answer"
+    assert f"1 ({check}); --fix leaves them" in result.output, result.output
+    assert not changes(tmp_path / "out")
     mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
-    assert set(mended.relevant_docs["Alpha100"]) == set(names)
-    assert mended.relevant_docs["Alpha200"] == ("Alpha200",)
+    assert mended.relevant_docs["q"] == ("good",)
+    assert mended.irrelevant_docs.get("q", ()) == (("opposite",) if marked else ())
+
+
+@pytest.mark.parametrize("copy", [numbered, lambda text: text.replace(" ", " - ")], ids=["numbered", "punctuated"])
+def test_chunk_whose_bad_mark_is_dropped_is_not_marked_as_good(tmp_path, copy):
+    data = made_up(40)
+    data["corpus"]["copy"] = copy(data["corpus"]["c3"])
+    data["irrelevant_docs"]["q3"] = ["copy"]
+    prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    assert [change["change"] for change in changes(tmp_path / "out")] == ["drop bad mark"]
+    mended = load_dataset(tmp_path / "out" / "train.json", corpus=tmp_path / "out" / "corpus.json")
+    assert mended.relevant_docs["q3"] == ("c3",)
+    assert not mended.irrelevant_docs
+
+
+@pytest.mark.parametrize(
+    ("chunk", "is_copy"),
+    [
+        ("{question}\n{rest}", False),
+        ("## {question} {rest}", False),
+        ("{first}\n{second}\r\n\r\n{rest}", False),
+        ("{bare}\n{rest}", False),
+        ("{question}\n---\n", True),
+        ("{bare} {rest}", True),
+        ("{rest} {question} {rest}", True),
+    ],
+)
+def test_question_with_which_an_entry_of_a_faq_begins_is_no_copy(tmp_path, chunk, is_copy):
+    data = made_up(40)
+    question, rest = "How do I reset the password of my account?", data["corpus"]["c3"]
+    data["queries"]["q3"] = question
+    data["corpus"]["c3"] = chunk.format(
+        question=question, bare=question[:-1], first=question[:18], second=question[19:], rest=rest
+    )
+    prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
+    dropped = [(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")]
+    assert dropped == ([("copied-question", "q3")] if is_copy else [])
 
 
 def test_something_serious_keeps_the_files_from_being_written(tmp_path):
@@ -573,7 +659,7 @@ def test_model_tells_a_bad_chunk_that_says_the_same_in_other_letters(tmp_path, t
     data["queries"]["q"] = "How long are logs kept?"
     data["relevant_docs"]["q"], data["irrelevant_docs"]["q"] = ["good"], ["same", "other"]
     result = CliRunner().invoke(main, ["prepare", str(write(tmp_path, data)), "--model", str(tiny_base_folder)])
-    assert "bad chunks that answer after all: 1 (" in result.output, result.output
+    assert "bad chunks that may answer, to be read by a person: 1 (" in result.output, result.output
     assert "q same: How long are logs kept?" in result.output
 
 
@@ -595,6 +681,12 @@ def test_model_tells_a_bad_chunk_that_answers_in_other_words_from_one_that_does_
 @pytest.mark.parametrize("arguments", [["--split", "50,50"], ["--split", "80,10,20"], ["--split", "a,b,c"], ["--fix"]])
 def test_impossible_wishes_are_usage_errors(tmp_path, arguments):
     assert prepare(write(tmp_path, made_up(10)), *arguments).exit_code == 2
+
+
+def test_share_of_nothing_for_training_is_told_so(tmp_path):
+    result = prepare(write(tmp_path, made_up(10)), "--out", tmp_path / "out", "--split", "0,0,100")
+    assert result.exit_code == 2
+    assert "'0,0,100' leaves no question for training; give the first share more than 0" in result.stderr
 
 
 def test_shares_that_make_100_but_for_rounding_are_taken(tmp_path):
@@ -876,7 +968,8 @@ def test_copies_are_found_where_no_spaces_are_written(tmp_path, first):
     result = prepare(write(tmp_path, data), "--fix", "--out", tmp_path / "out", "--split", "100,0,0")
     assert result.exit_code == 0, result.output
     found = {(change["fault"], change["query_id"]) for change in changes(tmp_path / "out")}
-    assert found == {("two-chunks-answer", "q3"), ("two-chunks-answer", "q4"), ("copied-question", "q5")}
+    assert found == {("copied-question", "q5")}
+    assert "to be read by a person: 2 (two-chunks-may-answer)" in result.output, result.output
 
 
 def test_sign_and_what_chooses_its_picture_are_no_word(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from docsgpt_embtune.data.formats.content import digits_as_text, text_fault
+from docsgpt_embtune.data.formats.content import cut, digits_as_text, text_fault
 from docsgpt_embtune.data.formats.source import Record, Source
 from docsgpt_embtune.data.offences import Offences
 from docsgpt_embtune.errors import DatasetError
@@ -21,7 +21,16 @@ _LIST = re.compile(rf"\[\s*+(?:(?:{_ITEM.pattern})(?:\s*+,\s*+|\s++|(?=\])))*+\]
 
 
 class RecordFault(Exception):
-    """A fault of one record; `parsed` counts it and goes on to the next."""
+    """A fault of one record; `parsed` counts it and goes on to the next.
+
+    Args:
+        what: The fault, in the same words for each record that has it.
+        value: The value at fault, if it helps to see it.
+    """
+
+    def __init__(self, what: str, value: Any = None) -> None:
+        super().__init__(what)
+        self.shown = "" if value is None else f" ({cut(str(value))!r})"
 
 
 class Fields:
@@ -51,13 +60,15 @@ class Fields:
         Raises:
             RecordFault: If there is no such field, or it is not text.
         """
-        value = self._record.get(name)
-        if name in self._record and _is_missing(value):
-            return ""
-        fault = text_fault(value)
-        if fault:
-            raise RecordFault(f"{name}: {fault}")
-        return str(value)
+        return self._as_text(name, self._record.get(name))
+
+    def text_or_digits(self, name: str) -> str:
+        """Return a text, or a whole number as text: spreadsheets make a number of a question such as 404.
+
+        Raises:
+            RecordFault: If there is no such field, or it is neither.
+        """
+        return self._as_text(name, digits_as_text(self._record.get(name)))
 
     def optional_text(self, name: str) -> str:
         """Return a text, a number or a date as text, or "" where there is none."""
@@ -92,6 +103,14 @@ class Fields:
             raise RecordFault(f"{name}: {faults[0]}")
         return list(dict.fromkeys(value))
 
+    def _as_text(self, name: str, value: object) -> str:
+        if name in self._record and _is_missing(value):
+            return ""
+        fault = text_fault(value)
+        if fault:
+            raise RecordFault(f"{name}: {fault}")
+        return str(value)
+
     def objects(self, name: str) -> list["Fields"]:
         """Return a list of objects, empty where there is none.
 
@@ -115,9 +134,9 @@ def parsed(source: Source, parse: Callable[[Fields], T]) -> Iterator[T]:
     number = 0
     for number, record in source.numbered_records():
         try:
-            yield parse(Fields(record, f"row {number}"))
+            yield parse(Fields(record, source.place(number)))
         except RecordFault as fault:
-            offences.add(str(fault), f"row {number}")
+            offences.add(str(fault), f"{source.place(number)}{fault.shown}")
     offences.refuse(number)
     if not number:
         raise DatasetError(f"{source.path}: holds no row")

@@ -2,10 +2,11 @@
 
 import csv
 import json
+import re
 import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ HUB = "hub:"
 _LARGEST = 16 * 2**20  # characters of a line or value of CSV: an unclosed quote would swallow the whole file
 _ROWS = 4096  # of Parquet, held in memory at a time
 _DELIMITERS = ("\t", ";", ",")
+_FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")  # in a sheet's XML
 _TABLE_OF_TEXT = "UTF-8 (a table in Excel as CSV UTF-8)"
 # First bytes of files in another format than their names may suggest, and what to do about them.
 _OTHER_PACKINGS = {
@@ -118,6 +120,10 @@ class Source:
         for number, record in enumerate(self.records(), 1):
             if not (blank_rows and all(map(_is_blank, record.values()))):
                 yield number, record
+
+    def place(self, number: int) -> str:
+        """Name a numbered row for a message; in Excel, where the names are row 1, as the sheet counts."""
+        return f"row {number + (self.container == 'Excel')}"
 
     def _refuse_archive_without_workbook(self) -> None:
         try:
@@ -288,10 +294,21 @@ class Source:
                 f"{self.path}: has rows in {len(with_rows)} sheets ({', '.join(map(repr, with_rows))}), where one is "
                 "wanted; save that one as a workbook of its own"
             )
+        self._refuse_formulas_without_value(with_rows[0])
         rows = sheets[with_rows[0]].itertuples(index=False, name=None)
         names = _all_named(map(str, next(rows, ())))
         self._refuse_columns_twice(names)
         return (dict(zip(names, map(_unescaped, values), strict=True)) for values in rows)
+
+    def _refuse_formulas_without_value(self, sheet: str) -> None:
+        """Raise if formulas have no value: libraries store a text that begins with "=" as one, and compute nothing."""
+        cells = _formulas_without_value(self.path, sheet) if _has_formulas(self.path) else []
+        if cells:
+            shown = ", ".join(cells[:3]) + (" …" if len(cells) > 3 else "")
+            raise DatasetError(
+                f"{self.path}: holds formulas without a value (in {shown}), which would be read as empty; open it in a "
+                "spreadsheet program, which computes them, and save it, or write texts that begin with '=' as CSV"
+            )
 
     def _refuse_columns_twice(self, names: list[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
@@ -302,6 +319,33 @@ class Source:
 def _all_named(header: Iterable[str]) -> list[str]:
     """Name columns without a name by their number: spreadsheets leave some, mostly empty."""
     return [name if name.strip() else f"column {number}" for number, name in enumerate(header, 1)]
+
+
+def _has_formulas(workbook: Path) -> bool:
+    with zipfile.ZipFile(workbook) as archive:
+        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
+        return any(_FORMULA.search(archive.read(name)) for name in sheets)
+
+
+def _formulas_without_value(workbook: Path, sheet: str) -> list[str]:
+    """Return the cells whose formulas nobody has computed, such as "B2"."""
+    from openpyxl import load_workbook
+
+    with ExitStack() as stack:
+        tables = []
+        for data_only in (True, False):
+            file = stack.enter_context(workbook.open("rb"))  # openpyxl refuses a path without a suffix that it knows
+            book = load_workbook(file, read_only=True, data_only=data_only, keep_links=False)
+            stack.callback(book.close)
+            book[sheet].reset_dimensions()  # which may be wrong
+            tables.append(book[sheet].rows)
+        pairs = (pair for rows in zip(*tables, strict=True) for pair in zip(*rows, strict=True))
+        # Where a formula's result is the empty text, the type is "str".
+        return [
+            formula.coordinate
+            for result, formula in pairs
+            if formula.data_type == "f" and result.value is None and result.data_type == "n"
+        ]
 
 
 def _unescaped(cell: Any) -> Any:

@@ -25,6 +25,13 @@ _NAMES = {
     "date": r"date|timestamp|created_at",
     "document": r"document|source",
 }
+# Columns that say whether a chunk is good, unless a column of scores is there or the chunk's own column says it.
+_VERDICTS = r"verdict|relevance|relevant|is_relevant|rating|choice|judge?ment|grade"
+_VERDICT_WORDS = {
+    **dict.fromkeys(("true", "good", "relevant", "yes"), True),
+    **dict.fromkeys(("false", "bad", "irrelevant", "not relevant", "no"), False),
+}
+_OF_A_REVIEW = {"verdict", "query_id"}  # columns that only the review files of `embtune harvest` have together
 _WRITTEN_AT_ONCE = 10_000  # rows of Parquet
 
 
@@ -76,14 +83,15 @@ def find_columns(source: Source, options: ReadOptions) -> Columns:
 
 def has_scores(source: Source, options: ReadOptions) -> bool:
     """Tell whether a column holds scores, so that --good-score applies."""
-    return bool(_matching(source.fields, "score", options))
+    return bool(_score_columns(source.fields, options))
 
 
 def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Columns:
     for named in options.columns.values():
         if named not in names:
             raise DatasetError(f"{path}: has no column {named!r} (it has {_listed(names)})")
-    found = {role: _matching(names, role, options) for role in ROLES}
+    _refuse_review_file(path, names, options)
+    found = {role: _matching(names, role, options) for role in ROLES} | {"score": _score_columns(names, options)}
     missing = [role for role in ("question", "good") if not found[role]]
     unclear = [role for role in ROLES if role != "bad" and len(set(map(_without_number, found[role]))) > 1]
     if missing or unclear:
@@ -101,11 +109,30 @@ def _columns_of(path: Path, names: Collection[str], options: ReadOptions) -> Col
     return Columns(found["question"][0], tuple(found["good"]), tuple(found["bad"]), **single)
 
 
+def _refuse_review_file(path: Path, names: Iterable[str], options: ReadOptions) -> None:
+    if "score" not in options.columns and {str(name).strip().lower() for name in names} >= _OF_A_REVIEW:
+        raise DatasetError(
+            f"{path}: is a review file, with verdicts of a person; make a dataset of it with embtune harvest "
+            f"--reviewed {path} --corpus CORPUS --out DATASET"
+        )
+
+
+def _score_columns(names: Collection[str], options: ReadOptions) -> list[str]:
+    """Find the columns of scores; a column such as "relevance" is one where no other column says what is good."""
+    scores = _matching(names, "score", options)
+    says_good = [name for name in _matching(names, "good", options) if _is_named(name, r"(good|positive)(_\d+)?")]
+    return scores if scores or says_good else sorted(name for name in names if _is_named(name, _VERDICTS))
+
+
 def _matching(names: Iterable[str], role: str, options: ReadOptions) -> list[str]:
     named = options.columns.get(role)
     if named is not None:
         return [named]
-    return sorted(name for name in names if re.fullmatch(_NAMES[role], str(name).strip(), re.IGNORECASE))
+    return sorted(name for name in names if _is_named(name, _NAMES[role]))
+
+
+def _is_named(name: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, str(name).strip(), re.IGNORECASE) is not None
 
 
 def _without_number(name: str) -> str:
@@ -147,7 +174,7 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
     import pandas
     from openpyxl.utils.exceptions import IllegalCharacterError
 
-    records = [record for row in rows for record in _pairs(row)]
+    records = [{name: _escaped(text) for name, text in record.items()} for row in rows for record in _pairs(row)]
     if any(len(value) > 32_767 for record in records for value in record.values()):
         raise DatasetError(f"{path}: a text is longer than the 32,767 characters of an Excel cell; write CSV or JSONL")
     with file_written_whole(path) as partial, partial.open("wb") as file:
@@ -158,6 +185,11 @@ def write_excel(rows: Iterable[Row], path: Path) -> None:
                     cell.data_type = "s"  # or "=1+1" would be a formula, and "#N/A" an error
         except (IllegalCharacterError, ValueError) as error:  # ValueError: more rows than a sheet has
             raise DatasetError(f"{path}: Excel cannot hold it ({error}); write CSV or JSONL") from error
+
+
+def _escaped(text: str) -> str:
+    """Write a carriage return, which XML turns into a line feed, as Excel does; and `_x000D_` so that it stays one."""
+    return re.sub(r"_(?=x[0-9A-Fa-f]{4}_)", "_x005F_", text).replace("\r", "_x000D_")
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
@@ -193,7 +225,7 @@ def _pairs(row: Row) -> Iterator[dict[str, str]]:
 
 
 def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
-    query = fields.text(columns.question)
+    query = fields.text_or_digits(columns.question)
     good, bad = (
         chunks(text for column in named for text in fields.texts(column)) for named in (columns.good, columns.bad)
     )
@@ -207,16 +239,20 @@ def _row(fields: Fields, columns: Columns, good_score: float | None) -> Row:
 
 
 def _is_good(value: Any, column: str, good_score: float | None) -> bool:
+    word = _VERDICT_WORDS.get(str(value).strip().casefold())
+    if word is not None:
+        return word
     try:
         score = float(value)
     except (TypeError, ValueError, OverflowError) as error:
-        raise RecordFault(f"{column}: not a number") from error
+        raise RecordFault(f"{column}: not a score; write 1 or 0", value) from error
     if good_score is not None and score == score:
         return score >= good_score
     if score not in (0.0, 1.0):
         raise RecordFault(
             f"{column}: neither 0 nor 1; say from which score on a chunk is good with --good-score X (of: embtune "
-            "convert, embtune prepare)"
+            "convert, embtune prepare)",
+            value,
         )
     return score == 1.0
 

@@ -72,7 +72,7 @@ def read_text_records(source: Source) -> dict[str, str]:
         row_id, text = digits_as_text(record.get(id_field)), titled(record.get(title_field), record.get(text_field))
         faults = {id_field: text_fault(row_id), text_field: text_fault(text)}
         if at_fault := [name for name, fault in faults.items() if fault]:
-            offences.add(f"{at_fault[0]}: {faults[at_fault[0]]}", f"row {number}")
+            offences.add(f"{at_fault[0]}: {faults[at_fault[0]]}", source.place(number))
         elif str(row_id) in texts:
             offences.add("the same id stands twice", f"'{row_id}'")
         else:

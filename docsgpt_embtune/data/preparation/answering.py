@@ -30,8 +30,8 @@ def like_the_good_chunk(
     judged: Judged,
     told_apart: Collection[tuple[str, str, str]],
     model: str,
-) -> tuple[Pairs, Pairs]:
-    """Find bad chunks that say what the good one says.
+) -> Pairs:
+    """Find bad chunks that may say what the good one says.
 
     Args:
         queries: query_id -> text.
@@ -41,8 +41,8 @@ def like_the_good_chunk(
         model: The base model: "bundled", a folder or a hub name.
 
     Returns:
-        (query_id, doc_id) of bad chunks that are near-duplicates of a good one; and of bad chunks that are similar to
-        one, and so near to the question that they would not be mined as hard negatives. A chunk may be in both lists.
+        (query_id, doc_id) of bad chunks that are near-duplicates of a good one, or similar to one and so near to the
+        question that they would not be mined as hard negatives.
     """
     from docsgpt_embtune.embeddings import StockEmbeddings
 
@@ -63,11 +63,8 @@ def like_the_good_chunk(
         best_score[query_id] = max(best_score.get(query_id, -1.0), score)
     as_near = (bad * query).sum(axis=1) > MAX_SHARE_OF_GOOD_SCORE * np.array([best_score[q] for q in query_ids])
     same = (alike >= NEAR_DUPLICATE) & np.array([each not in told_apart for each in judged])
-    return _pairs(judged, same), _pairs(judged, as_near & (alike >= SAME_IN_OTHER_WORDS))
-
-
-def _pairs(judged: Judged, rows: npt.NDArray[np.bool_]) -> Pairs:
-    return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(rows).tolist()))
+    found = same | (as_near & (alike >= SAME_IN_OTHER_WORDS))
+    return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(found).tolist()))
 
 
 def _in_blocks(

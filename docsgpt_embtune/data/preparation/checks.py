@@ -29,6 +29,20 @@ def _same_text(table: str) -> str:
         WHERE copy.position <> first.position AND NOT wordless(copy.key)"""
 
 
+def _unmarked_copies(condition: str) -> str:
+    # What a person marked as bad is left as it is, even where that mark was dropped.
+    return f"""
+        SELECT g.query_id, n.two AS doc_id, min(n.one) AS other_id, any_value(q.text || ' → ' || c.text) AS text
+        FROM judgments g JOIN {NEAR_PAIRS} n ON n.one = g.doc_id JOIN questions q USING (query_id)
+        JOIN chunks c ON c.doc_id = n.two JOIN chunks a ON a.doc_id = g.doc_id
+        LEFT JOIN judgments j ON j.query_id = g.query_id AND j.doc_id = n.two
+        LEFT JOIN dropped_bad_marks d ON d.query_id = g.query_id AND d.doc_id = n.two
+        LEFT JOIN telling t ON t.query_id = g.query_id
+        WHERE g.good AND j.doc_id IS NULL AND d.doc_id IS NULL
+        AND NOT told_apart(coalesce(t.words, []), a.text, c.text)
+        GROUP BY g.query_id, n.two HAVING {condition}"""
+
+
 CHECKS = (
     Check(
         name="empty-question",
@@ -111,18 +125,21 @@ CHECKS = (
     ),
     Check(
         name="two-chunks-answer",
-        what="chunks that nearly repeat a question's good one, and are not marked",
+        what="chunks that repeat a question's good one, and are not marked",
         serious=False,
         subject="judgment",
         remedy="mark as good",
-        find=f"""
-            SELECT g.query_id, n.two AS doc_id, min(n.one) AS other_id, any_value(q.text || ' → ' || c.text) AS text
-            FROM judgments g JOIN {NEAR_PAIRS} n ON n.one = g.doc_id JOIN questions q USING (query_id)
-            JOIN chunks c ON c.doc_id = n.two JOIN chunks a ON a.doc_id = g.doc_id
-            LEFT JOIN judgments j ON j.query_id = g.query_id AND j.doc_id = n.two
-            LEFT JOIN telling t ON t.query_id = g.query_id
-            WHERE g.good AND j.doc_id IS NULL AND NOT told_apart(coalesce(t.words, []), a.text, c.text)
-            GROUP BY g.query_id, n.two""",
+        find=_unmarked_copies("bool_or(same_content(a.text, c.text))"),
+        slow=True,
+    ),
+    Check(
+        # Only a suspicion: where the question has other words than the chunks, its opposite looks like this, too.
+        name="two-chunks-may-answer",
+        what="chunks that nearly repeat a question's good one and may answer, to be read by a person",
+        serious=False,
+        subject="judgment",
+        remedy="none",
+        find=_unmarked_copies("NOT bool_or(same_content(a.text, c.text))"),
         slow=True,
     ),
     Check(
@@ -131,6 +148,7 @@ CHECKS = (
         serious=False,
         subject="question",
         remedy="drop question",
+        # In an FAQ each chunk begins with its question, which was not copied from an answer.
         # The cheap tests come first. Looking for the first and the last word is far quicker than applying `plain` to a
         # chunk, and splitting at spaces is far quicker than the pattern that also counts in scripts without spaces.
         find=f"""
@@ -143,7 +161,7 @@ CHECKS = (
             FROM judgments JOIN asked q USING (query_id) JOIN chunks c USING (doc_id)
             WHERE good AND CASE
                 WHEN contains(lowered(c.text), words[1]) AND contains(lowered(c.text), words[-1])
-                THEN contains(plain(c.text), plain(q.text)) END
+                THEN contains(plain(c.text), plain(q.text)) AND NOT is_entry_of(q.text, c.text) END
             GROUP BY query_id""",
     ),
     Check(

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -18,25 +18,39 @@ _PRIOR_TEXTS, _PRIOR_CUTS = 10, 0.1
 _ROUNDS = 50  # of EM; the share of cut texts changes by less than a thousandth long before
 
 
-def cut_texts(texts: Mapping[str, str]) -> dict[str, str]:
+def cut_texts(texts: Mapping[str, str], *, dots_may_be_meant: bool = False) -> dict[str, str]:
     """Find texts that were cut off.
 
-    A text counts as cut off in three cases. It ends in an ellipsis. It is one of several that end, without a full
-    stop, at exactly the greatest length, and that is not short. Or it ends, without a full stop, in something that
-    hardly ends these texts, such as half a word or "the". A cut after a word that also ends sentences is not found.
+    A text counts as cut off in three cases. It ends in an ellipsis (where that may be meant: at the same length as
+    others that do, as in the next case). It is one of several that end, without a full stop, at exactly the greatest
+    length, and that is not short. Or it ends, without a full stop, in something that hardly ends these texts, such as
+    half a word or "the". A cut after a word that also ends sentences is not found.
 
     Args:
         texts: id -> text.
+        dots_may_be_meant: Whether an ellipsis may be the author's, as people end questions with one.
 
     Returns:
         id -> how it ends: "dots", "length" or "word".
     """
+    cut = _at_greatest_length(texts, _ends_in_dots) if dots_may_be_meant else _that(_ends_in_dots, texts)
+    found = dict.fromkeys(cut, "dots") | dict.fromkeys(_ending_in_odd_words(texts), "word")
+    return found | dict.fromkeys(_at_greatest_length(texts, lambda text: text[-1:].isalnum()), "length")
+
+
+def _ends_in_dots(text: str) -> bool:
+    return text.rstrip().endswith(("...", "…"))
+
+
+def _that(end: Callable[[str], bool], texts: Mapping[str, str]) -> list[str]:
+    return [text_id for text_id, text in texts.items() if end(text)]
+
+
+def _at_greatest_length(texts: Mapping[str, str], end: Callable[[str], bool]) -> list[str]:
+    """Find the texts that end like this at the greatest length, if that looks like a limit."""
     longest = max(map(len, texts.values()), default=0)
-    at_limit = [text_id for text_id, text in texts.items() if len(text) == longest and text[-1:].isalnum()]
-    were_limited = longest >= _LEAST_LIMIT and len(at_limit) >= _SAME_LENGTH
-    found = {text_id: "dots" for text_id, text in texts.items() if text.rstrip().endswith(("...", "…"))}
-    found |= dict.fromkeys(_ending_in_odd_words(texts), "word")
-    return found | (dict.fromkeys(at_limit, "length") if were_limited else {})
+    found = [text_id for text_id in _that(end, texts) if len(texts[text_id]) == longest]
+    return found if longest >= _LEAST_LIMIT and len(found) >= _SAME_LENGTH else []
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Finders of the faults for which SQL is not enough."""
 
+from collections.abc import Iterable
+
 from docsgpt_embtune.data.preparation.cut_texts import cut_texts
 from docsgpt_embtune.data.preparation.fault_check import CheckSettings, Finder
 from docsgpt_embtune.data.preparation.languages import in_other_languages
@@ -27,12 +29,14 @@ _TELLING = f"""
     GROUP BY query_id"""
 # Each pair in both orders.
 NEAR_PAIRS = "(SELECT one, two FROM near_chunks UNION ALL SELECT two, one FROM near_chunks)"
+# With whether they say the same as a good chunk.
 _NEAR_BAD = f"""
-    SELECT DISTINCT b.query_id, b.doc_id, q.text || ' → ' || c.text
+    SELECT b.query_id, b.doc_id, bool_or(same_content(a.text, c.text))
     FROM judgments b JOIN judgments g USING (query_id) JOIN {NEAR_PAIRS} n ON n.one = g.doc_id AND n.two = b.doc_id
     JOIN questions q USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id JOIN chunks a ON a.doc_id = g.doc_id
     LEFT JOIN telling t USING (query_id)
-    WHERE g.good AND NOT b.good AND NOT told_apart(coalesce(t.words, []), a.text, c.text)"""
+    WHERE g.good AND NOT b.good AND NOT told_apart(coalesce(t.words, []), a.text, c.text)
+    GROUP BY b.query_id, b.doc_id"""
 
 
 def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: str = "offenders") -> None:
@@ -74,9 +78,8 @@ def find_cut(table: str) -> Finder:
 
     def find(store: Store, _settings: CheckSettings) -> None:
         texts = _texts(store, table)
-        _put_offenders(
-            store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut_texts(texts)]
-        )
+        cut = cut_texts(texts, dots_may_be_meant=table == "questions")
+        _put_offenders(store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut])
 
     return find
 
@@ -128,10 +131,14 @@ def find_near_duplicates(store: Store) -> None:
 
 
 def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
-    """Find bad chunks that nearly repeat a good one or answer according to a model; doubtful ones go to `suspected`."""
+    """Find bad chunks that repeat a good one or answer by a cross-encoder.
+
+    Those that nearly repeat a good one, or are like one by the base model, are only suspected: a word may turn the
+    meaning. They go to the table `suspected`.
+    """
     near = store.query(_NEAR_BAD)
-    found = {(query_id, doc_id): text for query_id, doc_id, text in near}
-    suspected: list[tuple[str, str]] = []
+    answering = [(query_id, doc_id) for query_id, doc_id, same in near if same]
+    suspected = [(query_id, doc_id) for query_id, doc_id, _ in near]
     judged = store.query("""
         SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
         WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
@@ -148,16 +155,27 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
         queries = dict(store.query(f"SELECT query_id, text FROM questions WHERE query_id IN ({named})"))
         judged = [(q, b, g) for q, b, g in judged if q in queries and b in corpus and g in corpus]
         if settings.cross_encoder:
-            pairs = as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
+            answering += as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
         else:
             apart = store.query("""
                 SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
                 JOIN telling t USING (query_id) JOIN chunks c ON c.doc_id = b.doc_id
                 JOIN chunks a ON a.doc_id = g.doc_id
                 WHERE g.good AND NOT b.good AND told_apart(t.words, a.text, c.text)""")
-            pairs, suspected = like_the_good_chunk(queries, corpus, judged, set(apart), str(settings.model))
-        found |= {(query_id, doc_id): f"{queries[query_id]} → {corpus[doc_id]}" for query_id, doc_id in pairs}
-        suspected = [pair for pair in suspected if pair not in found]
-    _put_offenders(store, [(query_id, doc_id, "", text) for (query_id, doc_id), text in found.items()])
-    rows = [(query_id, doc_id, "", f"{queries[query_id]} → {corpus[doc_id]}") for query_id, doc_id in suspected]
-    _put_offenders(store, rows, SUSPECTED)
+            suspected += like_the_good_chunk(queries, corpus, judged, set(apart), str(settings.model))
+    found = set(answering)
+    _put_bad(store, answering, "offenders")
+    _put_bad(store, [pair for pair in suspected if pair not in found], SUSPECTED)
+
+
+def _put_bad(store: Store, pairs: Iterable[tuple[str, str]], table: str) -> None:
+    ids = list(dict.fromkeys(pairs))
+    texts = _marked_as_bad(store) if ids else {}
+    _put_offenders(store, [(*pair, "", texts[pair]) for pair in ids], table)
+
+
+def _marked_as_bad(store: Store) -> dict[tuple[str, str], str]:
+    marked = store.stream("""
+        SELECT query_id, doc_id, q.text || ' → ' || c.text
+        FROM judgments JOIN questions q USING (query_id) JOIN chunks c USING (doc_id) WHERE NOT good""")
+    return {(query_id, doc_id): text for query_id, doc_id, text in marked}

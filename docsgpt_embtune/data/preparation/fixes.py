@@ -54,7 +54,10 @@ _STATEMENTS: dict[tuple[Remedy, Subject], tuple[str, ...]] = {
     ("drop question", "question"): _dropped("questions", "query_id"),
     ("drop chunk", "chunk"): _dropped("chunks", "doc_id"),
     ("drop judgment", "judgment"): (f"DELETE FROM judgments USING offenders WHERE {_SAME_PAIR}",),
-    ("drop bad mark", "judgment"): (f"DELETE FROM judgments USING offenders WHERE NOT good AND {_SAME_PAIR}",),
+    ("drop bad mark", "judgment"): (
+        "INSERT INTO dropped_bad_marks SELECT query_id, doc_id FROM offenders",
+        f"DELETE FROM judgments USING offenders WHERE NOT good AND {_SAME_PAIR}",
+    ),
     ("mark as good", "judgment"): (
         "INSERT INTO judgments SELECT DISTINCT query_id, doc_id, true, "
         "(SELECT max(position) + 1 FROM judgments) FROM offenders",

@@ -34,6 +34,9 @@ _BLOCK = 20_000  # rows passed on at a time
 # Combining marks stay, as they are the vowels of Hindi and Thai, but variation selectors go: they only choose a glyph.
 # `wordless` tells whether a key, which is the hash of the plain text, is that of an empty one.
 # `told_apart` tells whether any of the given words is in only one of two texts.
+# `same_content` tells whether two texts differ only in signs, in numbers at the start of lines ("3.", "(3)") and in
+# words that change no meaning. Any other word may turn it: "largest" for "smallest", "without" for "with", 40 for 10.
+# `is_entry_of` tells whether a text is a question, in its first lines, and then more, as an entry of an FAQ is.
 # `spelled` keeps all signs except those at the end, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 # `moment` accepts only ISO 8601: a cast would read 05-01-23 as a day of the year 5, and accept "epoch" and "infinity".
 _TABLES = r"""
@@ -45,9 +48,19 @@ CREATE MACRO wordless(key) AS key = hash('');
 CREATE MACRO words_of(text) AS regexp_extract_all(strip_accents(plain(text)), '@WORDS@');
 CREATE MACRO told_apart(words, one, other) AS
     list_sort(list_intersect(words, words_of(one))) <> list_sort(list_intersect(words, words_of(other)));
+CREATE MACRO content_of(text) AS regexp_replace(
+    ' ' || replace(plain(regexp_replace(text, '(?m)^\s*\(?\d{1,3}[.)]\s+', '', 'g')), ' ', '  ') || ' ',
+    ' (a|an|the|of|that|which|please) ', '', 'g');
+CREATE MACRO same_content(one, other) AS content_of(one) = content_of(other);
+CREATE MACRO first_lines(number, text) AS
+    plain(array_to_string(regexp_split_to_array(trim(text), '[\n\r?？؟]+')[:number], ' '));
+CREATE MACRO is_entry_of(question, text) AS
+    plain(question) IN (first_lines(1, text), first_lines(2, text), first_lines(3, text))
+    AND plain(text) <> plain(question);
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
 CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);
+CREATE TABLE dropped_bad_marks (query_id VARCHAR, doc_id VARCHAR);
 CREATE TABLE held_out_questions (file VARCHAR, query_id VARCHAR, text VARCHAR, key UBIGINT);
 CREATE TABLE held_out_chunks (file VARCHAR, doc_id VARCHAR, text VARCHAR, key UBIGINT);
 """.replace("@WORDS@", duckdb_pattern(ONE_BY_ONE))
@@ -98,6 +111,7 @@ class Store:
     - `chunks` (doc_id, position, text, key, spelling, document)
     - `judgments` (query_id, doc_id, good, position)
     - `more_documents` (doc_id, document): the further documents of chunks that several documents hold
+    - `dropped_bad_marks` (query_id, doc_id): what was marked as bad and is so no longer
     - `held_out_questions` and `held_out_chunks`: questions and good chunks of the files that must stay unseen
 
     `position` is the order in the source. `key` is equal for texts that differ only in case, spacing and punctuation,
