@@ -12,6 +12,8 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from string import Template
 
 import pytest
 from click.testing import CliRunner
@@ -287,6 +289,34 @@ def test_wrong_settings_are_not_tried_again(tmp_path, status):
     with running(status=status) as server, pytest.raises(GenerationError, match=f"HTTP {status} for model 'tiny'"):
         ask_for({"c0": CORPUS["c0"]}, tmp_path / "journal", server)
     assert server.tries.total() == 1
+
+
+def test_a_server_that_refuses_every_chunk_says_why_and_no_prompt_is_blamed(tmp_path):
+    with running(status=400) as server:
+        server.refusal = json.dumps({"error": {"message": "tiny is an embedding model"}})
+        with pytest.raises(GenerationError) as refused:
+            ask_for(CORPUS, tmp_path / "journal", server)
+        assert str(refused.value) == (
+            "the server refused all: HTTP 400: 'tiny is an embedding model'; see to it, or take another model or server"
+        )
+        server.status, server.never = 200, "Passage:"
+        with pytest.raises(GenerationError, match=r"no question is left of 0 to 6 chunks \(no list .*\); change the"):
+            ask_for(CORPUS, tmp_path / "journal", server)
+    assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own-prompts", "the-package's"])
+def test_questions_in_another_script_are_kept_where_own_prompts_may_ask_for_them(tmp_path, own):
+    prompts = load_prompts()
+    if own:
+        prompts = replace(prompts, questions=Template("In Russian, $count questions to $passage"))
+    with AnswerJournal(tmp_path / "journal", "m") as journal:
+        maker = Synthesizer({"one": "The anchor is kept in the boathouse."}, None, journal, prompts)
+        (prompt,) = maker._question_prompts.values()
+        journal.add(prompt, [{"kind": "how-to", "question": "Где хранится якорь?"}])
+        thrown_out = Counter()
+        assert len(maker._made_questions(thrown_out)) == own
+    assert thrown_out["in another script"] == (not own)
 
 
 def test_a_server_that_has_moved_says_where_to():
