@@ -8,6 +8,7 @@ import json
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from docsgpt_embtune.errors import EmbtuneError
 from docsgpt_embtune.urls import without_credentials
-from docsgpt_embtune.wording import Say, silent
+from docsgpt_embtune.wording import Say, clock, counted, silent
 
 if TYPE_CHECKING:
     import tenacity
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 LONGEST_GROWN_WAIT = 60.0  # seconds; longest backoff if the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, not paid, not found
+SAID_EVERY = 60.0  # seconds
 _LONGEST_REASON = 200  # characters of a server's reason that are shown
 _ANSWERS_FOR_ONE_MORE = 20  # answers after which one more concurrent request is allowed again
 
@@ -53,7 +55,7 @@ class Patience:
     Attributes:
         attempts: Times that a request is sent before the server counts as down.
         first_wait: Seconds before the second attempt; each further wait is twice as long.
-        longest_wait: Most seconds of a Retry-After that are respected.
+        longest_wait: Most seconds of a Retry-After that are waited for; if it is longer, the request fails at once.
         silence: Seconds that the server may be silent: httpx's timeout per read, not for a whole answer.
     """
 
@@ -82,7 +84,7 @@ class OpenAIClient:
         timeout_option: Option that sets the allowed silence, for the message if that was too short.
         asks_fewer: Whether to send fewer requests at a time after one failed. A server that handles one request at a
             time lets the others wait, or (llama-cpp-python) breaks off an answer when the next request comes.
-        say: Takes a line of plain text when a request is retried, once until the server answers again.
+        say: Takes a line of plain text when a request is retried, the same one once a minute at most.
 
     Attributes:
         label: The URL without credentials.
@@ -128,7 +130,7 @@ class OpenAIClient:
         self._lock = threading.Lock()
         self._answers = 0
         self._say = say
-        self._said_that_it_waits = False
+        self._said: dict[str, float] = {}  # why requests were retried -> when that was said
         try:
             self._url = httpx.URL(url)
             self._client = httpx.Client(
@@ -166,7 +168,8 @@ class OpenAIClient:
 
         Args:
             body: The request, without the model's name.
-            read: Parses an answer's JSON; if it raises because something is missing, the request is retried.
+            read: Parses an answer's JSON; if it raises because something is missing, the request is retried. A whole
+                answer that is wrong in the same way twice is not asked for again.
 
         Raises:
             EmbtuneError: This client's `error`, if the server is down or refuses the key, the model or the URL.
@@ -184,26 +187,38 @@ class OpenAIClient:
             error = state.outcome and state.outcome.exception()
             return max(growing(state), error.wait if isinstance(error, _TryAgainError) else 0.0)
 
-        answered_before = self._answers
+        wrong: Counter[str] = Counter()
+
+        def may_go_better(state: tenacity.RetryCallState) -> bool:
+            error = state.outcome and state.outcome.exception()
+            wrong[str(error)] += isinstance(error, _WrongAnswerError)
+            return isinstance(error, _TryAgainError) and wrong[str(error)] < 2
+
+        answered_before, sent = self._answers, 0
         try:
             for attempt in tenacity.Retrying(
                 stop=tenacity.stop_after_attempt(self._patience.attempts) | tenacity.stop_when_event_set(self._stopped),
                 sleep=tenacity.sleep_using_event(self._stopped),
                 wait=wait,
-                retry=tenacity.retry_if_exception_type(_TryAgainError),
+                retry=may_go_better,
                 before_sleep=self._say_that_it_waits,
                 reraise=True,
             ):
+                sent = attempt.retry_state.attempt_number
                 with attempt:
                     return self._post_once(body, read)
         except _TryAgainError as error:
-            tried = f"{self._patience.attempts} attempts, the last: {error}"
+            tried = f"{counted(sent, 'attempt')}, the last: {error}"
             if self._answers > answered_before or self._answers_another(read):
                 raise UnansweredRequestError(tried) from error
-            option = self._timeout_option
-            longer = f", or give it longer with {option}" if option and error.was_slow else ""
-            raise self._error(f"{self.label}: {tried}; see to the server{longer}, and run the same again") from error
+            raise self._error(f"{self.label}: {tried}; {self._remedy(error)}, and run the same again") from error
         raise AssertionError("unreachable")
+
+    def _remedy(self, error: "_TryAgainError") -> str:
+        if isinstance(error, _WrongAnswerError):
+            return f"see to the server, or check {self._settings}"
+        longer = f", or give it longer with {self._timeout_option}" if self._timeout_option and error.was_slow else ""
+        return f"see to the server{longer}"
 
     def _answers_another(self, read: Callable[[Any], Any]) -> bool:
         if self._harmless is None:
@@ -235,7 +250,6 @@ class OpenAIClient:
             self._gate.widen()
         with self._lock:
             self._answers += 1
-            self._said_that_it_waits = False
         return found
 
     def _found(self, response: Any, read: Callable[[Any], Read]) -> Read:
@@ -246,8 +260,12 @@ class OpenAIClient:
         try:
             return read(joined(self._heard(response.iter_lines())) if comes_in_pieces else response.json())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            what = f"{type(error).__name__} {error}"[:_LONGEST_REASON]
-            raise _TryAgainError(f"an answer that is not the protocol's ({what})") from error
+            what = f" ({f'{type(error).__name__} {error}'[:_LONGEST_REASON]})"
+            reason = "" if comes_in_pieces else self._reason(response)
+            # A stream may break off again and again; a whole answer tells what the server is.
+            may_pass = comes_in_pieces or _may_pass(_error_code(response))
+            kind = _TryAgainError if may_pass else _WrongAnswerError
+            raise kind(f"an answer that is not the protocol's{reason or what}") from error
 
     def _heard(self, lines: Iterable[str]) -> Iterator[str]:
         for line in lines:
@@ -260,22 +278,26 @@ class OpenAIClient:
         if status == 200:
             return
         reason = self._reason(response)
-        if status in _MAY_PASS or status >= 500:
-            wait = min(_retry_after(response.headers.get("Retry-After")), self._patience.longest_wait)
+        if _may_pass(status):
+            wait = _retry_after(response.headers.get("Retry-After"))
+            if wait > self._patience.longest_wait:
+                raise self._error(
+                    f"{self.label}: HTTP {status}{reason}, and asks to wait {wait:,.0f} s; run the same again in "
+                    f"{clock(wait)}"
+                )
             if wait:
                 self._pace.hold(wait)  # the other requests would be refused, too
             raise _TryAgainError(f"HTTP {status}{reason}", wait)
         if status in _WRONG_SETTINGS:
-            raise self._error(f"{self.label}: HTTP {status} for model {self.model!r}{reason}; check {self._settings}")
+            moved = _moved_to(response.headers.get("Location"))
+            raise self._error(
+                f"{self.label}: HTTP {status} for model {self.model!r}{moved}{reason}; check {self._settings}"
+            )
         raise RefusedRequestError(f"HTTP {status}{reason}")
 
     def _reason(self, response: Any) -> str:
         """Return the server's reason for a refusal, without the key, which some servers repeat."""
-        try:
-            content = response.json()
-        except (ValueError, RecursionError):
-            return ""
-        content = content if isinstance(content, dict) else {}
+        content = _content_of(response)
         error = content.get("error")
         said = error.get("message") if isinstance(error, dict) else error or content.get("detail")
         if not said:
@@ -284,12 +306,19 @@ class OpenAIClient:
         return f": {' '.join(text.split())[:_LONGEST_REASON]!r}"
 
     def _say_that_it_waits(self, state: "tenacity.RetryCallState") -> None:
+        error = state.outcome and state.outcome.exception()
+        if not isinstance(error, _TryAgainError) or not self._is_news(str(error)):
+            return
+        when = f" in {error.wait:,.0f} s, as it asks" if error.wait >= 1 else ""
+        most = "once" if isinstance(error, _WrongAnswerError) else f"{self._patience.attempts} times at most"
+        self._say(f"{self.label}: {error}; trying again{when}, {most}")
+
+    def _is_news(self, text: str) -> bool:
+        """Tell whether a text was not said in the last minute, and note that it is said now."""
+        now = time.monotonic()
         with self._lock:
-            said, self._said_that_it_waits = self._said_that_it_waits, True
-        if not said and state.outcome:
-            self._say(
-                f"{self.label}: {state.outcome.exception()}; trying again, {self._patience.attempts} times at most"
-            )
+            self._said = {said: at for said, at in self._said.items() if now < at + SAID_EVERY}
+            return self._said.setdefault(text, now) == now
 
 
 class _TryAgainError(Exception):
@@ -297,6 +326,10 @@ class _TryAgainError(Exception):
         super().__init__(message)
         self.wait = wait
         self.was_slow = was_slow
+
+
+class _WrongAnswerError(_TryAgainError):
+    """A whole answer that is not the protocol's."""
 
 
 def joined(lines: Iterable[str]) -> dict[str, Any]:
@@ -312,7 +345,10 @@ def joined(lines: Iterable[str]) -> dict[str, Any]:
     usage = finished = None
     for line in lines:
         field, _, data = line.partition(":")
-        if field != "data" or data.strip() == "[DONE]":  # other lines only keep the connection alive
+        if field != "data":  # other lines only keep the connection alive
+            continue
+        if data.strip() == "[DONE]":  # some servers end with it alone
+            finished = finished or "stop"
             continue
         piece = json.loads(data)
         if piece.get("error"):
@@ -397,6 +433,30 @@ class _Pace:
             self._next = max(self._next, time.monotonic() + seconds)
 
 
+def _may_pass(status: int) -> bool:
+    return status in _MAY_PASS or status >= 500
+
+
+def _content_of(response: Any) -> dict[str, Any]:
+    """Return an answer's JSON object; empty if it is anything else."""
+    try:
+        content = response.json()
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _error_code(response: Any) -> int:
+    """Return the HTTP status that a relay gives in the JSON of its own answer with 200; 0 without one."""
+    error = _content_of(response).get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, int) else 0
+
+
+def _moved_to(location: str | None) -> str:
+    return f", moved to {without_credentials(location)!r}" if location else ""
+
+
 def _retry_after(header: str | None) -> float:
     """Parse a Retry-After, a number of seconds or a date, into seconds from now; 0 if there is none."""
     if not header:
@@ -408,4 +468,4 @@ def _retry_after(header: str | None) -> float:
             seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
         except (ValueError, TypeError):
             return 0.0
-    return max(seconds, 0.0)
+    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0

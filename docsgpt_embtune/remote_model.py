@@ -5,6 +5,7 @@ holds no model. Its `embtune.json` names the server and records the vector of a 
 that server is detected.
 """
 
+import base64
 import hashlib
 import os
 import time
@@ -48,6 +49,7 @@ PROBED_EVERY = 60.0  # seconds
 _DIGITS = 6  # decimals of the probe's vector in the manifest
 _CHUNKS_PER_REQUEST = 32  # text-embeddings-inference's default maximum
 _REQUESTS_AT_ONCE = 4
+_SHOWN = 8  # indexes of a wrong answer
 _FOR_CLIENTS = Patience(attempts=3, longest_wait=20.0, silence=45.0)  # a client is waiting: DocsGPT for 180 s
 
 
@@ -172,11 +174,12 @@ class RemoteEmbeddings:
         texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
 
         def read(content: Any) -> Embedded:
-            ordered = sorted(content["data"], key=lambda each: each["index"])
-            vectors = np.array([each["embedding"] for each in ordered], dtype=np.float64)  # fails if widths differ
+            entries = content["data"]
+            vectors = np.array([_numbers(each["embedding"]) for each in entries], dtype=np.float64)  # of one width
             width = self._server_width or vectors.shape[-1]
             if not width or vectors.shape != (len(texts), width) or not np.isfinite(vectors).all():
                 raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
+            vectors = vectors[_places(entries)]
             return Embedded(vectors.tolist(), int((content.get("usage") or {}).get("prompt_tokens") or 0))
 
         try:
@@ -218,12 +221,16 @@ class RemoteModel:
         """Parse URL#MODEL, where URL is as in EMBEDDINGS_BASE_URL, with or without a final `/v1`.
 
         Raises:
-            RemoteModelError: If it is not a URL, or names no model.
+            RemoteModelError: If it is not a URL, has a query, or names no model.
         """
         url, _, model = name.partition("#")
         if not is_url(url):
             raise RemoteModelError(
                 f"{without_credentials(name)}: does not begin with http:// or https://; give {_FORM}"
+            )
+        if "?" in url:
+            raise RemoteModelError(
+                f"{without_credentials(url)}: has a query (?...), which no request could keep behind /v1; leave it out"
             )
         if not model:
             raise RemoteModelError(
@@ -357,6 +364,22 @@ class RemoteModel:
             f"{self.address}: not the model that {self.folder} was made for ({difference}), so stored chunks do not "
             "fit it either; serve the former one there, or upload the documents again and run embtune adapt again"
         )
+
+
+def _numbers(embedding: Any) -> Any:
+    """Decode a vector that comes as base64 of little-endian float32; return a list of numbers as it is."""
+    return np.frombuffer(base64.b64decode(embedding), dtype="<f4") if isinstance(embedding, str) else embedding
+
+
+def _places(entries: Sequence[Mapping[str, Any]]) -> list[int]:
+    """Return for each text the place of its entry, by `index`, or the order in which they came if none has one."""
+    indexes = [each.get("index") for each in entries]
+    if all(index is None for index in indexes):
+        return list(range(len(indexes)))
+    place_of = {int(index): place for place, index in enumerate(indexes) if index is not None}
+    if sorted(place_of) != list(range(len(indexes))):
+        raise ValueError(f"the answer's indexes are {indexes[:_SHOWN]}")
+    return [place_of[number] for number in range(len(indexes))]
 
 
 def _without_path(url: str) -> str:

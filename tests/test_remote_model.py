@@ -1,10 +1,12 @@
 """A baseline behind a server: the real one on loopback, and one that misbehaves."""
 
+import base64
 import json
 import math
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -38,7 +40,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.reply({}, 503)
         else:
             vectors = [{"index": n, "embedding": self.server.odd or [len(t), 1]} for n, t in enumerate(texts)]
-            self.reply({"data": vectors[::-1][: self.server.at_most]}, 200)
+            self.reply({"data": self.server.sent(vectors)}, 200)
 
     def reply(self, content, status):
         body = json.dumps(content).encode()
@@ -52,10 +54,10 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def misbehaving(at_most=None):
+def misbehaving(sent=reversed):
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-    running.asked, running.refusals, running.at_most = [], [True, False, True, False], at_most
-    running.odd = None
+    running.asked, running.refusals = [], [True, False, True, False]
+    running.odd, running.sent = None, lambda vectors: list(sent(vectors))
     with answering(running):
         yield running
 
@@ -130,9 +132,40 @@ def test_text_that_the_server_refuses_is_named():
 
 
 def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
-    with misbehaving(at_most=1) as running, embeddings_of(running) as embeddings:
-        with pytest.raises(RemoteModelError, match=r"not the protocol's \(ValueError vectors \(1, 2\) for 2 texts"):
+    with misbehaving(lambda vectors: vectors[-1:]) as running, embeddings_of(running) as embeddings:
+        running.refusals.clear()
+        with pytest.raises(
+            RemoteModelError, match=r"2 attempts, .*not the protocol's \(ValueError vectors \(1, 2\) for 2 texts"
+        ):
             embeddings.embed_documents(["one", "another"])
+
+
+@pytest.mark.parametrize("index", [{}, {"index": None}], ids=["none", "null"])
+def test_vectors_without_an_index_are_taken_as_they_come(index):
+    with (
+        misbehaving(lambda vectors: ({"embedding": each["embedding"]} | index for each in vectors)) as running,
+        embeddings_of(running) as embeddings,
+    ):
+        assert embeddings.embed_documents(["one", "another"]) == [[3, 1], [7, 1]]
+
+
+@pytest.mark.parametrize(
+    ("indexes", "shown"), [((0, 0), r"\[0, 0\]"), ((1, 2), r"\[1, 2\]"), ((0, None), r"\[0, None\]")]
+)
+def test_indexes_that_do_not_fit_the_texts_are_shown(indexes, shown):
+    def sent(vectors):
+        return vectors[:1] if len(vectors) == 1 else [e | {"index": i} for e, i in zip(vectors, indexes, strict=True)]
+
+    with misbehaving(sent) as running, embeddings_of(running) as embeddings:
+        running.refusals.clear()
+        with pytest.raises(RemoteModelError, match=f"2 attempts, .*the answer's indexes are {shown}"):
+            embeddings.embed_documents(["one", "another"])
+
+
+def test_vectors_in_base64_are_read():
+    with misbehaving() as running, embeddings_of(running) as embeddings:
+        running.odd = base64.b64encode(np.array([0.5, -1.0], dtype="<f4").tobytes()).decode()
+        assert embeddings.embed_query("How?") == [0.5, -1.0]
 
 
 def test_address_without_a_server_is_refused_at_once():
@@ -140,7 +173,7 @@ def test_address_without_a_server_is_refused_at_once():
         RemoteModel.named("http://#m").load()
 
 
-@pytest.mark.parametrize("odd", [[1.0], [1.0, 0.0, 0.0], [1.0, math.nan], [1.0, None], "AACAPwAAAAA="])
+@pytest.mark.parametrize("odd", [[1.0], [1.0, 0.0, 0.0], [1.0, math.nan], [1.0, None], "AACAPw==", "no vector"])
 def test_vector_that_is_none_of_the_model_is_no_answer(odd):
     with misbehaving() as running, embeddings_of(running) as embeddings:
         running.odd = odd
@@ -165,6 +198,12 @@ def test_name_without_a_model_is_refused_and_a_password_not_shown():
     assert "hunter2" not in str(refused.value)
     model = RemoteModel.named("http://u:hunter2@localhost/v1/#some/model")
     assert (model.name, model.model) == ("http://localhost#some/model", "some/model")
+
+
+def test_a_query_which_no_address_behind_v1_can_keep_is_refused_and_not_shown():
+    with pytest.raises(RemoteModelError, match=r"^http://localhost/v1: has a query .*; leave it out") as refused:
+        RemoteModel.named("http://localhost/v1?key=hunter2#m")
+    assert "hunter2" not in str(refused.value)
 
 
 def test_a_password_does_not_tell_one_model_from_another():

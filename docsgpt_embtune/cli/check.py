@@ -21,7 +21,9 @@ from docsgpt_embtune.cli.common import (
 )
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
+from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.urls import is_url, without_credentials
 
 OUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
 
@@ -74,6 +76,11 @@ def check(
     from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
     from docsgpt_embtune.evaluation.summary import summary
 
+    if is_url(tuned):
+        raise EvaluationError(
+            f"--tuned {without_credentials(tuned)}: is a server's address; give the tuned model's folder (a model "
+            "behind a server can be the --baseline)"
+        )
     hide_loading_bars()
     read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]
     refuse_unwritable(json_path, report_path, read=map(Path, read))

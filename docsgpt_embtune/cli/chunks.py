@@ -14,6 +14,11 @@ from docsgpt_embtune.sources.chunks import Chunk
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import counted
 
+_APPROXIMATION = (
+    "cut from documents, chunks only come near those that DocsGPT searches; read its store for these: --indexes, "
+    "--pgvector, --qdrant or --milvus"
+)
+
 
 @click.command(cls=EmbtuneCommand)
 @click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's (FAISS).")
@@ -49,7 +54,9 @@ def chunks(
 ) -> None:
     """Write the corpus, from a deployment's store or from documents.
 
-    Documents are cut as DocsGPT's `recursive` strategy cuts them.
+    A store (--indexes, --pgvector, --qdrant, --milvus) has the chunks that are really searched. --documents only comes
+    near them. It cuts as DocsGPT's `recursive` strategy does; the default there is `classic_chunk`. DocsGPT also drops
+    link targets, HTML tags, and roles and directives of rst, and makes each heading of Markdown a document of its own.
     """
     from docsgpt_embtune.data.tokens import token_counter
     from docsgpt_embtune.sources import chunks as stores
@@ -76,11 +83,13 @@ def chunks(
         counter = token_counter(tokenizer)
         found = stores.document_chunks(documents, count_tokens=counter, max_tokens=max_tokens, min_tokens=min_tokens)
         source = str(documents)
+        click.echo(_APPROXIMATION)
     bar = Bar(found, desc="reading", unit=" chunks")
     saved = stores.save_chunks(bar, out, document_of=document_of, source=source)
+    first_blank = f" (the first: {saved.blank[0]!r})" if saved.blank else ""
     click.echo(
         f"{out}: {counted(saved.chunks, 'chunk')} of {counted(saved.documents, 'document')}; kept with the text of an "
-        f"earlier one: {saved.repeated:,}; left out as blank: {saved.blank:,}"
+        f"earlier one: {saved.repeated:,}; left out as blank: {len(saved.blank):,}{first_blank}"
     )
     if documents is not None:
         _say_what_was_not_read(documents)

@@ -1,7 +1,7 @@
 """Cut documents into chunks the way DocsGPT's `recursive` strategy does."""
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 # DocsGPT's order of preference: a paragraph break, then a line break, then the end of a sentence.
 SEPARATORS = ("\n\n", "\n", ". ")
@@ -21,7 +21,7 @@ def chunk_text(
         text: The document.
         count_tokens: Number of tokens in a text. DocsGPT counts in cl100k; pass the embedding model's
             own tokenizer to be sure that the model reads every chunk to its end.
-        max_tokens: Upper bound, in tokens; only a single word may exceed it.
+        max_tokens: Upper bound, in tokens; only a single character may exceed it.
         min_tokens: Size at which merging stops, in tokens.
 
     Returns:
@@ -70,22 +70,44 @@ def _pieces(
 def _word_windows(text: str, count_tokens: Callable[[str], int], max_tokens: int) -> Iterator[str]:
     words = text.split()
     start = 0
-    while start < len(words):
-        end = _window_end(words, start, count_tokens, max_tokens)
-        yield " ".join(words[start:end]) + " "
-        start = end
-
-
-def _window_end(words: Sequence[str], start: int, count_tokens: Callable[[str], int], max_tokens: int) -> int:
-    """Return the end of the longest window of at most `max_tokens`, but of one word at least, in a dozen counts."""
 
     def fits(end: int) -> bool:
         return count_tokens(" ".join(words[start:end]) + " ") <= max_tokens
 
+    while start < len(words):
+        end = _window_end(start, len(words), fits)
+        if end == start + 1 and count_tokens(words[start]) > max_tokens:
+            yield from _letter_windows(words[start], count_tokens, max_tokens)
+        else:
+            yield " ".join(words[start:end]) + " "
+        start = end
+
+
+def _letter_windows(word: str, count_tokens: Callable[[str], int], max_tokens: int) -> Iterator[str]:
+    """Cut a word that is too long, such as a paragraph of Chinese or Thai, between any two characters."""
+    start = 0
+
+    def fits(end: int) -> bool:
+        return count_tokens(word[start:end]) <= max_tokens
+
+    while start < len(word):
+        end = _window_end(start, len(word), fits)
+        yield word[start:end] + ("" if end < len(word) else " ")
+        start = end
+
+
+def _window_end(start: int, length: int, fits: Callable[[int], bool]) -> int:
+    """Return the end of the longest window that fits, but of one part at least, in a dozen counts.
+
+    Args:
+        start: The window's first part.
+        length: Number of all parts: words or letters.
+        fits: Tells whether the window may end before a part.
+    """
     # Exponential search from the start, then bisection: a window is short compared with the text.
     longest, step = start + 1, 1
-    while longest + step <= len(words) and fits(longest + step):
+    while longest + step <= length and fits(longest + step):
         longest += step
         step *= 2
-    beyond = min(longest + step, len(words) + 1)
+    beyond = min(longest + step, length + 1)
     return longest + bisect_left(range(longest + 1, beyond), True, key=lambda end: not fits(end))

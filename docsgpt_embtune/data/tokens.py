@@ -1,12 +1,17 @@
 """Token counts, by DocsGPT's tokenizer or by a model's."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.tokenizer import load_tokenizer
 
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
 CL100K = "cl100k"
+_LONGEST_WORD = 100  # characters; of a longer one WordPiece makes one unknown token, whatever is in it
 
 
 def token_counter(name: str) -> Callable[[str], int]:
@@ -41,4 +46,19 @@ def _model_counter(name: str) -> Callable[[str], int]:
     if not (folder / "tokenizer.json").is_file():
         raise DatasetError(f"{folder}: has no tokenizer.json; give another model's, or --tokenizer {CL100K}")
     tokenizer = load_tokenizer(folder)
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False).ids)
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "")
+
+    def count(text: str) -> int:
+        encoding = tokenizer.encode(text, add_special_tokens=False)
+        hidden = _tokens_hidden_in(encoding, unknown) if unknown in encoding.ids else 0
+        return len(encoding.ids) + hidden
+
+    return count
+
+
+def _tokens_hidden_in(encoding: "Encoding", unknown: int) -> int:
+    """Count a token for each character of a long run without blanks, of which WordPiece makes one unknown token."""
+    spans = (
+        end - start for token, (start, end) in zip(encoding.ids, encoding.offsets, strict=True) if token == unknown
+    )
+    return sum(span - 1 for span in spans if span > _LONGEST_WORD)

@@ -4,6 +4,7 @@ import asyncio
 import hmac
 import time
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
@@ -15,7 +16,14 @@ from starlette.routing import Route
 from docsgpt_embtune.gateway.config import Limits
 from docsgpt_embtune.gateway.counters import GatewayMetrics
 from docsgpt_embtune.gateway.model import GatewayModel
-from docsgpt_embtune.gateway.protocol import EmbeddingsRequest, Offer, RequestError, answer, parse_request
+from docsgpt_embtune.gateway.protocol import (
+    EmbeddingsRequest,
+    Offer,
+    RequestError,
+    answer,
+    parse_request,
+    refuse_other_model,
+)
 
 RETRY_AFTER = 1  # seconds, after which some of the waiting requests are answered
 RETRY_AFTER_STOP = 10  # seconds, after which a server that is just being restarted has loaded its model
@@ -59,6 +67,7 @@ class Gateway:
             routes=[
                 Route("/v1/embeddings", self._embeddings, methods=["POST"]),
                 Route("/v1/models", self._models),
+                Route("/v1/models/{name:path}", self._model),
                 Route("/health", self._health),
                 Route("/metrics", self._metrics),
             ],
@@ -73,7 +82,16 @@ class Gateway:
 
     async def _models(self, request: Request) -> Response:
         self._refuse_stranger(request)
-        entry = {
+        return JSONResponse({"object": "list", "data": [self._entry]})
+
+    async def _model(self, request: Request) -> Response:
+        self._refuse_stranger(request)
+        refuse_other_model(request.path_params["name"], self.offer)
+        return JSONResponse(self._entry)
+
+    @property
+    def _entry(self) -> dict[str, Any]:
+        return {
             "id": self.offer.name,
             "object": "model",
             "created": 0,
@@ -81,7 +99,6 @@ class Gateway:
             "dimension": self.offer.dimension,
             "fingerprint": self.fingerprint,
         }
-        return JSONResponse({"object": "list", "data": [entry]})
 
     async def _embeddings(self, request: Request) -> Response:
         try:

@@ -86,7 +86,7 @@ def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
         raise RequestError(400, f"the body is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise RequestError(400, "the body is no JSON object; send {'input': …}")
-    _refuse_other_model(content.get("model"), offer)
+    refuse_other_model(content.get("model"), offer)
     _refuse_other_width(content.get("dimensions"), offer)
     encoding_format = content.get("encoding_format") or "float"
     if encoding_format not in ("float", "base64"):
@@ -95,7 +95,8 @@ def parse_request(body: bytes, offer: Offer) -> EmbeddingsRequest:
     return EmbeddingsRequest(_texts(given, offer), isinstance(given, str), encoding_format == "base64")
 
 
-def _refuse_other_model(model: Any, offer: Offer) -> None:
+def refuse_other_model(model: Any, offer: Offer) -> None:
+    """Raise RequestError if a client names another model than the one that is served."""
     # DocsGPT sends its EMBEDDINGS_NAME, which may be the folder's path in another container.
     if model in (None, "") or (isinstance(model, str) and _last_part(model) == _last_part(offer.name)):
         return
@@ -132,11 +133,16 @@ def _texts(given: Any, offer: Offer) -> list[str]:
         if not isinstance(text, str):
             raise RequestError(
                 400,
-                f"input[{position}] is a {type(text).__name__} and no string; token numbers of another model's "
-                "tokenizer mean nothing to this one",
+                f"input[{position}] is {_kind_of(text)} and no string; token numbers of another model's tokenizer mean "
+                "nothing to this one: LangChain's OpenAIEmbeddings sends text with check_embedding_ctx_length=False",
                 param="input",
             )
     return texts
+
+
+def _kind_of(value: Any) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[0] in "aeiou" else f"a {name}"
 
 
 def answer(request: EmbeddingsRequest, vectors: Sequence[Sequence[float]], tokens: int, name: str) -> bytes:

@@ -10,6 +10,7 @@ import bisect
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.embeddings import encodable
@@ -36,6 +37,7 @@ class Candidate:
         why: What the weight is based on.
         asked_on: ISO date when it was first asked, empty if unknown.
         verdict: "good", "bad", or empty if nobody has judged.
+        own: The reviewer's own columns, name -> value, as they were read.
     """
 
     query_id: str
@@ -46,6 +48,7 @@ class Candidate:
     why: str
     asked_on: str
     verdict: str = ""
+    own: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)

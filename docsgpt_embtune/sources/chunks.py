@@ -1,4 +1,4 @@
-"""The chunks that a deployment searches: read from its stores, or cut from its documents as DocsGPT cuts them."""
+"""The chunks that a deployment searches: read from its stores, or cut from its documents much as DocsGPT cuts them."""
 
 import json
 from collections import Counter
@@ -19,6 +19,7 @@ from docsgpt_embtune.files import write_text_atomically
 from docsgpt_embtune.sources.documents import find_documents, read_document
 from docsgpt_embtune.sources.read_only_postgres import read_only_database
 from docsgpt_embtune.urls import without_credentials
+from docsgpt_embtune.wording import counted
 
 PGVECTOR_TABLE = "documents"
 
@@ -126,13 +127,19 @@ def _chunks_of(collections: Collections, name: str, location: str) -> Iterator[C
 def document_chunks(
     folder: Path, *, count_tokens: Callable[[str], int], max_tokens: int = MAX_TOKENS, min_tokens: int = MIN_TOKENS
 ) -> Iterator[Chunk]:
-    """Cut the documents of a folder as DocsGPT's `recursive` strategy does.
+    """Cut the documents of a folder much as DocsGPT's `recursive` strategy does.
+
+    What DocsGPT stores differs: its parsers drop link targets, tags, roles and directives, and make each heading of
+    Markdown a document of its own; its default strategy is `classic_chunk`.
 
     Args:
         folder: Searched with its sub-folders for Markdown, text, reStructuredText and HTML.
         count_tokens: Number of tokens in a text; DocsGPT counts in cl100k.
         max_tokens: Upper bound of a chunk, in tokens.
         min_tokens: Size in tokens below which neighbouring pieces are merged.
+
+    Yields:
+        The chunks of each document; one without text for a document that has none.
 
     Raises:
         DatasetError: If the folder has no such document, or one cannot be read.
@@ -144,6 +151,8 @@ def document_chunks(
         )
         for number, piece in enumerate(pieces):
             yield Chunk(f"{name}#{number}", piece, name)
+        if not pieces:
+            yield Chunk(name, "", name)  # which is counted, and not written
 
 
 @dataclass(frozen=True)
@@ -153,13 +162,13 @@ class SavedChunks:
     Attributes:
         chunks: Chunks written.
         documents: Documents that they come from.
-        blank: Chunks without text, left out as they answer no question.
+        blank: Ids of chunks and documents without text, left out as they answer no question.
         repeated: Chunks with the text of an earlier one; kept, as the host finds them, too.
     """
 
     chunks: int
     documents: int
-    blank: int
+    blank: tuple[str, ...]
     repeated: int
 
 
@@ -179,22 +188,25 @@ def save_chunks(
     """
     corpus: dict[str, str] = {}
     documents: dict[str, str] = {}
-    blank = 0
+    blank: list[str] = []
     for chunk in chunks:
+        doc_id = encodable(chunk.doc_id)  # a file's name may hold bytes that are not UTF-8
         if not chunk.text.strip():
-            blank += 1
+            blank.append(doc_id)
             continue
-        if chunk.doc_id in corpus:
-            raise DatasetError(f"chunk id {chunk.doc_id!r} stands twice; read one source at a time")
-        corpus[chunk.doc_id] = encodable(chunk.text)  # as the model gets it: UTF-8 cannot hold lone surrogates
-        documents[chunk.doc_id] = encodable(chunk.document)
+        if doc_id in corpus:
+            raise DatasetError(f"chunk id {doc_id!r} stands twice; read one source at a time")
+        corpus[doc_id] = encodable(chunk.text)  # as the model gets it: UTF-8 cannot hold lone surrogates
+        documents[doc_id] = encodable(chunk.document)
     if not corpus:
-        raise DatasetError(f"{source}: no chunk with text in it ({blank} blank ones); nothing was written")
+        raise DatasetError(
+            f"{source}: no chunk with text in it ({counted(len(blank), 'blank one')}); nothing was written"
+        )
     write_text_atomically(out, json.dumps(corpus, ensure_ascii=False, indent=1) + "\n")
     if document_of is not None:
         write_text_atomically(document_of, json.dumps(documents, ensure_ascii=False, indent=1) + "\n")
     repeated = len(corpus) - len(Counter(corpus.values()))
-    return SavedChunks(len(corpus), len(set(documents.values())), blank, repeated)
+    return SavedChunks(len(corpus), len(set(documents.values())), tuple(blank), repeated)
 
 
 def _document(source_id: str, metadata: Any) -> str:

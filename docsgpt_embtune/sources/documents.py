@@ -3,6 +3,7 @@
 PDF, Office and other kinds are left to DocsGPT: upload them, and take the chunks from its store.
 """
 
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ _HTML = (".html", ".htm")
 
 def find_documents(folder: Path) -> list[Path]:
     """List the documents below a folder, sorted by path and without hidden ones; for a file, list that file.
+
+    Links are followed. A folder that several of them lead to is read once.
 
     Raises:
         DatasetError: If there is no document of a kind that can be read here.
@@ -38,9 +41,19 @@ def unread_suffixes(folder: Path) -> Mapping[str, int]:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for path in folder.rglob("*"):
-        if path.is_file() and not any(part.startswith(".") for part in path.relative_to(folder).parts):
-            yield path
+    """Yield the files below a folder, except hidden ones, and below the folders that links lead to."""
+    walked = set(folder.resolve().parents)  # a link to one of these would lead out of the folder, and around
+    to_walk = [folder]  # real folders before links to them, so that a document keeps its shortest name
+    while to_walk:
+        for place, folders, names in os.walk(to_walk.pop(0)):
+            here = Path(place)
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            if here.resolve() in walked:
+                folders.clear()
+                continue
+            walked.add(here.resolve())
+            to_walk += [here / name for name in folders if (here / name).is_symlink()]
+            yield from (here / name for name in names if not name.startswith(".") and (here / name).is_file())
 
 
 def read_document(path: Path) -> str:

@@ -16,7 +16,7 @@ ANSWER_ATTEMPTS = 3  # to get an answer in the right form
 # Tokens: some models never end, and one that reasons before it answers takes a few thousand.
 LONGEST_ANSWER = 4000
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"  # OpenAI's own models refuse the first
-_USAGE = "stream_options"  # which some servers refuse
+_USAGE, _STREAM = "stream_options", "stream"  # which some servers refuse
 
 Parsed = TypeVar("Parsed")
 
@@ -86,7 +86,7 @@ class LanguageModel:
             say=say,
         )
         # Streamed: a long answer then does not look like silence, and the server notices when nobody listens any more.
-        self._options: dict[str, Any] = {"stream": True, _USAGE: {"include_usage": True}, _LIMIT: longest_answer}
+        self._options: dict[str, Any] = {_STREAM: True, _USAGE: {"include_usage": True}, _LIMIT: longest_answer}
         self._longest_answer = longest_answer
         self._say = say
         self.name = name
@@ -151,6 +151,8 @@ class LanguageModel:
                     options = self._options = _without(_LIMIT, options) | {_NEWER_LIMIT: self._longest_answer}
                 elif _USAGE in options and _USAGE in refused:
                     options = self._options = _without(_USAGE, options)
+                elif _STREAM in options and _STREAM in refused:  # OpenAI's, to an organization that is not verified
+                    options = self._options = _without(_STREAM, _without(_USAGE, options))
                 elif limit:  # on some servers prompt and limit together must fit into the context
                     options = _without(limit, options)
                 else:

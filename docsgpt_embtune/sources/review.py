@@ -2,14 +2,14 @@
 
 The suffix decides between CSV, for spreadsheets, and JSONL, for scripts. Only `verdict` has to be filled in: good, bad,
 or nothing if it cannot be decided. The question may be edited in any of its rows. Rows may be added for other chunks of
-the corpus, with `query_id`, `doc_id` and `verdict`.
+the corpus, with `query_id`, `doc_id` and `verdict`, and so may columns, which stay with their rows.
 """
 
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,36 @@ _RUNS_IN_SPREADSHEETS = ("=", "+", "-", "@", "\t", "\r")  # a user's text must n
 def write_review(candidates: Iterable[Candidate], path: Path) -> None:
     """Write candidates as CSV or JSONL, readable by their owner alone.
 
+    A CSV that replaces another one keeps its delimiter.
+
     Raises:
-        DatasetError: If the suffix is neither .csv nor .jsonl.
+        DatasetError: If the suffix is neither .csv nor .jsonl, or the file to be replaced cannot be read.
     """
-    rows = [{column: asdict(candidate)[column] for column in COLUMNS} for candidate in candidates]
-    if _is_csv(path):
-        table = io.StringIO()
-        writer = csv.DictWriter(table, COLUMNS)
-        writer.writeheader()
-        writer.writerows({column: _inert(value) for column, value in row.items()} for row in rows)
-        text = "\ufeff" + table.getvalue()  # without a byte order mark, spreadsheets do not recognise UTF-8
-    else:
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    candidates = list(candidates)
+    text = _csv_text(candidates, path) if _is_csv(path) else _jsonl_text(candidates)
     write_text_atomically(path, text, mode=PRIVATE)
+
+
+def _csv_text(candidates: Sequence[Candidate], path: Path) -> str:
+    declared, delimiter, _ = _parts_of_table(_text_of(path)) if path.exists() else ("", ",", "")
+    own_columns = dict.fromkeys(column for candidate in candidates for column in candidate.own)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, [*COLUMNS, *own_columns], delimiter=delimiter)
+    writer.writeheader()
+    for candidate in candidates:
+        row = {column: _inert(value) for column, value in _row(candidate).items()}
+        writer.writerow(row | dict(candidate.own))  # these are the reviewer's: a formula there may be meant
+    # Without a byte order mark, spreadsheets do not recognise UTF-8.
+    return f"\ufeff{declared}{table.getvalue()}"
+
+
+def _jsonl_text(candidates: Iterable[Candidate]) -> str:
+    rows = (_row(candidate) | dict(candidate.own) for candidate in candidates)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _row(candidate: Candidate) -> dict[str, Any]:
+    return {column: getattr(candidate, column) for column in COLUMNS}
 
 
 def read_review(path: Path) -> list[Candidate]:
@@ -51,32 +68,40 @@ def read_review(path: Path) -> list[Candidate]:
         DatasetError: If it cannot be read, lacks a column, or has a verdict other than good, bad or nothing; the
             message names the row.
     """
-    with reading(path, save_as="CSV UTF-8"):
-        text = path.read_text(encoding=UTF8)
+    text = _text_of(path)
     rows = _csv_rows(path, text) if _is_csv(path) else _jsonl_rows(path, text)
     return [_candidate(path, number, row) for number, row in rows]
 
 
+def _text_of(path: Path) -> str:
+    with reading(path, save_as="CSV UTF-8"):
+        return path.read_text(encoding=UTF8)
+
+
 def carry_over(earlier: Iterable[Candidate], harvested: Iterable[Candidate]) -> list[Candidate]:
-    """Copy the verdicts and edited questions of an earlier review into a new harvest.
+    """Copy what a reviewer wrote, verdicts, edited questions and columns of their own, into a new harvest.
 
     Args:
-        earlier: Rows of the review; those without a verdict or an edited question are ignored.
-        harvested: Rows of the new harvest, without either.
+        earlier: Rows of the review; those into which nothing was written are ignored.
+        harvested: Rows of the new harvest, without any of that.
 
     Returns:
-        The new rows, with the verdicts and questions of earlier rows on the same question and chunk; then the earlier
-        rows that were not harvested again.
+        The new rows, with what was written into earlier rows on the same question and chunk; then the earlier rows
+        that were not harvested again.
     """
     written: dict[tuple[str, str], list[Candidate]] = {}
     for row in earlier:
-        if row.verdict or _is_mended(row):
+        if row.verdict or _is_mended(row) or any(row.own.values()):
             written.setdefault((row.query_id, row.doc_id), []).append(row)
     rows = []
     for row in harvested:
         before = written.pop((row.query_id, row.doc_id), [])
-        rows += [replace(row, verdict=old.verdict, question=old.question or row.question) for old in before] or [row]
+        rows += [_written_over(row, old) for old in before] or [row]
     return rows + [row for left in written.values() for row in left]
+
+
+def _written_over(row: Candidate, old: Candidate) -> Candidate:
+    return replace(row, verdict=old.verdict, question=old.question or row.question, own=old.own)
 
 
 @dataclass(frozen=True)
@@ -227,21 +252,28 @@ def _inert(value: Any) -> Any:
 
 
 def _csv_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
-    first, _, rest = text.partition("\n")
-    told = told_delimiter(first)
-    table = rest if told else text
-    delimiter = told or max(",;\t", key=first.count)  # spreadsheets use the separator of their locale
+    declared, delimiter, table = _parts_of_table(text)
     csv.field_size_limit(2**31 - 1)  # a chunk may be larger than the default
     reader = csv.DictReader(io.StringIO(table, newline=""), delimiter=delimiter)
     _require_columns(path, reader.fieldnames or ())
-    above = 1 if told else 0  # lines that the reader does not count
+    above = 1 if declared else 0  # lines that the reader does not count
     try:
-        return [
-            (above + reader.line_num, {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS})
-            for row in reader
-        ]
+        return [(above + reader.line_num, _cells(row)) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}: line {above + reader.line_num}: not CSV ({error})") from error
+
+
+def _parts_of_table(text: str) -> tuple[str, str, str]:
+    """Return the line that declares a table's delimiter, empty if there is none, the delimiter, and the table."""
+    first, _, rest = text.partition("\n")
+    if told := told_delimiter(first):
+        return f"{first}\n", told, rest
+    return "", max(",;\t", key=first.count), text  # spreadsheets use the separator of their locale
+
+
+def _cells(row: Mapping[str | None, Any]) -> dict[str, str]:
+    ours = {column: (row.get(column) or "").removeprefix("'") for column in COLUMNS}
+    return ours | {column: value or "" for column, value in row.items() if column and column not in COLUMNS}
 
 
 def _jsonl_rows(path: Path, text: str) -> list[tuple[int, dict[str, Any]]]:
@@ -265,7 +297,7 @@ def _require_columns(path: Path, found: Iterable[str]) -> None:
 
 
 def _candidate(path: Path, number: int, row: Mapping[str, Any]) -> Candidate:
-    values = {field.name: str(row.get(field.name) or "") for field in fields(Candidate)}
+    values = {column: str(row.get(column) or "") for column in COLUMNS}
     verdict = values["verdict"].strip().lower()
     if verdict not in VERDICTS:
         raise DatasetError(f"{path}: line {number}: verdict {values['verdict']!r} is neither good, bad nor empty")
@@ -276,4 +308,5 @@ def _candidate(path: Path, number: int, row: Mapping[str, Any]) -> Candidate:
             raise DatasetError(f"{path}: line {number}: weight {values['weight']!r} is not a number") from error
         weight = 0.0
     texts = {name: value for name, value in values.items() if name not in ("verdict", "weight")}
-    return Candidate(**texts, weight=weight, verdict=verdict)
+    own = {column: value for column, value in row.items() if column not in COLUMNS}
+    return Candidate(**texts, weight=weight, verdict=verdict, own=own)

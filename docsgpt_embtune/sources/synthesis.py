@@ -25,7 +25,7 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.blind_judge import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions
 from docsgpt_embtune.sources.language_model import LanguageModel
-from docsgpt_embtune.sources.prompts import Prompts
+from docsgpt_embtune.sources.prompts import Prompts, load_prompts
 from docsgpt_embtune.sources.question_filter import fault_of
 from docsgpt_embtune.words import plain_tokens
 
@@ -109,6 +109,8 @@ class Synthesizer:
         self._model = model
         self._journal = journal
         self._judge_prompt = prompts.judge
+        # The package's prompt asks for the passage's language; another one may ask for the users'.
+        self._in_any_script = prompts.questions.template != load_prompts().questions.template
         self._concurrency = concurrency
         self._requests_per_minute = requests_per_minute
         self._questions_per_chunk = questions_per_chunk
@@ -196,13 +198,25 @@ class Synthesizer:
         unjudged = self._ask_judgments(judgments)
         dataset, kinds = self._assemble(judgments, self._judged_again(judgments), thrown_out)
         if not len(dataset):
-            reasons = [f"{count} {reason}" for reason, count in thrown_out.items()]
-            reasons += list(without_questions.values())[:1]
-            raise GenerationError(
-                f"no question is left of {len(made)} to {len(self._corpus)} chunks ({', '.join(reasons)}); look at "
-                f"{self._journal.path}, and change the prompts (--write-prompts) or the model"
-            )
+            raise self._error_of_none(len(made), thrown_out, tuple(dict.fromkeys(without_questions.values())))
         return Synthesis(dataset, kinds, thrown_out, without_questions | unjudged)
+
+    def _error_of_none(self, made: int, thrown_out: Mapping[str, int], refusals: Sequence[str]) -> GenerationError:
+        """Make the error that says why no question is left.
+
+        Args:
+            made: Number of questions that there were.
+            thrown_out: Reason -> number of questions thrown out.
+            refusals: The distinct reasons for which chunks got no questions.
+        """
+        if self._journal.is_empty and not self._model.spent.answers and len(refusals) == 1:
+            return GenerationError(f"the server refused all: {refusals[0]}; see to it, or take another model or server")
+        reasons = [f"{count} {reason}" for reason, count in thrown_out.items()] + list(refusals[:1])
+        look = "" if self._journal.is_empty else f"look at {self._journal.path}, and "
+        return GenerationError(
+            f"no question is left of {made} to {len(self._corpus)} chunks ({', '.join(reasons)}); {look}change the "
+            "prompts (--write-prompts) or the model"
+        )
 
     def _missing(self) -> list[str]:
         return [prompt for prompt in self._question_prompts.values() if prompt not in self._journal]
@@ -251,7 +265,7 @@ class Synthesizer:
                 question = MadeQuestion(encodable(answer["question"]), encodable(answer["kind"]), doc_id)
                 words = frozenset(english_tokens(question.text) or plain_tokens(question.text))
                 words |= _small_differences(question.text)
-                fault = fault_of(question.text, self._corpus[doc_id])
+                fault = fault_of(question.text, self._corpus[doc_id], in_any_script=self._in_any_script)
                 if fault or words in known:
                     thrown_out[fault or "asked already"] += 1
                     continue

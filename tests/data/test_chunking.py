@@ -3,6 +3,7 @@ from itertools import pairwise
 import pytest
 
 from docsgpt_embtune.data.chunking import chunk_text
+from docsgpt_embtune.data.tokens import token_counter
 
 
 def words(text: str) -> int:
@@ -35,7 +36,7 @@ def test_text_without_any_break_is_cut_between_words():
     assert [words(chunk) for chunk in chunks] == [10, 10, 5]
 
 
-@pytest.mark.parametrize("max_tokens", [1, 3, 7, 10, 24, 25, 26])
+@pytest.mark.parametrize("max_tokens", [12, 13, 17, 24, 25, 26])
 def test_a_window_is_as_long_as_may_be_whatever_its_words_count(max_tokens):
     text = " ".join("abcdefghijkl"[: 1 + n * 7 % 12] for n in range(25))
     chunks = chunk_text(text, count_tokens=len, max_tokens=max_tokens, min_tokens=0)
@@ -43,6 +44,32 @@ def test_a_window_is_as_long_as_may_be_whatever_its_words_count(max_tokens):
     for chunk, following in pairwise(chunks):
         assert len(f"{chunk} ") <= max_tokens or " " not in chunk
         assert len(f"{chunk} {following.split()[0]} ") > max_tokens
+
+
+@pytest.mark.parametrize("max_tokens", [1, 3, 7, 10])
+def test_a_word_over_the_maximum_is_cut_between_letters(max_tokens):
+    text = "Ein Rindfleischetikettierungsüberwachungsgesetz gilt."
+    chunks = chunk_text(text, count_tokens=len, max_tokens=max_tokens, min_tokens=max_tokens)
+    assert "".join("".join(chunks).split()) == "".join(text.split())
+    assert max(map(len, chunks)) == max_tokens
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "他们把备份写到第二块磁盘上。" * 400,
+        "バックアップは毎晩書き込まれます。" * 400,
+        "การสำรองข้อมูลทำงานทุกคืน" * 400,
+        "x7" * 10_000,
+    ],
+    ids=["chinese", "japanese", "thai", "token"],
+)
+def test_text_without_blanks_keeps_the_maximum(text):
+    counter = token_counter("bundled")
+    chunks = chunk_text(text, count_tokens=counter, max_tokens=200)
+    assert "".join(chunks) == text
+    assert all(len(chunk) < 1000 for chunk in chunks), "an unknown token for thousands of characters is no count"
+    assert all(counter(chunk) <= 200 for chunk in chunks)
 
 
 def test_a_long_line_is_counted_a_few_times_for_each_chunk():

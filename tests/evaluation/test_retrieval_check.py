@@ -294,6 +294,10 @@ def test_models_that_find_the_same_are_told_so(tiny_tuned_folder, text_dataset):
     ("change", "message"),
     [
         ({"--tuned": "nowhere"}, "nowhere: no such folder"),
+        (
+            {"--tuned": "http://u:hunter2@localhost:1#m"},
+            "--tuned http://localhost:1#m: is a server's address; give the",
+        ),
         ({"--baseline": "./nowhere"}, "./nowhere: no such folder"),
         ({"--data": "nowhere.json"}, "nowhere.json: cannot be read"),
         ({"--k": "2,3"}, r"the verdict needs the cutoffs 1 and 10; add [1, 10] to --k"),

@@ -108,7 +108,11 @@ def test_openai_client_reads_every_encoding(gateway, in_process, encoding_format
         assert np.allclose(vectors, in_process.embed_documents(list(TEXTS)), atol=1e-5)
         assert answer.model == "handbook"
         assert answer.usage.prompt_tokens > 5 * len(TEXTS)
-        assert [model.id for model in client.models.list()] == ["handbook"]
+        (listed,) = client.models.list()
+        assert client.models.retrieve("handbook") == listed
+        assert listed.id == "handbook"
+        with pytest.raises(openai.NotFoundError, match="'gpt-5' is not served here, 'handbook' is"):
+            client.models.retrieve("gpt-5")
 
 
 @pytest.mark.parametrize(
@@ -116,8 +120,8 @@ def test_openai_client_reads_every_encoding(gateway, in_process, encoding_format
     [
         ({}, 400, "input must be a string"),
         ({"input": []}, 400, "input must be a string"),
-        ({"input": ["a", 7]}, 400, r"input\[1\] is a int"),
-        ({"input": [[1, 2]]}, 400, "another model's"),
+        ({"input": ["a", 7]}, 400, r"input\[1\] is an int"),
+        ({"input": [[1, 2]]}, 400, r"input\[0\] is a list .*another model's .*check_embedding_ctx_length=False"),
         ({"input": "a", "dimensions": 16}, 400, "gives 32 and no other"),
         ({"input": "a", "encoding_format": "hex"}, 400, "'float' or 'base64'"),
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "'handbook' is; name that one"),

@@ -30,6 +30,9 @@ class ChatServer(ThreadingHTTPServer):
 
     Attributes:
         refusal: The body that goes with another status than 200.
+        answer_always: The body of every answer, if it is not empty.
+        location: Where it says that it has moved to.
+        ends_with_done: Whether an answer in pieces ends with [DONE] and tells no reason for its end.
         usage: What each answer says that it took, in tokens.
         never: A word; prompts with it are refused for ever.
         stumbles_over: A word; asked for questions to a passage with it, it answers with HTTP 500 for ever.
@@ -53,7 +56,8 @@ class ChatServer(ThreadingHTTPServer):
         self.usage = {"prompt_tokens": 100, "completion_tokens": 10}
         self.never = self.stumbles_over = self.endless = "\0"
         self.unknown: dict[str, str] = {}
-        self.whole = False
+        self.whole = self.ends_with_done = False
+        self.answer_always = self.location = ""
         self.at_once = 0
         self.under_way: list[int] = []
         self.writes_for_ever = threading.Event()  # set when it began to
@@ -97,7 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
         if unknown:
             self.reply(json.dumps({"error": {"message": unknown[0]}}), status=400)
         elif self.server.status != 200:
-            self.reply(self.server.refusal, status=self.server.status)
+            moved = {"Location": self.server.location} if self.server.location else None
+            self.reply(self.server.refusal, status=self.server.status, headers=moved)
+        elif self.server.answer_always:
+            self.reply(self.server.answer_always)
         elif passage and self.server.stumbles_over in passage[1]:
             self.misbehave("500")
         elif self.server.never in prompt:
@@ -119,7 +126,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.begin_pieces()
         for start in range(0, len(text), PIECE):
             self.piece(text[start : start + PIECE])
-        self.piece("", finished="stop")
+        if not self.server.ends_with_done:
+            self.piece("", finished="stop")
         self.event({"choices": [], "usage": self.server.usage})
         self.end_pieces()
 
@@ -163,6 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
             "error-inside": (200, 'data: {"error": "no memory"}\n\n', {"Content-Type": "text/event-stream"}),
             "429": (429, "{}", {"Retry-After": "0.02"}),
             "429-dated": (429, "{}", {"Retry-After": self.date_time_string()}),
+            "429-for-30-s": (429, "{}", {"Retry-After": "30"}),
+            "429-for-an-hour": (429, "{}", {"Retry-After": "3600"}),
             "500": (500, "<h1>no</h1>", {}),
             "503": (503, "", {}),
             "slow": (500, "", {}),

@@ -1,9 +1,11 @@
 """Chunks out of real stores: FAISS folders, PostgreSQL with pgvector, an embedded Qdrant, and documents."""
 
 import json
+import os
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +21,7 @@ from docsgpt_embtune.sources.chunks import (
     qdrant_chunks,
     save_chunks,
 )
+from docsgpt_embtune.sources.documents import find_documents
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
@@ -209,7 +212,7 @@ def test_a_document_that_is_not_text_is_named(tmp_path):
 def test_saved_chunks_are_a_corpus_without_blanks(tmp_path):
     chunks = [Chunk("a", "One.", "d"), Chunk("b", "  ", "d"), Chunk("c", "One.", "e")]
     saved = save_chunks(chunks, tmp_path / "corpus.json", document_of=tmp_path / "document_of.json")
-    assert (saved.chunks, saved.documents, saved.blank, saved.repeated) == (2, 2, 1, 1)
+    assert (saved.chunks, saved.documents, saved.blank, saved.repeated) == (2, 2, ("b",), 1)
     assert load_corpus(tmp_path / "corpus.json") == {"a": "One.", "c": "One."}
     assert json.loads((tmp_path / "document_of.json").read_text()) == {"a": "d", "c": "e"}
     with pytest.raises(DatasetError, match="'a' stands twice"):
@@ -221,7 +224,49 @@ def test_command_names_what_holds_no_text(tmp_path, tiny_base_folder):
     arguments = ["--documents", str(tmp_path), "--tokenizer", str(tiny_base_folder)]
     result = CliRunner().invoke(main, ["chunks", *arguments, "--out", str(tmp_path / "corpus.json")])
     assert result.exit_code == 2
-    assert f"{tmp_path}: no chunk with text in it (0 blank ones)" in result.output
+    assert f"{tmp_path}: no chunk with text in it (1 blank one)" in result.output
+
+
+def test_command_names_the_first_document_without_text(tmp_path, tiny_base_folder):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    for name, text in (("a.md", "Logs are rotated."), ("b.md", ""), ("c.md", "\n")):
+        (documents / name).write_text(text)
+    arguments = ["--documents", str(documents), "--tokenizer", str(tiny_base_folder)]
+    result = CliRunner().invoke(main, ["chunks", *arguments, "--out", str(tmp_path / "corpus.json")])
+    assert "1 chunk of 1 document; " in result.output
+    assert "left out as blank: 2 (the first: 'b.md')" in result.output
+    assert "chunks only come near those that DocsGPT searches; read its store for these: --indexes" in result.output
+
+
+def test_documents_behind_links_are_read_once(tmp_path):
+    documents, outside = tmp_path / "documents", tmp_path / "outside"
+    for folder in (documents / "guide", outside / "deep"):
+        folder.mkdir(parents=True)
+    (documents / "guide" / "a.md").write_text("A.")
+    (outside / "deep" / "b.md").write_text("B.")
+    (tmp_path / "not-below.md").write_text("C.")
+    for link, target in {
+        "linked": outside,
+        "again": outside / "deep",
+        "a-guide": documents / "guide",
+        "guide/loop": documents,
+        "up": tmp_path,
+        ".hidden": outside,
+        "broken": tmp_path / "nowhere",
+    }.items():
+        (documents / link).symlink_to(target, target_is_directory=True)
+    found = find_documents(documents)
+    assert {path.resolve() for path in found} == {documents / "guide" / "a.md", outside / "deep" / "b.md"}
+    assert [path.relative_to(documents).as_posix() for path in found] == ["again/b.md", "guide/a.md"]
+
+
+def test_a_documents_name_that_is_not_utf8_is_written_with_question_marks(tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    Path(os.fsdecode(bytes(documents) + b"/gr\xf6sse.md")).write_text("One.")
+    save_chunks(document_chunks(documents, count_tokens=words), tmp_path / "corpus.json")
+    assert load_corpus(tmp_path / "corpus.json") == {"gr?sse.md#0": "One."}
 
 
 @pytest.mark.parametrize("spelling", ["uri", "keywords"])

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import io
 import json
 import stat
 from collections import Counter
@@ -212,6 +213,37 @@ def test_command_keeps_the_verdicts_of_a_review_that_is_there(tmp_path):
     review.write_text("notes of something else\n")
     assert harvest(QUESTION).exit_code == 2
     assert review.read_text() == "notes of something else\n"
+
+
+@pytest.mark.parametrize(("declared", "delimiter"), [("", ","), ("", ";"), ("sep=|\n", "|")])
+def test_columns_of_the_reviewers_own_outlive_another_harvest(tmp_path, declared, delimiter):
+    corpus, review, export = (tmp_path / name for name in ("corpus.json", "review.csv", "export.json"))
+    corpus.write_text(json.dumps(CORPUS))
+    asked = {"prompt": QUESTION, "feedback": "LIKE", "sources": stored_sources(TEXTS[:2])}
+    export.write_text(json.dumps([{"queries": [asked]}]))
+    arguments = ["--corpus", corpus, "--mongo-export", export, "--review", review, "--yes", "--suggest", "0"]
+    harvest = ["harvest", *map(str, arguments)]
+    assert CliRunner().invoke(main, harvest).exit_code == 0
+    judged, commented = csv.DictReader(review.read_text(encoding="utf-8-sig").splitlines())
+    written = [
+        judged | {"verdict": "good", "who": "=Ann", "why so": ""},
+        commented | {"who": "", "why so": "'Ask; Bo'"},
+    ]
+    table = io.StringIO()
+    writer = csv.DictWriter(table, written[0], delimiter=delimiter)
+    writer.writeheader()
+    writer.writerows(written)
+    review.write_text(declared + table.getvalue(), encoding="utf-8-sig", newline="")
+    assert CliRunner().invoke(main, harvest).exit_code == 0
+    text = review.read_text(encoding="utf-8-sig")
+    assert text.startswith(declared)
+    assert list(csv.DictReader(text.removeprefix(declared).splitlines(), delimiter=delimiter)) == written
+
+
+def test_own_fields_of_a_script_keep_their_kind(tmp_path):
+    row = dataclasses.replace(candidates(answer())[0], verdict="good", own={"sure": 0.5, "seen": ["Ann"]})
+    write_review([row], tmp_path / "review.jsonl")
+    assert carry_over(read_review(tmp_path / "review.jsonl"), candidates(answer()))[0] == row
 
 
 def test_nothing_that_nobody_judged_becomes_a_dataset():

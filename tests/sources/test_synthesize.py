@@ -12,10 +12,13 @@ import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from string import Template
 
 import pytest
 from click.testing import CliRunner
 
+from docsgpt_embtune import openai_client
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import GenerationError
@@ -137,7 +140,9 @@ def test_answers_in_one_piece_are_read_too(tmp_path):
         in_pieces, _ = ask_for(CORPUS, tmp_path / "pieces", server)
         server.whole = True
         whole, spent = ask_for(CORPUS, tmp_path / "whole", server)
-    assert whole == in_pieces
+        server.whole, server.ends_with_done = False, True
+        done, _ = ask_for(CORPUS, tmp_path / "done", server)
+    assert done == whole == in_pieces
     assert (spent.requests, spent.input_tokens, spent.output_tokens) == (12, 1200, 120)
 
 
@@ -153,6 +158,14 @@ def test_what_a_server_does_not_know_is_left_out_or_renamed(tmp_path):
         server.unknown = {"messages": "the prompt is too long"}
         with pytest.raises(GenerationError, match="the prompt is too long"):
             ask_for({"new": "Another passage."}, tmp_path / "journal", server)
+
+
+def test_a_server_that_does_not_stream_is_asked_for_whole_answers(tmp_path):
+    with running() as server:
+        server.unknown = {"stream": "Your organization must be verified to stream this model."}
+        made, spent = ask_for(CORPUS, tmp_path / "journal", server, concurrency=1)
+    assert (len(made.dataset), made.unanswered) == (12, {})
+    assert (spent.requests, spent.input_tokens) == (12 + 1, 1200)
 
 
 def test_a_limit_that_leaves_no_room_for_the_prompt_is_left_out(tmp_path):
@@ -278,6 +291,42 @@ def test_wrong_settings_are_not_tried_again(tmp_path, status):
     assert server.tries.total() == 1
 
 
+def test_a_server_that_refuses_every_chunk_says_why_and_no_prompt_is_blamed(tmp_path):
+    with running(status=400) as server:
+        server.refusal = json.dumps({"error": {"message": "tiny is an embedding model"}})
+        with pytest.raises(GenerationError) as refused:
+            ask_for(CORPUS, tmp_path / "journal", server)
+        assert str(refused.value) == (
+            "the server refused all: HTTP 400: 'tiny is an embedding model'; see to it, or take another model or server"
+        )
+        server.status, server.never = 200, "Passage:"
+        with pytest.raises(GenerationError, match=r"no question is left of 0 to 6 chunks \(no list .*\); change the"):
+            ask_for(CORPUS, tmp_path / "journal", server)
+    assert not (tmp_path / "journal").exists()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own-prompts", "the-package's"])
+def test_questions_in_another_script_are_kept_where_own_prompts_may_ask_for_them(tmp_path, own):
+    prompts = load_prompts()
+    if own:
+        prompts = replace(prompts, questions=Template("In Russian, $count questions to $passage"))
+    with AnswerJournal(tmp_path / "journal", "m") as journal:
+        maker = Synthesizer({"one": "The anchor is kept in the boathouse."}, None, journal, prompts)
+        (prompt,) = maker._question_prompts.values()
+        journal.add(prompt, [{"kind": "how-to", "question": "Где хранится якорь?"}])
+        thrown_out = Counter()
+        assert len(maker._made_questions(thrown_out)) == own
+    assert thrown_out["in another script"] == (not own)
+
+
+def test_a_server_that_has_moved_says_where_to():
+    with running(status=308) as server, LanguageModel(server.url, "tiny") as model:
+        server.location = "https://u:hunter2@llm.example/v1/chat/completions?key=sk-1"
+        said = "HTTP 308 for model 'tiny', moved to 'https://llm.example/v1/chat/completions'; check --llm"
+        with pytest.raises(GenerationError, match=re.escape(said)):
+            model.ask("Passage:\nAnchor", str)
+
+
 @pytest.mark.parametrize(
     ("refusal", "said"),
     [
@@ -303,7 +352,62 @@ def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status
     assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
 
 
-def test_server_that_gives_no_answer_is_told_of_once_until_it_does():
+def test_a_wait_that_the_server_asks_for_is_told():
+    said: list[str] = []
+
+    def hear(line):
+        said.append(line)
+        model.stop()
+
+    with running(["429-for-30-s"]) as server, LanguageModel(server.url, "tiny", say=hear) as model:
+        with pytest.raises(GenerationError, match="stopped"):
+            model.ask("Passage:\nAnchor", str)
+    assert said[0] == f"{model.label}: HTTP 429; trying again in 30 s, as it asks, 8 times at most"
+
+
+def test_a_wait_beyond_all_patience_ends_the_run_at_once():
+    with running(["429-for-an-hour"]) as server, LanguageModel(server.url, "tiny") as model:
+        with pytest.raises(GenerationError, match="HTTP 429, and asks to wait 3,600 s; run the same again in 60 min"):
+            model.ask("Passage:\nAnchor", str)
+    assert server.tries.total() == 1
+
+
+@pytest.mark.parametrize(
+    ("refusal", "said"),
+    [
+        ({"error": {"message": "sk-1 has no credit", "code": "quota"}}, "not the protocol's: '[key] has no credit'"),
+        ("<h1>Log in</h1>", "not the protocol's (JSONDecodeError "),
+    ],
+    ids=["error", "page"],
+)
+def test_an_answer_that_is_wrong_in_the_same_way_twice_is_not_asked_for_again(refusal, said):
+    lines: list[str] = []
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny", key="sk-1", patience=Patience(first_wait=0.001), say=lines.append) as model,
+    ):
+        server.answer_always = refusal if isinstance(refusal, str) else json.dumps(refusal)
+        with pytest.raises(
+            GenerationError, match=r"2 attempts, the last: .*see to the server, or check --llm-base-url"
+        ) as ended:
+            model.ask("Passage:\nAnchor", str)
+    assert said in str(ended.value)
+    assert server.tries["Passage:\nAnchor"] == 2
+    (line,) = lines
+    assert line.endswith("; trying again, once")
+
+
+def test_a_failure_that_a_relay_passes_on_may_pass():
+    with (
+        running() as server,
+        LanguageModel(server.url, "tiny", patience=Patience(first_wait=0.001)) as model,
+    ):
+        server.answer_always = json.dumps({"error": {"message": "overloaded", "code": 502}})
+        with pytest.raises(GenerationError, match=r"8 attempts, the last: .*'overloaded'"):
+            model.ask("Passage:\nAnchor", str)
+
+
+def test_server_that_gives_no_answer_is_told_of_once_a_minute(monkeypatch):
     said: list[str] = []
     with (
         running(status=503) as server,
@@ -318,7 +422,12 @@ def test_server_that_gives_no_answer_is_told_of_once_until_it_does():
         server.status = 503
         with pytest.raises(GenerationError):
             model.ask("Passage:\nBicycle", str)
-    assert len(said) == 2
+        assert len(said) == 1
+        monkeypatch.setattr(openai_client, "SAID_EVERY", 0.0)
+        with pytest.raises(GenerationError):
+            model.ask("Passage:\nBicycle", str)
+    assert set(said) == {said[0]}
+    assert len(said) == 1 + 7
 
 
 def test_help_says_that_the_timeout_is_of_silence():
