@@ -200,7 +200,8 @@ def _print_plans(plans: "Sequence[ReembedPlan]") -> None:
 def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: Any) -> None:
     """Delete the old vectors that are kept for a rollback.
 
-    They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too.
+    They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too, and
+    the collections of all earlier switches and of runs that did not finish go with them.
     In --indexes, what is left of deleted sources goes with them. With --env, the record of its old lines goes as well.
     """
     from docsgpt_embtune.deployment import reembed as steps

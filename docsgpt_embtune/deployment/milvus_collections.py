@@ -84,6 +84,10 @@ class MilvusCollections:
         """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.has_collection(name))
 
+    def has_alias(self, name: str) -> bool:
+        """Tell whether an alias leads to this collection."""
+        return bool(self._client.list_aliases(name)["aliases"])
+
     def width(self, name: str) -> int:
         """Return the declared width of the vector field."""
         fields = self._client.describe_collection(name)["fields"]

@@ -75,6 +75,10 @@ class QdrantCollections:
         """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.collection_exists(name)) or name in self._aliases()
 
+    def has_alias(self, name: str) -> bool:
+        """Tell whether an alias leads to this collection."""
+        return name in self._aliases().values()
+
     def width(self, name: str) -> int:
         """Return the width of the unnamed vector."""
         return int(self._vector_settings(name).size)
@@ -140,8 +144,9 @@ class QdrantCollections:
         """Delete a collection."""
         self._client.delete_collection(name)
 
-    def _aliases(self) -> set[str]:
-        return {alias.alias_name for alias in self._client.get_aliases().aliases}
+    def _aliases(self) -> dict[str, str]:
+        """Return the name of the collection that each alias leads to."""
+        return {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
 
     def _vector_settings(self, name: str) -> Any:
         settings = self._client.get_collection(name).config.params.vectors

@@ -73,6 +73,12 @@ class Qdrant:
         with self.client() as client:
             return client.query_points(name, query=vector, limit=1).points[0].payload["page_content"]
 
+    def add_alias(self, client, name, alias):
+        from qdrant_client import models
+
+        added = models.CreateAlias(collection_name=name, alias_name=alias)
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=added)])
+
 
 class Milvus:
     """What DocsGPT's MilvusStore does with its client."""
@@ -122,6 +128,9 @@ class Milvus:
     def nearest(self, name, vector):
         with self.client() as client:
             return client.search(name, data=[vector], limit=1, output_fields=["text"])[0][0]["entity"]["text"]
+
+    def add_alias(self, client, name, alias):
+        client.create_alias(name, alias)
 
 
 def payload(text):
@@ -246,6 +255,67 @@ def test_what_was_kept_for_a_rollback_can_be_deleted(database, opened, environme
     assert reembed(opened, tuned, environment) == 0
     with opened() as store, pytest.raises(DeploymentError, match="no re-embedding to take back"):
         steps.roll_back([store], environment)
+
+
+def forget(database, environment):
+    options = ["forget", f"--{database.name}", database.location, "--env", str(environment.path), "--yes"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_collections_of_all_switches_are_deleted_even_after_a_rollback(database, opened, environment, tuned, third):
+    reembed(opened, tuned, environment)
+    first = in_force(environment)
+    reembed(opened, third, environment)
+    environment.keep_stores([database.name])
+    with opened() as store:
+        assert store.kept() == f"collection docsgpt; collection {first}"
+        steps.roll_back([store], environment)
+    with opened() as store:
+        assert store.kept() == "collection docsgpt"
+    no_store = ["forget", "--indexes", str(environment.path.parent), "--env", str(environment.path), "--yes"]
+    assert f"give --{database.name}, too" in CliRunner().invoke(main, no_store).stderr
+    assert ": collection docsgpt\n" in forget(database, environment)
+    assert database.names() == [in_force(environment)] == [first]
+    assert forget(database, environment) == "nothing is kept\n"
+
+
+def test_first_collection_stays_on_record_through_switches_and_rollbacks(database, opened, environment, tuned, third):
+    for model in (tuned, third):
+        reembed(opened, model, environment)
+    with opened() as store:
+        steps.roll_back([store], environment)
+    reembed(opened, replace(third, served_as={"EMBEDDINGS_NAME": "third"}), environment)
+    reembed(opened, replace(third, served_as={"EMBEDDINGS_NAME": "third, elsewhere"}), environment)
+    forget(database, environment)
+    assert database.names() == [in_force(environment)]
+    require_whole(database.dump(in_force(environment)), third)
+
+
+def test_collection_of_a_run_that_did_not_finish_is_offered_and_no_other(database, opened, environment, tuned, third):
+    with opened() as store:
+        store.build(third)
+        for name in ("docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"):
+            store._collections.create(name, like="docsgpt", width=8)
+    left = f"collection docsgpt_embtune_{third.fingerprint[:12]}, of a run that did not finish, or another DocsGPT's"
+    with opened() as store:
+        assert store.kept() == left
+    reembed(opened, tuned, environment)
+    said = forget(database, environment)
+    assert f": collection docsgpt; {left}\n" in said
+    assert database.names() == sorted([in_force(environment), "docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"])
+
+
+def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_did_not_finish(
+    database, opened, environment, third
+):
+    with opened() as store:
+        store.build(third)
+    with database.client() as client:
+        database.add_alias(client, f"docsgpt_embtune_{third.fingerprint[:12]}", "in_force_by_hand")
+    with opened() as store:
+        assert store.kept() == ""
 
 
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
