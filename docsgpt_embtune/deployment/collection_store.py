@@ -162,7 +162,8 @@ class CollectionStore:
             return self._is_target(model) and not self._has_foreign_latecomers(model)
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check nothing: obstacles show when the second collection is created, before its first chunk is embedded."""
+        """Check that every chunk has a text; other obstacles show when the second collection is made."""
+        self.texts()
 
     def remaining(self, model: DeployedModel) -> list[str]:
         """Return the distinct texts that the second collection lacks, or once it is in force, those added since."""

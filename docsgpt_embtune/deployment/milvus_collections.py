@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
-from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error, stored_text
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.vectors import Vectors
 
@@ -103,7 +103,7 @@ class MilvusCollections:
         doc_ids = set()
         for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
             doc_ids.add(row["id"])
-            yield _entry(row)
+            yield _entry(name, row)
         counted = self._client.query(name, filter="", output_fields=["count(*)"], **_STRONG)[0]["count(*)"]
         if len(doc_ids) != counted:
             raise DeploymentError(
@@ -114,7 +114,7 @@ class MilvusCollections:
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
         """Read rows by id."""
         by_id = self._rows(name, doc_ids, self._fields(name))
-        return [_entry(by_id[doc_id]) for doc_id in doc_ids if doc_id in by_id]
+        return [_entry(name, by_id[doc_id]) for doc_id in doc_ids if doc_id in by_id]
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
         """Read vectors by id."""
@@ -179,6 +179,7 @@ class MilvusCollections:
         return {row["id"]: row for row in self._client.get(name, ids=list(doc_ids), output_fields=fields, **_STRONG)}
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def _entry(name: str, row: dict[str, Any]) -> Entry:
     metadata = row.get("metadata")
-    return Entry(row["id"], row.get("text") or "", dict(row), metadata if isinstance(metadata, dict) else {})
+    text = stored_text(row.get("text"), f"Milvus {name}", row["id"])
+    return Entry(row["id"], text, dict(row), metadata if isinstance(metadata, dict) else {})

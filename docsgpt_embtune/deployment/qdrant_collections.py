@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
-from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error, stored_text
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
@@ -88,14 +88,14 @@ class QdrantCollections:
         offset = None
         while True:
             records, offset = self._client.scroll(name, limit=_PAGE, offset=offset, with_vectors=False)
-            yield from map(_entry, records)
+            yield from (_entry(name, record) for record in records)
             if offset is None:
                 return
 
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
         """Retrieve payloads by id."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=True)
-        by_id = {record.id: _entry(record) for record in records}
+        by_id = {record.id: _entry(name, record) for record in records}
         return [by_id[doc_id] for doc_id in doc_ids if doc_id in by_id]
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
@@ -155,7 +155,8 @@ class QdrantCollections:
         return settings
 
 
-def _entry(record: Any) -> Entry:
+def _entry(name: str, record: Any) -> Entry:
     payload = record.payload or {}
     metadata = payload.get("metadata")
-    return Entry(record.id, payload.get("page_content") or "", payload, metadata if isinstance(metadata, dict) else {})
+    text = stored_text(payload.get("page_content"), f"Qdrant {name}", record.id)
+    return Entry(record.id, text, payload, metadata if isinstance(metadata, dict) else {})

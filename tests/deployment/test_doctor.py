@@ -71,6 +71,13 @@ def textless_row(folder, tuned):
     (folder / "index.json").write_text(json.dumps(content))
 
 
+def text_of_another_type(folder, tuned):
+    path = folder / "index.json"
+    content = json.loads(path.read_text())
+    content["documents"]["chunk-3"]["page_content"] = 12345
+    path.write_text(json.dumps(content))
+
+
 def wrong_width(folder, tuned):
     rewrite_vectors(folder, lambda vectors: np.hstack([vectors, vectors]))
 
@@ -104,6 +111,7 @@ def text_not_seen(folder, tuned):
         (stale_json, "unreadable", "one of them is stale"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
         (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
+        (text_of_another_type, "unreadable", "index.json: the text of chunk 'chunk-3' is no text but of type int; del"),
         (wrong_width, "width", "vectors of 64 numbers, the model gives 32"),
         (other_model, "vectors", "none of 62 sampled vectors was made by this model"),
         (mixed_vectors, "mixed", "12 of 62 sampled vectors were made by another model (first: chunk 'chunk-50')"),

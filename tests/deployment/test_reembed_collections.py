@@ -60,6 +60,12 @@ class Qdrant:
             ]
             client.upsert(name, points=points)
 
+    def add_payload(self, payload, width):
+        from qdrant_client import models
+
+        with self.client() as client:
+            client.upsert("docsgpt", points=[models.PointStruct(id=7, vector=[1.0] * width, payload=payload)])
+
     def dump(self, name="docsgpt"):
         with self.client() as client:
             records, _ = client.scroll(name, limit=1000, with_vectors=True)
@@ -405,6 +411,21 @@ def test_vector_that_is_not_the_models_is_caught_before_the_swap(opened, stock, 
         store._collections.put(target, entries, stock.embed([entry.text for entry in entries]))
         with pytest.raises(DeploymentError, match="is not the model's of its text"):
             store.prepare(tuned)
+
+
+@pytest.mark.parametrize("text", [12345, ["a"], False])
+def test_text_that_is_none_is_named_before_a_collection_is_made(tmp_path, environment, tuned, text):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")  # Milvus has a column of texts alone
+    database = Qdrant(tmp_path)
+    database.make(database.location, tuned.dimension)
+    database.add_payload({"page_content": text}, tuned.dimension)
+    command = ["reembed", "--model", str(tuned.folder), "--qdrant", database.location, "--env", str(environment.path)]
+    for words in (command, [*command, "--dry-run"]):
+        result = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert result.exit_code == 2
+        kind = type(text).__name__
+        assert f"Qdrant docsgpt: the text of chunk 7 is no text but of type {kind}; delete" in result.stderr
+    assert database.names() == ["docsgpt"]
 
 
 @pytest.mark.parametrize("location", ["localhost:6333", "nowhere/qdrant", "."])
