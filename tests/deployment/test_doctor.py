@@ -183,6 +183,19 @@ def test_settings_that_load_the_model_raise_no_alarm(tmp_path, tuned, line):
     assert examine_settings(EnvironmentFile(tmp_path / ".env"), tuned) == []
 
 
+def test_settings_that_were_switched_to_a_server_raise_no_alarm_until_they_are_changed(index_folder, tuned, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=/old\n")
+    stored = ["--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment.path)]
+    switch = ["reembed", *stored, "--served-at", "http://embed:8765#my model"]
+    assert CliRunner().invoke(main, switch, catch_exceptions=False).exit_code == 0
+    healthy = CliRunner().invoke(main, ["doctor", *stored], catch_exceptions=False)
+    assert (healthy.exit_code, healthy.stdout) == (0, "1 source examined, nothing wrong\n")
+    environment.path.write_text(environment.path.read_text().replace("embed:8765", "other:80"))
+    (finding,) = examine_settings(environment, tuned)
+    assert "examine what it serves (--model 'http://other:80#my model'), or remove that line" in finding.message
+
+
 @pytest.mark.parametrize("line", ["", f"EMBEDDINGS_NAME={HOST_DEFAULT}\n"])
 def test_model_that_env_has_by_docsgpts_own_name_raises_no_alarm(tmp_path, tuned, line):
     (tmp_path / ".env").write_text(line)
