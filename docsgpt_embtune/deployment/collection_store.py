@@ -273,6 +273,10 @@ class CollectionStore:
                 and not self._collections.has_alias(name)
             ]
 
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell that it does not: every collection stays until `forget`."""
+        return False
+
     def require_forgettable(self) -> None:
         """Check nothing: whether the database allows deleting a collection shows only by doing it."""
 

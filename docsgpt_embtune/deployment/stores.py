@@ -120,6 +120,9 @@ class ChunkStore(Protocol):
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""
 
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell whether a switch to this model puts the vectors in force in the place of those that are kept."""
+
     def require_forgettable(self) -> None:
         """Check for obstacles to `forget` that can be known before anything is deleted from any store.
 

@@ -273,6 +273,8 @@ def forget(database, environment):
 def test_collections_of_all_switches_are_deleted_even_after_a_rollback(database, opened, environment, tuned, third):
     reembed(opened, tuned, environment)
     first = in_force(environment)
+    with opened() as store:
+        assert not store.replaces_kept(third)
     reembed(opened, third, environment)
     environment.keep_stores([database.name])
     with opened() as store:
