@@ -1,7 +1,7 @@
 """DocsGPT's collections in Milvus, with the fields `id`, `vector`, `text`, `source_id` and `metadata`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,6 +14,7 @@ from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # rows read at a time
 _VECTOR = "vector"
+_BUILD_PARAMETERS = ("M", "efConstruction", "nlist", "m", "nbits")  # of HNSW and IVF indexes
 # Milvus Lite closes the connection of a client that pings it every ten seconds while a block of chunks is embedded.
 NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
 _STRONG = {"consistency_level": "Strong"}  # reads must see what was just written
@@ -123,7 +124,7 @@ class MilvusCollections:
         return np.array(rows, dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create a collection with the same fields, and the same index type and metric on the vectors."""
+        """Create a collection with the same fields, and the same kind of index on the vectors."""
         from pymilvus import CollectionSchema
 
         description = self._client.describe_collection(like)
@@ -132,7 +133,12 @@ class MilvusCollections:
                 field["params"] = {**field["params"], "dim": width}
         index = self._client.describe_index(like, _VECTOR)
         indexes = self._client.prepare_index_params()
-        indexes.add_index(field_name=_VECTOR, index_type=index["index_type"], metric_type=index["metric_type"])
+        indexes.add_index(
+            field_name=_VECTOR,
+            index_type=index["index_type"],
+            metric_type=index["metric_type"],
+            params=build_parameters(index, width),
+        )
         schema = CollectionSchema.construct_from_dict(description)
         self._client.create_collection(name, schema=schema, index_params=indexes)
 
@@ -177,6 +183,20 @@ class MilvusCollections:
             return {}
         self._client.load_collection(name)
         return {row["id"]: row for row in self._client.get(name, ids=list(doc_ids), output_fields=fields, **_STRONG)}
+
+
+def build_parameters(index: Mapping[str, Any], width: int) -> dict[str, int]:
+    """Return the parameters that an index was built with, for another one over vectors of this width.
+
+    Args:
+        index: What Milvus says of the index. A Milvus Lite says no parameters.
+        width: Width of the other's vectors.
+    """
+    said = {**index.get("params", {}), **index}
+    parameters = {name: int(said[name]) for name in _BUILD_PARAMETERS if name in said}
+    if width % parameters.get("m", 1):  # product quantisation cuts a vector into `m` equal parts
+        del parameters["m"]
+    return parameters
 
 
 def _entry(name: str, row: dict[str, Any]) -> Entry:

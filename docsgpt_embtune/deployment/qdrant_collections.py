@@ -101,13 +101,23 @@ class QdrantCollections:
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
         """Retrieve vectors by id; Qdrant normalises them to unit norm if the distance is cosine."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=False, with_vectors=True)
-        by_id = {record.id: record.vector for record in records}
+        by_id = {record.id: _unnamed(record.vector) for record in records}
         return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create a collection with the same distance, storage settings and payload indexes."""
+        """Create a collection with the same distance, storage settings and payload indexes.
+
+        Raises:
+            DeploymentError: If the other collection has sparse vectors, which DocsGPT does not make.
+        """
         info = self._client.get_collection(like)
         parameters = info.config.params
+        if parameters.sparse_vectors:
+            names = ", ".join(sorted(parameters.sparse_vectors))
+            raise DeploymentError(
+                f"Qdrant {like}: has sparse vectors, {names}, which DocsGPT does not make and the new collection would "
+                f"lack; copy the chunks into a collection without them, and name that in {self.setting}"
+            )
         self._client.create_collection(
             name,
             vectors_config=self._vector_settings(like).model_copy(update={"size": width}),
@@ -153,6 +163,10 @@ class QdrantCollections:
         if not hasattr(settings, "size"):
             raise DeploymentError(f"Qdrant {name}: has named vectors, so it is not DocsGPT's; check {self.setting}")
         return settings
+
+
+def _unnamed(vector: Any) -> Any:
+    return vector[""] if isinstance(vector, dict) else vector  # a dictionary where the point has a sparse vector, too
 
 
 def _entry(name: str, record: Any) -> Entry:

@@ -19,7 +19,7 @@ from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
+from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, build_parameters, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.errors import DeploymentError
 from scripts.kill_reembed import make_milvus, make_qdrant
@@ -428,6 +428,39 @@ def test_text_that_is_none_is_named_before_a_collection_is_made(tmp_path, enviro
         kind = type(text).__name__
         assert f"Qdrant docsgpt: the text of chunk 7 is no text but of type {kind}; delete" in result.stderr
     assert database.names() == ["docsgpt"]
+
+
+def test_sparse_vectors_would_be_lost_and_are_named_before_a_collection_is_made(tmp_path, environment, stock, tuned):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")
+    from qdrant_client import models
+
+    database = Qdrant(tmp_path)
+    with database.client() as client:
+        dense = models.VectorParams(size=stock.dimension, distance=models.Distance.COSINE)
+        client.create_collection(
+            "docsgpt", vectors_config=dense, sparse_vectors_config={"bm25": models.SparseVectorParams()}
+        )
+        vector = {"": stock.embed(CHUNKS[:1])[0].tolist(), "bm25": models.SparseVector(indices=[1], values=[2.0])}
+        client.upsert("docsgpt", points=[models.PointStruct(id=7, vector=vector, payload=payload(CHUNKS[0]))])
+    with database.open(database.location) as collections:
+        store = CollectionStore(collections, environment)
+        assert examine(store, stock) == []
+        with pytest.raises(DeploymentError, match="docsgpt: has sparse vectors, bm25, which DocsGPT does not make"):
+            steps.reembed([store], tuned, environment)
+        assert collections.names() == ["docsgpt"]
+
+
+@pytest.mark.parametrize(
+    ("index", "width", "parameters"),
+    [
+        ({"index_type": "AUTOINDEX", "metric_type": "COSINE"}, 768, {}),
+        ({"index_type": "HNSW", "M": "16", "efConstruction": "200"}, 768, {"M": 16, "efConstruction": 200}),
+        ({"index_type": "IVF_PQ", "params": {"nlist": 7, "m": 48, "nbits": 8}}, 384, {"nlist": 7, "m": 48, "nbits": 8}),
+        ({"index_type": "IVF_PQ", "params": {"nlist": 7, "m": 48, "nbits": 8}}, 100, {"nlist": 7, "nbits": 8}),
+    ],
+)
+def test_milvus_index_is_built_as_the_first_one_was(index, width, parameters):
+    assert build_parameters(index, width) == parameters
 
 
 @pytest.mark.parametrize("location", ["localhost:6333", "nowhere/qdrant", "."])
