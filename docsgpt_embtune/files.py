@@ -1,6 +1,7 @@
 """Atomic writes: a file or folder is either the old one or the complete new one."""
 
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+PARTIAL = ".*.partial"  # names of files and folders that are being written, or were left by a run that was killed
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 PUBLIC = 0o644  # mkstemp's 0600 would lock out a container that runs as another user
 PRIVATE = 0o600  # for users' questions, which nobody else may read
@@ -50,19 +52,60 @@ def file_written_whole(path: Path, *, mode: int = PUBLIC) -> Iterator[Path]:
 def folder_written_whole(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path` that replaces it if the block ends without an exception.
 
-    On any exception, including Ctrl-C, the new folder is removed and `path` stays as it was. A link stays a link, and
-    its target is replaced.
+    On any exception, including Ctrl-C, the new folder is removed and `path` stays as it was. What a run that was killed
+    left is removed by the next one. A link stays a link, and its target is replaced.
     """
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    _remove_leftovers(path)
+    with _locked_folder_beside(path) as partial:
+        try:
+            yield partial
+            partial.chmod(0o755)  # mkdtemp's 0700 would lock out a container that runs as another user
+            _put_in_place(partial, path)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def _locked_folder_beside(path: Path) -> Iterator[Path]:
+    """Yield an empty folder beside `path`, locked so that no other run takes it for a leftover."""
+    while True:
+        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+        handle = os.open(partial, os.O_RDONLY)
+        with suppress(OSError):  # a file system without locks: none can be had by `_remove_leftovers`, either
+            _lock(handle, wait=True)
+        if partial.exists():  # another run may have removed it before it was locked
+            break
+        os.close(handle)
     try:
         yield partial
-        partial.chmod(0o755)  # mkdtemp's 0700 would lock out a container that runs as another user
-        _put_in_place(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    finally:
+        os.close(handle)
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove the partial folders of killed runs, which no process has locked; one that cannot be removed stays."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                _lock(handle, wait=False)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int, *, wait: bool) -> None:
+    """Lock an open file or folder; the lock is released when it is closed or the process ends, however it ends.
+
+    Raises:
+        OSError: If another process has the lock, and this one is not to wait for it, or the file system has no locks.
+    """
+    import fcntl  # only where folders are written: serving imports this module, and needs no locks
+
+    fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def tells_of_full_disk(error: Exception) -> bool:

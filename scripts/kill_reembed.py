@@ -27,7 +27,7 @@ import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import pairwise
@@ -263,9 +263,9 @@ class AnnouncedEnvironment(EnvironmentFile):
         self._announce = announce
 
     @contextmanager
-    def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
+    def switched(self, settings: Mapping[str, str], places: Collection[str] = ()) -> Iterator[None]:
         """Switch the settings, and announce it after the block."""
-        with super().switched(settings):
+        with super().switched(settings, places):
             yield
             self._announce("switching .env")
 

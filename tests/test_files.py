@@ -1,6 +1,9 @@
 """Files and folders that are replaced whole."""
 
 import os
+import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -26,6 +29,26 @@ def test_link_to_a_folder_stays_a_link(tmp_path):
     assert (tmp_path / "current").is_symlink()
     assert [path.name for path in (tmp_path / "v1").iterdir()] == ["new"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+
+
+def test_what_a_killed_run_left_is_removed_and_not_what_another_run_writes(tmp_path):
+    code = (
+        "import os, signal, sys\nfrom pathlib import Path\nfrom docsgpt_embtune.files import folder_written_whole\n"
+        "with folder_written_whole(Path(sys.argv[1])) as folder:\n"
+        "    (folder / 'model.onnx').touch()\n    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    for name in ("model [1]", "model"):
+        killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / name)])
+        assert killed.returncode == -signal.SIGKILL
+    assert len(list(tmp_path.glob(".*.partial"))) == 2
+    with folder_written_whole(tmp_path / "model [1]") as one, folder_written_whole(tmp_path / "model [1]") as other:
+        assert one.is_dir()
+        (other / "file").touch()
+    (left,) = tmp_path.glob(".*.partial")
+    assert left.name.startswith(".model.")
+    with folder_written_whole(tmp_path / "model"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model [1]"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

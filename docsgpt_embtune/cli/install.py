@@ -2,10 +2,14 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+
+if TYPE_CHECKING:
+    from docsgpt_embtune.deployment.install import HookStatus
 
 PYTHON_OPTION = click.option(
     "--python",
@@ -53,7 +57,10 @@ def uninstall(python: Path) -> None:
 @click.command(cls=EmbtuneCommand)
 @PYTHON_OPTION
 def status(python: Path) -> None:
-    """Say whether the hook is in force; exit code 1 if it is not."""
+    """Say whether the hook is in force; exit code 1 if it is not.
+
+    The interpreter is started as DocsGPT starts it, but with the EMBTUNE_HOOK of this shell.
+    """
     from docsgpt_embtune.deployment.install import hook_status
 
     found = hook_status(python)
@@ -62,5 +69,12 @@ def status(python: Path) -> None:
     if found.installed and not found.current:
         click.echo("              of another version; run: embtune install")
     click.echo(f"package       {'importable' if found.importable else f'cannot be imported: {found.problem}'}")
-    if not (found.current and found.importable):
+    click.echo(f"at its start  {'active' if found.active else f'not active{_why_not_active(found)}'}")
+    if not (found.current and found.importable and found.active):
         sys.exit(EXIT_NO)
+
+
+def _why_not_active(found: "HookStatus") -> str:
+    if not (found.current and found.importable):
+        return ""
+    return "; see that EMBTUNE_HOOK is not off here, and that this Python reads .pth files in that folder"

@@ -86,6 +86,7 @@ def _tell_the_plan(stores: "list[ChunkStore]", environment: "EnvironmentFile | N
     if environment is not None:
         environment.require_replaceable(settings)
     _print_plans(steps.plan(stores, serving))
+    _print_what_gives_way(stores, serving)
     _print_changes(environment, settings)
     _print_what_it_needs(serving)
 
@@ -101,6 +102,7 @@ def _switch(
 
     if indexes is not None:
         steps.require_disk([store for store in stores if isinstance(store, FaissStore)], serving, indexes)
+    _print_what_gives_way(stores, serving)
     with told_when_stopped(_tell_how_to_go_on):
         swapped = steps.reembed(stores, serving, environment)
     for store in stores:
@@ -139,6 +141,14 @@ def _print_rolled_back(stores: "Sequence[ChunkStore]", rolled_back: "Sequence[Ch
     untouched = "nothing to take back; if it was uploaded since, embed it with the old model"
     for store in stores:
         click.echo(f"{store.label}: {what if store in rolled_back else untouched}")
+
+
+def _print_what_gives_way(stores: "list[ChunkStore]", serving: "DeployedModel") -> None:
+    if labels := [store.label for store in stores if store.replaces_kept(serving)]:
+        click.echo(
+            f"{', '.join(labels)}: the vectors that are kept from before the last switch give way to those in force "
+            "now; a rollback goes back to these, and no farther"
+        )
 
 
 def _print_what_it_needs(serving: "DeployedModel") -> None:
@@ -200,7 +210,8 @@ def _print_plans(plans: "Sequence[ReembedPlan]") -> None:
 def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: Any) -> None:
     """Delete the old vectors that are kept for a rollback.
 
-    They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too.
+    They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too, and
+    the collections of all earlier switches and of runs that did not finish go with them.
     In --indexes, what is left of deleted sources goes with them. With --env, the record of its old lines goes as well.
     """
     from docsgpt_embtune.deployment import reembed as steps

@@ -6,6 +6,7 @@ the vectors and the model, and the previous collection stays as it is for a roll
 journal: each block is stored in it as soon as it is embedded.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -68,6 +69,9 @@ class Collections(Protocol):
 
     def exists(self, name: str) -> bool:
         """Tell whether a collection exists."""
+
+    def has_alias(self, name: str) -> bool:
+        """Tell whether a collection is reached by another name, too."""
 
     def width(self, name: str) -> int:
         """Return the width of a collection's vectors."""
@@ -158,7 +162,8 @@ class CollectionStore:
             return self._is_target(model) and not self._has_foreign_latecomers(model)
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check nothing: obstacles show when the second collection is created, before its first chunk is embedded."""
+        """Check that every chunk has a text; other obstacles show when the second collection is made."""
+        self.texts()
 
     def remaining(self, model: DeployedModel) -> list[str]:
         """Return the distinct texts that the second collection lacks, or once it is in force, those added since."""
@@ -240,24 +245,54 @@ class CollectionStore:
             self._collections.drop(self._name)
 
     def kept(self) -> str:
-        """Name the previous collection; empty if it is gone, or the current one was not built here."""
+        """Name the collections from before each switch, and those of runs that did not finish; empty if none is."""
+        replaced, unfinished = self._replaced(), self._unfinished()
+        return "; ".join(
+            [f"collection {name}" for name in replaced]
+            + [f"collection {name}, of a run that did not finish, or another DocsGPT's" for name in unfinished]
+        )
+
+    def _replaced(self) -> list[str]:
+        """List the collections that `.env` named before; none unless it names one that was built here."""
+        if _MARK not in self._name:
+            return []
+        earlier = self._environment.get_earlier(self.setting, DEFAULT_NAME)
+        on_record = [*earlier, self._previous] if self._previous else earlier
         with self._as_deployment_error():
-            if self._previous is None or _MARK not in self._name or not self._collections.exists(self._previous):
-                return ""
-        return f"collection {self._previous}"
+            return [name for name in dict.fromkeys(on_record) if name != self._name and self._collections.exists(name)]
+
+    def _unfinished(self) -> list[str]:
+        """List the collections built here that `.env` never named, by all that is on record."""
+        replaced = self._replaced()
+        with self._as_deployment_error():
+            return [
+                name
+                for name in self._collections.names()
+                if re.fullmatch(f"{re.escape(self._root)}{_MARK}[0-9a-f]{{{_FINGERPRINT_LETTERS}}}", name)
+                and name not in (self._name, *replaced)
+                and not self._collections.has_alias(name)
+            ]
+
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell that it does not: every collection stays until `forget`."""
+        return False
 
     def require_forgettable(self) -> None:
         """Check nothing: whether the database allows deleting a collection shows only by doing it."""
 
     def forget(self) -> None:
-        """Delete the previous collection."""
-        if self._previous is not None and self.kept():
+        """Delete the collections that `kept` names."""
+        for name in (*self._unfinished(), *self._replaced()):
             with self._as_deployment_error():
-                self._collections.drop(self._previous)
+                self._collections.drop(name)
+
+    @property
+    def _root(self) -> str:
+        """Name of the host's own collection."""
+        return self._name.split(_MARK)[0]
 
     def _target(self, model: DeployedModel) -> str:
-        root = self._name.split(_MARK)[0]
-        return f"{root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
+        return f"{self._root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
 
     def _is_target(self, model: DeployedModel) -> bool:
         return self._name == self._target(model)

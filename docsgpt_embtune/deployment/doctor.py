@@ -1,5 +1,6 @@
 """Find what is wrong with a deployment by examining its stored vectors, without any records of past runs."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,9 +140,12 @@ def examine_settings(environment: EnvironmentFile, model: FolderModel, called: s
     where = str(environment.path)
     name = environment.get("EMBEDDINGS_NAME")
     if url := environment.get("EMBEDDINGS_BASE_URL"):
+        if _was_switched_to_server(environment):
+            return []
+        served = shlex.quote(f"{without_credentials(url)}#{name or 'NAME'}")
         message = (
             f"EMBEDDINGS_BASE_URL={without_credentials(url)} overrides EMBEDDINGS_NAME: vectors come from that server; "
-            f"examine what it serves (--model {without_credentials(url)}#{name or 'NAME'}), or remove that line"
+            f"examine what it serves (--model {served}), or remove that line"
         )
         return [Finding(where, "settings", message)]
     if called == (name or HOST_DEFAULT) and not Path(called).is_dir():
@@ -157,6 +161,14 @@ def examine_settings(environment: EnvironmentFile, model: FolderModel, called: s
     # Do not advise to set the name alone: with another model's vectors, every search would then fail or rank wrongly.
     remedy = f"once the vectors are this model's, set EMBEDDINGS_NAME={model.folder} (embtune reembed --env does both)"
     return [Finding(where, "settings", f"{found}; {remedy}")]
+
+
+def _was_switched_to_server(environment: EnvironmentFile) -> bool:
+    """Tell whether `.env` asks the server to which a re-embedding switched it.
+
+    Which model that re-embedding was for shows in the stored vectors, which `examine` compares.
+    """
+    return all(environment.get_switched(setting) for setting in ("EMBEDDINGS_BASE_URL", "EMBEDDINGS_NAME"))
 
 
 def examine_settings_for_server(environment: EnvironmentFile, remote: RemoteModel) -> list[Finding]:

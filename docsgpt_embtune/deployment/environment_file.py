@@ -22,8 +22,9 @@ from docsgpt_embtune.urls import is_url, shown
 class EnvironmentFile:
     """A `.env` file, read with python-dotenv as the host reads it; lines that are not switched stay byte for byte.
 
-    The lines that a switch replaced are recorded beside the file, in `.env.embtune.json`, until it is taken back. If
-    `.env` is a symbolic link, the record lies beside its target, so that it is found through either path.
+    The lines that a switch replaced are recorded beside the file, in `.env.embtune.json`, until it is taken back. Where
+    a setting names what the vectors are in, the values before earlier switches stay on record until `forget`. If `.env`
+    is a symbolic link, the record lies beside its target, so that it is found through either path.
 
     Args:
         path: The file; it need not exist yet.
@@ -50,8 +51,17 @@ class EnvironmentFile:
         kept = self._kept()
         if kept is None or name not in kept["replaced"]:
             return None
-        value = _value(_replaced(self._text(), name, "".join(kept["replaced"][name])), name)
+        value = self._value_with(name, kept["replaced"][name])
         return default if value is None else value
+
+    def get_earlier(self, name: str, default: str) -> list[str]:
+        """Return the values that earlier switches replaced and `take_back` would not restore, the oldest first.
+
+        Args:
+            name: A setting that was among `places` of `switched`.
+            default: What stands for a value that was not set.
+        """
+        return [default if value is None else value for value in self._record().get("earlier", {}).get(name, ())]
 
     def get_switched(self, name: str) -> str | None:
         """Return the value that the last switch gave a setting; None without a record, or if the value was changed."""
@@ -84,11 +94,16 @@ class EnvironmentFile:
             )
 
     @contextmanager
-    def switched(self, settings: Mapping[str, str]) -> Iterator[None]:
+    def switched(self, settings: Mapping[str, str], places: Collection[str] = ()) -> Iterator[None]:
         """Put settings in force by a rename if the block succeeds, and record the lines that they replace.
 
         Everything is written to disk before the block, so that a full disk or a folder without write permission shows
         while nothing has changed yet.
+
+        Args:
+            settings: Name -> new value of each setting.
+            places: The settings that name what the vectors are in, as a collection: their values stay on record after
+                the next switch, so that `forget` finds what they name.
 
         Raises:
             DeploymentError: If the file cannot be read, its folder is missing, or the host would not read the settings
@@ -116,7 +131,15 @@ class EnvironmentFile:
             if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
                 replaced[name] = kept_before["replaced"][name]
         open_end = before != _ended(before)
-        kept = {"replaced": replaced, "written": written, "open_end": open_end, "last": _digest_of_last_line(text)}
+        kept: dict[str, Any] = {
+            "replaced": replaced,
+            "written": written,
+            "open_end": open_end,
+            "last": _digest_of_last_line(text),
+            "earlier": self._earlier(replaced, places),
+        }
+        if any(kept["earlier"].values()):  # what these name is in the stores of the earlier switches
+            kept["stores"] = self.switched_stores()
         mode = self._mode()
         # The inner file is renamed first, so that the replaced lines are on record before they are gone.
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
@@ -136,7 +159,20 @@ class EnvironmentFile:
 
     def switched_stores(self) -> list[str]:
         """Return the stores on record."""
-        return list((self._kept() or {}).get("stores", ()))
+        return list(self._record().get("stores", ()))
+
+    def _earlier(self, replaced: Mapping[str, list[str]], places: Collection[str]) -> dict[str, list[str | None]]:
+        """Return the values of places that only earlier switches replaced, None where one was not set."""
+        record = self._record()
+        earlier: dict[str, list[str | None]] = {name: [] for name in places} | record.get("earlier", {})
+        for name, values in earlier.items():
+            lines = record.get("replaced", {}).get(name)
+            if lines is None or lines == replaced.get(name):  # not switched before, or this switch replaces it as well
+                continue
+            value = self._value_with(name, lines)
+            if value not in values:
+                values.append(value)
+        return earlier
 
     def before_switch(self) -> dict[str, str | None] | None:
         """Return the values that `take_back` would restore, None for a name that it would unset; None without a record.
@@ -188,18 +224,36 @@ class EnvironmentFile:
         return text.removesuffix("\n") if open_end and text != switched else text
 
     def kept(self) -> str:
-        """Return the name of the record of replaced lines; empty if there is none."""
-        return self._kept_path.name if self._kept() else ""
+        """Return the name of the record; empty if there is none."""
+        return self._kept_path.name if self._record() else ""
+
+    def forget_switch(self) -> None:
+        """Delete the record of the lines that `take_back` put back; what earlier switches replaced stays on record."""
+        record = self._record()
+        if not any(record.get("earlier", {}).values()):
+            self.forget()
+            return
+        kept = {"replaced": {}, "written": {}, "open_end": False} | {
+            name: record[name] for name in ("earlier", "stores")
+        }
+        write_text_atomically(self._kept_path, json.dumps(kept, indent=1) + "\n", mode=self._mode())
+        if self._kept_by_link != self._kept_path:
+            self._kept_by_link.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Delete the record of replaced lines, after which nothing can be taken back."""
+        """Delete the record, after which nothing can be taken back."""
         for path in (self._kept_path, self._kept_by_link):
             path.unlink(missing_ok=True)
 
     def _kept(self) -> dict[str, Any] | None:
+        """Return the record of the last switch; None if there was none, or it was taken back."""
+        record = self._record()
+        return record if record.get("written") else None
+
+    def _record(self) -> dict[str, Any]:
         path = next((path for path in (self._kept_path, self._kept_by_link) if path.is_file()), None)
         if path is None:
-            return None
+            return {}
         try:
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
             if not {"replaced", "written", "open_end"} <= kept.keys():
@@ -210,6 +264,10 @@ class EnvironmentFile:
                 f"taken back by itself; delete it, and see that {self.path.name} says what it is to say"
             ) from error
         return kept
+
+    def _value_with(self, name: str, lines: list[str]) -> str | None:
+        """Return the value that a setting has with these lines in the place of its own."""
+        return _value(_replaced(self._text(), name, "".join(lines)), name)
 
     def _text(self) -> str:
         try:

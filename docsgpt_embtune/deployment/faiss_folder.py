@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NoReturn
 import faiss
 import numpy as np
 
+from docsgpt_embtune.deployment.stores import stored_text
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.vectors import Vectors
 
@@ -168,7 +169,8 @@ def read_sidecar(folder: Path) -> Sidecar:
     """Read the chunks as DocsGPT would: from index.json if it exists, else from index.pkl.
 
     Raises:
-        DeploymentError: If both are missing, one is damaged or unreadable, they disagree, or a row has no text.
+        DeploymentError: If both are missing, one is damaged or unreadable, they disagree, a row has no text, or what is
+            stored as one is none.
     """
     from_json = _read_json_sidecar(folder / JSON_SIDECAR)
     from_pickle = _read_pickle_sidecar(folder / PICKLE_SIDECAR)
@@ -191,7 +193,7 @@ def _read_json_sidecar(path: Path) -> Sidecar | None:
         with _open(path) as file:
             content = json.load(file)
         documents = content["documents"]
-        texts = {doc_id: document["page_content"] or "" for doc_id, document in documents.items()}
+        texts = {doc_id: document["page_content"] for doc_id, document in documents.items()}
         metadata = {doc_id: document["metadata"] or {} for doc_id, document in documents.items()}
         by_row = {int(row): doc_id for row, doc_id in content["index_to_docstore_id"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -206,7 +208,7 @@ def _read_pickle_sidecar(path: Path) -> Sidecar | None:
         with _open(path) as file:
             docstore, by_row = _SidecarUnpickler(file).load()
         documents = {doc_id: _fields(document) for doc_id, document in _fields(docstore)["_dict"].items()}
-        texts = {doc_id: fields["page_content"] or "" for doc_id, fields in documents.items()}
+        texts = {doc_id: fields["page_content"] for doc_id, fields in documents.items()}
         metadata = {doc_id: fields.get("metadata") or {} for doc_id, fields in documents.items()}
         by_row = {int(row): doc_id for row, doc_id in by_row.items()}
     except DeploymentError:
@@ -216,7 +218,7 @@ def _read_pickle_sidecar(path: Path) -> Sidecar | None:
     return _sidecar(path, by_row, texts, metadata)
 
 
-def _sidecar(path: Path, by_row: dict[int, str], texts: dict[str, str], metadata: dict[str, Any]) -> Sidecar:
+def _sidecar(path: Path, by_row: dict[int, str], texts: dict[str, object], metadata: dict[str, Any]) -> Sidecar:
     if sorted(by_row) != list(range(len(by_row))):
         raise DeploymentError(f"{path}: its rows are not 0 to {len(by_row) - 1}; restore it from a backup")
     rows = tuple(by_row[row] for row in range(len(by_row)))
@@ -226,7 +228,7 @@ def _sidecar(path: Path, by_row: dict[int, str], texts: dict[str, str], metadata
             f"{path}: {len(textless)} of {len(rows)} rows have no text (first: {textless[0]!r}); "
             "upload the source again"
         )
-    return Sidecar(rows, texts, metadata)
+    return Sidecar(rows, {doc_id: stored_text(text, str(path), doc_id) for doc_id, text in texts.items()}, metadata)
 
 
 class _Pickled:

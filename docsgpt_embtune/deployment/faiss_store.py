@@ -172,7 +172,16 @@ class FaissStore:
                 self._require_chunks_of(run, now)
             os.replace(self._previous, self.folder / INDEX)
             _sync(self.folder)
+            runs = self._runs_that_built(self.folder / INDEX)
             shutil.rmtree(self._work)
+        if runs:  # of the model that is back, so that it is not embedded again where it is in force
+            self._work.mkdir()
+            write_text_atomically(self._runs_path, json.dumps(runs, indent=1) + "\n")
+
+    def _runs_that_built(self, index: Path) -> list[dict[str, Any]]:
+        """List the runs that built an index; none for an index without chunks, which is every model's."""
+        built = _sha256(index)
+        return [run for run in self._runs() if run["built"] == built != run["sources"][INDEX]]
 
     def _require_chunks_of(self, run: Mapping[str, Any], now: Mapping[str, str | None]) -> None:
         if now != {**run["sources"], INDEX: now[INDEX]}:
@@ -191,6 +200,11 @@ class FaissStore:
     def kept(self) -> str:
         """Name the replaced index."""
         return str(self._previous.relative_to(self.folder)) if self._previous.is_file() else ""
+
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell whether the swap would write over a replaced index that a rollback could put back."""
+        is_kept = bool(self._reversible(self._sources()))
+        return is_kept and not self.is_on(model) and not self._repeats_last_swap_to(model)
 
     def require_forgettable(self) -> None:
         """Check that the replaced index may be deleted."""

@@ -2,10 +2,12 @@
 
 import json
 import os
+import shlex
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import docsgpt_embtune
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.files import write_text_atomically
 
@@ -21,12 +23,15 @@ PTH_LINE = (
 
 _ASK = """
 import json, sys, sysconfig
+hook_name = "docsgpt_embtune.deployment.hook"
+active = any(type(finder).__module__ == hook_name for finder in sys.meta_path)  # before the import, which activates it
 try:
     import docsgpt_embtune.deployment.hook as hook
     package, problem = hook.__file__, None
 except Exception as error:
     package, problem = None, repr(error)
-print(json.dumps({"site": sysconfig.get_path("purelib"), "package": package, "problem": problem}))
+site = sysconfig.get_path("purelib")
+print(json.dumps({"site": site, "active": active, "package": package, "problem": problem}))
 """
 
 
@@ -41,6 +46,7 @@ class HookStatus:
         current: Whether its content is what this version writes.
         importable: Whether the interpreter can import docsgpt-embtune without PYTHONPATH.
         problem: The import's error message, if it failed.
+        active: Whether the interpreter's start activated the hook, as DocsGPT's start does.
     """
 
     python: Path
@@ -49,6 +55,7 @@ class HookStatus:
     current: bool
     importable: bool
     problem: str | None
+    active: bool
 
 
 def hook_status(python: Path) -> HookStatus:
@@ -74,7 +81,13 @@ def hook_status(python: Path) -> HookStatus:
     pth = Path(answer["site"]) / PTH_NAME
     found = pth.read_text(encoding="utf-8") if pth.is_file() else None
     return HookStatus(
-        python, pth, found is not None, found == PTH_LINE, answer["package"] is not None, answer["problem"]
+        python=python,
+        pth=pth,
+        installed=found is not None,
+        current=found == PTH_LINE,
+        importable=answer["package"] is not None,
+        problem=answer["problem"],
+        active=answer["active"],
     )
 
 
@@ -110,8 +123,16 @@ def require_importable(status: HookStatus) -> None:
     if not status.importable:
         raise DeploymentError(
             f"{status.python}: docsgpt-embtune cannot be imported there ({status.problem}); run first: "
-            f"{status.python} -m pip install docsgpt-embtune"
+            f"{shlex.quote(str(status.python))} -m pip install --no-deps {_source_in_words()}"
         )
+
+
+def _source_in_words() -> str:
+    """Return what pip can install this package from, quoted for a shell, or words for it where that is not known."""
+    checkout = Path(docsgpt_embtune.__file__).resolve().parent.parent
+    if (checkout / "pyproject.toml").is_file():
+        return shlex.quote(str(checkout))
+    return "with the folder or wheel that this one was installed from"
 
 
 def uninstall_hook(python: Path) -> HookStatus:

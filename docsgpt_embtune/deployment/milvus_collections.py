@@ -1,19 +1,20 @@
 """DocsGPT's collections in Milvus, with the fields `id`, `vector`, `text`, `source_id` and `metadata`."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
-from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error, stored_text
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # rows read at a time
 _VECTOR = "vector"
+_BUILD_PARAMETERS = ("M", "efConstruction", "nlist", "m", "nbits")  # of HNSW and IVF indexes
 # Milvus Lite closes the connection of a client that pings it every ten seconds while a block of chunks is embedded.
 NO_KEEPALIVE = {"grpc.keepalive_time_ms": 2**31 - 1}
 _STRONG = {"consistency_level": "Strong"}  # reads must see what was just written
@@ -84,6 +85,10 @@ class MilvusCollections:
         """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.has_collection(name))
 
+    def has_alias(self, name: str) -> bool:
+        """Tell whether an alias leads to this collection."""
+        return bool(self._client.list_aliases(name)["aliases"])
+
     def width(self, name: str) -> int:
         """Return the declared width of the vector field."""
         fields = self._client.describe_collection(name)["fields"]
@@ -99,7 +104,7 @@ class MilvusCollections:
         doc_ids = set()
         for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
             doc_ids.add(row["id"])
-            yield _entry(row)
+            yield _entry(name, row)
         counted = self._client.query(name, filter="", output_fields=["count(*)"], **_STRONG)[0]["count(*)"]
         if len(doc_ids) != counted:
             raise DeploymentError(
@@ -110,7 +115,7 @@ class MilvusCollections:
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
         """Read rows by id."""
         by_id = self._rows(name, doc_ids, self._fields(name))
-        return [_entry(by_id[doc_id]) for doc_id in doc_ids if doc_id in by_id]
+        return [_entry(name, by_id[doc_id]) for doc_id in doc_ids if doc_id in by_id]
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
         """Read vectors by id."""
@@ -119,7 +124,7 @@ class MilvusCollections:
         return np.array(rows, dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create a collection with the same fields, and the same index type and metric on the vectors."""
+        """Create a collection with the same fields, and the same kind of index on the vectors."""
         from pymilvus import CollectionSchema
 
         description = self._client.describe_collection(like)
@@ -128,7 +133,12 @@ class MilvusCollections:
                 field["params"] = {**field["params"], "dim": width}
         index = self._client.describe_index(like, _VECTOR)
         indexes = self._client.prepare_index_params()
-        indexes.add_index(field_name=_VECTOR, index_type=index["index_type"], metric_type=index["metric_type"])
+        indexes.add_index(
+            field_name=_VECTOR,
+            index_type=index["index_type"],
+            metric_type=index["metric_type"],
+            params=build_parameters(index, width),
+        )
         schema = CollectionSchema.construct_from_dict(description)
         self._client.create_collection(name, schema=schema, index_params=indexes)
 
@@ -175,6 +185,21 @@ class MilvusCollections:
         return {row["id"]: row for row in self._client.get(name, ids=list(doc_ids), output_fields=fields, **_STRONG)}
 
 
-def _entry(row: dict[str, Any]) -> Entry:
+def build_parameters(index: Mapping[str, Any], width: int) -> dict[str, int]:
+    """Return the parameters that an index was built with, for another one over vectors of this width.
+
+    Args:
+        index: What Milvus says of the index. A Milvus Lite says no parameters.
+        width: Width of the other's vectors.
+    """
+    said = {**index.get("params", {}), **index}
+    parameters = {name: int(said[name]) for name in _BUILD_PARAMETERS if name in said}
+    if width % parameters.get("m", 1):  # product quantisation cuts a vector into `m` equal parts
+        del parameters["m"]
+    return parameters
+
+
+def _entry(name: str, row: dict[str, Any]) -> Entry:
     metadata = row.get("metadata")
-    return Entry(row["id"], row.get("text") or "", dict(row), metadata if isinstance(metadata, dict) else {})
+    text = stored_text(row.get("text"), f"Milvus {name}", row["id"])
+    return Entry(row["id"], text, dict(row), metadata if isinstance(metadata, dict) else {})

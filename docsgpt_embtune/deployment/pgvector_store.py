@@ -189,6 +189,10 @@ class PgvectorStore:
         """Name the old column."""
         return f"column {self._table.previous}" if self._keeps_old_vectors() else ""
 
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell whether the swap would drop the old column for the one in force."""
+        return self._keeps_old_vectors() and not self._is_swapped_to(model)
+
     def require_forgettable(self) -> None:
         """Check that nothing but indexes depends on the old column."""
         self._table.require_no_dependents(self._table.previous)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from docsgpt_embtune.deployment.collection_store import DocId, Entry
-from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error
+from docsgpt_embtune.deployment.stores import NOT_OPENED, as_deployment_error, stored_text
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.vectors import Vectors
@@ -75,6 +75,10 @@ class QdrantCollections:
         """Tell whether there is a collection, or an alias, of this name."""
         return bool(self._client.collection_exists(name)) or name in self._aliases()
 
+    def has_alias(self, name: str) -> bool:
+        """Tell whether an alias leads to this collection."""
+        return name in self._aliases().values()
+
     def width(self, name: str) -> int:
         """Return the width of the unnamed vector."""
         return int(self._vector_settings(name).size)
@@ -84,26 +88,36 @@ class QdrantCollections:
         offset = None
         while True:
             records, offset = self._client.scroll(name, limit=_PAGE, offset=offset, with_vectors=False)
-            yield from map(_entry, records)
+            yield from (_entry(name, record) for record in records)
             if offset is None:
                 return
 
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
         """Retrieve payloads by id."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=True)
-        by_id = {record.id: _entry(record) for record in records}
+        by_id = {record.id: _entry(name, record) for record in records}
         return [by_id[doc_id] for doc_id in doc_ids if doc_id in by_id]
 
     def vectors(self, name: str, doc_ids: Sequence[DocId]) -> Vectors:
         """Retrieve vectors by id; Qdrant normalises them to unit norm if the distance is cosine."""
         records = self._client.retrieve(name, ids=list(doc_ids), with_payload=False, with_vectors=True)
-        by_id = {record.id: record.vector for record in records}
+        by_id = {record.id: _unnamed(record.vector) for record in records}
         return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create a collection with the same distance, storage settings and payload indexes."""
+        """Create a collection with the same distance, storage settings and payload indexes.
+
+        Raises:
+            DeploymentError: If the other collection has sparse vectors, which DocsGPT does not make.
+        """
         info = self._client.get_collection(like)
         parameters = info.config.params
+        if parameters.sparse_vectors:
+            names = ", ".join(sorted(parameters.sparse_vectors))
+            raise DeploymentError(
+                f"Qdrant {like}: has sparse vectors, {names}, which DocsGPT does not make and the new collection would "
+                f"lack; copy the chunks into a collection without them, and name that in {self.setting}"
+            )
         self._client.create_collection(
             name,
             vectors_config=self._vector_settings(like).model_copy(update={"size": width}),
@@ -140,8 +154,9 @@ class QdrantCollections:
         """Delete a collection."""
         self._client.delete_collection(name)
 
-    def _aliases(self) -> set[str]:
-        return {alias.alias_name for alias in self._client.get_aliases().aliases}
+    def _aliases(self) -> dict[str, str]:
+        """Return the name of the collection that each alias leads to."""
+        return {alias.alias_name: alias.collection_name for alias in self._client.get_aliases().aliases}
 
     def _vector_settings(self, name: str) -> Any:
         settings = self._client.get_collection(name).config.params.vectors
@@ -150,7 +165,12 @@ class QdrantCollections:
         return settings
 
 
-def _entry(record: Any) -> Entry:
+def _unnamed(vector: Any) -> Any:
+    return vector[""] if isinstance(vector, dict) else vector  # a dictionary where the point has a sparse vector, too
+
+
+def _entry(name: str, record: Any) -> Entry:
     payload = record.payload or {}
     metadata = payload.get("metadata")
-    return Entry(record.id, payload.get("page_content") or "", payload, metadata if isinstance(metadata, dict) else {})
+    text = stored_text(payload.get("page_content"), f"Qdrant {name}", record.id)
+    return Entry(record.id, text, payload, metadata if isinstance(metadata, dict) else {})

@@ -128,7 +128,8 @@ def _put_in_force(stores: Sequence[ChunkStore], model: DeployedModel, environmen
     with _half_is_said(in_force, environment), ExitStack() as switched:
         if environment is not None:
             switched.enter_context(_disk_may_be_full(str(environment.path), in_force))
-            switched.enter_context(environment.switched(settings_for(stores, model)))
+            places = [name for store in stores for name in store.settings(model)]
+            switched.enter_context(environment.switched(settings_for(stores, model), places))
         # Stores that `.env` puts in force come first: if one of them fails, nothing has changed yet.
         for store in sorted(stores, key=lambda store: not store.settings(model)):
             with _disk_may_be_full(store.label):
@@ -218,12 +219,12 @@ def roll_back(
     # `.env` first: a collection that it named may be deleted only after that. Its record is deleted last, since an
     # interrupted rollback resumes from it.
     _all_rolled_back(rollback.stores, environment)
-    environment.forget()
+    environment.forget_switch()
     return rollback.stores
 
 
 def forget(stores: Sequence[ChunkStore], environment: EnvironmentFile | None = None) -> None:
-    """Delete the vectors and the record of `.env` lines that are kept for a rollback; safe to repeat.
+    """Delete the record of `.env` lines, and all vectors that are kept beside those in force; safe to repeat.
 
     Args:
         stores: The stores of one deployment.

@@ -120,6 +120,9 @@ class ChunkStore(Protocol):
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""
 
+    def replaces_kept(self, model: DeployedModel) -> bool:
+        """Tell whether a switch to this model puts the vectors in force in the place of those that are kept."""
+
     def require_forgettable(self) -> None:
         """Check for obstacles to `forget` that can be known before anything is deleted from any store.
 
@@ -129,6 +132,27 @@ class ChunkStore(Protocol):
 
     def forget(self) -> None:
         """Delete what is kept for a rollback, after which none is possible; the vectors in force stay."""
+
+
+def stored_text(value: object, where: str, doc_id: object) -> str:
+    """Return what is stored as a chunk's text; an empty text if nothing is.
+
+    Args:
+        value: What is stored.
+        where: The store, as messages name it.
+        doc_id: The chunk's id.
+
+    Raises:
+        DeploymentError: If it is no text, which no model can embed.
+    """
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DeploymentError(
+            f"{where}: the text of chunk {doc_id!r} is no text but of type {type(value).__name__}; delete that chunk, "
+            "or upload its source again"
+        )
+    return value
 
 
 def spread(total: int, size: int) -> list[int]:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.files import write_bytes_atomically
+from docsgpt_embtune.files import PARTIAL, write_bytes_atomically
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import EmbeddingModel, EmbedTexts, Vectors
 
@@ -193,7 +193,7 @@ class VectorCache:
         return path
 
     def _remove_leftovers(self) -> None:
-        for path in self.folder.glob(".*.partial"):
+        for path in self.folder.glob(PARTIAL):
             with suppress(FileNotFoundError):  # another run may have removed or renamed it meanwhile
                 if time.time() - path.stat().st_mtime > _LEFTOVER_AGE:
                     path.unlink()

@@ -71,6 +71,13 @@ def textless_row(folder, tuned):
     (folder / "index.json").write_text(json.dumps(content))
 
 
+def text_of_another_type(folder, tuned):
+    path = folder / "index.json"
+    content = json.loads(path.read_text())
+    content["documents"]["chunk-3"]["page_content"] = 12345
+    path.write_text(json.dumps(content))
+
+
 def wrong_width(folder, tuned):
     rewrite_vectors(folder, lambda vectors: np.hstack([vectors, vectors]))
 
@@ -104,6 +111,7 @@ def text_not_seen(folder, tuned):
         (stale_json, "unreadable", "one of them is stale"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
         (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
+        (text_of_another_type, "unreadable", "index.json: the text of chunk 'chunk-3' is no text but of type int; del"),
         (wrong_width, "width", "vectors of 64 numbers, the model gives 32"),
         (other_model, "vectors", "none of 62 sampled vectors was made by this model"),
         (mixed_vectors, "mixed", "12 of 62 sampled vectors were made by another model (first: chunk 'chunk-50')"),
@@ -173,6 +181,19 @@ def test_settings_that_load_another_model_are_named(tmp_path, tuned, text, messa
 def test_settings_that_load_the_model_raise_no_alarm(tmp_path, tuned, line):
     (tmp_path / ".env").write_text(f"EMBEDDINGS_NAME=/old\n{line.format(tuned.folder)}\n")
     assert examine_settings(EnvironmentFile(tmp_path / ".env"), tuned) == []
+
+
+def test_settings_that_were_switched_to_a_server_raise_no_alarm_until_they_are_changed(index_folder, tuned, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=/old\n")
+    stored = ["--model", str(tuned.folder), "--indexes", str(index_folder), "--env", str(environment.path)]
+    switch = ["reembed", *stored, "--served-at", "http://embed:8765#my model"]
+    assert CliRunner().invoke(main, switch, catch_exceptions=False).exit_code == 0
+    healthy = CliRunner().invoke(main, ["doctor", *stored], catch_exceptions=False)
+    assert (healthy.exit_code, healthy.stdout) == (0, "1 source examined, nothing wrong\n")
+    environment.path.write_text(environment.path.read_text().replace("embed:8765", "other:80"))
+    (finding,) = examine_settings(environment, tuned)
+    assert "examine what it serves (--model 'http://other:80#my model'), or remove that line" in finding.message
 
 
 @pytest.mark.parametrize("line", ["", f"EMBEDDINGS_NAME={HOST_DEFAULT}\n"])

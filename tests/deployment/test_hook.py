@@ -1,5 +1,6 @@
 """The hook in an unmodified host, in processes of their own as the host is."""
 
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import docsgpt_embtune
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.install import PTH_LINE, hook_status, install_hook, uninstall_hook
 from docsgpt_embtune.errors import DeploymentError
@@ -151,13 +153,32 @@ def test_older_hook_is_replaced(environment):
 @pytest.fixture
 def bare(tmp_path):
     """A Python that lacks the package."""
-    venv.create(tmp_path / "bare", symlinks=True, with_pip=False)
-    return tmp_path / "bare" / "bin" / "python"
+    venv.create(tmp_path / "bare one", symlinks=True, with_pip=False)
+    return tmp_path / "bare one" / "bin" / "python"
+
+
+def test_package_that_was_not_installed_from_a_checkout_is_advised_in_words(bare, tmp_path, monkeypatch):
+    elsewhere = tmp_path / "site-packages" / "docsgpt_embtune" / "__init__.py"
+    monkeypatch.setattr(docsgpt_embtune, "__file__", str(elsewhere))
+    with pytest.raises(DeploymentError, match="--no-deps with the folder or wheel that this one was installed from"):
+        install_hook(bare)
+
+
+def test_status_tells_whether_the_start_activates_the_hook(hooked, monkeypatch):
+    on = CliRunner().invoke(main, ["status", "--python", str(hooked)])
+    assert (on.exit_code, on.stdout.splitlines()[-1]) == (0, "at its start  active")
+    monkeypatch.setenv("EMBTUNE_HOOK", "off")
+    off = CliRunner().invoke(main, ["status", "--python", str(hooked)])
+    assert (off.exit_code, off.stdout.splitlines()[-2]) == (1, "package       importable")
+    assert "at its start  not active; see that EMBTUNE_HOOK is not off here" in off.stdout
+    uninstall_hook(hooked)
+    assert "at its start  not active\n" in CliRunner().invoke(main, ["status", "--python", str(hooked)]).stdout
 
 
 def test_environment_without_the_package_is_refused(bare, tmp_path):
-    with pytest.raises(DeploymentError, match="-m pip install docsgpt-embtune"):
+    with pytest.raises(DeploymentError) as refused:
         install_hook(bare)
+    assert str(refused.value).endswith(f"; run first: '{bare}' -m pip install --no-deps {shlex.quote(str(ROOT))}")
     with pytest.raises(DeploymentError, match="does not run as a Python interpreter"):
         hook_status(tmp_path / "absent")
 

@@ -19,7 +19,7 @@ from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
-from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, open_milvus
+from docsgpt_embtune.deployment.milvus_collections import NO_KEEPALIVE, build_parameters, open_milvus
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 from docsgpt_embtune.errors import DeploymentError
 from scripts.kill_reembed import make_milvus, make_qdrant
@@ -60,6 +60,12 @@ class Qdrant:
             ]
             client.upsert(name, points=points)
 
+    def add_payload(self, payload, width):
+        from qdrant_client import models
+
+        with self.client() as client:
+            client.upsert("docsgpt", points=[models.PointStruct(id=7, vector=[1.0] * width, payload=payload)])
+
     def dump(self, name="docsgpt"):
         with self.client() as client:
             records, _ = client.scroll(name, limit=1000, with_vectors=True)
@@ -72,6 +78,12 @@ class Qdrant:
     def nearest(self, name, vector):
         with self.client() as client:
             return client.query_points(name, query=vector, limit=1).points[0].payload["page_content"]
+
+    def add_alias(self, client, name, alias):
+        from qdrant_client import models
+
+        added = models.CreateAlias(collection_name=name, alias_name=alias)
+        client.update_collection_aliases([models.CreateAliasOperation(create_alias=added)])
 
 
 class Milvus:
@@ -122,6 +134,9 @@ class Milvus:
     def nearest(self, name, vector):
         with self.client() as client:
             return client.search(name, data=[vector], limit=1, output_fields=["text"])[0][0]["entity"]["text"]
+
+    def add_alias(self, client, name, alias):
+        client.create_alias(name, alias)
 
 
 def payload(text):
@@ -248,6 +263,69 @@ def test_what_was_kept_for_a_rollback_can_be_deleted(database, opened, environme
         steps.roll_back([store], environment)
 
 
+def forget(database, environment):
+    options = ["forget", f"--{database.name}", database.location, "--env", str(environment.path), "--yes"]
+    result = CliRunner().invoke(main, options)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def test_collections_of_all_switches_are_deleted_even_after_a_rollback(database, opened, environment, tuned, third):
+    reembed(opened, tuned, environment)
+    first = in_force(environment)
+    with opened() as store:
+        assert not store.replaces_kept(third)
+    reembed(opened, third, environment)
+    environment.keep_stores([database.name])
+    with opened() as store:
+        assert store.kept() == f"collection docsgpt; collection {first}"
+        steps.roll_back([store], environment)
+    with opened() as store:
+        assert store.kept() == "collection docsgpt"
+    no_store = ["forget", "--indexes", str(environment.path.parent), "--env", str(environment.path), "--yes"]
+    assert f"give --{database.name}, too" in CliRunner().invoke(main, no_store).stderr
+    assert ": collection docsgpt\n" in forget(database, environment)
+    assert database.names() == [in_force(environment)] == [first]
+    assert forget(database, environment) == "nothing is kept\n"
+
+
+def test_first_collection_stays_on_record_through_switches_and_rollbacks(database, opened, environment, tuned, third):
+    for model in (tuned, third):
+        reembed(opened, model, environment)
+    with opened() as store:
+        steps.roll_back([store], environment)
+    reembed(opened, replace(third, served_as={"EMBEDDINGS_NAME": "third"}), environment)
+    reembed(opened, replace(third, served_as={"EMBEDDINGS_NAME": "third, elsewhere"}), environment)
+    forget(database, environment)
+    assert database.names() == [in_force(environment)]
+    require_whole(database.dump(in_force(environment)), third)
+
+
+def test_collection_of_a_run_that_did_not_finish_is_offered_and_no_other(database, opened, environment, tuned, third):
+    with opened() as store:
+        store.build(third)
+        for name in ("docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"):
+            store._collections.create(name, like="docsgpt", width=8)
+    left = f"collection docsgpt_embtune_{third.fingerprint[:12]}, of a run that did not finish, or another DocsGPT's"
+    with opened() as store:
+        assert store.kept() == left
+    reembed(opened, tuned, environment)
+    said = forget(database, environment)
+    assert f": collection docsgpt; {left}\n" in said
+    assert database.names() == sorted([in_force(environment), "docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"])
+
+
+def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_did_not_finish(
+    database, opened, environment, third
+):
+    with opened() as store:
+        store.build(third)
+    with database.client() as client:
+        database.add_alias(client, f"docsgpt_embtune_{third.fingerprint[:12]}", "in_force_by_hand")
+    with opened() as store:
+        assert store.kept() == ""
+
+
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
     reembed(opened, tuned, environment)
     with opened() as store, pytest.raises(DeploymentError, match="names it still"):
@@ -335,6 +413,54 @@ def test_vector_that_is_not_the_models_is_caught_before_the_swap(opened, stock, 
         store._collections.put(target, entries, stock.embed([entry.text for entry in entries]))
         with pytest.raises(DeploymentError, match="is not the model's of its text"):
             store.prepare(tuned)
+
+
+@pytest.mark.parametrize("text", [12345, ["a"], False])
+def test_text_that_is_none_is_named_before_a_collection_is_made(tmp_path, environment, tuned, text):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")  # Milvus has a column of texts alone
+    database = Qdrant(tmp_path)
+    database.make(database.location, tuned.dimension)
+    database.add_payload({"page_content": text}, tuned.dimension)
+    command = ["reembed", "--model", str(tuned.folder), "--qdrant", database.location, "--env", str(environment.path)]
+    for words in (command, [*command, "--dry-run"]):
+        result = CliRunner().invoke(main, words, catch_exceptions=False)
+        assert result.exit_code == 2
+        kind = type(text).__name__
+        assert f"Qdrant docsgpt: the text of chunk 7 is no text but of type {kind}; delete" in result.stderr
+    assert database.names() == ["docsgpt"]
+
+
+def test_sparse_vectors_would_be_lost_and_are_named_before_a_collection_is_made(tmp_path, environment, stock, tuned):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")
+    from qdrant_client import models
+
+    database = Qdrant(tmp_path)
+    with database.client() as client:
+        dense = models.VectorParams(size=stock.dimension, distance=models.Distance.COSINE)
+        client.create_collection(
+            "docsgpt", vectors_config=dense, sparse_vectors_config={"bm25": models.SparseVectorParams()}
+        )
+        vector = {"": stock.embed(CHUNKS[:1])[0].tolist(), "bm25": models.SparseVector(indices=[1], values=[2.0])}
+        client.upsert("docsgpt", points=[models.PointStruct(id=7, vector=vector, payload=payload(CHUNKS[0]))])
+    with database.open(database.location) as collections:
+        store = CollectionStore(collections, environment)
+        assert examine(store, stock) == []
+        with pytest.raises(DeploymentError, match="docsgpt: has sparse vectors, bm25, which DocsGPT does not make"):
+            steps.reembed([store], tuned, environment)
+        assert collections.names() == ["docsgpt"]
+
+
+@pytest.mark.parametrize(
+    ("index", "width", "parameters"),
+    [
+        ({"index_type": "AUTOINDEX", "metric_type": "COSINE"}, 768, {}),
+        ({"index_type": "HNSW", "M": "16", "efConstruction": "200"}, 768, {"M": 16, "efConstruction": 200}),
+        ({"index_type": "IVF_PQ", "params": {"nlist": 7, "m": 48, "nbits": 8}}, 384, {"nlist": 7, "m": 48, "nbits": 8}),
+        ({"index_type": "IVF_PQ", "params": {"nlist": 7, "m": 48, "nbits": 8}}, 100, {"nlist": 7, "nbits": 8}),
+    ],
+)
+def test_milvus_index_is_built_as_the_first_one_was(index, width, parameters):
+    assert build_parameters(index, width) == parameters
 
 
 @pytest.mark.parametrize("location", ["localhost:6333", "nowhere/qdrant", "."])

@@ -629,6 +629,38 @@ def switched_to(model, index_folder, environment, stock):
     steps.reembed([FaissStore(index_folder)], model, environment)
 
 
+def test_switch_says_what_it_keeps_no_longer(index_folder, stock, tuned, third, tmp_path):
+    gives_way = f"{index_folder}: the vectors that are kept from before the last switch give way to those in force now"
+    environment = EnvironmentFile(tmp_path / ".env")
+    stored = ["--indexes", str(index_folder.parent), "--env", str(environment.path)]
+
+    def said(model, *options):
+        result = reembed_command("--model", str(model.folder), *stored, *options)
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
+    assert "give way" not in said(tuned, "--dry-run") + said(tuned) + said(tuned)
+    assert gives_way in said(third, "--dry-run")
+    assert gives_way in said(third)
+    assert "give way" not in said(third, "--dry-run") + said(third)
+
+
+def test_model_that_a_rollback_brings_back_is_not_embedded_again(index_folder, stock, tuned, third, tmp_path):
+    environment = EnvironmentFile(tmp_path / ".env")
+    switched_to(tuned, index_folder, environment, stock)
+    first = contents(index_folder)
+    steps.reembed([FaissStore(index_folder)], third, environment)
+    steps.roll_back([FaissStore(index_folder)], environment)
+    assert contents(index_folder) == first
+    assert steps.reembed([FaissStore(index_folder)], tuned, environment) == []
+    assert len(steps.reembed([FaissStore(index_folder)], third, environment)) == 1
+    assert steps.roll_back([FaissStore(index_folder)], environment) != []
+    assert contents(index_folder) == first
+    with pytest.raises(DeploymentError, match="no re-embedding to take back"):
+        steps.roll_back([FaissStore(index_folder)], environment)
+
+
 def test_rollback_mends_an_index_that_was_damaged_since(index_folder, stock, tuned, tmp_path):
     before, environment = contents(index_folder), EnvironmentFile(tmp_path / ".env")
     switched_to(tuned, index_folder, environment, stock)

@@ -147,8 +147,11 @@ def test_rollback_brings_everything_back(uri, stores, tuned):
         steps.roll_back(stores)
 
 
-def test_what_was_kept_for_a_rollback_can_be_deleted(uri, stores, tuned):
+def test_what_was_kept_for_a_rollback_can_be_deleted(uri, stores, tuned, third):
+    assert not any(store.replaces_kept(tuned) for store in stores)
     steps.reembed(stores, tuned)
+    assert all(store.replaces_kept(third) for store in stores)
+    assert not any(store.replaces_kept(tuned) for store in stores)
     assert [store.kept() for store in stores] == [
         "column embedding_embtune_previous",
         "column name_embedding_embtune_previous",

@@ -247,7 +247,9 @@ def test_adapting_a_tuned_model_keeps_what_it_says_of_itself(tiny_tuned_folder, 
     manifest = read_manifest(base)
     manifest["data"] = {"training": {"queries": 1}, "seen_queries": ["00", "01"]}
     (base / "embtune.json").write_text(json.dumps(manifest))
+    (base / ".onnx.killed.partial").mkdir()
     report = adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(base), keep_worse=True)
+    assert list(report.folder.glob(".*")) == []
     written = read_manifest(report.folder)
     assert written["base"] == {"name": "tiny"}
     assert written["data"]["training"] == {"queries": 1}

@@ -19,7 +19,7 @@ from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.vector_cache import embed_both
-from docsgpt_embtune.files import folder_written_whole
+from docsgpt_embtune.files import PARTIAL, folder_written_whole
 from docsgpt_embtune.model_folder import (
     ADAPTER_KEY,
     adapts_a_server,
@@ -264,7 +264,7 @@ def write_adapted_folder(
         folder_written_whole(out) as new,
     ):
         source = base.folder if is_tuned_folder(base.folder) else _portable(base.folder, Path(beside) / "base")
-        shutil.copytree(source, new, dirs_exist_ok=True)
+        shutil.copytree(source, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(PARTIAL))
         manifest = with_learned_too(read_manifest(source), learned)
         of_weights = document_fingerprint(base.folder)  # how chunks are read is added to it on opening
         manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}

@@ -17,6 +17,7 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.files import PARTIAL
 from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.reading import document_encoder
 from docsgpt_embtune.static_model import is_static
@@ -104,7 +105,7 @@ def write_with_layers(folder: Path, model: SentenceTransformer, kept: Sequence[i
         out: The folder to write; made if it is not there.
     """
     # All weights are copied, as a Dense layer's file has the same name; the transformer's is overwritten at the end.
-    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx"))
+    shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("onnx", PARTIAL))
     transformer: Any = model[0].auto_model
     path, own_names = out / "config.json", transformer.config.attribute_map
     config = json.loads(path.read_text(encoding="utf-8"))
