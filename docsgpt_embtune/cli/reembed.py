@@ -211,7 +211,7 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     """Delete the old vectors that are kept for a rollback.
 
     They take as much room as the new ones. In Qdrant and Milvus, texts stand beside them, of deleted sources, too, and
-    the collections of all earlier switches and of runs that did not finish go with them.
+    the collections of all earlier switches go with them.
     In --indexes, what is left of deleted sources goes with them. With --env, the record of its old lines goes as well.
     """
     from docsgpt_embtune.deployment import reembed as steps
@@ -229,6 +229,12 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     for label, what in kept.items():
         if what:
             click.echo(f"{label}: {what}")
+    for store in stores:
+        if left := store.unfinished():
+            click.echo(
+                f"{store.label}: {left}: of a run that did not finish, or another DocsGPT's, and not deleted here; "
+                "delete it in the database if nothing uses it"
+            )
     if not any(kept.values()):
         click.echo("nothing is kept")
         return

@@ -245,12 +245,12 @@ class CollectionStore:
             self._collections.drop(self._name)
 
     def kept(self) -> str:
-        """Name the collections from before each switch, and those of runs that did not finish; empty if none is."""
-        replaced, unfinished = self._replaced(), self._unfinished()
-        return "; ".join(
-            [f"collection {name}" for name in replaced]
-            + [f"collection {name}, of a run that did not finish, or another DocsGPT's" for name in unfinished]
-        )
+        """Name the collections from before each switch; empty if there is none."""
+        return "; ".join(f"collection {name}" for name in self._replaced())
+
+    def unfinished(self) -> str:
+        """Name the collections that runs may have left which did not finish; empty if there is none."""
+        return "; ".join(f"collection {name}" for name in self._unfinished())
 
     def _replaced(self) -> list[str]:
         """List the collections that `.env` named before; none unless it names one that was built here."""
@@ -282,7 +282,7 @@ class CollectionStore:
 
     def forget(self) -> None:
         """Delete the collections that `kept` names."""
-        for name in (*self._unfinished(), *self._replaced()):
+        for name in self._replaced():
             with self._as_deployment_error():
                 self._collections.drop(name)
 

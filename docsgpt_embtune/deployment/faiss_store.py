@@ -201,6 +201,10 @@ class FaissStore:
         """Name the replaced index."""
         return str(self._previous.relative_to(self.folder)) if self._previous.is_file() else ""
 
+    def unfinished(self) -> str:
+        """Name nothing: what such a run leaves is found by the next one, and goes with it."""
+        return ""
+
     def replaces_kept(self, model: DeployedModel) -> bool:
         """Tell whether the swap would write over a replaced index that a rollback could put back."""
         is_kept = bool(self._reversible(self._sources()))

@@ -189,6 +189,10 @@ class PgvectorStore:
         """Name the old column."""
         return f"column {self._table.previous}" if self._keeps_old_vectors() else ""
 
+    def unfinished(self) -> str:
+        """Name nothing: what such a run leaves is found by the next one, and goes with it."""
+        return ""
+
     def replaces_kept(self, model: DeployedModel) -> bool:
         """Tell whether the swap would drop the old column for the one in force."""
         return self._keeps_old_vectors() and not self._is_swapped_to(model)

@@ -120,6 +120,12 @@ class ChunkStore(Protocol):
     def kept(self) -> str:
         """Name what is kept for a rollback; empty if nothing is."""
 
+    def unfinished(self) -> str:
+        """Name what a run may have left that did not finish; empty if nothing is.
+
+        `forget` does not delete it: another deployment that shares the database may have it in force.
+        """
+
     def replaces_kept(self, model: DeployedModel) -> bool:
         """Tell whether a switch to this model puts the vectors in force in the place of those that are kept."""
 

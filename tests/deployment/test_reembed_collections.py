@@ -301,18 +301,20 @@ def test_first_collection_stays_on_record_through_switches_and_rollbacks(databas
     require_whole(database.dump(in_force(environment)), third)
 
 
-def test_collection_of_a_run_that_did_not_finish_is_offered_and_no_other(database, opened, environment, tuned, third):
+def test_collection_of_a_run_that_did_not_finish_is_named_and_not_deleted(database, opened, environment, tuned, third):
     with opened() as store:
         store.build(third)
         for name in ("docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"):
             store._collections.create(name, like="docsgpt", width=8)
-    left = f"collection docsgpt_embtune_{third.fingerprint[:12]}, of a run that did not finish, or another DocsGPT's"
+    left = f"docsgpt_embtune_{third.fingerprint[:12]}"
     with opened() as store:
-        assert store.kept() == left
+        assert (store.kept(), store.unfinished()) == ("", f"collection {left}")
     reembed(opened, tuned, environment)
     said = forget(database, environment)
-    assert f": collection docsgpt; {left}\n" in said
-    assert database.names() == sorted([in_force(environment), "docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"])
+    assert ": collection docsgpt\n" in said
+    assert f": collection {left}: of a run that did not finish, or another DocsGPT's" in said
+    others = [left, "docsgpt_embtune_by_hand", f"other_embtune_{'0' * 12}"]
+    assert database.names() == sorted([in_force(environment), *others])
 
 
 def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_did_not_finish(
@@ -323,7 +325,7 @@ def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_di
     with database.client() as client:
         database.add_alias(client, f"docsgpt_embtune_{third.fingerprint[:12]}", "in_force_by_hand")
     with opened() as store:
-        assert store.kept() == ""
+        assert store.unfinished() == ""
 
 
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
