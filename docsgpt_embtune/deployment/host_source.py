@@ -13,7 +13,9 @@ from typing import Any
 
 from docsgpt_embtune.errors import DeploymentError
 
-_SQUARED_L2 = "l2_distance"  # FAISS; the other stores' scores are the cosine, or (1 + cosine) / 2
+_SQUARED_L2 = "l2_distance"  # FAISS; the other stores' scores are the cosine
+# MongoDB Atlas scales a cosine to (1 + cosine) / 2 and calls it a cosine all the same.
+_WITH_SCALED_COSINE = "MongoDBVectorStore"
 
 
 class HostSource:
@@ -52,9 +54,13 @@ class HostSource:
         for document, score in found:
             if score is None:
                 return bool(document.page_content == text)
-            cosine = 1 - score / 2 if self._store.score_kind == _SQUARED_L2 else score
-            return bool(cosine >= same_vector)
+            return self._cosine(score) >= same_vector
         return False
+
+    def _cosine(self, score: float) -> float:
+        if self._store.score_kind == _SQUARED_L2:
+            return 1 - score / 2
+        return 2 * score - 1 if type(self._store).__name__ == _WITH_SCALED_COSINE else score
 
     def _ask(self, name: str, *arguments: object, **options: object) -> Any:
         try:

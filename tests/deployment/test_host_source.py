@@ -56,6 +56,13 @@ class StoreByDistance(Store):
         return [(hit, 2 - 2 * score) for hit, score in super().search_with_scores(*args, **kwargs)]
 
 
+class MongoDBVectorStore(Store):
+    """Scores as Atlas does."""
+
+    def search_with_scores(self, *args, **kwargs):
+        return [(hit, (1 + score) / 2) for hit, score in super().search_with_scores(*args, **kwargs)]
+
+
 class StoreWithoutScores(Store):
     def search_with_scores(self, *args, **kwargs):
         return [(hit, None) for hit, _ in super().search_with_scores(*args, **kwargs)]
@@ -75,7 +82,18 @@ def examined(store, model):
     return [(finding.problem, finding.message) for finding in examine_in_host(HostSource(store, "mongodb s"), model)]
 
 
-@pytest.mark.parametrize("store", [Store, StoreByDistance])
+@pytest.mark.parametrize("kind", [Store, MongoDBVectorStore])
+def test_lightly_tuned_model_is_another_model_however_a_store_scores(kind, tuned):
+    store = kind().add(tuned, CHUNKS)
+    own, cosine = np.array(store.vectors), 0.9985
+    aside = np.random.default_rng(0).standard_normal(own.shape)
+    aside -= (aside * own).sum(axis=1, keepdims=True) * own
+    aside *= np.sqrt(1 - cosine**2) / np.linalg.norm(aside, axis=1, keepdims=True)
+    store.vectors = list(cosine * own + aside)
+    assert [problem for problem, _ in examined(store, tuned)] == ["vectors"]
+
+
+@pytest.mark.parametrize("store", [Store, StoreByDistance, MongoDBVectorStore])
 def test_models_own_vectors_raise_no_alarm_and_others_do(store, stock, tuned):
     assert examined(store().add(tuned, CHUNKS), tuned) == []
     ((problem, message),) = examined(store().add(stock, CHUNKS), tuned)
