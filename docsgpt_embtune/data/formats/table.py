@@ -17,9 +17,10 @@ from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import file_written_whole
 
 # Usual names of columns, by role. A name that could have two roles, such as "answer", is in none.
+_SAID_GOOD = r"(good|positive)(_\d+)?"
 _NAMES = {
     "question": r"question|query|anchor",
-    "good": r"(good|positive)(_\d+)?|chunk|passage",
+    "good": rf"{_SAID_GOOD}|chunk|passage",
     "bad": r"(bad|negative)(_\d+)?",
     "score": r"score|label",
     "date": r"date|timestamp|created_at",
@@ -120,7 +121,7 @@ def _refuse_review_file(path: Path, names: Iterable[str], options: ReadOptions) 
 def _score_columns(names: Collection[str], options: ReadOptions) -> list[str]:
     """Find the columns of scores; a column such as "relevance" is one where no other column says what is good."""
     scores = _matching(names, "score", options)
-    says_good = [name for name in _matching(names, "good", options) if _is_named(name, r"(good|positive)(_\d+)?")]
+    says_good = [name for name in _matching(names, "good", options) if _is_named(name, _SAID_GOOD)]
     return scores if scores or says_good else sorted(name for name in names if _is_named(name, _VERDICTS))
 
 

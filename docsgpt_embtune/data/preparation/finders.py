@@ -169,13 +169,8 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
 
 
 def _put_bad(store: Store, pairs: Iterable[tuple[str, str]], table: str) -> None:
-    ids = list(dict.fromkeys(pairs))
-    texts = _marked_as_bad(store) if ids else {}
-    _put_offenders(store, [(*pair, "", texts[pair]) for pair in ids], table)
-
-
-def _marked_as_bad(store: Store) -> dict[tuple[str, str], str]:
-    marked = store.stream("""
-        SELECT query_id, doc_id, q.text || ' → ' || c.text
-        FROM judgments JOIN questions q USING (query_id) JOIN chunks c USING (doc_id) WHERE NOT good""")
-    return {(query_id, doc_id): text for query_id, doc_id, text in marked}
+    """Put (query_id, doc_id) of bad chunks into a table of offenders, with the texts of question and chunk."""
+    _put_offenders(store, [(*pair, "", "") for pair in dict.fromkeys(pairs)], table)
+    store.query(f"""
+        UPDATE {table} SET text = q.text || ' → ' || c.text FROM questions q, chunks c
+        WHERE q.query_id = {table}.query_id AND c.doc_id = {table}.doc_id""")
