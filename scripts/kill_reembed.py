@@ -4,8 +4,10 @@
     python scripts/kill_reembed.py --store pgvector --uri postgresql://… --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store qdrant --tuned models/tuned --kills 100
     python scripts/kill_reembed.py --store milvus --tuned models/tuned --kills 100 --disk /mnt/small
+    python scripts/kill_reembed.py --store milvus --uri http://localhost:19530 --tuned models/tuned --kills 100
 
-The script creates its own chunks, in a temporary folder or in a table `documents` that must not exist yet. The kills
+The script creates its own chunks, in a temporary folder, or in a table `documents` or a collection `docsgpt` that must
+not exist yet. Without --uri, Qdrant and Milvus run in their embedded modes. The kills
 are spread evenly over the stages of a run, because a swap takes a hundredth of the time of embedding, and happen at
 random moments of each stage. After each kill, every stored vector is compared with the model's, and every text must be
 there once. If the new vectors are active, they are rolled back; if the old ones are, the next run resumes the work.
@@ -40,7 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
-from docsgpt_embtune.deployment.collection_store import Collections, CollectionStore, Entry
+from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME, Collections, CollectionStore, Entry
 from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
@@ -70,7 +72,7 @@ def main() -> None:
     """Run the trials, and print their results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--store", choices=["faiss", "pgvector", "qdrant", "milvus"], required=True)
-    parser.add_argument("--uri", help="of the PostgreSQL")
+    parser.add_argument("--uri", help="of the PostgreSQL, or of a server of Qdrant or Milvus")
     parser.add_argument("--stock", default="bundled")
     parser.add_argument("--tuned", required=True)
     parser.add_argument("--third", help="a model for a second switch, which is killed, too")
@@ -343,9 +345,13 @@ def deployment(store: str, uri: str | None, folder: Path, texts: list[str], vect
             write_index_folder(source, texts, vectors)
         yield lambda: nullcontext([FaissStore(source) for source in sources])
     else:
-        filled, _ = in_process(lambda _: fill_collection(store, folder, texts, vectors))
+        location = uri or str(folder / f"{store}.db")  # Milvus takes a name with this suffix for a file, not a server
+        filled, _ = in_process(lambda _: fill_collection(store, location, texts, vectors))
         require(filled == OLD, f"a {store} to begin with")
-        yield lambda: open_collection(store, folder)
+        try:
+            yield lambda: open_collection(store, location, folder / ".env")
+        finally:
+            in_process(lambda _: drop_collections(store, location))
 
 
 def write_index_folder(folder: Path, texts: list[str], vectors: Vectors) -> None:
@@ -378,25 +384,20 @@ def pgvector_deployment(uri: str, texts: list[str], vectors: Vectors) -> Iterato
 
 
 @contextmanager
-def open_collection(store: str, folder: Path) -> Iterator[list[ChunkStore]]:
-    """Open the store in the embedded database."""
-    with open_database(store, folder) as collections:
-        yield [CollectionStore(collections, EnvironmentFile(folder / ".env"))]
+def open_collection(store: str, location: str, environment: Path) -> Iterator[list[ChunkStore]]:
+    """Open the store."""
+    with open_database(store, location) as collections:
+        yield [CollectionStore(collections, EnvironmentFile(environment))]
 
 
-def open_database(store: str, folder: Path) -> AbstractContextManager[Collections]:
-    """Open the embedded Qdrant or Milvus."""
-    return open_qdrant(location(store, folder)) if store == "qdrant" else open_milvus(location(store, folder))
+def open_database(store: str, location: str) -> AbstractContextManager[Collections]:
+    """Open Qdrant or Milvus, a server or embedded."""
+    return open_qdrant(location) if store == "qdrant" else open_milvus(location)
 
 
-def location(store: str, folder: Path) -> str:
-    """Return the embedded database's folder or file."""
-    return str(folder / f"{store}.db")  # Milvus takes a name with this suffix for a file, not a server
-
-
-def fill_collection(store: str, folder: Path, texts: list[str], vectors: Vectors) -> int:
+def fill_collection(store: str, location: str, texts: list[str], vectors: Vectors) -> int:
     """Create DocsGPT's collection with the chunks."""
-    (make_qdrant if store == "qdrant" else make_milvus)(location(store, folder), vectors.shape[1])
+    (make_qdrant if store == "qdrant" else make_milvus)(location, vectors.shape[1])
     doc_ids = [str(uuid.uuid4()) for _ in texts]
     payloads = [{"page_content": text, "metadata": {"source_id": "s"}} for text in texts]
     rows = [
@@ -405,8 +406,17 @@ def fill_collection(store: str, folder: Path, texts: list[str], vectors: Vectors
     ]
     contents = payloads if store == "qdrant" else rows
     entries = [Entry(*parts, metadata={}) for parts in zip(doc_ids, texts, contents, strict=True)]
-    with open_database(store, folder) as collections:
-        collections.put("docsgpt", entries, vectors)
+    with open_database(store, location) as collections:
+        collections.put(DEFAULT_NAME, entries, vectors)
+    return OLD
+
+
+def drop_collections(store: str, location: str) -> int:
+    """Delete DocsGPT's collection, and those that were built from it."""
+    with open_database(store, location) as collections:
+        for name in collections.names():
+            if name == DEFAULT_NAME or name.startswith(f"{DEFAULT_NAME}_embtune_"):
+                collections.drop(name)
     return OLD
 
 
@@ -415,8 +425,8 @@ def make_qdrant(location: str, width: int) -> None:
     from qdrant_client import QdrantClient
     from qdrant_client.models import Distance, VectorParams
 
-    client = QdrantClient(path=location)
-    client.create_collection("docsgpt", vectors_config=VectorParams(size=width, distance=Distance.COSINE))
+    client = QdrantClient(url=location) if "://" in location else QdrantClient(path=location)
+    client.create_collection(DEFAULT_NAME, vectors_config=VectorParams(size=width, distance=Distance.COSINE))
     client.close()
 
 
@@ -433,7 +443,8 @@ def make_milvus(location: str, width: int) -> None:
     schema.add_field("metadata", DataType.JSON, nullable=True)
     index = client.prepare_index_params()
     index.add_index(field_name="vector", index_type="AUTOINDEX", metric_type="COSINE")
-    client.create_collection("docsgpt", schema=schema, index_params=index)
+    require(not client.has_collection(DEFAULT_NAME), f"no collection {DEFAULT_NAME} in {location}")
+    client.create_collection(DEFAULT_NAME, schema=schema, index_params=index)
     client.close()
 
 
