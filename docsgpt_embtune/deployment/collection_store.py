@@ -86,7 +86,10 @@ class Collections(Protocol):
         """Read vectors by id: (N, D), in the order given; every id must exist."""
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create an empty collection with the settings of another, for vectors of this width."""
+        """Create an empty collection with the settings of another, for vectors of this width.
+
+        If it exists, only what a killed run left unfinished of it is done.
+        """
 
     def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
         """Store entries with their vectors, replacing entries with the same ids."""
@@ -184,8 +187,7 @@ class CollectionStore:
             if self._is_target(model):
                 self._embed(self._latecomers(), target, model)
                 return
-            if not self._collections.exists(target):
-                self._collections.create(target, like=self._name, width=model.dimension)
+            self._collections.create(target, like=self._name, width=model.dimension)
             self._bring_up_to_date(target, model)
 
     def settings(self, model: DeployedModel) -> Mapping[str, str]:

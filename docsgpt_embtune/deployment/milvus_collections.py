@@ -13,6 +13,8 @@ from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.vectors import Vectors
 
 _PAGE = 1000  # rows read at a time
+# An iterator of a server before 2.4 misses rows of the last moment, whatever consistency it is asked for.
+_READINGS = 3
 _VECTOR = "vector"
 _BUILD_PARAMETERS = ("M", "efConstruction", "nlist", "m", "nbits")  # of HNSW and IVF indexes
 # Milvus Lite closes the connection of a client that pings it every ten seconds while a block of chunks is embedded.
@@ -82,8 +84,11 @@ class MilvusCollections:
         return sorted(self._client.list_collections())
 
     def exists(self, name: str) -> bool:
-        """Tell whether there is a collection, or an alias, of this name."""
-        return bool(self._client.has_collection(name))
+        """Tell whether there is a collection, or an alias, of this name; one without an index does not count.
+
+        A server makes a collection and its index in two steps. One that a killed run left between these is empty.
+        """
+        return bool(self._client.has_collection(name) and self._client.list_indexes(name, _VECTOR))
 
     def has_alias(self, name: str) -> bool:
         """Tell whether an alias leads to this collection."""
@@ -101,16 +106,20 @@ class MilvusCollections:
             DeploymentError: If the rows that were read are not as many as Milvus counts.
         """
         self._client.load_collection(name)  # in Milvus Lite a collection stays loaded only within one process
-        doc_ids = set()
-        for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
-            doc_ids.add(row["id"])
-            yield _entry(name, row)
-        counted = self._client.query(name, filter="", output_fields=["count(*)"], **_STRONG)[0]["count(*)"]
-        if len(doc_ids) != counted:
-            raise DeploymentError(
-                f"Milvus {name}: {len(doc_ids)} rows were read and {counted} counted; stop what writes into it, and "
-                "run the same command again"
-            )
+        doc_ids: set[DocId] = set()
+        counted = -1
+        for _ in range(_READINGS):
+            for row in self._rows_of_lite(name) if self._is_lite else self._rows_of_server(name):
+                if row["id"] not in doc_ids:
+                    doc_ids.add(row["id"])
+                    yield _entry(name, row)
+            counted = self._client.query(name, filter="", output_fields=["count(*)"], **_STRONG)[0]["count(*)"]
+            if len(doc_ids) == counted:
+                return
+        raise DeploymentError(
+            f"Milvus {name}: {len(doc_ids)} rows were read and {counted} counted; stop what writes into it, and run the "
+            "same command again"
+        )
 
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
         """Read rows by id."""
@@ -127,6 +136,10 @@ class MilvusCollections:
         """Create a collection with the same fields, and the same kind of index on the vectors."""
         from pymilvus import CollectionSchema
 
+        if self.exists(name):
+            return
+        if self._client.has_collection(name):
+            self._client.drop_collection(name)
         description = self._client.describe_collection(like)
         for field in description["fields"]:
             if field["name"] == _VECTOR:

@@ -105,29 +105,38 @@ class QdrantCollections:
         return np.array([by_id[doc_id] for doc_id in doc_ids], dtype=np.float32).reshape(len(doc_ids), self.width(name))
 
     def create(self, name: str, like: str, width: int) -> None:
-        """Create a collection with the same distance, storage settings and payload indexes.
+        """Create a collection with the same distance, storage and search settings, and payload indexes.
 
         Raises:
             DeploymentError: If the other collection has sparse vectors, which DocsGPT does not make.
         """
+        from qdrant_client.models import HnswConfigDiff, OptimizersConfigDiff, WalConfigDiff
+
         info = self._client.get_collection(like)
-        parameters = info.config.params
+        config, parameters = info.config, info.config.params
         if parameters.sparse_vectors:
             names = ", ".join(sorted(parameters.sparse_vectors))
             raise DeploymentError(
                 f"Qdrant {like}: has sparse vectors, {names}, which DocsGPT does not make and the new collection would "
                 f"lack; copy the chunks into a collection without them, and name that in {self.setting}"
             )
-        self._client.create_collection(
-            name,
-            vectors_config=self._vector_settings(like).model_copy(update={"size": width}),
-            shard_number=parameters.shard_number,
-            replication_factor=parameters.replication_factor,
-            on_disk_payload=parameters.on_disk_payload,
-            quantization_config=getattr(info.config, "quantization_config", None),
-        )
+        if not self._client.collection_exists(name):
+            self._client.create_collection(
+                name,
+                vectors_config=self._vector_settings(like).model_copy(update={"size": width}),
+                shard_number=parameters.shard_number,
+                replication_factor=parameters.replication_factor,
+                write_consistency_factor=parameters.write_consistency_factor,
+                on_disk_payload=parameters.on_disk_payload,
+                hnsw_config=_as(HnswConfigDiff, config.hnsw_config),
+                optimizers_config=_as(OptimizersConfigDiff, config.optimizer_config),
+                wal_config=_as(WalConfigDiff, config.wal_config),
+                quantization_config=config.quantization_config,
+            )
+        made = self._client.get_collection(name).payload_schema
         for field, index in info.payload_schema.items():
-            self._client.create_payload_index(name, field_name=field, field_schema=index.params or index.data_type)
+            if field not in made:
+                self._client.create_payload_index(name, field_name=field, field_schema=index.params or index.data_type)
 
     def put(self, name: str, entries: Sequence[Entry], vectors: Vectors) -> None:
         """Upsert points."""
@@ -163,6 +172,11 @@ class QdrantCollections:
         if not hasattr(settings, "size"):
             raise DeploymentError(f"Qdrant {name}: has named vectors, so it is not DocsGPT's; check {self.setting}")
         return settings
+
+
+def _as(kind: Any, settings: Any) -> Any:
+    """Give settings that Qdrant returns the type in which it takes them; None if it returned none."""
+    return kind(**settings.model_dump(include=set(kind.model_fields))) if settings else None
 
 
 def _unnamed(vector: Any) -> Any:

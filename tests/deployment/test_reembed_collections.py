@@ -1,7 +1,12 @@
-"""Re-embedding in a real Qdrant and a real Milvus, both embedded, in DocsGPT's collection shapes."""
+"""Re-embedding in a real Qdrant and a real Milvus, both embedded, in DocsGPT's collection shapes.
+
+EMBTUNE_TEST_MILVUS=http://… runs the tests on a Milvus server, too, where they delete the collection `docsgpt` and
+any that this package made. None is started here, as no two servers of the PyPI package `milvus` can run on one machine.
+"""
 
 import contextlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -39,8 +44,8 @@ class Qdrant:
     open = staticmethod(open_qdrant)
     make = staticmethod(make_qdrant)
 
-    def __init__(self, folder):
-        self.location = str(folder / "qdrant")
+    def __init__(self, location):
+        self.location = location
 
     @contextlib.contextmanager
     def client(self):
@@ -94,8 +99,8 @@ class Milvus:
     open = staticmethod(open_milvus)
     make = staticmethod(make_milvus)
 
-    def __init__(self, folder):
-        self.location = str(folder / "milvus.db")
+    def __init__(self, location):
+        self.location = location
 
     @contextlib.contextmanager
     def client(self):
@@ -103,7 +108,8 @@ class Milvus:
 
         client = MilvusClient(uri=self.location, grpc_options=NO_KEEPALIVE)
         for name in client.list_collections():
-            client.load_collection(name)
+            if client.list_indexes(name):  # a killed run may leave one without
+                client.load_collection(name)
         yield client
         client.close()
 
@@ -124,7 +130,7 @@ class Milvus:
 
     def dump(self, name="docsgpt"):
         with self.client() as client:
-            rows = client.query(name, filter="", output_fields=["*"], limit=1000)
+            rows = client.query(name, filter="", output_fields=["*"], limit=1000, consistency_level="Strong")
         return {row["id"]: ({k: v for k, v in row.items() if k != "vector"}, row["vector"]) for row in rows}
 
     def names(self):
@@ -133,7 +139,8 @@ class Milvus:
 
     def nearest(self, name, vector):
         with self.client() as client:
-            return client.search(name, data=[vector], limit=1, output_fields=["text"])[0][0]["entity"]["text"]
+            found = client.search(name, [vector], limit=1, output_fields=["text"], consistency_level="Strong")
+            return found[0][0]["entity"]["text"]
 
     def add_alias(self, client, name, alias):
         client.create_alias(name, alias)
@@ -143,13 +150,28 @@ def payload(text):
     return {"page_content": text, "metadata": {"source": "a.md", "token_count": len(text), "source_id": "handbook"}}
 
 
-@pytest.fixture(params=[Qdrant, Milvus])
+MILVUS_SERVER = os.environ.get("EMBTUNE_TEST_MILVUS")
+
+
+@pytest.fixture(params=["qdrant", "milvus", *(["milvus server"] if MILVUS_SERVER else [])])
 def database(request, tmp_path, stock):
-    pytest.importorskip(request.param.library, reason="its client is not installed")
-    database = request.param(tmp_path)
+    kind = Qdrant if request.param == "qdrant" else Milvus
+    pytest.importorskip(kind.library, reason="its client is not installed")
+    is_server = request.param == "milvus server"
+    database = kind(MILVUS_SERVER if is_server else str(tmp_path / f"{request.param}.db"))
+    if is_server:
+        drop_collections(database)
     database.make(database.location, stock.dimension)
     database.add(stock, CHUNKS)
     return database
+
+
+def drop_collections(database):
+    with database.client() as client:
+        for name in [name for name in client.list_collections() if name == "docsgpt" or "_embtune_" in name]:
+            for alias in client.list_aliases(name)["aliases"]:
+                client.drop_alias(alias)
+            client.drop_collection(name)
 
 
 @pytest.fixture
@@ -420,7 +442,7 @@ def test_vector_that_is_not_the_models_is_caught_before_the_swap(opened, stock, 
 @pytest.mark.parametrize("text", [12345, ["a"], False])
 def test_text_that_is_none_is_named_before_a_collection_is_made(tmp_path, environment, tuned, text):
     pytest.importorskip("qdrant_client", reason="its client is not installed")  # Milvus has a column of texts alone
-    database = Qdrant(tmp_path)
+    database = Qdrant(str(tmp_path / "qdrant"))
     database.make(database.location, tuned.dimension)
     database.add_payload({"page_content": text}, tuned.dimension)
     command = ["reembed", "--model", str(tuned.folder), "--qdrant", database.location, "--env", str(environment.path)]
@@ -436,7 +458,7 @@ def test_sparse_vectors_would_be_lost_and_are_named_before_a_collection_is_made(
     pytest.importorskip("qdrant_client", reason="its client is not installed")
     from qdrant_client import models
 
-    database = Qdrant(tmp_path)
+    database = Qdrant(str(tmp_path / "qdrant"))
     with database.client() as client:
         dense = models.VectorParams(size=stock.dimension, distance=models.Distance.COSINE)
         client.create_collection(
@@ -483,7 +505,27 @@ def test_wrong_settings_are_refused(opened, environment):
         pass
 
 
+def test_collection_that_a_kill_left_without_its_index_is_made_anew(tmp_path, environment, stock, tuned):
+    pytest.importorskip("pymilvus", reason="its client is not installed")
+    database = Milvus(MILVUS_SERVER or str(tmp_path / "milvus.db"))
+    drop_collections(database)
+    database.make(database.location, stock.dimension)
+    database.add(stock, CHUNKS)
+    from pymilvus import DataType
+
+    with database.client() as client:
+        schema = client.create_schema()
+        schema.add_field("id", DataType.VARCHAR, is_primary=True, max_length=64)
+        schema.add_field("vector", DataType.FLOAT_VECTOR, dim=tuned.dimension)
+        client.create_collection(f"docsgpt_embtune_{tuned.fingerprint[:12]}", schema=schema)
+    with database.open(database.location) as collections:
+        steps.reembed([CollectionStore(collections, environment)], tuned, environment)
+    require_whole(database.dump(in_force(environment)), tuned)
+
+
 def test_second_process_is_refused(database, opened):
+    if database.location == MILVUS_SERVER:
+        pytest.skip("a server takes as many as come")
     opener = database.open.__name__
     code = f"from {database.open.__module__} import {opener}\nwith {opener}({database.location!r}): pass"
     with opened():
