@@ -180,7 +180,9 @@ def _print_what_is_in_force(environment: "EnvironmentFile | None", stores: "list
 def _print_changes(environment: "EnvironmentFile | None", settings: Mapping[str, str | None]) -> None:
     if environment is not None:
         for name, value in settings.items():
-            click.echo(f"{environment.path}: {name}={_shown(value)} instead of {_shown(environment.get(name))}")
+            before = environment.get(name)
+            change = "as it is" if value == before else f"instead of {_shown(before)}"
+            click.echo(f"{environment.path}: {name}={_shown(value)} {change}")
 
 
 def _shown(value: str | None) -> str:
