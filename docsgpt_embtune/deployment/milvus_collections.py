@@ -117,8 +117,8 @@ class MilvusCollections:
             if len(doc_ids) == counted:
                 return
         raise DeploymentError(
-            f"Milvus {name}: {len(doc_ids)} rows were read and {counted} counted; stop what writes into it, and run the "
-            "same command again"
+            f"Milvus {name}: {len(doc_ids)} rows were read and {counted} counted; stop what writes into it, and run "
+            "the same command again"
         )
 
     def fetch(self, name: str, doc_ids: Sequence[DocId]) -> list[Entry]:
