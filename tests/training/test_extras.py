@@ -20,7 +20,7 @@ from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
 from ..sample_questions import VERBS
-from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, dataset
+from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, dataset, learning_quickly
 
 HARDLY = TrainConfig(learning_rate=1e-9, precision="fp32", device="cpu")
 
@@ -29,8 +29,7 @@ HARDLY = TrainConfig(learning_rate=1e-9, precision="fp32", device="cpu")
 def with_keywords(tiny_base_folder, tmp_path_factory):
     """A tuned folder with keywords, which its random weights need."""
     out = tmp_path_factory.mktemp("base") / "tuned"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=4, learning_rate=3e-3))
+    with learning_quickly():
         report = train(TRAINING, VALIDATION, out, base=str(tiny_base_folder), config=CONFIG, automatic=Automatic())
     assert "keywords" in report.manifest
     return out

@@ -31,9 +31,9 @@ from docsgpt_embtune.training.query_adapter.fitting import _Objective, fit_adapt
 from docsgpt_embtune.training.train import train
 from docsgpt_embtune.vectors import unit_norm
 
-from ..conftest import TEXTS
-from ..deployment.conftest import write_index_folder
-from ..sample_questions import TRAINING, VALIDATION, dataset
+from ...conftest import TEXTS
+from ...deployment.conftest import write_index_folder
+from ...sample_questions import TRAINING, VALIDATION, dataset
 
 DIMENSION = 16
 

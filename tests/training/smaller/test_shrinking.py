@@ -23,7 +23,7 @@ from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.smaller import shrinking
 from docsgpt_embtune.training.smaller.shrinking import Cut, principal_directions, shrink
 
-from ..sample_questions import dataset
+from ...sample_questions import dataset
 
 HARD = dataset()
 CHUNKS = list(HARD.corpus.values())

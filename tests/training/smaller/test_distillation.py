@@ -23,8 +23,8 @@ from docsgpt_embtune.training.smaller.distillation import distill
 from docsgpt_embtune.training.smaller.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 
-from ..conftest import TEXTS
-from ..sample_questions import TRAINING, VALIDATION, dataset
+from ...conftest import TEXTS
+from ...sample_questions import TRAINING, VALIDATION, dataset
 
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 

@@ -33,8 +33,8 @@ from docsgpt_embtune.training.smaller.students import Lesson
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.wording import silent
 
-from ..conftest import TEXTS
-from ..sample_questions import TRAINING, VALIDATION
+from ...conftest import TEXTS
+from ...sample_questions import TRAINING, VALIDATION
 
 
 @pytest.fixture(scope="module")
