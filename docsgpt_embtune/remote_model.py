@@ -21,13 +21,8 @@ import numpy as np
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.model_folder import (
-    KEYWORDS_KEY,
-    SERVER_KEY,
-    adapts_a_server,
-    read_manifest,
-    verify_any,
-)
+from docsgpt_embtune.manifest import Manifest, ServerRecord, read_manifest
+from docsgpt_embtune.model_folder import adapts_a_server, verify_any
 from docsgpt_embtune.openai_client import (
     USUAL_PATIENCE,
     OpenAIClient,
@@ -245,7 +240,7 @@ class RemoteModel:
         Raises:
             ModelFolderError: If its manifest cannot be read.
         """
-        server = read_manifest(folder)[SERVER_KEY]
+        server = read_manifest(folder)["server"]
         url = os.environ.get(ADDRESS_VARIABLE) or server["url"]
         return cls(_without_path(url), server["model"], folder.resolve())
 
@@ -285,7 +280,7 @@ class RemoteModel:
         be guessable from a folder that is passed on.
         """
         if self.folder is not None:
-            return str(self.manifest[SERVER_KEY]["document_fingerprint"])
+            return self.manifest["server"]["document_fingerprint"]
         return hashlib.sha256(f"{without_credentials(self.url)}\n{self.model}".encode()).hexdigest()
 
     @property
@@ -296,7 +291,7 @@ class RemoteModel:
         return hashlib.sha256(f"{self.document_fingerprint} {self.manifest['fingerprint']}".encode()).hexdigest()
 
     @cached_property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """Manifest of the adapter's folder; empty without one."""
         return read_manifest(self.folder) if self.folder else {}
 
@@ -339,19 +334,25 @@ class RemoteModel:
     @property
     def needs_reembedding(self) -> bool:
         """Whether keywords are appended to the server's vectors, so that chunks stored without them do not fit."""
-        return KEYWORDS_KEY in self.manifest
+        return "keywords" in self.manifest
 
-    def record(self, probe: Sequence[float]) -> dict[str, Any]:
-        """Return an adapter manifest's record of the server: its address without credentials, and its probe vector."""
+    def record(self, probe: Sequence[float], document_fingerprint: str) -> ServerRecord:
+        """Return the manifest's record of the server.
+
+        Args:
+            probe: The server's vector of the probe text.
+            document_fingerprint: Identifies the chunk vectors, with any keywords.
+        """
         return {
             "url": without_credentials(self.url),
             "model": self.model,
             "dimension": len(probe),
             "probe": [round(number, _DIGITS) for number in probe],
+            "document_fingerprint": document_fingerprint,
         }
 
     def _refuse_another_model(self, probe: Sequence[float]) -> None:
-        before = self.manifest[SERVER_KEY]["probe"]
+        before = self.manifest["server"]["probe"]
         if len(probe) != len(before):
             difference = f"{len(probe)} numbers in a vector, not {len(before)}"
         else:

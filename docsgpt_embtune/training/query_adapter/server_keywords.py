@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.best_of_many import Choice
 from docsgpt_embtune.evaluation.vector_cache import embed_both
+from docsgpt_embtune.manifest import FittingRecord
 from docsgpt_embtune.model_folder import check_destination
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
@@ -111,7 +111,7 @@ def write_keywords_for_server(
     return KeywordsReport(keywords, choice, out)
 
 
-def _record(choice: Choice) -> dict[str, Any]:
+def _record(choice: Choice) -> FittingRecord:
     return {
         "validation": {"asked_by": ASKED_OF_CHUNKS, **choice.to_dict()},
         "versions": {"docsgpt-embtune": __version__},

@@ -11,11 +11,11 @@ no more chunks than directions, but fewer of those between later chunks. What th
 that they were not computed from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines,
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
+from docsgpt_embtune.manifest import Manifest
+from docsgpt_embtune.model_folder import check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -62,7 +63,7 @@ class ShrinkReport:
 
     decision: Decision
     folder: Path | None
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ def shrink(
         decision = replace(decision, reason=reason, queries=len(validation))
     if chosen is None:
         return ShrinkReport(decision, None, {})
-    details = {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL}
+    details = cast("Manifest", {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL})
     if not by_words:
         details = with_chosen_by_too(details, asked)
     if reading := recorded_reading(manifest):
@@ -226,8 +227,8 @@ def principal_directions(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(np.linalg.eigh(moments).eigenvectors.T[::-1], dtype=np.float32)
 
 
-def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside: int) -> None:
-    if ADAPTER_KEY in manifest:
+def _refuse(folder: Path, manifest: Manifest, width: int | None, beside: int) -> None:
+    if "query_adapter" in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
     full = manifest["dimension"]
     if width is not None and not beside < width < full:
@@ -239,7 +240,7 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside
 
 
 def _to_decide_by(
-    folder: Path, manifest: Mapping[str, Any], validation: RetrievalDataset, say: Say
+    folder: Path, manifest: Manifest, validation: RetrievalDataset, say: Say
 ) -> tuple[RetrievalDataset, bool]:
     """Leave out questions that the model learned from; if too few are left, ask for chunks by their own words.
 
@@ -266,7 +267,7 @@ def _to_decide_by(
     return of_chunks, True
 
 
-def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int]:
+def _numbers(manifest: Manifest, full: int, asked_for: int) -> list[int]:
     """Return how many of the model's own numbers each cut leaves, the most first."""
     usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
     return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)

@@ -19,7 +19,8 @@ from docsgpt_embtune.deployment.faiss_folder import (
 )
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
 

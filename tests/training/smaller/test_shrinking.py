@@ -17,7 +17,8 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.seen_questions import data_record, digests_of, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.smaller import shrinking
