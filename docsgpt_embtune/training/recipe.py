@@ -126,7 +126,7 @@ def tune_as_told(
     training, validation = material.training, material.validation
     assert training is not None, "it learns from questions"
     assert validation is not None, "and not in folds"
-    run = TuningRun(model, validation, config, folder, say, extras=extras)
+    run = TuningRun.begin(model, validation, config, folder, say, extras=extras)
     some_given = bool(training.irrelevant_docs)
     # Online-contrastive loss cannot learn without bad chunks; ranking needs equally many in every row, if any.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
@@ -206,7 +206,7 @@ def _begin(
     in_folds = material.validation is None
     if in_folds:
         say(f"no --val given: each of {counted(len(asked), 'question')} is asked of a model that did not learn from it")
-    return TuningRun(
+    return TuningRun.begin(
         model,
         asked,
         config,

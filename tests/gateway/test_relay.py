@@ -305,7 +305,7 @@ def relayed(upstream, folder, say=silent):
         error=RemoteModelError,
         patience=Patience(attempts=2, first_wait=0.001, longest_wait=0.001),
     )
-    with closing(RemoteEmbeddings(client)) as embeddings:
+    with closing(RemoteEmbeddings.connect(client)) as embeddings:
         yield RelayedModel(remote, embeddings, say)
 
 

@@ -86,7 +86,7 @@ def write_keywords_for_server(
         say(
             f"model       {remote.name}: {corpus_embeddings.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}"
         )
-        fitting = KeywordFitting(dict.fromkeys(corpus.values()), corpus_embeddings.shape[1])
+        fitting = KeywordFitting.of(dict.fromkeys(corpus.values()), corpus_embeddings.shape[1])
         keywords = replace(fitting.kinds()[NARROW], weight=USUAL_WEIGHT)
         alone = score_vectors(made.questions, query_embeddings, corpus_embeddings)
         both = score_vectors(

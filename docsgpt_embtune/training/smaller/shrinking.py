@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import numpy as np
 
@@ -97,30 +97,34 @@ class Cut:
         return np.concatenate([cut, keywords], axis=1)
 
 
+@dataclass(frozen=True, eq=False)
 class _Measure:
     """Scores cuts, each on answers that it was not computed from.
 
-    Args:
+    Attributes:
         asked: Questions to decide by.
         query_embeddings: Vectors of the questions (Q, D + beside).
         corpus_embeddings: Vectors of the chunks (N, D + beside).
-        full: D, the model's own numbers.
+        folds: The questions of each fold by their rows, and the principal directions of the chunks that answer none of
+            them.
     """
 
-    def __init__(
-        self, asked: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, full: int
-    ) -> None:
-        self.asked = asked
-        self.query_embeddings = query_embeddings
-        self.corpus_embeddings = corpus_embeddings
-        query_ids = list(asked.queries)
-        folds = [(rows, asked.subset(query_ids[row] for row in rows)) for rows in _folds(asked)]
-        self._folds = [(rows, some, self._directions(some, full)) for rows, some in folds]
+    asked: RetrievalDataset
+    query_embeddings: Vectors
+    corpus_embeddings: Vectors
+    folds: Sequence[tuple[Sequence[int], RetrievalDataset, Vectors]]
 
-    def _directions(self, some: RetrievalDataset, full: int) -> Vectors:
-        answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
-        others = [place for place, doc_id in enumerate(self.asked.corpus) if doc_id not in answers]
-        return principal_directions(self.corpus_embeddings[others, :full])
+    @classmethod
+    def in_folds(
+        cls, asked: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, full: int
+    ) -> Self:
+        """Find each fold's principal directions, of the model's own D numbers (`full`)."""
+        query_ids = list(asked.queries)
+        folds = []
+        for rows in _folds(asked):
+            some = asked.subset(query_ids[row] for row in rows)
+            folds.append((rows, some, principal_directions(corpus_embeddings[_not_answering(some), :full])))
+        return cls(asked, query_embeddings, corpus_embeddings, folds)
 
     def whole(self) -> QueryScores:
         """Score the uncut vectors."""
@@ -131,12 +135,18 @@ class _Measure:
         if cut.name == "first numbers":
             return score_vectors(self.asked, cut.map(self.query_embeddings), cut.map(self.corpus_embeddings))
         parts = []
-        for rows, some, directions in self._folds:
+        for rows, some, directions in self.folds:
             like_it = replace(cut, matrix=directions[: len(cut.matrix)])
             parts.append(
                 score_vectors(some, like_it.map(self.query_embeddings[rows]), like_it.map(self.corpus_embeddings))
             )
         return joined_scores(parts)
+
+
+def _not_answering(some: RetrievalDataset) -> list[int]:
+    """Return the places in the corpus of the chunks that answer none of the questions."""
+    answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
+    return [place for place, doc_id in enumerate(some.corpus) if doc_id not in answers]
 
 
 def _folds(asked: RetrievalDataset) -> list[list[int]]:
@@ -192,7 +202,7 @@ def shrink(
     }
     numbers = _numbers(manifest, full, full if width is None else width - beside)
     cuts = [Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
-    chosen, decision = _decide(cuts, _Measure(asked, query_embeddings, corpus_embeddings, full), width)
+    chosen, decision = _decide(cuts, _Measure.in_folds(asked, query_embeddings, corpus_embeddings, full), width)
     if by_words:
         where = f"where {counted(len(asked), 'chunk')} are asked for by their own words"
         reason = f"{decision.reason} {where}, as the model learned from the questions"

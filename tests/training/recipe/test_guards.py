@@ -41,7 +41,7 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
 
 def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder, tmp_path):
     model = load_base(resolve_base(str(tiny_base_folder)), "cpu")
-    run = TuningRun(model, VALIDATION, CONFIG, tmp_path)
+    run = TuningRun.begin(model, VALIDATION, CONFIG, tmp_path)
     base = copy_of_weights(run.model)
     with torch.no_grad():
         for weights in run.model.parameters():
@@ -53,7 +53,7 @@ def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder,
     recipe._draw_back(run, base, lambda name: next(asked))
     assert run.selection.candidates[-1].name == "drawn back to 80%"
 
-    resumed = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG, tmp_path)
+    resumed = TuningRun.begin(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG, tmp_path)
     resumed.selection.restore()
     assert all(torch.equal(weights, moved[name]) for name, weights in resumed.model.state_dict().items())
 
@@ -87,7 +87,7 @@ def test_guard_of_too_few_questions_is_told(tuned):
 
 
 def test_guards_that_never_hold_leave_the_base(tiny_base_folder):
-    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
     base = copy_of_weights(run.model)
     with torch.no_grad():
         for weights in run.model.parameters():

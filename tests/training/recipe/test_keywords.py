@@ -79,7 +79,7 @@ def test_where_nobody_asked_keywords_have_the_usual_weight_and_words_that_a_chun
 def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_guard_worse(tiny_base_folder):
     asked = what_the_base_finds_first(tiny_base_folder)
     said: list[str] = []
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG, say=said.append)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG, say=said.append)
     put_usual_keywords(run, CORPUS.values(), (), lambda name: True)
     assert run.keywords is None
     assert said[-1].startswith("keywords    left out: validation ndcg@10 -0.")
@@ -95,7 +95,7 @@ def test_where_nobody_asked_keywords_are_left_out_that_hide_sentences_or_make_a_
 def test_where_nobody_asked_keywords_are_left_out_that_spoil_what_beats_the_base(tiny_base_folder, monkeypatch):
     monkeypatch.setattr(keyword_choice, "judge", lambda *_, **__: SimpleNamespace(verdict="not enough evidence"))
     asked = what_the_base_finds_first(tiny_base_folder)
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), asked, CONFIG)
     put_usual_keywords(run, CORPUS.values(), (), lambda name: True)  # they hide what is found, and nothing is better
     assert run.keywords.weight == WEIGHTS_BESIDE_TAUGHT[0]
     run.keywords = None
@@ -111,7 +111,7 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
     queries = {f"q {doc_id}": text.split()[350] for doc_id, text in corpus.items()}
     dataset = RetrievalDataset(queries, corpus, {f"q {doc_id}": (doc_id,) for doc_id in corpus})
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, dataset, CONFIG)
+    run = TuningRun.begin(model, dataset, CONFIG)
     weigh_keywords(run, corpus.values(), wide=False)
     assert run.keywords.width == 736
     assert not [c for c in run.selection.candidates if c.name.startswith("wide")]
@@ -123,7 +123,7 @@ def test_wide_keywords_are_taken_where_narrow_ones_mistake_too_many_words(tiny_b
 
 def test_keywords_are_left_out_where_they_make_a_guard_worse(tiny_base_folder):
     said: list[str] = []
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG, say=said.append)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG, say=said.append)
     weigh_keywords(run, CORPUS.values(), guards_hold=lambda name: False)
     assert run.keywords is None
     assert run.selection.kept is None

@@ -72,7 +72,7 @@ def test_static_base_is_tuned_too(tiny_base_folder, tmp_path):
 
 def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
     said: list[str] = []
-    run = TuningRun(load_base(resolve_base("bundled"), "cpu"), VALIDATION, CONFIG, say=said.append)
+    run = TuningRun.begin(load_base(resolve_base("bundled"), "cpu"), VALIDATION, CONFIG, say=said.append)
     ruinous = TrainConfig(loss="multiple-negatives-ranking", learning_rate=0.3, batch_size=4, precision="fp32")
     seen: list[int] = []
     monkeypatch.setattr(trainer.ProgressBar, "on_step_end", lambda self, args, state, *_, **__: seen.append(1))
@@ -85,13 +85,13 @@ def test_stage_that_makes_validation_fall_is_given_up_early(monkeypatch):
 
 
 def test_stage_that_moves_no_answer_is_not_given_up(tiny_base_folder):
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     assert run.selection.holds_up("as the base model")
 
 
 def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, VALIDATION, CONFIG)
+    run = TuningRun.begin(model, VALIDATION, CONFIG)
     begun_with = copy_of_weights(model)
     config = replace(recipe.RANKING, precision="fp32")
     run.train(0, Stage("questions", TRAINING, config, mines=False, passes_on=False))
@@ -104,7 +104,7 @@ def test_stage_that_does_not_pass_on_leaves_the_next_its_own_beginning(tiny_base
 
 
 def test_texts_are_encoded_once_for_each_state_of_the_weights(tiny_base_folder):
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     mining = Stage("questions", TRAINING, replace(recipe.RANKING, precision="fp32"), mines=True)
     assert not run.vectors.unknown(CORPUS.values())
     run.train(0, replace(mining, passes_on=False, averages=True))
@@ -131,7 +131,7 @@ def test_known_vectors_are_the_models(tiny_base_folder):
 
 def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, VALIDATION, CONFIG)
+    run = TuningRun.begin(model, VALIDATION, CONFIG)
     *_, hardest = recipe._stages(run, Material(TRAINING, VALIDATION), CONFIG)
     mined = run._mine(hardest)
 
@@ -147,7 +147,7 @@ def test_chunks_that_outrank_the_good_one_are_learned_from(tiny_base_folder):
 
 def test_questions_that_come_with_bad_chunks_are_learned_from_once(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, VALIDATION, CONFIG)
+    run = TuningRun.begin(model, VALIDATION, CONFIG)
     given = replace(TRAINING, irrelevant_docs={f"q-{n}-{v}": (f"{n}-sold",) for n in NOUNS for v in VERBS[:6]})
     stages = recipe._stages(run, Material(given, VALIDATION), CONFIG)
     assert [stage.name for stage in stages] == ["chunks", "questions"]
@@ -155,6 +155,6 @@ def test_questions_that_come_with_bad_chunks_are_learned_from_once(tiny_base_fol
 
 def test_every_stage_trains_at_the_widths_of_the_run(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
-    run = TuningRun(model, VALIDATION, CONFIG)
+    run = TuningRun.begin(model, VALIDATION, CONFIG)
     stages = recipe._stages(run, Material(TRAINING, VALIDATION), replace(CONFIG, widths=(8, 16)))
     assert [stage.config.widths for stage in stages] == [(8, 16)] * 3

@@ -63,7 +63,7 @@ def test_bad_chunks_that_are_given_are_in_the_plan(tiny_base_folder):
     given = replace(
         TRAINING, irrelevant_docs={q: tuple(f"{q[2:].split('-')[0]}-{v}" for v in VERBS[6:]) for q in TRAINING.queries}
     )
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     few, many = (recipe._stages(run, Material(each, VALIDATION), CONFIG)[1] for each in (TRAINING, given))
     pace = planning.Pace(training=1.0, encoding=0.0)
     assert planning._cost(many, run, pace, []).seconds > 2 * planning._cost(few, run, pace, []).seconds

@@ -42,7 +42,7 @@ def test_long_chunks_are_read_in_windows_where_that_finds_more():
         {fact: (fact,) for fact in facts},
     )
     base = resolve_base("bundled")
-    run = TuningRun(load_base(base, "cpu"), questions, CONFIG)
+    run = TuningRun.begin(load_base(base, "cpu"), questions, CONFIG)
     run.read_in_windows(WindowReader(base.folder, 256), [questions], always=False)
     assert run.windows is not None
     assert run.selection.kept is not None
@@ -93,7 +93,7 @@ def test_windows_are_not_tried_where_that_takes_longer_than_there_is_for_reading
 def test_questions_are_learned_by_the_window_that_answers(tiny_base_folder):
     model = SentenceTransformer(str(tiny_base_folder), device="cpu")
     dataset = with_answers_beyond(TRAINING)
-    run = TuningRun(model, with_answers_beyond(VALIDATION), CONFIG)
+    run = TuningRun.begin(model, with_answers_beyond(VALIDATION), CONFIG)
     run.read_in_windows(WindowReader(tiny_base_folder, 64), [], always=True)
     chunks, questions, _ = recipe._stages(run, Material(dataset, VALIDATION), CONFIG)
     for stage in (chunks, questions):

@@ -87,7 +87,7 @@ def test_directions_are_measured_on_chunks_that_they_were_not_taken_from():
     names = {f"c{number}": f"c{number}" for number in range(12)}
     asked = RetrievalDataset(names, names, {name: (name,) for name in names})
     cut = Cut("principal directions", principal_directions(chunks)[:12], beside=0)
-    measure = shrinking._Measure(asked, questions, chunks, 32)
+    measure = shrinking._Measure.in_folds(asked, questions, chunks, 32)
     assert np.allclose(cut.map(chunks) @ cut.map(chunks).T, np.eye(12), atol=1e-5)  # as if nothing were lost
     assert mean_scores(measure.whole())["recall@1"] == 1
     assert mean_scores(measure.score(cut))["recall@1"] < 1
