@@ -22,7 +22,7 @@ from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.examples import TrainingExamples, build_examples, questions_of
 from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.known_vectors import KnownVectors
@@ -219,13 +219,10 @@ class TuningRun:
         if stage.mines:
             asked = counted(len(mined), "question")
             self.say(f"mined       {counted(count, 'bad chunk')} for {asked} that had too few")
-        questions, loss = questions_of(stage.questions, mined), None
-        if stage.by_tokens:
-            rarity = rarity_of_tokens(self.model, list(stage.questions.corpus.values()))
-            loss = TaughtByTokens(self.model, rarity, self.precision)
+        examples, loss = self._lesson(stage, mined)
         fit(
             self.model,
-            chunks_to_rank(questions) if stage.by_tokens else build_examples(questions, stage.config.loss),
+            examples,
             stage.config,
             self.precision,
             loss=loss,
@@ -241,6 +238,16 @@ class TuningRun:
             self.selection.go_back(0.5)
             self._enter(stage.mean_name, in_folds)
         self.selection.finish_stage(mined=count, passes_on=stage.passes_on)
+
+    def _lesson(
+        self, stage: Stage, mined: Mapping[str, Sequence[str]]
+    ) -> tuple[TrainingExamples, TaughtByTokens | None]:
+        """Return what a stage learns from, and the loss to learn by if it is not the config's."""
+        questions = questions_of(stage.questions, mined)
+        if not stage.by_tokens:
+            return build_examples(questions, stage.config.loss), None
+        rarity = rarity_of_tokens(self.model, list(stage.questions.corpus.values()))
+        return chunks_to_rank(questions), TaughtByTokens(self.model, rarity, self.precision)
 
     def _enter_epoch(self, stage: Stage, in_folds: Mapping[str, QueryScores], epoch: int) -> None:
         if stage.share == 1:
