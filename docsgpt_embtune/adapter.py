@@ -9,10 +9,9 @@ sentence-transformers, which ignores the file and so serves the model without th
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +20,7 @@ from safetensors.numpy import load, save
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_bytes_atomically
-from docsgpt_embtune.model_folder import ADAPTER_KEY, SERVER_KEY
+from docsgpt_embtune.manifest import AdapterRecord, Manifest
 from docsgpt_embtune.vectors import unit_norm
 
 ADAPTER_FILE = "query_adapter.safetensors"
@@ -47,20 +46,20 @@ class QueryAdapter:
         """Map question vectors: (Q, D) to (Q, D), unit norm; zero vectors, a static model's for "", stay zero."""
         return unit_norm(vectors @ self.matrix.T)
 
-    def write(self, folder: Path) -> dict[str, str]:
+    def write(self, folder: Path) -> AdapterRecord:
         """Write the adapter into a model folder, and return its manifest entry."""
         content = save({_TENSOR: np.ascontiguousarray(self.matrix)})
         write_bytes_atomically(folder / ADAPTER_FILE, content)
         return {"file": ADAPTER_FILE, "sha256": hashlib.sha256(content).hexdigest()}
 
 
-def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapter | None:
+def load_query_adapter(folder: Path, manifest: Manifest) -> QueryAdapter | None:
     """Load the adapter that a folder's manifest names; None if it names none.
 
     Raises:
         ModelFolderError: If the file is missing, unreadable, not the one that was written, or does not fit the model.
     """
-    entry = manifest.get(ADAPTER_KEY)
+    entry = manifest.get("query_adapter")
     if entry is None:
         return None
     path = folder / entry["file"]
@@ -75,7 +74,7 @@ def load_query_adapter(folder: Path, manifest: Mapping[str, Any]) -> QueryAdapte
             f"{path}: not the query adapter that was written (sha256 {found[:12]}…, expected "
             f"{entry['sha256'][:12]}…); copy the folder again"
         )
-    width = manifest.get(SERVER_KEY, manifest)["dimension"]  # of a server's vectors before keywords are appended
+    width = manifest.get("server", manifest)["dimension"]  # of a server's vectors before keywords are appended
     if matrix.shape != (width, width):
         raise ModelFolderError(f"{path}: a map of {matrix.shape} for vectors {width} wide; adapt the model again")
     return QueryAdapter(matrix)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
+from docsgpt_embtune.manifest import MANIFEST
+from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint

@@ -1,25 +1,16 @@
-"""The tuned model's folder: its manifest, its fingerprint and its integrity.
-
-The manifest, `embtune.json`, records where the model comes from, its measured results and its fingerprint.
-"""
+"""The tuned model's folder: its fingerprint, its integrity, and where one may be written."""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.destinations import fault_of_destination, lack_of_room
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.files import sha256_of, write_text_atomically
+from docsgpt_embtune.files import sha256_of
+from docsgpt_embtune.manifest import MANIFEST, Manifest, read_manifest
 from docsgpt_embtune.wording import Say
-
-MANIFEST = "embtune.json"
-SCHEMA = 1
-# Keys that a manifest has only if they apply.
-ADAPTER_KEY = "query_adapter"  # a linear map on question vectors
-SERVER_KEY = "server"  # adapter or keywords are for a server's model; the folder holds no model itself
-KEYWORDS_KEY = "keywords"  # keywords are appended to the model's vectors
 
 # Files that determine the vectors, and no others: a changed README or version note leaves the model the same.
 _FINGERPRINTED = (
@@ -59,12 +50,12 @@ def is_tuned_folder(path: str | Path) -> bool:
 
 def adapts_a_server(path: str | Path) -> bool:
     """Tell whether a path is a folder with an adapter or keywords for a server's model, and no model of its own."""
-    return is_tuned_folder(path) and SERVER_KEY in read_manifest(path)
+    return is_tuned_folder(path) and "server" in read_manifest(path)
 
 
 def refuse_adapter_of_a_server(folder: str | Path) -> None:
     """Raise ModelFolderError if a folder adapts a server's model and so holds no model itself."""
-    if is_tuned_folder(folder) and (server := read_manifest(folder).get(SERVER_KEY)):
+    if is_tuned_folder(folder) and (server := read_manifest(folder).get("server")):
         raise ModelFolderError(
             f"{folder}: made for {server['model']!r} of {server['url']}, and holds no model; `embtune serve` puts it "
             "before that server, and `embtune check --tuned` takes it"
@@ -112,44 +103,12 @@ def document_fingerprint(folder: str | Path) -> str:
     This is the folder's own fingerprint, unless it has a query adapter. An adapter changes only question vectors, so
     the stored chunk vectors of the model that it was made for remain valid.
     """
-    if is_tuned_folder(folder) and (adapter := read_manifest(folder).get(ADAPTER_KEY)):
-        return str(adapter["document_fingerprint"])
+    if is_tuned_folder(folder) and (adapter := read_manifest(folder).get("query_adapter")):
+        return adapter["document_fingerprint"]
     return fingerprint(folder)
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """Read `embtune.json`.
-
-    Raises:
-        ModelFolderError: If the folder or the manifest is missing, broken, or of a newer schema.
-    """
-    path = Path(folder) / MANIFEST
-    if not path.parent.is_dir():
-        raise ModelFolderError(f"{folder}: no such model folder; give a folder that `embtune train` wrote")
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        schema, _ = manifest["schema"], manifest["fingerprint"]
-    except FileNotFoundError as error:
-        raise ModelFolderError(
-            f"{folder}: not a tuned model (it has no {MANIFEST}); give a folder that `embtune train` wrote"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelFolderError(
-            f"{path}: broken ({type(error).__name__}: {error}); train or copy the folder again"
-        ) from error
-    if schema != SCHEMA:
-        raise ModelFolderError(f"{path}: schema {schema!r}, this version reads {SCHEMA}; upgrade docsgpt-embtune")
-    if "dimension" not in manifest:
-        raise ModelFolderError(f"{path}: broken (no dimension in it); train or copy the folder again")
-    return dict(manifest)
-
-
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Write `embtune.json`."""
-    write_text_atomically(folder / MANIFEST, json.dumps(manifest, indent=2, ensure_ascii=False) + "\n")
-
-
-def verify(folder: str | Path) -> dict[str, Any]:
+def verify(folder: str | Path) -> Manifest:
     """Check that a tuned folder is complete and unchanged since it was written.
 
     Returns:
@@ -162,7 +121,7 @@ def verify(folder: str | Path) -> dict[str, Any]:
     return verify_any(folder)
 
 
-def verify_any(folder: str | Path) -> dict[str, Any]:
+def verify_any(folder: str | Path) -> Manifest:
     """Check as `verify` does, but also accept a folder that adapts a server's model."""
     manifest = read_manifest(folder)
     found = fingerprint(folder)

@@ -10,22 +10,13 @@ import math
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import file_written_whole, folder_written_whole
-from docsgpt_embtune.model_folder import (
-    KEYWORDS_KEY,
-    SCHEMA,
-    TOKENIZER_FILES,
-    fingerprint,
-    prompts_of,
-    refuse_foreign_destination,
-    verify,
-    write_manifest,
-)
+from docsgpt_embtune.manifest import SCHEMA, Manifest, write_manifest
+from docsgpt_embtune.model_folder import TOKENIZER_FILES, fingerprint, prompts_of, refuse_foreign_destination, verify
 from docsgpt_embtune.static_model import KIND as STATIC
 from docsgpt_embtune.static_model import is_static, tokens_read
 from docsgpt_embtune.wording import Say
@@ -57,9 +48,9 @@ def write_model_folder(
     model: "SentenceTransformer",
     base_folder: Path,
     out: Path,
-    manifest: Mapping[str, Any],
+    details: Manifest,
     keywords: "Keywords | None" = None,
-) -> dict[str, Any]:
+) -> Manifest:
     """Write a tuned model to a temporary folder, verify that it loads, then move it to its destination.
 
     Args:
@@ -68,7 +59,7 @@ def write_model_folder(
         base_folder: The base model's folder. Config and tokenizer files are copied unchanged; for a static model, only
             the prompts are taken.
         out: Destination; replaced in one step if it is already a tuned folder.
-        manifest: Entries to record, in addition to those made here.
+        details: Entries of the manifest, in addition to those made here.
         keywords: Keywords that `TunedEmbeddings` appends to the model's vectors.
 
     Returns:
@@ -83,19 +74,20 @@ def write_model_folder(
         _write_weights_and_modules(model, base_folder, partial)
         if keywords:
             keywords.write(partial)
-        written = {
+        manifest: Manifest = {
             "schema": SCHEMA,
             "fingerprint": fingerprint(partial),
             "dimension": (model.get_embedding_dimension() or 0) + (keywords.width if keywords else 0),
             "max_seq_length": tokens_read(model),
-            **({KEYWORDS_KEY: {"weight": keywords.weight, "width": keywords.width}} if keywords else {}),
-            **manifest,
         }
-        write_manifest(partial, written)
+        if keywords:
+            manifest["keywords"] = {"weight": keywords.weight, "width": keywords.width}
+        manifest |= details
+        write_manifest(partial, manifest)
         _prove_that_it_loads(model, partial)
         for path in partial.rglob("*"):  # safetensors have mode 0600, but a container may run as another user
             path.chmod(0o755 if path.is_dir() else 0o644)
-    return written
+    return manifest
 
 
 def zip_beside(folder: Path) -> Path:

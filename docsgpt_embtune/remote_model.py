@@ -21,13 +21,8 @@ import numpy as np
 from docsgpt_embtune.adapter import QueryAdapter, load_query_adapter
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
-from docsgpt_embtune.model_folder import (
-    KEYWORDS_KEY,
-    SERVER_KEY,
-    adapts_a_server,
-    read_manifest,
-    verify_any,
-)
+from docsgpt_embtune.manifest import Manifest, ServerRecord, read_manifest
+from docsgpt_embtune.model_folder import adapts_a_server, verify_any
 from docsgpt_embtune.openai_client import (
     USUAL_PATIENCE,
     OpenAIClient,
@@ -67,26 +62,25 @@ class Embedded:
 
 
 class RemoteEmbeddings:
-    """Embed with a server as DocsGPT does: a question as a string, chunks as a list.
+    """Embed with a server as DocsGPT does: a question as a string, chunks as a list. `connect` asks one for its probe.
 
     Args:
         client: Client for the server's `/v1/embeddings`.
+        probe: The server's vector of the probe text.
         adapter: Applied to the server's question vectors.
         keywords: Appended to the vectors of questions and chunks.
-        refuse_another: Raises if the server's vector of the probe text is another model's. Called at the start, and
-            before a request if the last check is more than a minute old.
+        refuse_another: Raises if the server's vector of the probe text is another model's. Called before a request if
+            the last check is more than a minute old.
 
     Attributes:
         probe: The server's vector of a fixed text, which identifies its model.
         dimension: Width of the vectors.
-
-    Raises:
-        RemoteModelError: If the server cannot be queried, or another model answers there.
     """
 
     def __init__(
         self,
         client: OpenAIClient,
+        probe: list[float],
         adapter: QueryAdapter | None = None,
         keywords: Keywords | None = None,
         refuse_another: Callable[[Sequence[float]], None] | None = None,
@@ -95,14 +89,28 @@ class RemoteEmbeddings:
         self._refuse_another = refuse_another
         self._adapter = adapter
         self._keywords = keywords
-        self._server_width: int | None = None  # unknown until it has answered
-        self.probe = self._ask(_PROBE).vectors[0]
-        self._server_width = len(self.probe)
+        self.probe = probe
         self._probed = time.monotonic()
-        if refuse_another is not None:
-            refuse_another(self.probe)
-        self.dimension = len(self.probe) + (keywords.width if keywords else 0)
+        self.dimension = len(probe) + (keywords.width if keywords else 0)
         self._chunks_as_they_come: EmbedTexts = self._ask_for_all
+
+    @classmethod
+    def connect(
+        cls,
+        client: OpenAIClient,
+        adapter: QueryAdapter | None = None,
+        keywords: Keywords | None = None,
+        refuse_another: Callable[[Sequence[float]], None] | None = None,
+    ) -> Self:
+        """Ask a server for the probe's vector, and check that it is the model's.
+
+        Raises:
+            RemoteModelError: If the server cannot be queried, or another model answers there.
+        """
+        probe = _ask(client, _PROBE).vectors[0]
+        if refuse_another is not None:
+            refuse_another(probe)
+        return cls(client, probe, adapter, keywords, refuse_another)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed one question: a list of `dimension` floats."""
@@ -171,27 +179,7 @@ class RemoteEmbeddings:
         return Embedded(both.tolist(), answer.tokens)
 
     def _ask(self, asked: str | Sequence[str]) -> Embedded:
-        texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
-
-        def read(content: Any) -> Embedded:
-            entries = content["data"]
-            vectors = np.array([_numbers(each["embedding"]) for each in entries], dtype=np.float64)  # of one width
-            width = self._server_width or vectors.shape[-1]
-            if not width or vectors.shape != (len(texts), width) or not np.isfinite(vectors).all():
-                raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
-            vectors = vectors[_places(entries)]
-            return Embedded(vectors.tolist(), int((content.get("usage") or {}).get("prompt_tokens") or 0))
-
-        try:
-            return self._client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)
-        except RefusedRequestError as error:
-            longest = max(texts, key=len)
-            refused = RemoteModelError if isinstance(error, UnansweredRequestError) else RefusedTextsError
-            raise refused(
-                f"{self._client.label}: {error}, for {counted(len(texts), 'text')} (the longest: {longest[:60]!r}, "
-                f"{len(longest):,} characters); it may take no text as long as this: cut the chunks smaller, or let "
-                "the server truncate"
-            ) from error
+        return _ask(self._client, asked, len(self.probe))
 
     def stop(self) -> None:
         """Start no further attempts at failed requests."""
@@ -245,7 +233,7 @@ class RemoteModel:
         Raises:
             ModelFolderError: If its manifest cannot be read.
         """
-        server = read_manifest(folder)[SERVER_KEY]
+        server = read_manifest(folder)["server"]
         url = os.environ.get(ADDRESS_VARIABLE) or server["url"]
         return cls(_without_path(url), server["model"], folder.resolve())
 
@@ -285,7 +273,7 @@ class RemoteModel:
         be guessable from a folder that is passed on.
         """
         if self.folder is not None:
-            return str(self.manifest[SERVER_KEY]["document_fingerprint"])
+            return self.manifest["server"]["document_fingerprint"]
         return hashlib.sha256(f"{without_credentials(self.url)}\n{self.model}".encode()).hexdigest()
 
     @property
@@ -296,7 +284,7 @@ class RemoteModel:
         return hashlib.sha256(f"{self.document_fingerprint} {self.manifest['fingerprint']}".encode()).hexdigest()
 
     @cached_property
-    def manifest(self) -> Mapping[str, Any]:
+    def manifest(self) -> Manifest:
         """Manifest of the adapter's folder; empty without one."""
         return read_manifest(self.folder) if self.folder else {}
 
@@ -324,9 +312,9 @@ class RemoteModel:
         )
         try:
             if self.folder is None:
-                return RemoteEmbeddings(client)
+                return RemoteEmbeddings.connect(client)
             adapter = load_query_adapter(self.folder, verify_any(self.folder))
-            return RemoteEmbeddings(client, adapter, load_keywords(self.folder), self._refuse_another_model)
+            return RemoteEmbeddings.connect(client, adapter, load_keywords(self.folder), self._refuse_another_model)
         except BaseException:
             client.close()
             raise
@@ -339,19 +327,25 @@ class RemoteModel:
     @property
     def needs_reembedding(self) -> bool:
         """Whether keywords are appended to the server's vectors, so that chunks stored without them do not fit."""
-        return KEYWORDS_KEY in self.manifest
+        return "keywords" in self.manifest
 
-    def record(self, probe: Sequence[float]) -> dict[str, Any]:
-        """Return an adapter manifest's record of the server: its address without credentials, and its probe vector."""
+    def record(self, probe: Sequence[float], document_fingerprint: str) -> ServerRecord:
+        """Return the manifest's record of the server.
+
+        Args:
+            probe: The server's vector of the probe text.
+            document_fingerprint: Identifies the chunk vectors, with any keywords.
+        """
         return {
             "url": without_credentials(self.url),
             "model": self.model,
             "dimension": len(probe),
             "probe": [round(number, _DIGITS) for number in probe],
+            "document_fingerprint": document_fingerprint,
         }
 
     def _refuse_another_model(self, probe: Sequence[float]) -> None:
-        before = self.manifest[SERVER_KEY]["probe"]
+        before = self.manifest["server"]["probe"]
         if len(probe) != len(before):
             difference = f"{len(probe)} numbers in a vector, not {len(before)}"
         else:
@@ -364,6 +358,41 @@ class RemoteModel:
             f"{self.address}: not the model that {self.folder} was made for ({difference}), so stored chunks do not "
             "fit it either; serve the former one there, or upload the documents again and run embtune adapt again"
         )
+
+
+def _ask(client: OpenAIClient, asked: str | Sequence[str], width: int | None = None) -> Embedded:
+    """Embed texts with one request.
+
+    Args:
+        client: Client for the server.
+        asked: One text, or several.
+        width: Width that the vectors must have; None takes them as they come.
+
+    Raises:
+        RefusedTextsError: If the server does not accept these texts.
+        RemoteModelError: If it does not answer.
+    """
+    texts = [encodable(text) for text in ([asked] if isinstance(asked, str) else asked)]
+
+    def read(content: Any) -> Embedded:
+        entries = content["data"]
+        vectors = np.array([_numbers(each["embedding"]) for each in entries], dtype=np.float64)  # of one width
+        expected = width or vectors.shape[-1]
+        if not expected or vectors.shape != (len(texts), expected) or not np.isfinite(vectors).all():
+            raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
+        vectors = vectors[_places(entries)]
+        return Embedded(vectors.tolist(), int((content.get("usage") or {}).get("prompt_tokens") or 0))
+
+    try:
+        return client.post({"input": texts[0] if isinstance(asked, str) else texts}, read)
+    except RefusedRequestError as error:
+        longest = max(texts, key=len)
+        refused = RemoteModelError if isinstance(error, UnansweredRequestError) else RefusedTextsError
+        raise refused(
+            f"{client.label}: {error}, for {counted(len(texts), 'text')} (the longest: {longest[:60]!r}, "
+            f"{len(longest):,} characters); it may take no text as long as this: cut the chunks smaller, or let "
+            "the server truncate"
+        ) from error
 
 
 def _numbers(embedding: Any) -> Any:

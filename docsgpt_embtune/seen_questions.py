@@ -4,11 +4,11 @@
 only used to choose it, and not to train it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
+from docsgpt_embtune.manifest import DataRecord, DatasetRecord, Manifest
 
 
 def digests_of(questions: RetrievalDataset) -> set[str]:
@@ -16,7 +16,7 @@ def digests_of(questions: RetrievalDataset) -> set[str]:
     return {query_digest(text) for text in questions.queries.values()}
 
 
-def seen_digests(manifest: Mapping[str, Any]) -> frozenset[str]:
+def seen_digests(manifest: Manifest) -> frozenset[str]:
     """Return the digests of all questions that a model learned from or was chosen by."""
     return frozenset(manifest.get("data", {}).get("seen_queries", ()))
 
@@ -28,7 +28,7 @@ def leave_out(questions: RetrievalDataset, digests: Collection[str]) -> Retrieva
     )
 
 
-def without_learned(questions: RetrievalDataset, manifest: Mapping[str, Any]) -> RetrievalDataset:
+def without_learned(questions: RetrievalDataset, manifest: Manifest) -> RetrievalDataset:
     """Drop the questions that a model learned from; keep unseen ones, and those that it was only chosen by.
 
     Args:
@@ -41,8 +41,8 @@ def without_learned(questions: RetrievalDataset, manifest: Mapping[str, Any]) ->
 def data_record(
     training: RetrievalDataset | None,
     validation: RetrievalDataset | None,
-    made_of: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
+    made_of: Manifest | None = None,
+) -> DataRecord:
     """Return the manifest's record of a model's data: file names, hashes and digests.
 
     It holds no texts, because questions are private and the folder may be passed on.
@@ -61,7 +61,7 @@ def data_record(
     }
 
 
-def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset | None) -> dict[str, Any]:
+def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset | None) -> DataRecord:
     """Return the record of a query adapter's data, without digests, which `with_learned_too` adds.
 
     The adapter learns from all its questions, so `chosen_by` is empty.
@@ -69,7 +69,7 @@ def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset
     return {**_datasets(training, validation), "chosen_by": []}
 
 
-def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> dict[str, Any]:
+def with_learned_too(manifest: Manifest, learned: Collection[str]) -> Manifest:
     """Add the digests of further questions learned from to a manifest, and remove them from `chosen_by`."""
     data = manifest.get("data", {})
     return {
@@ -82,7 +82,7 @@ def with_learned_too(manifest: Mapping[str, Any], learned: Collection[str]) -> d
     }
 
 
-def with_chosen_by_too(manifest: Mapping[str, Any], questions: RetrievalDataset) -> dict[str, Any]:
+def with_chosen_by_too(manifest: Manifest, questions: RetrievalDataset) -> Manifest:
     """Add the digests of questions to a manifest by which a further choice was made without learning from them."""
     data, chose = manifest.get("data", {}), digests_of(questions)
     seen, chosen_by = set(data.get("seen_queries", ())), set(data.get("chosen_by", ()))
@@ -96,15 +96,19 @@ def with_chosen_by_too(manifest: Mapping[str, Any], questions: RetrievalDataset)
     }
 
 
-def _datasets(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> dict[str, Any]:
-    given = {"training": training, "validation": validation}
+def _datasets(training: RetrievalDataset | None, validation: RetrievalDataset | None) -> DataRecord:
+    record: DataRecord = {}
+    if training is not None:
+        record["training"] = _dataset(training)
+    if validation is not None:
+        record["validation"] = _dataset(validation)
+    return record
+
+
+def _dataset(dataset: RetrievalDataset) -> DatasetRecord:
     return {
-        name: {
-            "files": [Path(source).name for source in dataset.sources],
-            "sha256": dataset.fingerprint,
-            "queries": len(dataset),
-            "corpus": len(dataset.corpus),
-        }
-        for name, dataset in given.items()
-        if dataset is not None
+        "files": [Path(source).name for source in dataset.sources],
+        "sha256": dataset.fingerprint,
+        "queries": len(dataset),
+        "corpus": len(dataset.corpus),
     }

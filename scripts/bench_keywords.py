@@ -58,11 +58,11 @@ def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tup
     random_ones = Keywords.of(chunks, model_width)
     yield "random directions, keywords", random_ones
     yield "random directions, wide keywords", random_ones.wider(model_width)
-    for name, keywords in KeywordFitting(chunks, model_width, wide=True).kinds(learned).items():
+    for name, keywords in KeywordFitting.of(chunks, model_width, wide=True).kinds(learned).items():
         yield f"fitted, {name}", keywords
     for later in (0.1, 0.25, 0.5):
         known = random.Random(seed).sample(chunks, round((1 - later) * len(chunks)))
-        for name, keywords in KeywordFitting(known, model_width, wide=True).kinds().items():
+        for name, keywords in KeywordFitting.of(known, model_width, wide=True).kinds().items():
             yield f"fitted, {later:.0%} of the chunks later, {name}", keywords
 
 

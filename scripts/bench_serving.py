@@ -37,7 +37,7 @@ from docsgpt_embtune.evaluation.metrics import QueryScores
 from docsgpt_embtune.evaluation.verdict import DECIDING, judge
 from docsgpt_embtune.exporting.export import export
 from docsgpt_embtune.exporting.quality import decide_reading, graph_scores
-from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import graphs_of
 from docsgpt_embtune.serving.reading import Reading
@@ -71,7 +71,9 @@ Embeddings = StockEmbeddings  # includes TunedEmbeddings, its subclass
 def tuned_folder(out: Path) -> Path:
     """Write all-MiniLM-L6-v2 as a tuned folder."""
     base = resolve_base("bundled")
-    write_model_folder(load_base(base, "cpu"), base.folder, out, {"base": {"name": base.name}})
+    write_model_folder(
+        load_base(base, "cpu"), base.folder, out, {"base": {"name": base.name, "fingerprint": base.fingerprint}}
+    )
     return out
 
 

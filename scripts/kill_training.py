@@ -103,7 +103,7 @@ def killed(files: list[str], out: Path, seconds: float) -> str | None:
 
 def finish(files: list[str], out: Path) -> str:
     """Let a run finish, and return the fingerprint of its weights."""
-    from docsgpt_embtune.model_folder import read_manifest
+    from docsgpt_embtune.manifest import read_manifest
 
     if start(files, out).wait() != 0:
         raise SystemExit(f"the run to {out} failed")

@@ -12,10 +12,10 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Transfor
 
 from docsgpt_embtune.base_models import BUNDLED, HOST_DEFAULT, BaseModel, resolve_base
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.model_folder import (
     check_destination,
     fingerprint,
-    read_manifest,
     refuse_foreign_destination,
     size_of_model,
     verify,

@@ -68,7 +68,7 @@ def embeddings_of(running, say=lambda line: None):
     client = OpenAIClient(
         url, "m", key=None, settings="it", error=RemoteModelError, patience=Patience(first_wait=0.001), say=say
     )
-    with closing(RemoteEmbeddings(client)) as embeddings:
+    with closing(RemoteEmbeddings.connect(client)) as embeddings:
         yield embeddings
 
 

@@ -14,7 +14,8 @@ from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings, encodable, serving_device
 from docsgpt_embtune.errors import DeploymentError, ModelFolderError
 from docsgpt_embtune.evaluation.truncation import share_read
-from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.manifest import read_manifest
+from docsgpt_embtune.model_folder import document_fingerprint, is_tuned_folder
 from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.graphs import graphs_of, multiplies_int8
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder

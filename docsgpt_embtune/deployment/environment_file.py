@@ -110,7 +110,28 @@ class EnvironmentFile:
                 as they were written.
             OSError: If the file cannot be written.
         """
-        text = before = self._text()
+        before = self._text()
+        text, replaced, written = self._with(settings, before)
+        if text == before:
+            yield
+            return
+        record = self._record_of(before, text, replaced, written, places)
+        mode = self._mode()
+        # The inner file is renamed first, so that the replaced lines are on record before they are gone.
+        with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as kept:
+            new.write_bytes(text.encode())
+            kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            yield
+
+    def _with(self, settings: Mapping[str, str], text: str) -> tuple[str, dict[str, list[str]], dict[str, str]]:
+        """Write settings into the file's text.
+
+        Returns:
+            The text; name -> the lines that were replaced; name -> the line that was written.
+
+        Raises:
+            DeploymentError: If the host would not read the settings as they were written.
+        """
         replaced: dict[str, list[str]] = {}
         written: dict[str, str] = {}
         for name, value in settings.items():
@@ -123,29 +144,31 @@ class EnvironmentFile:
                 f"{self.path}: DocsGPT would not read {' and '.join(unread)} where it is to stand, since a quote "
                 "before it is left open; close that"
             )
-        if text == before:
-            yield
-            return
-        kept_before = self._kept()
-        for name in settings:  # a line that the previous switch wrote: a rollback restores what that switch replaced
-            if kept_before and replaced[name] == [written[name]] == [kept_before["written"].get(name)]:
-                replaced[name] = kept_before["replaced"][name]
-        open_end = before != _ended(before)
-        kept: dict[str, Any] = {
+        return text, replaced, written
+
+    def _record_of(
+        self,
+        before: str,
+        after: str,
+        replaced: dict[str, list[str]],
+        written: dict[str, str],
+        places: Collection[str],
+    ) -> dict[str, Any]:
+        """Return what is to be on record of a switch from one text of the file to another."""
+        last = self._kept()
+        for name in written:  # a line that the previous switch wrote: a rollback restores what that switch replaced
+            if last and replaced[name] == [written[name]] == [last["written"].get(name)]:
+                replaced[name] = last["replaced"][name]
+        record: dict[str, Any] = {
             "replaced": replaced,
             "written": written,
-            "open_end": open_end,
-            "last": _digest_of_last_line(text),
+            "open_end": before != _ended(before),
+            "last": _digest_of_last_line(after),
             "earlier": self._earlier(replaced, places),
         }
-        if any(kept["earlier"].values()):  # what these name is in the stores of the earlier switches
-            kept["stores"] = self.switched_stores()
-        mode = self._mode()
-        # The inner file is renamed first, so that the replaced lines are on record before they are gone.
-        with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as record:
-            new.write_bytes(text.encode())
-            record.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
-            yield
+        if any(record["earlier"].values()):  # what these name is in the stores of the earlier switches
+            record["stores"] = self.switched_stores()
+        return record
 
     def keep_stores(self, names: Collection[str]) -> None:
         """Record which stores were switched together with the file, by their names in VECTOR_STORE.

@@ -184,7 +184,7 @@ def plan_rollback(
         if switched_to is not None:
             _require_none_left_behind([store for store in stores if store not in swapped], switched_to)
         if swapped:
-            _require_model_of_then(swapped, environment, model)
+            _require_vectors_of_restored_name(swapped, environment, model)
     settings = environment.before_switch() if environment is not None else None
     if not swapped and settings is None:
         raise DeploymentError(f"{', '.join(store.label for store in stores)}: no re-embedding to take back")
@@ -296,7 +296,7 @@ def _require_one_model_before(stores: Sequence[ChunkStore]) -> None:
         )
 
 
-def _require_model_of_then(
+def _require_vectors_of_restored_name(
     stores: Sequence[ChunkStore], environment: EnvironmentFile, named_now: DeployedModel | None
 ) -> None:
     """Check that the restored vectors would be those of the model that the restored `.env` names."""
@@ -310,11 +310,10 @@ def _require_model_of_then(
                 f"{environment.path}: no switch is on record beside it, and {name}, which it names, is no folder here, "
                 "so that the vectors which would come back may not be of it; give --model, too: the one that it names"
             )
-    others = [
-        store.label
-        for store in stores
-        if (store.fingerprint_before() is not None if model is None else not _had_vectors_of(model, store))
-    ]
+    if model is None:  # a name and no folder: its vectors are those of before the first re-embedding, on no record
+        others = [store.label for store in stores if store.fingerprint_before() is not None]
+    else:
+        others = [store.label for store in stores if not _had_vectors_of(model, store)]
     if others:
         raise DeploymentError(
             f"{', '.join(others)}: the vectors that would come back are not of {name}, which {environment.path} would "

@@ -19,7 +19,8 @@ from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.evaluation.truncation import TruncationAudit, audit_truncation
 from docsgpt_embtune.evaluation.vector_cache import VectorCache, cache_folder, remembered
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Verdict
-from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder, read_manifest
+from docsgpt_embtune.manifest import read_manifest
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, is_tuned_folder
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.seen_questions import leave_out, seen_digests
 from docsgpt_embtune.serving.graphs import graphs_of

@@ -8,7 +8,8 @@ from docsgpt_embtune.evaluation.ranking import DEPTH
 from docsgpt_embtune.evaluation.retrieval_check import CheckReport
 from docsgpt_embtune.evaluation.truncation import TruncationAudit
 from docsgpt_embtune.evaluation.verdict import HEADLINE, PURPOSE, Verdict
-from docsgpt_embtune.model_folder import MANIFEST, is_tuned_folder
+from docsgpt_embtune.manifest import MANIFEST
+from docsgpt_embtune.model_folder import is_tuned_folder
 from docsgpt_embtune.wording import counted
 
 _OPENING: dict[Verdict, str] = {

@@ -3,7 +3,7 @@
 import json
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,8 @@ from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.exporting.quality import decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
-from docsgpt_embtune.model_folder import ADAPTER_KEY, refuse_code_of_its_own, verify, write_manifest
+from docsgpt_embtune.manifest import Manifest, ServingRecord, write_manifest
+from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
@@ -116,25 +117,23 @@ def export(
 
 
 def _other_readings(
-    manifest: Mapping[str, Any], model: "SentenceTransformer", reading: Reading, max_seq_length: int | None
+    manifest: Manifest, model: "SentenceTransformer", reading: Reading, max_seq_length: int | None
 ) -> list[Reading]:
     """List the alternative ways of reading chunks to try.
 
     There are none with a query adapter, because stored chunk vectors must stay as they are, nor for a static model,
     which reads every chunk to its end.
     """
-    if ADAPTER_KEY in manifest or is_static(model):
+    if "query_adapter" in manifest or is_static(model):
         return []
-    usual: int = manifest["max_seq_length"]
+    usual = manifest["max_seq_length"]
     furthest = max_seq_length or max(usual, min(possible_length(model) or usual, _USUAL_LIMIT))
     lengths = sorted({max_seq_length or usual, reading.max_seq_length, furthest})
     every = [Reading(length, kind) for kind in get_args(Windows) for length in lengths]
     return [each for each in every if each != reading]
 
 
-def _new_to_the_model(
-    validation: RetrievalDataset, manifest: Mapping[str, Any], say: Say
-) -> tuple[RetrievalDataset, bool]:
+def _new_to_the_model(validation: RetrievalDataset, manifest: Manifest, say: Say) -> tuple[RetrievalDataset, bool]:
     """Leave out the questions that the model learned from, unless too few others remain.
 
     Returns:
@@ -181,14 +180,14 @@ def _decide(
 
 def _refuse_reading(
     folder: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     model: "SentenceTransformer",
     reading: Reading,
     max_seq_length: int | None,
 ) -> None:
     if max_seq_length is not None:
         _check_length(folder, max_seq_length, possible_length(model) or manifest["max_seq_length"])
-    if ADAPTER_KEY in manifest and reading != (recorded := Reading.of(manifest)):
+    if "query_adapter" in manifest and reading != (recorded := Reading.of(manifest)):
         raise ModelFolderError(
             f"{folder}: has a query adapter, for which stored chunks stay as they are ({recorded} is read of each); "
             "leave out --windows and --max-seq-length, or give them to the export of the model that it was made for, "
@@ -318,8 +317,8 @@ def _trace(model: "SentenceTransformer", path: Path) -> None:
         )
 
 
-def _record(folder: Path, manifest: dict[str, Any], report: ExportReport) -> None:
-    serving = {
+def _record(folder: Path, manifest: Manifest, report: ExportReport) -> None:
+    serving: ServingRecord = {
         "engine": report.engine,
         "reading": report.reading.to_dict(),
         "graphs": {

@@ -22,7 +22,7 @@ from docsgpt_embtune.evaluation.decision import (
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores, score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, Judgment, judge
-from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.serving.graphs import EngineName, Graph
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine

@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import sha256_of
+from docsgpt_embtune.manifest import Manifest
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +81,16 @@ def import_onnxruntime() -> Any:
     return onnxruntime
 
 
-def graphs_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Graph]:
+def graphs_of(folder: Path, manifest: Manifest) -> dict[str, Graph]:
     """List a tuned folder's graphs: engine -> graph; empty if nothing was exported."""
     recorded = manifest.get("serving", {}).get("graphs", {})
-    return {engine: Graph(engine, folder / entry["file"], entry["sha256"]) for engine, entry in recorded.items()}
+    return {
+        engine: Graph(cast("EngineName", engine), folder / entry["file"], entry["sha256"])
+        for engine, entry in recorded.items()
+    }
 
 
-def choose_graph(folder: Path, manifest: Mapping[str, Any], wanted: str, *, torch_only: str = "") -> Graph | None:
+def choose_graph(folder: Path, manifest: Manifest, wanted: str, *, torch_only: str = "") -> Graph | None:
     """Choose the graph that serves a tuned folder; None if sentence-transformers serves it.
 
     Args:
@@ -126,7 +130,7 @@ def choose_graph(folder: Path, manifest: Mapping[str, Any], wanted: str, *, torc
     return graphs[wanted]
 
 
-def _recorded_choice(manifest: Mapping[str, Any], graphs: Mapping[str, Graph]) -> Graph | None:
+def _recorded_choice(manifest: Manifest, graphs: Mapping[str, Graph]) -> Graph | None:
     graph = graphs.get(manifest.get("serving", {}).get("engine", ""))
     if graph is None:
         return None

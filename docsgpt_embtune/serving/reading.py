@@ -3,7 +3,7 @@
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any, Literal, Self, get_args
 import numpy as np
 
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import ADAPTER_KEY, MANIFEST
+from docsgpt_embtune.manifest import MANIFEST, Manifest
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.static_model import UNLIMITED
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
@@ -22,10 +22,9 @@ Windows = Literal["off", "mean"]
 Encode = Callable[[Sequence[str]], Vectors]
 
 
-def recorded_reading(manifest: Mapping[str, Any]) -> dict[str, Any] | None:
+def recorded_reading(manifest: Manifest) -> dict[str, Any] | None:
     """Return the way of reading chunks that an export recorded in a manifest; None for the model's original way."""
-    reading: dict[str, Any] | None = manifest.get("serving", {}).get("reading")
-    return reading
+    return manifest.get("serving", {}).get("reading")
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Reading:
     windows: Windows = "off"
 
     @classmethod
-    def of(cls, manifest: Mapping[str, Any]) -> Self:
+    def of(cls, manifest: Manifest) -> Self:
         """Return how a tuned folder's chunks are read: the model's original way, unless an export recorded another.
 
         Raises:
@@ -69,13 +68,13 @@ class Reading:
         return f"{whole}, {self.max_seq_length} tokens"
 
 
-def vectors_fingerprint(manifest: Mapping[str, Any], reading: Reading, *, quantised: bool) -> str:
+def vectors_fingerprint(manifest: Manifest, reading: Reading, *, quantised: bool) -> str:
     """Return a fingerprint of everything that determines a chunk's vector: hex sha256, the key of stored vectors.
 
     The folder's own fingerprint covers the weights and the original way of reading, and is returned if nothing else
     plays a part. Another way of reading, or int8, makes other vectors with the same weights.
     """
-    own: str = manifest.get(ADAPTER_KEY, {}).get("document_fingerprint", manifest["fingerprint"])
+    own = manifest.get("query_adapter", {}).get("document_fingerprint", manifest["fingerprint"])
     if reading == Reading(manifest["max_seq_length"]) and not quantised:
         return own
     told_apart = json.dumps([own, reading.to_dict(), quantised], sort_keys=True)

@@ -1,10 +1,9 @@
 """The keywords and windows that a tuned base serves with beside its weights, and must be judged with."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from docsgpt_embtune.base_models import BaseModel
+from docsgpt_embtune.manifest import Manifest
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 
@@ -41,7 +40,7 @@ def wide(model_width: int, keywords: Keywords | None) -> str:
     )
 
 
-def extras_of(base: BaseModel, made_of: Mapping[str, Any], reader: WindowReader | None) -> Extras:
+def extras_of(base: BaseModel, made_of: Manifest, reader: WindowReader | None) -> Extras:
     """Return what a base model serves with beside its weights.
 
     Args:

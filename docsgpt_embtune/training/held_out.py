@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from docsgpt_embtune.data.corpus_questions import MadeQuestions, questions_of_both_kinds
 from docsgpt_embtune.data.dataset import RetrievalDataset, without_copies
 from docsgpt_embtune.data.split import FEW_QUESTIONS, groups_by_answer, hold_out
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
+from docsgpt_embtune.manifest import Manifest
 from docsgpt_embtune.seen_questions import digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.wording import Say, counted
@@ -70,7 +70,7 @@ def _about_the_same_chunks(validation: RetrievalDataset, training: RetrievalData
 def apart_from_learned(
     training: RetrievalDataset | None,
     validation: RetrievalDataset | None,
-    made_of: Mapping[str, Any],
+    made_of: Manifest,
     seed: int,
     say: Say,
 ) -> tuple[RetrievalDataset | None, RetrievalDataset | None]:

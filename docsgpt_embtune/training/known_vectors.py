@@ -56,8 +56,10 @@ class KnownVectors:
         return _unknown(texts, self._table())
 
     def _table(self) -> _Table:
+        """Return the vectors by the current weights, and drop those that were not asked for the longest."""
         state = _digest_of_weights(self._encode.model)
-        self._tables[state] = table = self._tables.pop(state, None) or _Table()
+        table = self._tables.pop(state, None) or _Table()
+        self._tables[state] = table  # at the end, whether it is new or was there
         if len(self._tables) > _STATES_HELD:
             del self._tables[next(iter(self._tables))]
         return table

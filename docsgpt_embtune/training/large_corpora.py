@@ -217,34 +217,32 @@ def _readings(material: Material, encode: Encoder, minutes: float, seed: int, *,
 
 
 def _part(material: Material, readings: float, seed: int) -> Material:
+    """Draw the part of the material that there is time for: questions first, then chunks for them, then others."""
     drawn = random.Random(seed)
-    chunks, room = material.chunks, QUESTIONS_ALONE.room(readings)
+    room = QUESTIONS_ALONE.room(readings)
     asks_chunks = material.training is None or len(material.training) <= room.training_questions
     if asks_chunks:
         room = CHUNKS_AND_QUESTIONS.room(readings)
     questions = max(FEWEST_QUESTIONS, room.judged // ((1 + len(material.guards)) * POOL_PER_QUESTION))
     guards = {name: guard.sampled(questions, drawn) for name, guard in material.guards.items()}
     guards = {name: _over(guard, _worth_ranking(guard, drawn)) for name, guard in guards.items()}
-    # Questions that are asked in folds are few, and all are kept.
+    part = replace(material, guards=guards, hardest=HARDEST_WHEN_CUT, asks_chunks=asks_chunks)
+    if part.validation is not None:  # questions that are asked in folds are few, and all are kept
+        part = replace(part, validation=part.validation.sampled(questions, drawn))
+    return part if len(material.chunks) <= room.chunks else _with_fewer_chunks(part, room, drawn)
+
+
+def _with_fewer_chunks(material: Material, room: ReadableChunks, drawn: random.Random) -> Material:
+    """Keep as many chunks as there is room for, and the training questions that these leave room for."""
     training, validation = material.training, material.validation
-    if validation is not None:
-        validation = validation.sampled(questions, drawn)
-    if len(chunks) > room.chunks:
-        kept = _worth_ranking(material.to_choose_by if validation is None else validation, drawn)
-        if training is not None and validation is not None:
-            share = QUESTIONS_SHARE if asks_chunks else 1.0
-            training = training.sampled(int(share * room.training_questions), drawn)
-            kept |= {*_judged(training), *_alike(training, CHUNKS_PER_TRAINING_QUESTION - 1, drawn)}
-        kept |= _some_others(chunks, kept, room.chunks, drawn)
-        training, validation = (each and _over(each, kept) for each in (training, validation))
-    return replace(
-        material,
-        training=training,
-        validation=validation,
-        guards=guards,
-        hardest=HARDEST_WHEN_CUT,
-        asks_chunks=asks_chunks,
-    )
+    kept = _worth_ranking(material.to_choose_by, drawn)
+    if training is not None and validation is not None:
+        share = QUESTIONS_SHARE if material.asks_chunks else 1.0
+        training = training.sampled(int(share * room.training_questions), drawn)
+        kept |= {*_judged(training), *_alike(training, CHUNKS_PER_TRAINING_QUESTION - 1, drawn)}
+    kept |= _some_others(material.chunks, kept, room.chunks, drawn)
+    training, validation = (each and _over(each, kept) for each in (training, validation))
+    return replace(material, training=training, validation=validation)
 
 
 def part_worth_ranking(dataset: RetrievalDataset, most: int, seed: int) -> RetrievalDataset:

@@ -1,6 +1,7 @@
 """Mine hard negatives where too few bad chunks are given: chunks that the model ranks high and nobody judged good."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import islice, zip_longest
 
 import faiss
@@ -74,16 +75,22 @@ def mine_negatives(
         if wanted <= 0:
             continue
         judged = {whole(doc_id) for doc_id in (*good, *given)}
-        good_embeddings = corpus_embeddings[[row_of[doc_id] for doc_id in good]]  # (G, D)
-        query = query_embeddings[position]
-        candidates = _without_likely_answers(nearest[position], query, corpus_embeddings, good_embeddings, ceiling)
+        no_answers = partial(
+            _without_likely_answers,
+            query=query_embeddings[position],
+            corpus_embeddings=corpus_embeddings,
+            good_embeddings=corpus_embeddings[[row_of[doc_id] for doc_id in good]],  # (G, D)
+            ceiling=ceiling,
+        )
+        candidates = no_answers(nearest[position])
         if keywords is not None:
             alike = keywords.nearest[position]
-            alike = _without_likely_answers(alike[alike >= 0], query, corpus_embeddings, good_embeddings, ceiling)
-            candidates = _alternating(candidates, alike)
-        found = (doc_ids[row] for row in candidates)
-        fit = (doc_id for doc_id in found if whole(doc_id) not in judged and question not in dataset.corpus[doc_id])
-        if kept := tuple(islice(fit, wanted)):
+            candidates = _alternating(candidates, no_answers(alike[alike >= 0]))
+        hardest = (doc_ids[row] for row in candidates)
+        unjudged = (
+            doc_id for doc_id in hardest if whole(doc_id) not in judged and question not in dataset.corpus[doc_id]
+        )
+        if kept := tuple(islice(unjudged, wanted)):
             mined[query_id] = kept
     return mined
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -179,7 +179,7 @@ def make_plan(run: TuningRun, stages: Sequence[Stage], minutes: float) -> Plan:
         minutes: Time limit of the whole run, in minutes, including what it has taken so far.
     """
     pace, memory = _probe(run, stages[0])
-    fitting = _fitting(stages, run, pace, PLANNED_SHARE * minutes, "plan.json")
+    fitting = _that_fit(stages, run, pace, PLANNED_SHARE * minutes, "plan.json")
     seconds = tuple(each.seconds for each in _costs(fitting, run, pace))
     names = [stage.name for stage in fitting]
     questions = tuple(len(stage.questions) for stage in stages if stage.name in names)
@@ -201,7 +201,7 @@ def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage
     for number in count():
         if number and left:
             note = f"plan-before-stage-{number}.json"
-            fitting = _fitting(left, run, plan.pace.slower(slower), REPLANNED_SHARE * minutes, note)
+            fitting = _that_fit(left, run, plan.pace.slower(slower), REPLANNED_SHARE * minutes, note)
             if cut := _cut(left, fitting):
                 run.say(f"plan        {slower:.1f} times as slow as planned so far: {cut}")
             left = fitting
@@ -214,7 +214,7 @@ def stages_in_time(plan: Plan, run: TuningRun, minutes: float) -> Iterator[Stage
         slower = max(1.0, (time.monotonic() - began) / expected)
 
 
-def _fitting(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float, note: str) -> list[Stage]:
+def _that_fit(stages: Sequence[Stage], run: TuningRun, pace: Pace, minutes: float, note: str) -> list[Stage]:
     """Drop the optional stages if not all fit into the time of a run, then cut the others to the same share."""
     left = minutes * 60 - (time.monotonic() - run.started)
     if process_count() > 1:  # each process has its own clock, and all must do the same
@@ -305,39 +305,54 @@ def _characters_scored(chunks: Collection[str], run: TuningRun) -> float:
 
 
 def _probe(run: TuningRun, stage: Stage) -> tuple[Pace, Memory]:
-    """Take two real steps without changing a weight: with the longest chunks for memory, with random ones for time."""
-    drawn = random.Random(stage.config.seed)
+    """Measure how fast the machine is, and how much memory a run takes, by two real steps that change no weight."""
     rows = min(PROBE_ROWS, stage.config.batch_size)
     at_rest = _memory_at_rest(run.model)
     loss = make_loss(run.model, stage.config.loss, stage.config.widths)
+    largest, usual = _take_two_steps(run, stage, loss, rows)
+    scale = stage.config.batch_size / rows
+    step, seconds = (_peak_memory(run.model) - at_rest) * scale, usual.seconds
+    room: Room | None = getattr(loss, "room", None)
+    checkpoints = room is not None and scale * largest.tokens > room.tokens
+    if room is not None and checkpoints:
+        step = room.bytes_per_pass
+        seconds *= 1.0 if usual.tokens > room.tokens else CHECKPOINTING_SLOWDOWN
+    memory = Memory.of(run.model, at_rest, step, checkpoints)
+    return Pace(seconds / usual.characters, run.vectors.seconds / run.vectors.characters), memory
+
+
+class _Step(NamedTuple):
+    """What a step read, and how long it took."""
+
+    tokens: int
+    characters: float
+    seconds: float
+
+
+def _take_two_steps(run: TuningRun, stage: Stage, loss: torch.nn.Module, rows: int) -> tuple[_Step, _Step]:
+    """Take one step with the longest chunks, for its memory, and one with random chunks, for its time."""
+    drawn = random.Random(stage.config.seed)
     queries, corpus = list(stage.questions.queries.values()), list(stage.questions.corpus.values())
     columns_of_chunks = 1 + stage.config.negatives
     longest = sorted(corpus, key=len, reverse=True)[: rows * columns_of_chunks]
-    steps = []
+    others = drawn.sample(corpus, k=len(longest))
+
+    def step_with(chunks: Sequence[str]) -> _Step:
+        columns = [drawn.choices(queries, k=rows)]
+        endless = cycle(chunks)  # the corpus may have fewer chunks than are needed
+        columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
+        return _take_step(run, loss, columns)
+
     run.model.train()
     with set_up_for_training(run.model, run.precision):
-        for chunks in (longest, drawn.sample(corpus, k=len(longest))):
-            columns = [drawn.choices(queries, k=rows)]
-            endless = cycle(chunks)  # the corpus may have fewer chunks than are needed
-            columns += [list(islice(endless, rows)) for _ in range(columns_of_chunks)]
-            steps.append(_take_step(run, loss, columns))
+        steps = step_with(longest), step_with(others)
     run.model.zero_grad(set_to_none=True)
     run.model.eval()
-    (most_tokens, _), (tokens, seconds) = steps
-    read = characters_read((text for column in columns for text in column), run.model)
-    scale = stage.config.batch_size / rows
-    step = (_peak_memory(run.model) - at_rest) * scale
-    room: Room | None = getattr(loss, "room", None)
-    checkpoints = room is not None and scale * most_tokens > room.tokens
-    if room is not None and checkpoints:
-        step = room.bytes_per_pass
-        seconds *= 1.0 if tokens > room.tokens else CHECKPOINTING_SLOWDOWN
-    memory = Memory.of(run.model, at_rest, step, checkpoints)
-    return Pace(seconds / read, run.vectors.seconds / run.vectors.characters), memory
+    return steps
 
 
-def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str]]) -> tuple[int, float]:
-    """Take a forward and a backward pass, and return the tokens read and the seconds taken."""
+def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str]]) -> _Step:
+    """Take a forward and a backward pass."""
     started = time.monotonic()
     features = [_on_device(run.model, column) for column in columns]
     with arithmetic(run.precision, run.model.device):
@@ -346,7 +361,8 @@ def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str
     value.item()  # waits for the GPU
     seconds = time.monotonic() - started
     masks = [column["attention_mask"] for column in features if "attention_mask" in column]  # a static model has none
-    return sum(int(mask.sum()) for mask in masks), seconds
+    characters = characters_read((text for column in columns for text in column), run.model)
+    return _Step(sum(int(mask.sum()) for mask in masks), characters, seconds)
 
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:

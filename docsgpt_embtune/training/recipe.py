@@ -3,9 +3,8 @@
 import math
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -126,7 +125,7 @@ def tune_as_told(
     training, validation = material.training, material.validation
     assert training is not None, "it learns from questions"
     assert validation is not None, "and not in folds"
-    run = TuningRun(model, validation, config, folder, say, extras=extras)
+    run = TuningRun.begin(model, validation, config, folder, say, extras=extras)
     some_given = bool(training.irrelevant_docs)
     # Online-contrastive loss cannot learn without bad chunks; ranking needs equally many in every row, if any.
     mines = config.loss == "online-contrastive" or (config.loss == "multiple-negatives-ranking" and some_given)
@@ -206,7 +205,7 @@ def _begin(
     in_folds = material.validation is None
     if in_folds:
         say(f"no --val given: each of {counted(len(asked), 'question')} is asked of a model that did not learn from it")
-    return TuningRun(
+    return TuningRun.begin(
         model,
         asked,
         config,
@@ -262,11 +261,10 @@ def _stages(run: TuningRun, material: Material, config: TrainConfig) -> list[Sta
         report_to=config.report_to,
     )
     pieces, training = _in_pieces(run, material)
-    stage = partial(Stage, config=ranking, mines=True, chunk_of=pieces.chunk_of)
     own_words = _own_words(run, material, pieces, training, config.seed)
-    stages = [_of_chunks(run, material, own_words, stage, ranking)] if len(own_words) else []
+    stages = [_of_chunks(run, material, own_words, pieces, ranking)] if len(own_words) else []
     if training is not None:
-        stages += _of_people(training, stage, ranking, asks_folds=bool(run.folds))
+        stages += _of_people(training, pieces, ranking, asks_folds=bool(run.folds))
     return stages
 
 
@@ -301,31 +299,31 @@ def _own_words(
 
 
 def _of_chunks(
-    run: TuningRun, material: Material, own_words: RetrievalDataset, stage: Callable[..., Stage], ranking: TrainConfig
+    run: TuningRun, material: Material, own_words: RetrievalDataset, pieces: Pieces, ranking: TrainConfig
 ) -> Stage:
     # No ceiling: a neighbour of a chunk, however alike, does not answer this chunk's words, and the nearest teach most.
-    of_chunks = partial(stage, "chunks", questions=own_words, ceiling=math.inf)
+    stage = Stage("chunks", own_words, ranking, mines=True, ceiling=math.inf, chunk_of=pieces.chunk_of)
     if not material.asked_by_nobody:
-        return of_chunks(averages=material.training is None, may_be_given_up=True)
+        return replace(stage, averages=material.training is None, may_be_given_up=True)
     if not can_be_taught_by_tokens(run.model) or ranking.widths:
-        return of_chunks(share=SHARE_OF_CHUNKS_ALONE)
+        return replace(stage, share=SHARE_OF_CHUNKS_ALONE)
     some = own_words.sampled(MOST_ASKED_BY_TOKENS, random.Random(ranking.seed))
     ranked = replace(ranking, negatives=RANKED_FOR_ONE)
-    return of_chunks(questions=some, config=ranked, by_tokens=True, share=SHARE_BY_TOKENS)
+    return replace(stage, questions=some, config=ranked, by_tokens=True, share=SHARE_BY_TOKENS)
 
 
-def _of_people(
-    training: RetrievalDataset, stage: Callable[..., Stage], ranking: TrainConfig, *, asks_folds: bool
-) -> list[Stage]:
+def _of_people(training: RetrievalDataset, pieces: Pieces, ranking: TrainConfig, *, asks_folds: bool) -> list[Stage]:
     rows = max(FEWEST_ROWS, len(training) // FEWEST_STEPS)
     config = replace(ranking, batch_size=min(ranking.batch_size, rows))
-    of_people = partial(stage, questions=training, config=config, averages=True, asks_folds=asks_folds)
-    stages = [of_people("questions", passes_on=False)]
-    if 2 * len(training.irrelevant_docs) < len(training):  # else there is little left to mine
-        # No ceiling: a chunk that outranks the good one is either the mistake to learn from or an answer that nobody
-        # marked. On validation this gained up to .04 of nDCG@10 on the manual and lost .02 on crowd workers' questions.
-        stages.append(of_people("hardest", ceiling=math.inf, if_time_allows=True))
-    return stages
+    stage = Stage(
+        "questions", training, config, mines=True, averages=True, asks_folds=asks_folds, chunk_of=pieces.chunk_of
+    )
+    if 2 * len(training.irrelevant_docs) >= len(training):  # there is little left to mine
+        return [replace(stage, passes_on=False)]
+    # No ceiling: a chunk that outranks the good one is either the mistake to learn from or an answer that nobody
+    # marked. On validation this gained up to .04 of nDCG@10 on the manual and lost .02 on crowd workers' questions.
+    hardest = replace(stage, name="hardest", ceiling=math.inf, if_time_allows=True)
+    return [replace(stage, passes_on=False), hardest]
 
 
 def _watch(run: TuningRun, guards: Mapping[str, RetrievalDataset], extras: Extras) -> GuardsHold:

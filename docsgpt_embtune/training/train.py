@@ -17,7 +17,8 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
-from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, is_tuned_folder, read_manifest, size_of_model
+from docsgpt_embtune.manifest import Manifest, read_manifest
+from docsgpt_embtune.model_folder import check_destination, is_tuned_folder, size_of_model
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import data_record, digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading, WindowReader
@@ -59,7 +60,7 @@ class TrainingReport:
 
     tuned: TunedModel
     folder: Path | None
-    manifest: dict[str, Any]
+    manifest: Manifest
 
 
 def train(
@@ -149,7 +150,7 @@ def _refuse_what_is_no_prose(corpus: Mapping[str, str], seed: int) -> None:
         )
 
 
-def _guarded_by_others(material: Material, made_of: Mapping[str, Any], say: Say) -> Material:
+def _guarded_by_others(material: Material, made_of: Manifest, say: Say) -> Material:
     """Leave out of the guards the questions that this run or the base learned from: memorised, they hide forgetting."""
     learned = digests_of(material.training) if material.training else set()
     guards = {name: without_learned(leave_out(guard, learned), made_of) for name, guard in material.guards.items()}
@@ -203,14 +204,12 @@ def _describe(material: Material, say: Say) -> None:
         say(f"validation  {material.validation.describe()}")
 
 
-def _describe_base(
-    base: BaseModel, model: SentenceTransformer, extras: Extras, made_of: Mapping[str, Any], say: Say
-) -> None:
+def _describe_base(base: BaseModel, model: SentenceTransformer, extras: Extras, made_of: Manifest, say: Say) -> None:
     width = wide(model.get_embedding_dimension() or 0, extras.keywords)
     windows = ", and longer chunks in windows" if extras.windows else ""
     read = "every text whole" if is_static(model) else f"{model.max_seq_length} tokens"
     say(f"base        {base.name}: {width}, reads {read}{windows}")
-    if ADAPTER_KEY in made_of:
+    if "query_adapter" in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
 
 
@@ -244,15 +243,16 @@ def _details(
     config: TrainConfig,
     automatic: Automatic | None,
     tuned: TunedModel,
-    made_of: Mapping[str, Any],
-) -> dict[str, Any]:
+    made_of: Manifest,
+) -> Manifest:
     told = config.to_dict()
     if automatic:
         told = {"recipe": "auto", "minutes": automatic.minutes, "widths": config.widths, "seed": config.seed}
-    reading = Reading(tokens_read(tuned.model), tuned.windows)
+    details: Manifest = {"base": {"name": base.name, "fingerprint": base.fingerprint}}
+    if tuned.windows != "off":
+        details["serving"] = {"reading": Reading(tokens_read(tuned.model), tuned.windows).to_dict()}
     return {
-        "base": {"name": base.name, "fingerprint": base.fingerprint},
-        **({"serving": {"reading": reading.to_dict()}} if tuned.windows != "off" else {}),
+        **details,
         "training": {
             **told,
             "precision": tuned.precision,

@@ -118,7 +118,7 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="embtune-") as scratch, set_up_for_training(model, precision):
         trainer = _Trainer(
             model=model,
-            args=_arguments(model, examples, config, precision, str(checkpoints or scratch), checkpoints is not None),
+            args=_arguments(model, examples, config, precision, Path(scratch), checkpoints),
             train_dataset=examples.rows,
             loss=loss or make_loss(model, config.loss, config.widths),
             callbacks=[StopOnBrokenLoss(), AtEpochEnd(at_epoch_end), ProgressBar(name)],
@@ -151,13 +151,14 @@ def _arguments(
     examples: TrainingExamples,
     config: TrainConfig,
     precision: Precision,
-    output_dir: str,
-    saves: bool,
+    scratch: Path,
+    checkpoints: Path | None,
 ) -> SentenceTransformerTrainingArguments:
+    """Return the trainer's arguments; it saves to `checkpoints`, or nothing and only has `scratch` for its output."""
     # What `accelerate launch` was configured with would overrule the precision that was validated.
     os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
     arguments = SentenceTransformerTrainingArguments(
-        output_dir=output_dir,
+        output_dir=str(checkpoints or scratch),
         num_train_epochs=config.epochs,
         per_device_train_batch_size=config.batch_size,
         learning_rate=config.learning_rate,
@@ -167,7 +168,7 @@ def _arguments(
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
         batch_sampler=_sampler_factory(examples, config),
-        save_strategy="steps" if saves else "no",
+        save_strategy="steps" if checkpoints else "no",
         save_steps=2**31,  # SaveNowAndThen says when
         save_total_limit=1,
         logging_strategy="steps",

@@ -2,9 +2,10 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 from sentence_transformers import SentenceTransformer
 from transformers import set_seed
@@ -16,11 +17,12 @@ from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING
-from docsgpt_embtune.precision import resolve_precision
+from docsgpt_embtune.precision import Precision, resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
+from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import WindowReader
 from docsgpt_embtune.training.config import TrainConfig
-from docsgpt_embtune.training.examples import build_examples, questions_of
+from docsgpt_embtune.training.examples import TrainingExamples, build_examples, questions_of
 from docsgpt_embtune.training.extras import NO_EXTRAS, Extras
 from docsgpt_embtune.training.folds import Fold, FoldVectors
 from docsgpt_embtune.training.known_vectors import KnownVectors
@@ -32,36 +34,57 @@ from docsgpt_embtune.training.stage import Stage
 from docsgpt_embtune.training.token_teaching import TaughtByTokens, chunks_to_rank, rarity_of_tokens
 from docsgpt_embtune.training.trainer import fit
 from docsgpt_embtune.training.tuned_model import TunedModel
-from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, ValidationPool
+from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, Pool
 from docsgpt_embtune.training.windows import windows_against_beginnings
 from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 
+@dataclass(eq=False, kw_only=True)
 class TuningRun:
-    """A model that is tuned in stages.
-
-    Args:
-        model: From `load_base`; tuned in place.
-        validation: Questions to choose by; without folds, none of them may be trained on.
-        config: Seed and precision of the whole run.
-        folder: Where the run keeps what it needs to resume; None keeps nothing.
-        say: Takes one line of plain text at each step.
-        leniency: How lenient the selection is with later candidates, as in `Selection`.
-        hardest: Unjudged chunks over which a question is ranked: so many by vectors, and so many by BM25.
-        started: Start of the run on the monotonic clock, if something was done before.
-        folds: Folds of the validation questions, if these are trained on, too.
-        extras: Keywords and windows that the base serves with, kept for every candidate.
+    """A model that is tuned in stages; `begin` embeds what a run needs, and makes one.
 
     Attributes:
+        model: From `load_base`; tuned in place.
+        validation: Questions to choose by.
+        vectors: The model's vectors, as far as they are known.
+        precision: What the whole run computes in.
         pools: The validation questions with the chunks that they are ranked over; one pool per fold, if there are any.
+        hardest: Unjudged chunks over which a question is ranked: so many by vectors, and so many by BM25.
         groups: Groups of validation questions about the same answer, each one piece of evidence.
+        selection: The candidates so far, and the best of them.
         to_beat: Scores that the run must beat in the end.
+        keywords: The keywords that candidates are scored with; None without.
+        windows: What cuts long chunks into windows; None where they are truncated.
+        folds: Folds of the validation questions, if these are trained on, too.
+        fold_vectors: The vectors of each fold's questions and chunks, by models that did not learn from it.
+        folder: Where the run keeps what it needs to resume; None keeps nothing.
+        say: Takes one line of plain text at each step.
+        started: Start of the run on the monotonic clock.
         seconds_before: Seconds that the run had taken before it was stopped.
     """
 
-    def __init__(
-        self,
+    model: SentenceTransformer
+    validation: RetrievalDataset
+    vectors: KnownVectors
+    precision: Precision
+    pools: list[Pool]
+    hardest: int
+    groups: Sequence[Sequence[str]]
+    selection: Selection
+    to_beat: QueryScores
+    keywords: Keywords | None
+    windows: WindowReader | None
+    folds: Sequence[Fold]
+    fold_vectors: FoldVectors
+    folder: Path | None
+    say: Say
+    started: float
+    seconds_before: float
+
+    @classmethod
+    def begin(
+        cls,
         model: SentenceTransformer,
         validation: RetrievalDataset,
         config: TrainConfig,
@@ -73,72 +96,83 @@ class TuningRun:
         started: float | None = None,
         folds: Sequence[Fold] = (),
         extras: Extras = NO_EXTRAS,
-    ) -> None:
-        self.started = time.monotonic() if started is None else started
-        self.seconds_before = seconds_before(folder)
-        self.model = model
-        self.validation = validation
-        self.folder = folder
-        self.say = say
+    ) -> Self:
+        """Embed the validation questions and their chunks, score the base, and load what a stopped run left.
+
+        Args:
+            model: From `load_base`; tuned in place.
+            validation: Questions to choose by; without folds, none of them may be trained on.
+            config: Seed and precision of the whole run.
+            folder: Where the run keeps what it needs to resume; None keeps nothing.
+            say: Takes one line of plain text at each step.
+            leniency: How lenient the selection is with later candidates, as in `Selection`.
+            hardest: Unjudged chunks over which a question is ranked: so many by vectors, and so many by BM25.
+            started: Start of the run on the monotonic clock, if something was done before.
+            folds: Folds of the validation questions, if these are trained on, too.
+            extras: Keywords and windows that the base serves with, kept for every candidate.
+        """
+        started = time.monotonic() if started is None else started
         set_seed(config.seed)
-        self.precision = resolve_precision(config.precision, model.device)
-        self.vectors = KnownVectors(Encoder(model, self.precision))
-        say(f"computing   in {self.precision} on {model.device}")
-        self.keywords, self.windows = extras.keywords, extras.windows
-        self.folds = folds
-        self._fold_vectors = FoldVectors(folder / "folds" if folder else None)
-        self._hardest = hardest
-        self.pools = [self.pool_of(asked) for asked in ([fold.asked for fold in folds] or [validation])]
-        self.to_beat = baseline = self.score(*self.pools)
-        pool = counted(len(self.ranked), "chunk")
+        precision = resolve_precision(config.precision, model.device)
+        say(f"computing   in {precision} on {model.device}")
+        vectors = KnownVectors(Encoder(model, precision))
+        pools = [_pool_of(asked, vectors, hardest) for asked in ([fold.asked for fold in folds] or [validation])]
+        baseline = _score(pools, vectors, extras)
+        pool = counted(len(_ranked(pools)), "chunk")
         say(f"baseline    validation {DECIDING} {mean_ndcg(baseline):.3f} (a pool of {pool})")
-        self.groups = groups_by_answer(validation)
-        self.selection = Selection(
-            baseline, model, lambda: self.score(*self.pools), say, self.groups, folder=folder, leniency=leniency
+        groups = groups_by_answer(validation)
+        selection = Selection(
+            baseline, model, lambda: run.score(*run.pools), say, groups, folder=folder, leniency=leniency
         )
-        self.selection.resume()
+        selection.resume()
+        run = cls(
+            model=model,
+            validation=validation,
+            vectors=vectors,
+            precision=precision,
+            pools=pools,
+            hardest=hardest,
+            groups=groups,
+            selection=selection,
+            to_beat=baseline,
+            keywords=extras.keywords,
+            windows=extras.windows,
+            folds=folds,
+            fold_vectors=FoldVectors(folder / "folds" if folder else None),
+            folder=folder,
+            say=say,
+            started=started,
+            seconds_before=seconds_before(folder),
+        )
+        return run
 
     @property
     def ranked(self) -> set[str]:
         """The texts of all chunks that validation ranks."""
-        return {text for pool in self.pools for text in pool.chunks}
+        return _ranked(self.pools)
 
-    def pool_of(self, dataset: RetrievalDataset) -> ValidationPool:
+    def pool_of(self, dataset: RetrievalDataset) -> Pool:
         """Choose the chunks that these questions are ranked over; the model must still have the base's weights."""
-        embed = self.vectors.embed
-        return ValidationPool(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), self._hardest)
+        return _pool_of(dataset, self.vectors, self.hardest)
 
-    def score(self, *pools: ValidationPool, extras: Extras | None = None) -> QueryScores:
+    def score(self, *pools: Pool, extras: Extras | None = None) -> QueryScores:
         """Score the model's current weights, with keywords and windows.
 
         Args:
             *pools: Questions, and the chunks that they are ranked over.
             extras: Keywords and windows to use in place of those that the run has chosen so far.
         """
-        extras = extras or Extras(self.keywords, self.windows)
-        return joined_scores(self._score_one(pool, extras) for pool in pools)
-
-    def _score_one(self, pool: ValidationPool, extras: Extras) -> QueryScores:
-        query_embeddings, chunk_embeddings = self._embed(pool, extras.windows)
-        if keywords := extras.keywords:
-            query_embeddings = keywords.beside(query_embeddings, keywords.of_questions(pool.queries))
-            chunk_embeddings = keywords.beside(chunk_embeddings, keywords.of_documents(pool.chunks))
-        return pool.score(query_embeddings, chunk_embeddings)
+        return _score(pools, self.vectors, extras or Extras(self.keywords, self.windows))
 
     def unseen_vectors(self) -> list[tuple[Vectors, Vectors]]:
         """Return each pool's vectors, of questions and chunks, by the best candidate; in folds, by the fold's own."""
         best = self.selection.kept.name if self.selection.kept else ""
         return [
-            self._fold_vectors.load(number, best)
-            if self._fold_vectors.has(number, best)
-            else self._embed(pool, self.windows)
+            self.fold_vectors.load(number, best)
+            if self.fold_vectors.has(number, best)
+            else _embedded(pool, self.vectors, self.windows)
             for number, pool in enumerate(self.pools)  # a candidate without fold vectors learned from no question
         ]
-
-    def _embed(self, pool: ValidationPool, windows: WindowReader | None) -> tuple[Vectors, Vectors]:
-        embed = partial(self.vectors.embed, show_progress=False)  # a fit may be under way, with its own bar
-        chunk_embeddings = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
-        return embed(pool.queries), chunk_embeddings
 
     def read_in_windows(self, reader: WindowReader, asked: Sequence[RetrievalDataset], *, always: bool) -> None:
         """Read long chunks in windows from now on, if the base model then answers these questions better.
@@ -185,13 +219,10 @@ class TuningRun:
         if stage.mines:
             asked = counted(len(mined), "question")
             self.say(f"mined       {counted(count, 'bad chunk')} for {asked} that had too few")
-        questions, loss = questions_of(stage.questions, mined), None
-        if stage.by_tokens:
-            rarity = rarity_of_tokens(self.model, list(stage.questions.corpus.values()))
-            loss = TaughtByTokens(self.model, rarity, self.precision)
+        examples, loss = self._lesson(stage, mined)
         fit(
             self.model,
-            chunks_to_rank(questions) if stage.by_tokens else build_examples(questions, stage.config.loss),
+            examples,
             stage.config,
             self.precision,
             loss=loss,
@@ -208,6 +239,16 @@ class TuningRun:
             self._enter(stage.mean_name, in_folds)
         self.selection.finish_stage(mined=count, passes_on=stage.passes_on)
 
+    def _lesson(
+        self, stage: Stage, mined: Mapping[str, Sequence[str]]
+    ) -> tuple[TrainingExamples, TaughtByTokens | None]:
+        """Return what a stage learns from, and the loss to learn by if it is not the config's."""
+        questions = questions_of(stage.questions, mined)
+        if not stage.by_tokens:
+            return build_examples(questions, stage.config.loss), None
+        rarity = rarity_of_tokens(self.model, list(stage.questions.corpus.values()))
+        return chunks_to_rank(questions), TaughtByTokens(self.model, rarity, self.precision)
+
     def _enter_epoch(self, stage: Stage, in_folds: Mapping[str, QueryScores], epoch: int) -> None:
         if stage.share == 1:
             self._enter(stage.epoch_name(epoch), in_folds)
@@ -220,11 +261,11 @@ class TuningRun:
         """For each fold, train on the others and score the candidates on the fold: candidate -> scores."""
         candidates = [stage.epoch_name(stage.config.epochs), *([stage.mean_name] if stage.averages else [])]
         for number in range(len(self.folds)):
-            if not self._fold_vectors.has(number, candidates[-1]):
+            if not self.fold_vectors.has(number, candidates[-1]):
                 self._train_without(number, stage, candidates)
         return {
             candidate: joined_scores(
-                pool.score(*self._fold_vectors.load(number, candidate)) for number, pool in enumerate(self.pools)
+                pool.score(*self.fold_vectors.load(number, candidate)) for number, pool in enumerate(self.pools)
             )
             for candidate in candidates
         }
@@ -242,7 +283,7 @@ class TuningRun:
         for place, candidate in enumerate(candidates):
             if place:
                 self.selection.go_back(0.5)
-            self._fold_vectors.keep(number, candidate, *self._embed(self.pools[number], self.windows))
+            self.fold_vectors.keep(number, candidate, *_embedded(self.pools[number], self.vectors, self.windows))
 
     def _holds_up(self, stage: Stage) -> bool:
         holds_up = self.selection.holds_up(f"{stage.name}, early")
@@ -255,7 +296,7 @@ class TuningRun:
         # Encode in the same batches as when these weights were scored: in bf16 a vector depends on the texts in its
         # batch, and a resumed run must mine the same chunks.
         for pool in self.pools:
-            self._embed(pool, self.windows)
+            _embedded(pool, self.vectors, self.windows)
         mined = mine_negatives(
             dataset,
             self.vectors.embed(dataset.queries.values()),
@@ -296,3 +337,31 @@ class TuningRun:
             seconds=self.seconds_before + time.monotonic() - self.started,
             material=material,
         )
+
+
+def _pool_of(dataset: RetrievalDataset, vectors: KnownVectors, hardest: int) -> Pool:
+    embed = vectors.embed
+    return Pool.of_the_hardest(dataset, embed(dataset.queries.values()), embed(dataset.corpus.values()), hardest)
+
+
+def _ranked(pools: Sequence[Pool]) -> set[str]:
+    return {text for pool in pools for text in pool.chunks}
+
+
+def _score(pools: Sequence[Pool], vectors: KnownVectors, extras: Extras) -> QueryScores:
+    """Score each pool's questions by a model's vectors, with keywords and windows."""
+    return joined_scores(_score_one(pool, vectors, extras) for pool in pools)
+
+
+def _score_one(pool: Pool, vectors: KnownVectors, extras: Extras) -> QueryScores:
+    query_embeddings, chunk_embeddings = _embedded(pool, vectors, extras.windows)
+    if keywords := extras.keywords:
+        query_embeddings = keywords.beside(query_embeddings, keywords.of_questions(pool.queries))
+        chunk_embeddings = keywords.beside(chunk_embeddings, keywords.of_documents(pool.chunks))
+    return pool.score(query_embeddings, chunk_embeddings)
+
+
+def _embedded(pool: Pool, vectors: KnownVectors, windows: WindowReader | None) -> tuple[Vectors, Vectors]:
+    embed = partial(vectors.embed, show_progress=False)  # a fit may be under way, with its own bar
+    chunk_embeddings = windows.encode(pool.chunks, embed) if windows else embed(pool.chunks)
+    return embed(pool.queries), chunk_embeddings

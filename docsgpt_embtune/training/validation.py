@@ -1,6 +1,7 @@
 """Validation within seconds, over a fixed, hard part of the corpus instead of all of it."""
 
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 
@@ -18,7 +19,7 @@ HARDEST_PER_QUERY = 30
 
 
 class Pool:
-    """Questions, and the chunks that they are ranked over.
+    """Questions, and the chunks that they are ranked over: made by `of_the_hardest` or `of_all`.
 
     Attributes:
         dataset: Questions, corpus and judgments; of identical chunks, only the first is judged.
@@ -33,6 +34,42 @@ class Pool:
         self.doc_ids = doc_ids
         self.chunks = [dataset.corpus[doc_id] for doc_id in doc_ids]
 
+    @classmethod
+    def of_the_hardest(
+        cls,
+        dataset: RetrievalDataset,
+        query_embeddings: Vectors,
+        corpus_embeddings: Vectors,
+        hardest: int = HARDEST_PER_QUERY,
+    ) -> Self:
+        """Choose the judged chunks and the hardest others, by the base model's vectors and by BM25.
+
+        Ranking the whole corpus after every epoch would cost more than the epoch. A pool of everything that the base
+        model confuses with an answer orders models as the whole corpus does, at a fraction of the cost. Scores on it
+        are a little higher, a tuned model's more so than the base's, as the pool holds the chunks that are worst for
+        the base. They serve to choose between models, and are not reported as test results.
+
+        Args:
+            dataset: Validation queries and judgments.
+            query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
+            corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
+            hardest: Chunks to keep for each question by each of the two searches.
+        """
+        dataset = judge_first_copies(dataset)
+        doc_ids = list(dataset.corpus)
+        pool = {doc_ids[row] for row in np.unique(_nearest(query_embeddings, corpus_embeddings, hardest))}
+        if len(doc_ids) <= BM25_CHUNKS:
+            alike = retrieve_bm25(dataset, k=hardest).nearest  # -1 where no more chunks share a word
+            pool.update(doc_ids[row] for row in np.unique(alike[alike >= 0]))
+        for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
+            pool.update(judged)
+        return cls(dataset, [doc_id for doc_id in doc_ids if doc_id in pool])
+
+    @classmethod
+    def of_all(cls, dataset: RetrievalDataset) -> Self:
+        """Take all chunks, where ranking them takes no time to speak of."""
+        return cls(judge_first_copies(dataset), list(dataset.corpus))
+
     def score(self, query_embeddings: Vectors, chunk_embeddings: Vectors) -> QueryScores:
         """Rank the chunks by exact L2, as the host ranks, and score each query at 1 and 10.
 
@@ -45,50 +82,6 @@ class Pool:
         return score_queries(ranking, self.dataset.qrels, HEADLINE_KS)
 
 
-class ValidationPool(Pool):
-    """A pool of the judged chunks and the hardest others, chosen once with the base model's vectors and with BM25.
-
-    Ranking the whole corpus after every epoch would cost more than the epoch. A pool of everything that the base model
-    confuses with an answer orders models as the whole corpus does, at a fraction of the cost. Scores on it are a little
-    higher, a tuned model's more so than the base's, as the pool holds the chunks that are worst for the base. They
-    serve to choose between models, and are not reported as test results.
-
-    Args:
-        dataset: Validation queries and judgments.
-        query_embeddings: The base model's vectors of the queries (Q, D), in the dataset's order.
-        corpus_embeddings: Its vectors of the corpus (N, D), in the dataset's order.
-        hardest: Chunks to keep for each question by each of the two searches.
-    """
-
-    def __init__(
-        self,
-        dataset: RetrievalDataset,
-        query_embeddings: Vectors,
-        corpus_embeddings: Vectors,
-        hardest: int = HARDEST_PER_QUERY,
-    ) -> None:
-        dataset = judge_first_copies(dataset)
-        doc_ids = list(dataset.corpus)
-        pool = {doc_ids[row] for row in np.unique(_nearest(query_embeddings, corpus_embeddings, hardest))}
-        if len(doc_ids) <= BM25_CHUNKS:
-            alike = retrieve_bm25(dataset, k=hardest).nearest  # -1 where no more chunks share a word
-            pool.update(doc_ids[row] for row in np.unique(alike[alike >= 0]))
-        for judged in (*dataset.relevant_docs.values(), *dataset.irrelevant_docs.values()):
-            pool.update(judged)
-        super().__init__(dataset, [doc_id for doc_id in doc_ids if doc_id in pool])
-
-
-class WholeCorpus(Pool):
-    """A pool of all chunks, where ranking them takes no time to speak of.
-
-    Args:
-        dataset: Questions, corpus and judgments.
-    """
-
-    def __init__(self, dataset: RetrievalDataset) -> None:
-        super().__init__(judge_first_copies(dataset), list(dataset.corpus))
-
-
 def score_vectors(dataset: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors) -> QueryScores:
     """Rank chunks by exact L2, as the host ranks, and score each query at 1 and 10; identical chunks count as one.
 
@@ -97,7 +90,7 @@ def score_vectors(dataset: RetrievalDataset, query_embeddings: Vectors, corpus_e
         query_embeddings: Vectors of its queries (Q, D), in its order.
         corpus_embeddings: Vectors of its corpus (N, D), in its order.
     """
-    return WholeCorpus(dataset).score(query_embeddings, corpus_embeddings)
+    return Pool.of_all(dataset).score(query_embeddings, corpus_embeddings)
 
 
 def _nearest(query_embeddings: Vectors, corpus_embeddings: Vectors, k: int) -> np.ndarray:

@@ -10,7 +10,7 @@ from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.model_folder import read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
 from docsgpt_embtune.serving.graphs import multiplies_int8
 from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, cosines
 

@@ -31,7 +31,7 @@ from docsgpt_embtune.evaluation.summary import (
     verdict_in_words,
     warnings,
 )
-from docsgpt_embtune.model_folder import read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
 from docsgpt_embtune.model_writing import write_model_folder
 from tests.conftest import TEXTS
 from tests.evaluation.keyword_embeddings import WORDS, KeywordEmbeddings, word_dataset

@@ -30,7 +30,8 @@ from docsgpt_embtune.evaluation.verdict import HEADLINE_KS, judge
 from docsgpt_embtune.exporting import export as export_module
 from docsgpt_embtune.exporting import quality
 from docsgpt_embtune.exporting.quality import GraphEmbeddings, decide_engine, surest_reading
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, verify
+from docsgpt_embtune.manifest import read_manifest
+from docsgpt_embtune.model_folder import fingerprint, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.graphs import Graph, graph_sha256, graphs_of
 from docsgpt_embtune.serving.keywords import Keywords

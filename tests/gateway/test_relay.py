@@ -31,7 +31,7 @@ from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_model
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.gateway.server import instructions
-from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.openai_client import OpenAIClient, Patience, UnansweredRequestError
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -305,7 +305,7 @@ def relayed(upstream, folder, say=silent):
         error=RemoteModelError,
         patience=Patience(attempts=2, first_wait=0.001, longest_wait=0.001),
     )
-    with closing(RemoteEmbeddings(client)) as embeddings:
+    with closing(RemoteEmbeddings.connect(client)) as embeddings:
         yield RelayedModel(remote, embeddings, say)
 
 
@@ -468,7 +468,8 @@ def test_command_says_how_to_serve_it_and_shows_no_key(upstream, tmp_path, monke
     assert "--keywords tries more, for which stored chunks have to be embedded again" in result.output
     manifest = read_manifest(tmp_path / "handbook")
     with_password = RemoteModel.named(upstream.name.replace("//", "//user:hunter2@"))
-    assert manifest["server"].items() >= with_password.record(manifest["server"]["probe"]).items()
+    recorded = with_password.record(manifest["server"]["probe"], with_password.document_fingerprint)
+    assert manifest["server"] == recorded
     assert manifest["server"]["url"] == upstream.name.partition("#")[0]
     assert KEY not in result.output + json.dumps(manifest)
 

@@ -17,7 +17,8 @@ from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.metrics import score_queries
 from docsgpt_embtune.evaluation.ranking import retrieve
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import data_record
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords

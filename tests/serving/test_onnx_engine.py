@@ -12,7 +12,8 @@ import pytest
 
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import fingerprint, read_manifest
+from docsgpt_embtune.manifest import read_manifest
+from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.serving import graphs, onnx_engine
 
 from ..conftest import TEXTS

@@ -20,7 +20,7 @@ from docsgpt_embtune.training.tuning_run import TuningRun
 from docsgpt_embtune.training.validation import score_vectors
 
 from ..sample_questions import VERBS
-from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, dataset
+from .recipe_runs import CONFIG, CORPUS, TRAINING, VALIDATION, dataset, learning_quickly
 
 HARDLY = TrainConfig(learning_rate=1e-9, precision="fp32", device="cpu")
 
@@ -29,8 +29,7 @@ HARDLY = TrainConfig(learning_rate=1e-9, precision="fp32", device="cpu")
 def with_keywords(tiny_base_folder, tmp_path_factory):
     """A tuned folder with keywords, which its random weights need."""
     out = tmp_path_factory.mktemp("base") / "tuned"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(recipe, "RANKING", replace(recipe.RANKING, batch_size=4, learning_rate=3e-3))
+    with learning_quickly():
         report = train(TRAINING, VALIDATION, out, base=str(tiny_base_folder), config=CONFIG, automatic=Automatic())
     assert "keywords" in report.manifest
     return out
@@ -38,7 +37,7 @@ def with_keywords(tiny_base_folder, tmp_path_factory):
 
 @pytest.fixture
 def keywords():
-    return replace(KeywordFitting(CORPUS.values(), 32).kinds()[NARROW], weight=0.8)
+    return replace(KeywordFitting.of(CORPUS.values(), 32).kinds()[NARROW], weight=0.8)
 
 
 def served_ndcg(folder, questions=VALIDATION) -> float:
@@ -74,7 +73,7 @@ def test_automatic_run_must_beat_the_base_with_its_keywords(with_keywords, tmp_p
 
 
 def test_what_keywords_find_anyway_need_not_be_beaten(tiny_base_folder, keywords):
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     alone = run.selection.baseline
     recipe._require_beating_base_as_served(run, Extras(keywords), ())
     assert mean_ndcg(run.to_beat) > mean_ndcg(alone)
@@ -84,7 +83,7 @@ def test_what_keywords_find_anyway_need_not_be_beaten(tiny_base_folder, keywords
 
 
 def test_guard_compares_keywords_with_the_base_as_it_serves_and_weights_with_its_weights(tiny_base_folder, keywords):
-    run = TuningRun(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(SentenceTransformer(str(tiny_base_folder), device="cpu"), VALIDATION, CONFIG)
     guards_hold = recipe._watch(run, {"other": TRAINING}, Extras(keywords))
     assert guards_hold("the weights alone")
     run.keywords = replace(keywords, weight=0.0)

@@ -124,7 +124,9 @@ def test_what_is_learned_by_heart_is_no_gain(tuned, tiny_base_folder, monkeypatc
     assert report.folder is None
     assert not report.tuned.improved
 
-    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), of_chance, CONFIG, folds=folds_of(of_chance))
+    run = TuningRun.begin(
+        load_base(resolve_base(str(tiny_base_folder)), "cpu"), of_chance, CONFIG, folds=folds_of(of_chance)
+    )
     by_heart = replace(recipe.RANKING, precision="fp32", epochs=10)
     run.train(0, Stage("questions", of_chance, by_heart, mines=False, asks_folds=True))
     (candidate,) = run.selection.candidates
@@ -213,7 +215,7 @@ def test_run_that_could_not_write_its_folder_ends_as_if_it_could(tuned, undistur
 
 def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_stage_began_with(tiny_base_folder):
     folds = folds_of(FEW)
-    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), FEW, CONFIG, folds=folds)
+    run = TuningRun.begin(load_base(resolve_base(str(tiny_base_folder)), "cpu"), FEW, CONFIG, folds=folds)
     some = FEW.subset(list(folds[0].asked.queries)[:8])
     config = replace(recipe.RANKING, precision="fp32")
     run.train(0, Stage("questions", some, config, mines=False, asks_folds=True))
@@ -227,7 +229,7 @@ def test_fold_whose_others_there_is_no_time_for_is_asked_of_what_the_stage_began
 
 def test_one_step_changes_the_model(tiny_base_folder):
     """transformers' warm-up begins at a rate of 0, which would be all that a few questions get."""
-    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
     before = run.selection.stage_weights
     config = replace(recipe.RANKING, precision="fp32", batch_size=32)
     few = TRAINING.subset(list(TRAINING.queries)[:20])
@@ -237,7 +239,7 @@ def test_one_step_changes_the_model(tiny_base_folder):
 
 
 def test_few_questions_are_learned_from_in_more_than_one_step(tiny_base_folder):
-    run = TuningRun(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
+    run = TuningRun.begin(load_base(resolve_base(str(tiny_base_folder)), "cpu"), VALIDATION, CONFIG)
     rows = {}
     for count in (10, 60):
         with pytest.MonkeyPatch.context() as patch:

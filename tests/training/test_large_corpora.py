@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import retrieve_bm25
-from docsgpt_embtune.model_folder import read_manifest
+from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import large_corpora
 from docsgpt_embtune.training.config import TrainConfig

@@ -33,7 +33,7 @@ from docsgpt_embtune.training.selection import copy_of_weights
 from docsgpt_embtune.training.summary import summary
 from docsgpt_embtune.training.train import train
 from docsgpt_embtune.training.trainer import fit, load_base
-from docsgpt_embtune.training.validation import ValidationPool
+from docsgpt_embtune.training.validation import Pool
 from docsgpt_embtune.wording import silent
 
 from ..sample_questions import NOUNS, TRAINING, VALIDATION, VERBS, dataset
@@ -83,7 +83,7 @@ def test_the_best_epoch_is_what_is_saved(tuned, tiny_base_folder, monkeypatch):
     ndcg = [mean_ndcg(candidate.scores) for candidate in report.tuned.candidates]
     assert max(ndcg) != ndcg[-1]
     base = Encoder(SentenceTransformer(str(tiny_base_folder), device="cpu"), "fp32")
-    pool = ValidationPool(VALIDATION, base(VALIDATION.queries.values()), base(VALIDATION.corpus.values()))
+    pool = Pool.of_the_hardest(VALIDATION, base(VALIDATION.queries.values()), base(VALIDATION.corpus.values()))
     encode = Encoder(SentenceTransformer(str(report.folder), device="cpu"), "fp32")
     saved = pool.score(encode(pool.queries), encode(pool.chunks))
     assert mean_ndcg(saved) == pytest.approx(max(ndcg))
@@ -280,7 +280,7 @@ def test_answer_under_a_copys_id_can_be_found(tiny_base_folder):
     encode = Encoder(SentenceTransformer(str(tiny_base_folder), device="cpu"), "fp32")
     scores = []
     for asked in (VALIDATION, copied):
-        pool = ValidationPool(asked, encode(asked.queries.values()), encode(asked.corpus.values()))
+        pool = Pool.of_the_hardest(asked, encode(asked.queries.values()), encode(asked.corpus.values()))
         scores.append(pool.score(encode(pool.queries), encode(pool.chunks)))
     assert scores[1]["recall@1"] == scores[0]["recall@1"]
 

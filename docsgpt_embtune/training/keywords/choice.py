@@ -112,7 +112,7 @@ def _too_little(run: TuningRun, scores: QueryScores, alone: QueryScores) -> str:
 
 def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> KeywordFitting:
     model_width = run.vectors.embed(run.pools[0].queries).shape[1]
-    return KeywordFitting(corpus, model_width, wide=wide, show_progress=is_main_process())
+    return KeywordFitting.of(corpus, model_width, wide=wide, show_progress=is_main_process())
 
 
 def _unseen(

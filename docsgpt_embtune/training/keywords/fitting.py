@@ -8,8 +8,9 @@ of all chunks, little of the gain was left (`scripts/bench_keywords.py`).
 """
 
 import random
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
@@ -36,38 +37,50 @@ _ROUNDS = 4  # of the power iteration
 _LEAST_SHARE = 1e-3  # of the first singular value; lower ones are rounding, where chunks are copies of each other
 
 
+@dataclass(frozen=True, eq=False)
 class KeywordFitting:
     """The word counts and directions of a corpus, which do not depend on what is then learned from questions.
 
-    Args:
-        corpus: The chunks, at least one, each once.
-        model_width: Width of the model's own vectors.
-        wide: Whether wide keywords are wanted, too.
-        show_progress: Whether a bar shows how far the counting is.
+    Attributes:
+        counted: Keywords of the corpus's words, narrow and without directions.
+        plain: Name -> keywords of each kind, without stresses.
+        answers: Weight of each word in each chunk (N, T); None where chunks are too many, or have no word in common.
+        row_of: Chunk -> its row.
     """
 
-    def __init__(
-        self, corpus: Iterable[str], model_width: int, *, wide: bool = False, show_progress: bool = False
-    ) -> None:
+    counted: Keywords
+    plain: Mapping[str, Keywords]
+    answers: csr_array | None = None
+    row_of: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, corpus: Iterable[str], model_width: int, *, wide: bool = False, show_progress: bool = False) -> Self:
+        """Count the words of a corpus, and find their directions unless the corpus is too large.
+
+        Args:
+            corpus: The chunks, at least one, each once.
+            model_width: Width of the model's own vectors.
+            wide: Whether wide keywords are wanted, too.
+            show_progress: Whether a bar shows how far the counting is.
+        """
         chunks = list(corpus)
-        counted = chunks if len(chunks) <= MOST_COUNTED else random.Random(0).sample(chunks, MOST_COUNTED)
-        bar = Bar(counted, desc="counting words", unit="chunk", disable=not show_progress)
-        self._narrow = narrow = Keywords.of(bar, model_width)
-        self._plain = {NARROW: narrow, WIDE: narrow.wider(model_width)} if wide else {NARROW: narrow}
-        self._answers: csr_array | None = None  # weight of each word in each chunk: (N, T)
-        of_many = _most_frequent(narrow.occurs_in)
+        part = chunks if len(chunks) <= MOST_COUNTED else random.Random(0).sample(chunks, MOST_COUNTED)
+        bar = Bar(part, desc="counting words", unit="chunk", disable=not show_progress)
+        counted = Keywords.of(bar, model_width)
+        plain = {NARROW: counted, WIDE: counted.wider(model_width)} if wide else {NARROW: counted}
+        of_many = _most_frequent(counted.occurs_in)
         if len(chunks) > MOST_CHUNKS or not of_many.size:
-            return
-        weights = _matrix(narrow, map(narrow.of_chunk, chunks))
+            return cls(counted, plain)
+        weights = _matrix(counted, map(counted.of_chunk, chunks))
         lengths = norm(weights, axis=1)
         high = high_among(lengths)
-        widest = max(each.width for each in self._plain.values())
+        widest = max(each.width for each in plain.values())
         directions = _principal_directions(weights[:, of_many], widest - PADDING)
-        for name, each in self._plain.items():
-            words = FittedDirections.of(narrow.known[of_many], directions[:, : each.width - PADDING])
-            self._plain[name] = replace(each, high=high, fitted=words)
-        self._answers = _divided(weights, np.maximum(lengths, high))
-        self._row_of = {text: row for row, text in enumerate(chunks)}
+        for name, each in plain.items():
+            words = FittedDirections.of(counted.known[of_many], directions[:, : each.width - PADDING])
+            plain[name] = replace(each, high=high, fitted=words)
+        answers = _divided(weights, np.maximum(lengths, high))
+        return cls(counted, plain, answers, {text: row for row, text in enumerate(chunks)})
 
     def kinds(self, training: RetrievalDataset | None = None) -> dict[str, Keywords]:
         """Return keywords of each kind, with and without stresses of the words that are learned from questions.
@@ -79,11 +92,11 @@ class KeywordFitting:
             Name -> keywords of weight 0, the cheapest first: narrow ones, then wide ones, each without and with
             stresses.
         """
-        if training is None or self._answers is None:
-            return self._plain
-        stresses = self._stresses(training, self._answers)
+        if training is None or self.answers is None:
+            return dict(self.plain)
+        stresses = self._stresses(training, self.answers)
         kinds = {}
-        for name, each in self._plain.items():
+        for name, each in self.plain.items():
             kinds[name] = each
             kinds[f"{STRESSED} {name}"] = replace(each, stresses=stresses)
         return kinds
@@ -91,9 +104,9 @@ class KeywordFitting:
     def _stresses(self, training: RetrievalDataset, answers: csr_array) -> npt.NDArray[np.float32]:
         """Learn how much each word counts in a question: (T,); 1 each if there are no questions."""
         if not len(training):
-            return np.ones(len(self._narrow.known), dtype=np.float32)
-        asked = _matrix(self._narrow, map(self._narrow.of_question, training.queries.values()))
-        good = [[self._row_of[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
+            return np.ones(len(self.counted.known), dtype=np.float32)
+        asked = _matrix(self.counted, map(self.counted.of_question, training.queries.values()))
+        good = [[self.row_of[training.corpus[d]] for d in doc_ids] for doc_ids in training.relevant_docs.values()]
         return learn_stresses(_divided(asked, np.maximum(norm(asked, axis=1), TINY)), answers, good)
 
 

@@ -5,7 +5,7 @@ For a model on this machine it is a model folder; for a server's model it holds 
 
 import shutil
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,16 +20,14 @@ from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.files import PARTIAL, folder_written_whole
+from docsgpt_embtune.manifest import DataRecord, FittingRecord, Manifest, read_manifest, write_manifest
 from docsgpt_embtune.model_folder import (
-    ADAPTER_KEY,
     adapts_a_server,
     check_destination,
     document_fingerprint,
     fingerprint,
     is_tuned_folder,
-    read_manifest,
     refuse_foreign_destination,
-    write_manifest,
 )
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
@@ -124,7 +122,7 @@ class _FolderBase:
     """
 
     model: FolderModel
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
     @property
     def name(self) -> str:
@@ -139,7 +137,7 @@ class _FolderBase:
         return self.model.embeddings
 
     def write(
-        self, out: Path, report: AdapterReport, record: Mapping[str, Any], corpus: Corpus, *, learned: Collection[str]
+        self, out: Path, report: AdapterReport, record: FittingRecord, corpus: Corpus, *, learned: Collection[str]
     ) -> None:
         write_adapted_folder(self.model, out, report.adapter, record, corpus, learned=learned)
 
@@ -156,7 +154,7 @@ class _ServerBase:
 
     remote: RemoteModel
     embeddings: RemoteEmbeddings
-    manifest: Mapping[str, Any] = field(default_factory=dict)
+    manifest: Manifest = field(default_factory=Manifest)
 
     @property
     def name(self) -> str:
@@ -167,7 +165,7 @@ class _ServerBase:
         return self.remote.fingerprint
 
     def write(
-        self, out: Path, report: AdapterReport, record: Mapping[str, Any], corpus: Corpus, *, learned: Collection[str]
+        self, out: Path, report: AdapterReport, record: FittingRecord, corpus: Corpus, *, learned: Collection[str]
     ) -> None:
         adapter, keywords = report.adapter, report.keywords
         write_for_server(
@@ -239,7 +237,7 @@ def write_adapted_folder(
     base: FolderModel,
     out: Path,
     adapter: QueryAdapter,
-    record: Mapping[str, Any],
+    record: FittingRecord,
     corpus: Corpus,
     *,
     learned: Collection[str],
@@ -267,7 +265,7 @@ def write_adapted_folder(
         shutil.copytree(source, new, dirs_exist_ok=True, ignore=shutil.ignore_patterns(PARTIAL))
         manifest = with_learned_too(read_manifest(source), learned)
         of_weights = document_fingerprint(base.folder)  # how chunks are read is added to it on opening
-        manifest[ADAPTER_KEY] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
+        manifest["query_adapter"] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
         prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
@@ -275,12 +273,12 @@ def write_adapted_folder(
 
 def _portable(folder: Path, target: Path) -> Path:
     name = resolve_base(str(folder)).name
-    details = {"base": {"name": name, "fingerprint": fingerprint(folder)}}
+    details: Manifest = {"base": {"name": name, "fingerprint": fingerprint(folder)}}
     write_model_folder(load_base(BaseModel(name, folder), "cpu"), folder, target, details)
     return target
 
 
-def _record(report: AdapterReport, data: Mapping[str, Any]) -> dict[str, Any]:
+def _record(report: AdapterReport, data: DataRecord) -> FittingRecord:
     return {
         "training": {"strength": report.strength, "scale": SCALE, "seconds": round(report.seconds, 1)},
         "cross_validation": {"folds": FOLDS, **report.choice.to_dict()},

@@ -33,7 +33,7 @@ from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
 from docsgpt_embtune.training.keywords.weights import Unseen, score_weights, worth_their_width
-from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, WholeCorpus, score_vectors
+from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, Pool, score_vectors
 from docsgpt_embtune.vectors import Vectors
 
 # How strongly the map is held to the identity, from hardly any change to memorising 400 questions.
@@ -108,7 +108,7 @@ def fit_adapter(
     choice = Choice(baseline, tried, tried[best], groups_by_answer(questions))
     beside = None
     if keywords:
-        fitting = KeywordFitting(dict.fromkeys(questions.corpus.values()), query_embeddings.shape[1])
+        fitting = KeywordFitting.of(dict.fromkeys(questions.corpus.values()), query_embeddings.shape[1])
         choice, beside = _with_keywords(choice, [fold.unseen(best, fitting) for fold in folds], fitting, questions)
     return AdapterReport(QueryAdapter(matrix), STRENGTHS[best], choice, time.perf_counter() - started, beside)
 
@@ -166,7 +166,7 @@ class _Fold:
     def unseen(self, number: int, fitting: KeywordFitting) -> Unseen:
         """Return the held-out questions as mapped with the strength of this number, to try keywords beside them."""
         kinds = fitting.kinds(self._learned)
-        return Unseen(WholeCorpus(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
+        return Unseen(Pool.of_all(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
 
 
 def _folds(

@@ -2,25 +2,16 @@
 
 import hashlib
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import folder_written_whole, sha256_of
-from docsgpt_embtune.model_folder import (
-    ADAPTER_KEY,
-    KEYWORDS_KEY,
-    SCHEMA,
-    SERVER_KEY,
-    fingerprint,
-    read_manifest,
-    refuse_foreign_destination,
-    write_manifest,
-)
+from docsgpt_embtune.manifest import SCHEMA, FittingRecord, Manifest, read_manifest, write_manifest
+from docsgpt_embtune.model_folder import fingerprint, refuse_foreign_destination
 from docsgpt_embtune.remote_model import RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.seen_questions import with_learned_too
 from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords
@@ -38,7 +29,7 @@ def write_for_server(
     *,
     adapter: QueryAdapter | None,
     keywords: Keywords | None,
-    record: Mapping[str, Any],
+    record: FittingRecord,
     learned: Collection[str],
 ) -> None:
     """Write a folder with what `embtune serve` puts before a server's model: a query adapter, keywords, or both.
@@ -60,22 +51,23 @@ def write_for_server(
     prove_that_chunks_stay(server, *corpus)
     with folder_written_whole(out) as new:
         of_chunks, dimension = remote.document_fingerprint, server.dimension
-        parts: dict[str, dict[str, Any]] = {}
         if keywords:
             keywords.write(new)
             of_chunks = hashlib.sha256(f"{of_chunks} {sha256_of(new / KEYWORDS_FILE)}".encode()).hexdigest()
-            parts[KEYWORDS_KEY] = {"weight": keywords.weight, "width": keywords.width}
             dimension += keywords.width
-        if adapter:
-            parts[ADAPTER_KEY] = adapter.write(new)
-        parts[ADAPTER_KEY if adapter else KEYWORDS_KEY] |= record
-        manifest = {
+        written = adapter.write(new) if adapter else None
+        manifest: Manifest = {
             "schema": SCHEMA,
             "fingerprint": fingerprint(new),
             "dimension": dimension,
-            SERVER_KEY: {**remote.record(server.probe), "document_fingerprint": of_chunks},
-            **parts,
+            "server": remote.record(server.probe, of_chunks),
         }
+        if keywords:
+            manifest["keywords"] = {"weight": keywords.weight, "width": keywords.width}
+        if written:
+            manifest["query_adapter"] = {**written, **record}
+        else:
+            manifest["keywords"] = {**manifest["keywords"], **record}
         write_manifest(new, with_learned_too(manifest, learned))
 
 
@@ -83,7 +75,7 @@ def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
     """Say in a line or two what a deployment has to do for a folder that is put before a server's model."""
     quoted = shlex.quote(str(folder))
     serve = f"`embtune serve {quoted}`, which asks the server"
-    if KEYWORDS_KEY not in read_manifest(folder):
+    if "keywords" not in read_manifest(folder):
         return [f"stored chunks stay as they are; the adapter works through {serve}"]
     return [
         f"stored chunks need their keywords: embtune reembed --model {quoted}, or upload the documents again",

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from docsgpt_embtune import __version__
+from docsgpt_embtune.data.corpus_questions import MadeQuestions
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.best_of_many import Choice
 from docsgpt_embtune.evaluation.vector_cache import embed_both
+from docsgpt_embtune.manifest import FittingRecord
 from docsgpt_embtune.model_folder import check_destination
 from docsgpt_embtune.remote_model import RemoteModel
 from docsgpt_embtune.serving.keywords import Keywords
@@ -25,6 +26,7 @@ from docsgpt_embtune.training.query_adapter.server_folder import (
 )
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.urls import is_url
+from docsgpt_embtune.vectors import Vectors
 from docsgpt_embtune.wording import Say, counted, silent
 
 
@@ -78,7 +80,6 @@ def write_keywords_for_server(
         )
     check_destination(out, say)
     made = asked_of_chunks(corpus, seed, say)
-    questions, texts = (list(each.values()) for each in (made.questions.queries, made.questions.corpus))
     remote = RemoteModel.named(model)
     with closing(remote.load(say)) as server:
         refuse_other_lengths(server, remote.name)
@@ -86,23 +87,16 @@ def write_keywords_for_server(
         say(
             f"model       {remote.name}: {corpus_embeddings.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}"
         )
-        fitting = KeywordFitting(dict.fromkeys(corpus.values()), corpus_embeddings.shape[1])
+        fitting = KeywordFitting.of(dict.fromkeys(corpus.values()), corpus_embeddings.shape[1])
         keywords = replace(fitting.kinds()[NARROW], weight=USUAL_WEIGHT)
-        alone = score_vectors(made.questions, query_embeddings, corpus_embeddings)
-        both = score_vectors(
-            made.questions,
-            keywords.beside(query_embeddings, keywords.of_questions(questions)),
-            keywords.beside(corpus_embeddings, keywords.of_documents(texts)),
-        )
-        both = ignoring_keyword_hits(both, alone, made.questions, made.by_own_words)
-        choice = Choice(alone, [both], both, groups_by_answer(made.questions))
+        choice = _choice(made, query_embeddings, corpus_embeddings, keywords)
         if choice.judgment.verdict == "worse" and not keep_worse:
             return KeywordsReport(keywords, choice, None)
         write_for_server(
             remote,
             server,
             out,
-            (texts, corpus_embeddings),
+            (list(made.questions.corpus.values()), corpus_embeddings),
             adapter=None,
             keywords=keywords,
             record=_record(choice),
@@ -111,7 +105,20 @@ def write_keywords_for_server(
     return KeywordsReport(keywords, choice, out)
 
 
-def _record(choice: Choice) -> dict[str, Any]:
+def _choice(made: MadeQuestions, query_embeddings: Vectors, corpus_embeddings: Vectors, keywords: Keywords) -> Choice:
+    """Score the questions made of the chunks with keywords beside the server's vectors, against those vectors alone."""
+    asked = made.questions
+    alone = score_vectors(asked, query_embeddings, corpus_embeddings)
+    both = score_vectors(
+        asked,
+        keywords.beside(query_embeddings, keywords.of_questions(list(asked.queries.values()))),
+        keywords.beside(corpus_embeddings, keywords.of_documents(list(asked.corpus.values()))),
+    )
+    both = ignoring_keyword_hits(both, alone, asked, made.by_own_words)
+    return Choice(alone, [both], both, groups_by_answer(asked))
+
+
+def _record(choice: Choice) -> FittingRecord:
     return {
         "validation": {"asked_by": ASKED_OF_CHUNKS, **choice.to_dict()},
         "versions": {"docsgpt-embtune": __version__},

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sentence_transformers import SentenceTransformer
 
@@ -24,7 +24,8 @@ from docsgpt_embtune.evaluation.best_of_many import Choice, mean_ndcg
 from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines, judgment_in_words
 from docsgpt_embtune.evaluation.metrics import QueryScores, mean_scores
 from docsgpt_embtune.evaluation.verdict import DECIDING, Judgment, judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
+from docsgpt_embtune.manifest import Manifest
+from docsgpt_embtune.model_folder import check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import data_record, without_learned
 from docsgpt_embtune.serving.keywords import Keywords, load_keywords
@@ -62,7 +63,7 @@ class DistillationReport:
     decision: Decision
     against_tuned: Judgment
     folder: Path | None
-    manifest: Mapping[str, Any]
+    manifest: Manifest
     milliseconds: Mapping[str, float]
 
 
@@ -166,7 +167,7 @@ def _lesson(folder: Path, teacher: SentenceTransformer, reading: Reading, asked:
 
 def _apart(
     folder: Path,
-    manifest: Mapping[str, Any],
+    manifest: Manifest,
     training: RetrievalDataset,
     validation: RetrievalDataset | None,
     *,
@@ -214,8 +215,8 @@ def _as_many_as_usual(unlearned: RetrievalDataset, training: RetrievalDataset, s
     return unlearned if len(unlearned) <= len(usual) else hold_out(unlearned, len(usual) / len(unlearned), seed)[1]
 
 
-def _refuse(folder: Path, manifest: Mapping[str, Any], layers: int | None) -> None:
-    if ADAPTER_KEY in manifest:
+def _refuse(folder: Path, manifest: Manifest, layers: int | None) -> None:
+    if "query_adapter" in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter; distill the model that it was made for")
     if is_static_folder(folder):
         raise ModelFolderError(f"{folder}: is a static model already; distill the model that it was made of")
@@ -274,7 +275,7 @@ def _score(of_questions: Encode, of_documents: Encode, lesson: Lesson) -> QueryS
     return score_vectors(lesson.validation, of_questions(lesson.questions), of_documents(lesson.chunks))
 
 
-def _details(manifest: Mapping[str, Any], found: _Comparison, lesson: Lesson, *, is_static: bool) -> dict[str, Any]:
+def _details(manifest: Manifest, found: _Comparison, lesson: Lesson, *, is_static: bool) -> Manifest:
     against_tuned = found.against_tuned
     distilled = {
         "from": manifest["fingerprint"],
@@ -282,7 +283,10 @@ def _details(manifest: Mapping[str, Any], found: _Comparison, lesson: Lesson, *,
         **found.decision.to_dict(),
         "against_tuned": {"difference": asdict(against_tuned.differences[DECIDING]), "verdict": against_tuned.verdict},
     }
-    kept = {key: manifest[key] for key in ("base", "training", "validation", "versions") if key in manifest}
+    kept: Manifest = {}
+    for key in ("base", "training", "validation", "versions"):
+        if key in manifest:
+            kept[key] = manifest[key]
     if not is_static and (reading := recorded_reading(manifest)):
         kept["serving"] = {"reading": reading}  # it was taught and chosen with chunks that were read in this way
     chosen_by = None if lesson.by_words else lesson.validation

@@ -11,11 +11,11 @@ no more chunks than directions, but fewer of those between later chunks. What th
 that they were not computed from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, Self, cast
 
 import numpy as np
 
@@ -28,7 +28,8 @@ from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines,
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
-from docsgpt_embtune.model_folder import ADAPTER_KEY, check_destination, verify
+from docsgpt_embtune.manifest import Manifest
+from docsgpt_embtune.model_folder import check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.keywords import load_keywords
@@ -62,7 +63,7 @@ class ShrinkReport:
 
     decision: Decision
     folder: Path | None
-    manifest: Mapping[str, Any]
+    manifest: Manifest
 
 
 @dataclass(frozen=True)
@@ -96,30 +97,34 @@ class Cut:
         return np.concatenate([cut, keywords], axis=1)
 
 
+@dataclass(frozen=True, eq=False)
 class _Measure:
     """Scores cuts, each on answers that it was not computed from.
 
-    Args:
+    Attributes:
         asked: Questions to decide by.
         query_embeddings: Vectors of the questions (Q, D + beside).
         corpus_embeddings: Vectors of the chunks (N, D + beside).
-        full: D, the model's own numbers.
+        folds: The questions of each fold by their rows, and the principal directions of the chunks that answer none of
+            them.
     """
 
-    def __init__(
-        self, asked: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, full: int
-    ) -> None:
-        self.asked = asked
-        self.query_embeddings = query_embeddings
-        self.corpus_embeddings = corpus_embeddings
-        query_ids = list(asked.queries)
-        folds = [(rows, asked.subset(query_ids[row] for row in rows)) for rows in _folds(asked)]
-        self._folds = [(rows, some, self._directions(some, full)) for rows, some in folds]
+    asked: RetrievalDataset
+    query_embeddings: Vectors
+    corpus_embeddings: Vectors
+    folds: Sequence[tuple[Sequence[int], RetrievalDataset, Vectors]]
 
-    def _directions(self, some: RetrievalDataset, full: int) -> Vectors:
-        answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
-        others = [place for place, doc_id in enumerate(self.asked.corpus) if doc_id not in answers]
-        return principal_directions(self.corpus_embeddings[others, :full])
+    @classmethod
+    def in_folds(
+        cls, asked: RetrievalDataset, query_embeddings: Vectors, corpus_embeddings: Vectors, full: int
+    ) -> Self:
+        """Find each fold's principal directions, of the model's own D numbers (`full`)."""
+        query_ids = list(asked.queries)
+        folds = []
+        for rows in _folds(asked):
+            some = asked.subset(query_ids[row] for row in rows)
+            folds.append((rows, some, principal_directions(corpus_embeddings[_not_answering(some), :full])))
+        return cls(asked, query_embeddings, corpus_embeddings, folds)
 
     def whole(self) -> QueryScores:
         """Score the uncut vectors."""
@@ -130,12 +135,18 @@ class _Measure:
         if cut.name == "first numbers":
             return score_vectors(self.asked, cut.map(self.query_embeddings), cut.map(self.corpus_embeddings))
         parts = []
-        for rows, some, directions in self._folds:
+        for rows, some, directions in self.folds:
             like_it = replace(cut, matrix=directions[: len(cut.matrix)])
             parts.append(
                 score_vectors(some, like_it.map(self.query_embeddings[rows]), like_it.map(self.corpus_embeddings))
             )
         return joined_scores(parts)
+
+
+def _not_answering(some: RetrievalDataset) -> list[int]:
+    """Return the places in the corpus of the chunks that answer none of the questions."""
+    answers = {doc_id for doc_ids in some.relevant_docs.values() for doc_id in doc_ids}
+    return [place for place, doc_id in enumerate(some.corpus) if doc_id not in answers]
 
 
 def _folds(asked: RetrievalDataset) -> list[list[int]]:
@@ -191,14 +202,14 @@ def shrink(
     }
     numbers = _numbers(manifest, full, full if width is None else width - beside)
     cuts = [Cut(name, matrix[:count], beside) for count in numbers for name, matrix in maps.items()]
-    chosen, decision = _decide(cuts, _Measure(asked, query_embeddings, corpus_embeddings, full), width)
+    chosen, decision = _decide(cuts, _Measure.in_folds(asked, query_embeddings, corpus_embeddings, full), width)
     if by_words:
         where = f"where {counted(len(asked), 'chunk')} are asked for by their own words"
         reason = f"{decision.reason} {where}, as the model learned from the questions"
         decision = replace(decision, reason=reason, queries=len(validation))
     if chosen is None:
         return ShrinkReport(decision, None, {})
-    details = {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL}
+    details = cast("Manifest", {key: value for key, value in manifest.items() if key not in _OF_THE_WHOLE_MODEL})
     if not by_words:
         details = with_chosen_by_too(details, asked)
     if reading := recorded_reading(manifest):
@@ -226,8 +237,8 @@ def principal_directions(vectors: Vectors) -> Vectors:
     return np.ascontiguousarray(np.linalg.eigh(moments).eigenvectors.T[::-1], dtype=np.float32)
 
 
-def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside: int) -> None:
-    if ADAPTER_KEY in manifest:
+def _refuse(folder: Path, manifest: Manifest, width: int | None, beside: int) -> None:
+    if "query_adapter" in manifest:
         raise ModelFolderError(f"{folder}: has a query adapter of its width; shrink the model that it was made for")
     full = manifest["dimension"]
     if width is not None and not beside < width < full:
@@ -239,7 +250,7 @@ def _refuse(folder: Path, manifest: Mapping[str, Any], width: int | None, beside
 
 
 def _to_decide_by(
-    folder: Path, manifest: Mapping[str, Any], validation: RetrievalDataset, say: Say
+    folder: Path, manifest: Manifest, validation: RetrievalDataset, say: Say
 ) -> tuple[RetrievalDataset, bool]:
     """Leave out questions that the model learned from; if too few are left, ask for chunks by their own words.
 
@@ -266,7 +277,7 @@ def _to_decide_by(
     return of_chunks, True
 
 
-def _numbers(manifest: Mapping[str, Any], full: int, asked_for: int) -> list[int]:
+def _numbers(manifest: Manifest, full: int, asked_for: int) -> list[int]:
     """Return how many of the model's own numbers each cut leaves, the most first."""
     usual = manifest.get("training", {}).get("widths") or [round(full * share) for share in SHARES]
     return sorted({each for each in (*usual, asked_for) if each < full}, reverse=True)

@@ -17,14 +17,15 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.truncation import audit_truncation
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.seen_questions import data_record
 from docsgpt_embtune.training.smaller.distillation import distill
 from docsgpt_embtune.training.smaller.token_regression import Tokens, means, taught_tables
 from docsgpt_embtune.training.trainer import load_base
 
-from ..conftest import TEXTS
-from ..sample_questions import TRAINING, VALIDATION, dataset
+from ...conftest import TEXTS
+from ...sample_questions import TRAINING, VALIDATION, dataset
 
 LONG = " ".join(TEXTS) * 3  # five times what the tiny model reads
 

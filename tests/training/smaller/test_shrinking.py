@@ -17,13 +17,14 @@ from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import read_manifest, verify, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.seen_questions import data_record, digests_of, without_learned
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.smaller import shrinking
 from docsgpt_embtune.training.smaller.shrinking import Cut, principal_directions, shrink
 
-from ..sample_questions import dataset
+from ...sample_questions import dataset
 
 HARD = dataset()
 CHUNKS = list(HARD.corpus.values())
@@ -86,7 +87,7 @@ def test_directions_are_measured_on_chunks_that_they_were_not_taken_from():
     names = {f"c{number}": f"c{number}" for number in range(12)}
     asked = RetrievalDataset(names, names, {name: (name,) for name in names})
     cut = Cut("principal directions", principal_directions(chunks)[:12], beside=0)
-    measure = shrinking._Measure(asked, questions, chunks, 32)
+    measure = shrinking._Measure.in_folds(asked, questions, chunks, 32)
     assert np.allclose(cut.map(chunks) @ cut.map(chunks).T, np.eye(12), atol=1e-5)  # as if nothing were lost
     assert mean_scores(measure.whole())["recall@1"] == 1
     assert mean_scores(measure.score(cut))["recall@1"] < 1

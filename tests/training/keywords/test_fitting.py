@@ -31,7 +31,7 @@ QUESTIONS = [" ".join(DRAWN.sample(text.split(), 4)) for text in CHUNKS[:50]]
 
 @pytest.fixture(scope="module")
 def fitted():
-    return KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
+    return KeywordFitting.of(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
 
 
 def exact_scores(keywords, questions, chunks):
@@ -68,7 +68,7 @@ def test_products_are_bm25s_where_there_are_no_more_chunks_than_directions(fitte
 
 def test_fewer_directions_than_chunks_still_beat_random_ones():
     model_width = 768 - 256  # leaves 254 directions for 300 chunks
-    assert error(KeywordFitting(CHUNKS, model_width).kinds()[NARROW]) < 0.5 * error(Keywords.of(CHUNKS, model_width))
+    assert error(KeywordFitting.of(CHUNKS, model_width).kinds()[NARROW]) < 0.5 * error(Keywords.of(CHUNKS, model_width))
 
 
 def test_chunk_that_comes_later_weighs_as_much_as_the_others(fitted):
@@ -97,7 +97,7 @@ def test_words_that_people_ask_with_and_that_tell_nothing_count_less():
     whole = RetrievalDataset(queries, corpus, relevant_docs)
     training, unseen = whole.subset(list(queries)[:100]), whole.subset(list(queries)[100:])
 
-    kinds = KeywordFitting(corpus.values(), MODEL_WIDTH, wide=True).kinds(training)
+    kinds = KeywordFitting.of(corpus.values(), MODEL_WIDTH, wide=True).kinds(training)
     assert list(kinds) == [NARROW, f"{STRESSED} {NARROW}", WIDE, f"{STRESSED} {WIDE}"]
     plain, learned = kinds[NARROW], kinds[f"{STRESSED} {NARROW}"]
     tell = learned.known == learned.of_question("tell").keys[0]
@@ -116,14 +116,14 @@ def test_words_that_people_ask_with_and_that_tell_nothing_count_less():
 
 
 def test_copies_of_chunks_leave_no_directions_of_rounding_alone():
-    keywords = KeywordFitting(CHUNKS[:60] * 5, MODEL_WIDTH).kinds()[NARROW]
+    keywords = KeywordFitting.of(CHUNKS[:60] * 5, MODEL_WIDTH).kinds()[NARROW]
     assert error(keywords, CHUNKS[:60]) < 0.001
     rounding = keywords.fitted.steps[:, 60:].astype(np.float32) * keywords.fitted.sizes[:, None]
     assert not rounding.any()
 
 
 def test_wide_ones_hold_the_narrow_ones_directions():
-    narrow, wide = KeywordFitting(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
+    narrow, wide = KeywordFitting.of(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
     assert (narrow.width, wide.width) == (384, 1152)
     assert narrow.high == wide.high
     ours, theirs = (each.fitted.steps[:, :300] * each.fitted.sizes[:, None] for each in (narrow, wide))
@@ -133,7 +133,7 @@ def test_wide_ones_hold_the_narrow_ones_directions():
 def test_only_the_most_frequent_words_directions_are_kept(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_WORDS", 10)
     corpus = ["the log", *CHUNKS, "the disk", *(f"the {text}" for text in CHUNKS)]
-    keywords = KeywordFitting(corpus, MODEL_WIDTH).kinds()[NARROW]
+    keywords = KeywordFitting.of(corpus, MODEL_WIDTH).kinds()[NARROW]
     assert len(keywords.fitted.words) == 10
     assert set(keywords.of_chunk("the").keys) <= set(keywords.fitted.words)
     assert np.all(np.diff(keywords.fitted.words.astype(np.float64)) > 0)
@@ -141,7 +141,7 @@ def test_only_the_most_frequent_words_directions_are_kept(monkeypatch):
 
 @pytest.mark.parametrize("corpus", [["", "?"], ["one chunk of its own"], ["no word", "occurs twice"], ["same", "same"]])
 def test_corpus_with_next_to_nothing_in_it(corpus):
-    for keywords in KeywordFitting(corpus, MODEL_WIDTH, wide=True).kinds().values():
+    for keywords in KeywordFitting.of(corpus, MODEL_WIDTH, wide=True).kinds().values():
         for part in (keywords.of_documents([*corpus, "else"]), keywords.of_questions([*corpus, "else"])):
             assert np.allclose(np.linalg.norm(part, axis=1), 1.0, atol=1e-5)
         assert products(keywords, ["one chunk"], ["one chunk of its own", "else"]).argmax() == 0
@@ -149,7 +149,7 @@ def test_corpus_with_next_to_nothing_in_it(corpus):
 
 def test_large_corpus_is_left_to_random_directions(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_CHUNKS", len(CHUNKS) - 1)
-    narrow, wide = KeywordFitting(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
+    narrow, wide = KeywordFitting.of(CHUNKS, MODEL_WIDTH, wide=True).kinds().values()
     assert narrow.fitted is None
     assert wide.fitted is None
     assert np.array_equal(narrow.of_documents(CHUNKS), Keywords.of(CHUNKS, MODEL_WIDTH).of_documents(CHUNKS))
@@ -157,9 +157,9 @@ def test_large_corpus_is_left_to_random_directions(monkeypatch):
 
 def test_of_a_larger_corpus_words_are_counted_in_a_part(monkeypatch):
     monkeypatch.setattr(keyword_fitting, "MOST_CHUNKS", len(CHUNKS) - 1)
-    whole = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
+    whole = KeywordFitting.of(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
     monkeypatch.setattr(keyword_fitting, "MOST_COUNTED", len(CHUNKS) // 2)
-    counted = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
+    counted = KeywordFitting.of(CHUNKS, MODEL_WIDTH).kinds()[NARROW]
     assert (whole.chunks, counted.chunks) == (len(CHUNKS), len(CHUNKS) // 2)
     drawn, alike = products(whole, QUESTIONS, CHUNKS), products(counted, QUESTIONS, CHUNKS)
     assert np.corrcoef(drawn.ravel(), alike.ravel())[0, 1] > 0.95
@@ -186,5 +186,5 @@ def test_folder_with_a_part_of_the_directions_is_refused(fitted, tmp_path):
 
 def test_no_question_at_all_tells_nothing():
     none = RetrievalDataset({}, {f"c{n}": text for n, text in enumerate(CHUNKS)}, {})
-    kinds = KeywordFitting(CHUNKS, MODEL_WIDTH).kinds(none)
+    kinds = KeywordFitting.of(CHUNKS, MODEL_WIDTH).kinds(none)
     assert (kinds[f"{STRESSED} {NARROW}"].stresses == 1).all()

@@ -15,7 +15,8 @@ from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import ModelFolderError, TrainingError
 from docsgpt_embtune.evaluation.chunk_questions import asked_by_their_words
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import fingerprint, read_manifest, write_manifest
+from docsgpt_embtune.manifest import read_manifest, write_manifest
+from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
@@ -33,8 +34,8 @@ from docsgpt_embtune.training.smaller.students import Lesson
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.wording import silent
 
-from ..conftest import TEXTS
-from ..sample_questions import TRAINING, VALIDATION
+from ...conftest import TEXTS
+from ...sample_questions import TRAINING, VALIDATION
 
 
 @pytest.fixture(scope="module")

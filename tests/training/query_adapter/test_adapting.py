@@ -22,7 +22,8 @@ from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
 from docsgpt_embtune.evaluation.summary import truncation_in_words
 from docsgpt_embtune.exporting.export import export
-from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, read_manifest, verify
+from docsgpt_embtune.manifest import read_manifest
+from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, verify
 from docsgpt_embtune.seen_questions import without_learned
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.query_adapter import fitting as adapter_fitting
@@ -31,9 +32,9 @@ from docsgpt_embtune.training.query_adapter.fitting import _Objective, fit_adapt
 from docsgpt_embtune.training.train import train
 from docsgpt_embtune.vectors import unit_norm
 
-from ..conftest import TEXTS
-from ..deployment.conftest import write_index_folder
-from ..sample_questions import TRAINING, VALIDATION, dataset
+from ...conftest import TEXTS
+from ...deployment.conftest import write_index_folder
+from ...sample_questions import TRAINING, VALIDATION, dataset
 
 DIMENSION = 16
 

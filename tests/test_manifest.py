@@ -1,0 +1,17 @@
+import json
+
+from docsgpt_embtune.manifest import MANIFEST, read_manifest, write_manifest
+
+
+def test_what_another_version_wrote_is_kept_to_the_byte(tmp_path):
+    fields = {
+        "schema": 1,
+        "fingerprint": "f" * 64,
+        "dimension": 32,
+        "of a later version": {"größer": [1, 2.5, None]},
+        "base": {"name": "tiny"},  # without the fingerprint that it has today
+    }
+    written = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+    (tmp_path / MANIFEST).write_text(written, encoding="utf-8")
+    write_manifest(tmp_path, read_manifest(tmp_path))
+    assert (tmp_path / MANIFEST).read_text(encoding="utf-8") == written
