@@ -30,6 +30,7 @@ from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, counted, silent
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
 
@@ -243,7 +244,7 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
     traced = path.with_name("traced.onnx")
     _trace(with_padded_tokens(model).eval(), traced)
     for form in (lambda graph: fused(graph, _architecture(folder)), import_onnx().load):
-        save(form(traced), path)
+        save(_of_width(form(traced), expected.shape[1]), path)
         graph = Graph("onnx", path, graph_sha256(path))
         given = OnnxEngine(folder, graph, max_seq_length=max_seq_length).encode(_PROBES)
         if np.allclose(given, expected, rtol=0, atol=TOLERANCE):
@@ -253,6 +254,12 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
         f"{folder}: the graph's vectors differ from the model's by {np.abs(given - expected).max():.1e}; "
         "this model cannot be exported, sentence-transformers goes on serving it"
     )
+
+
+def _of_width(graph: "ModelProto", width: int) -> "ModelProto":
+    """Write the vectors' width into a graph: tracing does not find it out where one token's vector is taken (CLS)."""
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = width
+    return graph
 
 
 def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":

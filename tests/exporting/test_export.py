@@ -12,7 +12,7 @@ import onnx.numpy_helper
 import pytest
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from tokenizers import Tokenizer
 
 from docsgpt_embtune.adapter import QueryAdapter
@@ -86,6 +86,17 @@ def test_folder_is_the_same_model_and_serves_without_the_plugin(tiny_exported_fo
     graphs = tiny_exported_folder / "onnx"
     assert stat.S_IMODE(graphs.stat().st_mode) & 0o555 == 0o555
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 for path in graphs.iterdir())
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", ("cls", "mean")])
+def test_graph_has_the_vectors_of_any_pooling(pooling, tiny_base_folder, tmp_path):
+    base = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    model = SentenceTransformer(modules=[base[0], Pooling(32, pooling), Normalize()], device="cpu")
+    write_model_folder(model, tiny_base_folder, tmp_path / "tuned", {})
+    export_module.export(tmp_path / "tuned")
+    for engine, tolerance in (("onnx", 1e-5), ("onnx-int8", 0.1)):
+        embeddings = TunedEmbeddings(str(tmp_path / "tuned"), engine=engine)
+        assert np.allclose(embeddings.embed_documents(TEXTS), model.encode(list(TEXTS)), atol=tolerance)
 
 
 def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_static_folder):
