@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.model_folder import MANIFEST, refuse_code_of_its_own, verify
+from docsgpt_embtune.loading import load_model
+from docsgpt_embtune.model_folder import MANIFEST, verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint
@@ -48,7 +49,7 @@ class StockEmbeddings:
         dimension: Width of the vectors.
 
     Raises:
-        ModelFolderError: If the folder comes with its own code.
+        ModelFolderError: If the folder comes with its own code, or cannot be loaded.
     """
 
     _model: "SentenceTransformer | None" = None
@@ -104,21 +105,17 @@ class StockEmbeddings:
         return await asyncio.to_thread(self.embed_documents, texts)
 
     def _load_model(self) -> "SentenceTransformer":
-        refuse_code_of_its_own(Path(self.model_name))
-        from sentence_transformers import SentenceTransformer
-
         try:
-            return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # torch's, of a device that it does not know, or was built without
-            if self.model_kwargs["device"] in ("cpu", None):
+            return load_model(self.model_name, **self.model_kwargs)
+        except ModelFolderError as error:
+            trouble, device = error.__cause__, self.model_kwargs["device"]
+            # torch's errors, of a device that it does not know, or was built without
+            if device in ("cpu", None) or not isinstance(trouble, RuntimeError | AssertionError):
                 raise
             raise ModelFolderError(
-                f"{self.model_name}: does not load on {self.model_kwargs['device']!r} ({error}); set {DEVICE_VARIABLE} "
-                "to what torch can use here, or to cpu"
-            ) from error
+                f"{self.model_name}: does not load on {device!r} ({trouble}); set {DEVICE_VARIABLE} to what torch can "
+                "use here, or to cpu"
+            ) from trouble
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True

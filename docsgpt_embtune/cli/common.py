@@ -190,13 +190,6 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
         seen.add(path.resolve())
 
 
-def hide_loading_bars() -> None:
-    """Hide transformers' bars for loading, which is quick, so that only bars of long work are shown."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option for the folder that caches vectors, which is in the user's cache folder by default."""
 

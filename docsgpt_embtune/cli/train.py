@@ -10,7 +10,6 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import (
     EXIT_NO,
     EmbtuneCommand,
-    hide_loading_bars,
     load_guard,
     minutes,
     relevant_docs_option,
@@ -134,7 +133,6 @@ def train(
         raise click.UsageError(f"--keywords {keywords} with --widths: a vector to be cut has no place for keywords")
     _refuse_unusable_device(device)
     _refuse_unknown_reports(report_to)
-    hide_loading_bars()
     datasets.disable_progress_bars()
     told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows, "--keywords": keywords}
     explicit = _explicit_settings(recipe, settings, [option for option, value in told.items() if value is not None])
