@@ -368,6 +368,16 @@ def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
     assert export(tmp_path).exit_code == 2
 
 
+def test_unknown_way_to_read_is_refused_and_not_written(copied):
+    before = read_manifest(copied)
+    with pytest.raises(ValueError, match="windows must be off, mean or None; got 'maen'"):
+        export_module.export(copied, windows="maen")
+    with pytest.raises(TypeError, match="validation must be a RetrievalDataset"):
+        export_module.export(copied, "questions.json")
+    assert read_manifest(copied) == before
+    assert "model.onnx" in str(export_module.export(copied))
+
+
 def test_chunks_are_embedded_once_for_both_decisions(copied, tmp_path, monkeypatch):
     embedded: Counter[tuple[str, str, str]] = Counter()
 

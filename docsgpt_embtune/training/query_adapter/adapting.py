@@ -14,7 +14,7 @@ from typing import Any
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
@@ -58,10 +58,10 @@ _CHUNKS_STAY = (
 def adapt(
     training: RetrievalDataset,
     validation: RetrievalDataset | None,
-    out: Path,
+    out: str | Path,
     *,
-    model: str = BUNDLED,
-    cache: Path | None = None,
+    model: str | Path = BUNDLED,
+    cache: str | Path | None = None,
     seed: int = SEED,
     keywords: bool = False,
     keep_worse: bool = False,
@@ -89,6 +89,8 @@ def adapt(
         EvaluationError: If the model gives unusable vectors.
         RemoteModelError: If a server cannot be asked.
     """
+    refuse_no_dataset(training=training, validation=validation)
+    model, out, cache = str(model), Path(out), Path(cache) if cache else None
     if keywords and not is_url(model):
         raise ModelFolderError(
             f"{model}: --keywords is for a server's model; for one on this machine, embtune train adds them"
