@@ -41,7 +41,7 @@ _DEFAULTS = TrainConfig()
 @click.option(
     "--time-budget",
     callback=minutes,
-    help="Time that the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
+    help="Time that the automatic recipe may take, e.g. 90s, 10m or 1h30m; minutes without a unit.  [default: 20m]",
 )
 @click.option(
     "--guard",
