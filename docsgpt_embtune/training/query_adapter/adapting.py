@@ -192,13 +192,27 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     if is_url(model):
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
-            refuse_other_lengths(server, remote.name)
+            refuse_other_lengths(server.probe, remote.name)
             yield _ServerBase(remote, server)
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
-    yield _FolderBase(load_deployed_model(model), read_manifest(folder) if is_tuned_folder(folder) else {})
+    base = load_deployed_model(model)
+    if not is_tuned_folder(folder):
+        _refuse_vectors_that_no_folder_keeps(base)
+    yield _FolderBase(base, read_manifest(folder) if is_tuned_folder(folder) else {})
+
+
+def _refuse_vectors_that_no_folder_keeps(base: FolderModel) -> None:
+    """Raise ModelFolderError if the folder to be written would make others: it is of full width, and unit norm."""
+    remedy = "tune the model with `embtune train`, and embed the chunks again"
+    if kept := base.embeddings.model.truncate_dim:
+        raise ModelFolderError(
+            f"{base.name}: cuts its vectors to {kept} numbers (truncate_dim), which a folder with an adapter does not; "
+            f"{remedy}"
+        )
+    refuse_other_lengths(base.embeddings.embed_query("length"), base.name, remedy)
 
 
 def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalDataset:
