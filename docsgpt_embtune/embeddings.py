@@ -5,15 +5,16 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from docsgpt_embtune.adapter import load_query_adapter
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.loading import load_model
 from docsgpt_embtune.manifest import MANIFEST
-from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify
+from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint
@@ -23,16 +24,6 @@ if TYPE_CHECKING:
 
     from docsgpt_embtune.serving.onnx_engine import OnnxEngine
     from docsgpt_embtune.vectors import Vectors
-
-# LangChain's FAISS, in DocsGPT before 0.19, calls anything that is not an instance of its `Embeddings` as a function.
-# There LangChain is already imported at this point; elsewhere, importing it would add a third to the start-up time.
-if "langchain_core" in sys.modules:
-    from langchain_core.embeddings import Embeddings
-else:
-
-    class Embeddings:  # type: ignore[no-redef]
-        """Placeholder base class without LangChain, as in DocsGPT since 0.19."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +35,7 @@ QUESTION_CACHE = 1024  # questions; a vector of 384 numbers takes 1.5 kB
 _EVERY_ENGINES_ENCODE_KWARGS = {"show_progress_bar", "convert_to_numpy", "normalize_embeddings", "batch_size"}
 
 
-class StockEmbeddings(Embeddings):
+class StockEmbeddings:
     """Embed with any sentence-transformers folder as DocsGPT's own wrapper does.
 
     DocsGPT calls `encode` for questions and chunks alike, with no prompt of its own and no normalisation beyond the
@@ -59,7 +50,7 @@ class StockEmbeddings(Embeddings):
         dimension: Width of the vectors.
 
     Raises:
-        ModelFolderError: If the folder comes with its own code.
+        ModelFolderError: If the folder comes with its own code, or cannot be loaded.
     """
 
     _model: "SentenceTransformer | None" = None
@@ -71,6 +62,18 @@ class StockEmbeddings(Embeddings):
         self.model_kwargs: dict[str, Any] = {"device": device}
         self.encode_kwargs = {"show_progress_bar": False, **(encode_kwargs or {})}
         self.dimension: int = _dimension_of(self.model)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        """The class, which `isinstance` asks for; only then is it made one of LangChain's `Embeddings`.
+
+        LangChain's FAISS (in DocsGPT before 0.19, in a notebook) embeds with anything else as with a function, chunks
+        as if they were questions. It may be imported after this module, which does not import it: that would take half
+        as long as the rest of the start, and 20 MB, also where nobody uses it.
+        """
+        if interface := getattr(sys.modules.get("langchain_core.embeddings.embeddings"), "Embeddings", None):
+            interface.register(StockEmbeddings)
+        return type(self)
 
     @property
     def model(self) -> "SentenceTransformer":
@@ -86,7 +89,8 @@ class StockEmbeddings(Embeddings):
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks: one list of `dimension` floats each, in order."""
-        vectors: list[list[float]] = self._encode([encodable(text) for text in texts]).tolist() if texts else []
+        chunks = _chunks(texts)
+        vectors: list[list[float]] = self._encode(chunks).tolist() if chunks else []
         return vectors
 
     def __call__(self, text: str | list[str]) -> list[float] | list[list[float]]:
@@ -102,21 +106,17 @@ class StockEmbeddings(Embeddings):
         return await asyncio.to_thread(self.embed_documents, texts)
 
     def _load_model(self) -> "SentenceTransformer":
-        refuse_code_of_its_own(Path(self.model_name))
-        from sentence_transformers import SentenceTransformer
-
         try:
-            return SentenceTransformer(self.model_name, local_files_only=True, **self.model_kwargs)
-        except (
-            RuntimeError,
-            AssertionError,
-        ) as error:  # torch's, of a device that it does not know, or was built without
-            if self.model_kwargs["device"] in ("cpu", None):
+            return load_model(self.model_name, **self.model_kwargs)
+        except ModelFolderError as error:
+            trouble, device = error.__cause__, self.model_kwargs["device"]
+            # torch's errors, of a device that it does not know, or was built without
+            if device in ("cpu", None) or not isinstance(trouble, RuntimeError | AssertionError):
                 raise
             raise ModelFolderError(
-                f"{self.model_name}: does not load on {self.model_kwargs['device']!r} ({error}); set {DEVICE_VARIABLE} "
-                "to what torch can use here, or to cpu"
-            ) from error
+                f"{self.model_name}: does not load on {device!r} ({trouble}); set {DEVICE_VARIABLE} to what torch can "
+                "use here, or to cpu"
+            ) from trouble
 
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
@@ -197,6 +197,7 @@ class TunedEmbeddings(StockEmbeddings):
         self.reading = Reading.of(manifest)
         self._manifest = manifest
         other_engine = self.model_kwargs.pop("engine", None)
+        self._options: dict[str, Any] = {"engine": engine or other_engine, "question_cache": question_cache}
         wanted = wanted_engine(engine or other_engine)
         encode = self._start_engine(folder, wanted)
         self.keywords = load_keywords(folder)
@@ -220,10 +221,16 @@ class TunedEmbeddings(StockEmbeddings):
 
     def embed_documents(self, texts: Sequence[str]) -> list[list[float]]:
         """Embed chunks, in windows if the folder says so: one list of `dimension` floats each, in order."""
-        if not texts:
-            return []
-        vectors: list[list[float]] = self._encode_documents([encodable(text) for text in texts]).tolist()
+        chunks = _chunks(texts)
+        vectors: list[list[float]] = self._encode_documents(chunks).tolist() if chunks else []
         return vectors
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.model_name!r}, engine={self.engine!r}, dimension={self.dimension})"
+
+    def __reduce__(self) -> tuple[Callable[..., "TunedEmbeddings"], tuple[Any, ...]]:
+        """Pickle and copy as the arguments: where it is unpickled, the folder is loaded, once in that process."""
+        return partial(type(self), **self._options), (self.model_name, self.model_kwargs, self.encode_kwargs)
 
     def _start_engine(self, folder: Path, wanted: str) -> Encode:
         graph = choose_graph(folder, self._manifest, wanted, torch_only=self._torch_only())
@@ -277,12 +284,26 @@ def serving_device() -> str:
 
 
 def encodable(text: str) -> str:
-    """Replace each lone surrogate, which no tokenizer accepts, with "?"."""
+    """Replace each lone surrogate, which no tokenizer accepts, with "?".
+
+    Raises:
+        TypeError: If it is no text.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"only texts (str) can be embedded, and this is {type(text).__name__}: {text!r:.60}")
     try:
         text.encode()
     except UnicodeEncodeError:
         return text.encode("utf-8", "replace").decode()
     return text
+
+
+def _chunks(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str):  # each letter of it would be a chunk
+        raise TypeError(
+            f"embed_documents takes a list of texts; give [text], or embed_query for a question: {texts!r:.60}"
+        )
+    return [encodable(text) for text in texts]
 
 
 def _dimension_of(model: "SentenceTransformer") -> int:

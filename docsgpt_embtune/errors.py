@@ -10,7 +10,7 @@
     │   └── RefusedTextsError    the server refuses these texts only
     └── DeploymentError          DocsGPT's environment, settings or index cannot be read, or changed safely
 
-An invalid function argument raises a plain `ValueError`.
+An invalid function argument raises a plain `ValueError`, one of another type a `TypeError`.
 """
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import file_written_whole, folder_written_whole
+from docsgpt_embtune.loading import load_model, without_transformers_bars
 from docsgpt_embtune.manifest import SCHEMA, Manifest, write_manifest
 from docsgpt_embtune.model_folder import TOKENIZER_FILES, fingerprint, prompts_of, refuse_foreign_destination, verify
 from docsgpt_embtune.static_model import KIND as STATIC
@@ -32,10 +33,10 @@ ZIP_NAME = "model-embeddings.zip"
 _LEGACY_TYPE = {
     name: f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize", STATIC)
 }
-_POOLING_KEYS = {
+_POOLING_KEYS = {  # in the order in which the vectors of several are joined, whatever order a newer config gives
     "cls": "pooling_mode_cls_token",
-    "mean": "pooling_mode_mean_tokens",
     "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
     "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
     "weightedmean": "pooling_mode_weightedmean_tokens",
     "lasttoken": "pooling_mode_lasttoken",
@@ -90,6 +91,29 @@ def write_model_folder(
     return manifest
 
 
+def refuse_unwritable(model: "SentenceTransformer") -> None:
+    """Raise ModelFolderError if a model is built of what not every DocsGPT can load; to be asked before the training.
+
+    `write_model_folder` proves the rest when it writes.
+    """
+    for index, module in enumerate(model):
+        kind = type(module).__name__
+        if kind not in _LEGACY_TYPE:
+            raise ModelFolderError(
+                f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
+                f"use a base model made of {', '.join(_LEGACY_TYPE)}"
+            )
+        if kind == "Dense":
+            _portable_dense_config(module)
+        if kind == "Pooling" and (modes := _pooling_modes(module)) != (
+            usual := sorted(modes, key=[*_POOLING_KEYS].index)
+        ):
+            raise ModelFolderError(
+                f"module {index} of the model joins the vectors of {', '.join(modes)} in this order, and what DocsGPT "
+                f"loads joins {', '.join(usual)}; use another base model"
+            )
+
+
 def zip_beside(folder: Path) -> Path:
     """Return the path of a folder's zip, which is the same for all folders beside it."""
     return folder.parent / ZIP_NAME
@@ -131,6 +155,7 @@ def zip_model_folder(folder: Path, path: Path | None = None) -> Path:
 
 
 def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, folder: Path) -> None:
+    refuse_unwritable(model)
     if is_static(model):
         model.tokenizer.save(str(folder / "tokenizer.json"))  # to count tokens with; the module has its own
     else:
@@ -138,11 +163,6 @@ def _write_weights_and_modules(model: "SentenceTransformer", base_folder: Path, 
     modules = []
     for index, module in enumerate(model):
         kind = type(module).__name__
-        if kind not in _LEGACY_TYPE:
-            raise ModelFolderError(
-                f"module {index} of the model is a {kind}, which not every DocsGPT can load; "
-                f"use a base model made of {', '.join(_LEGACY_TYPE)}"
-            )
         # sentence-transformers before 5 loads whatever is at the root as a transformer.
         path = "" if kind == "Transformer" else f"{index}_{kind}"
         (folder / path).mkdir(exist_ok=True)
@@ -164,13 +184,13 @@ def _copy_transformer_files(model: "SentenceTransformer", base_folder: Path, fol
 
 def _write_module(kind: str, module: Any, folder: Path) -> None:
     if kind == "Transformer":
-        with tempfile.TemporaryDirectory(dir=folder) as saved:
+        with tempfile.TemporaryDirectory(dir=folder) as saved, without_transformers_bars():
             module.auto_model.float().save_pretrained(saved, max_shard_size="1TB")
             Path(saved, "model.safetensors").rename(folder / "model.safetensors")
             if not (folder / "config.json").is_file():
                 Path(saved, "config.json").rename(folder / "config.json")
     elif kind == "Pooling":
-        modes = {module.pooling_mode} if isinstance(module.pooling_mode, str) else set(module.pooling_mode)
+        modes = _pooling_modes(module)
         config = {"word_embedding_dimension": module.embedding_dimension}
         config |= {key: mode in modes for mode, key in _POOLING_KEYS.items()}
         _write_json(folder / "config.json", config | {"include_prompt": module.include_prompt})
@@ -178,20 +198,24 @@ def _write_module(kind: str, module: Any, folder: Path) -> None:
         module.save(str(folder))
     elif kind == "Dense":
         module.save(str(folder))
-        _write_json(folder / "config.json", _portable_dense_config(folder))
+        _write_json(folder / "config.json", _portable_dense_config(module))
 
 
-def _portable_dense_config(folder: Path) -> dict[str, Any]:
+def _pooling_modes(module: Any) -> list[str]:
+    return [module.pooling_mode] if isinstance(module.pooling_mode, str) else list(module.pooling_mode)
+
+
+def _portable_dense_config(module: Any) -> dict[str, Any]:
     """Return a Dense layer's config without the keys that sentence-transformers before 5 rejects.
 
     Raises:
         ModelFolderError: If one of these keys changes what the layer computes.
     """
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = module.get_config_dict()
     features = {config.get("module_input_name"), config.get("module_output_name")} - {None, "sentence_embedding"}
     if features or config.get("use_residual"):
         raise ModelFolderError(
-            f"{folder.name}: a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
+            f"the model has a Dense layer with {'a residual' if not features else f'features {sorted(features)}'}, "
             "which not every DocsGPT can load; use another base model"
         )
     return {key: config[key] for key in ("in_features", "out_features", "bias", "activation_function")}
@@ -203,10 +227,9 @@ def _write_json(path: Path, content: Any) -> None:
 
 def _prove_that_it_loads(model: "SentenceTransformer", folder: Path) -> None:
     import numpy as np
-    from sentence_transformers import SentenceTransformer
 
     probes = ["How do I rotate the log files?", "word " * 600, "ünïcödé, 数据, 🙂"]
-    served = SentenceTransformer(str(folder), device="cpu").encode(probes)  # (3, D)
+    served = load_model(folder, device="cpu").encode(probes)  # (3, D)
     tuned = model.encode(probes)
     if not np.isfinite(served).all():
         raise ModelFolderError("the tuned model gives vectors that are not finite; lower --learning-rate")

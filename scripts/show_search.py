@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is DocsGPT's
 
 from application.core.settings import settings
 from application.vectorstore.faiss import FaissStore
-from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.cli.common import EmbtuneCommand
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.evaluation.retrieval_check import CheckedModel
 from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, default_cache_folder
@@ -31,7 +31,6 @@ WIDTH = 46  # characters per column
 @click.option("--corpus", help="The chunks, where --data does not hold them.")
 def main(baseline: str, tuned: str, data: str, corpus: str | None) -> None:
     """Print both models' first five chunks for the two questions that gained most and the one that lost most."""
-    hide_loading_bars()
     dataset = load_dataset(data, corpus=corpus)
     models = {"baseline": CheckedModel.of_base(baseline), "tuned": CheckedModel.of_folder(tuned)}
     rankings = {side: search_all(model, dataset) for side, model in models.items()}

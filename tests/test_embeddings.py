@@ -1,8 +1,10 @@
 """`TunedEmbeddings` as a host uses it: many threads, forks, and folders that are not what they should be."""
 
+import copy
 import json
 import math
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -101,6 +103,51 @@ def test_96_threads_share_one_model_and_agree(folder, monkeypatch):
     assert len(TunedEmbeddings._models) == 1
     assert len(vectors) == 96
     assert all(vector == vectors[0] for vector in vectors)
+
+
+LANGCHAIN_LATER = """
+import asyncio, sys
+from docsgpt_embtune import TunedEmbeddings
+assert "langchain_core" not in sys.modules
+embeddings = TunedEmbeddings(sys.argv[1])
+embeddings.embed_query = None  # a chunk must not be embedded as a question
+import warnings
+warnings.simplefilter("ignore")  # of a library that is being sunset
+from langchain_community.vectorstores import FAISS
+store = FAISS.from_texts(["Logs are rotated."], embeddings)
+store.add_texts(["Logs are rotated.", "An invoice can be cancelled."])
+del embeddings.embed_query
+(first, near), (again, near_again), (_, far) = store.similarity_search_with_score("Logs are rotated.", k=3)
+assert first.page_content == again.page_content
+assert near < 1e-6 and near_again < 1e-6 < far
+(found,) = asyncio.run(store.asimilarity_search("An invoice can be cancelled.", k=1))
+assert found.page_content == "An invoice can be cancelled."
+"""
+
+
+def test_langchains_stores_embed_chunks_as_chunks_even_if_it_is_imported_later(folder):
+    subprocess.run([sys.executable, "-c", LANGCHAIN_LATER, str(folder)], check=True, timeout=120)
+
+
+def test_embeddings_can_be_pickled_and_copied(folder, monkeypatch):
+    monkeypatch.setattr(TunedEmbeddings, "_models", {})
+    embeddings = TunedEmbeddings(str(folder), model_kwargs={"device": "cpu", "engine": "torch"})
+    for same in (pickle.loads(pickle.dumps(embeddings)), copy.copy(embeddings), copy.deepcopy(embeddings)):
+        assert same.embed_documents(list(TEXTS)) == embeddings.embed_documents(list(TEXTS))
+        assert same.engine == "torch"
+    assert len(TunedEmbeddings._models) == 1
+    assert repr(embeddings) == f"TunedEmbeddings({str(folder)!r}, engine='torch', dimension=32)"
+
+
+def test_what_is_no_list_of_texts_is_named(folder):
+    for embeddings in (TunedEmbeddings(str(folder)), StockEmbeddings(folder)):
+        with pytest.raises(TypeError, match=r"takes a list of texts; give \[text\], .*: 'one chunk'"):
+            embeddings.embed_documents("one chunk")
+        with pytest.raises(TypeError, match="this is float: nan"):
+            embeddings.embed_documents(["one chunk", math.nan])  # an empty cell of a table
+        with pytest.raises(TypeError, match="this is NoneType: None"):
+            embeddings.embed_query(None)
+        assert embeddings.embed_documents(np.array(TEXTS)) == embeddings.embed_documents(iter(TEXTS))
 
 
 FORK = """

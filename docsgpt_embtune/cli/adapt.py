@@ -6,7 +6,7 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.training.config import SEED
@@ -48,7 +48,6 @@ def adapt(
     """
     from docsgpt_embtune.training.query_adapter import adapting, server_keywords
 
-    hide_loading_bars()
     given: dict[str, Any] = {"model": model, "cache": cache, "seed": seed, "keep_worse": keep_worse, "say": tqdm.write}
     if train_path is None:
         if not (keywords and corpus) or val_path:

@@ -13,7 +13,6 @@ from docsgpt_embtune.cli.common import (
     EXIT_NO,
     EmbtuneCommand,
     cache_option,
-    hide_loading_bars,
     load_guard,
     refuse_unwritable,
     relevant_docs_option,
@@ -81,7 +80,6 @@ def check(
             f"--tuned {without_credentials(tuned)}: is a server's address; give the tuned model's folder (a model "
             "behind a server can be the --baseline)"
         )
-    hide_loading_bars()
     read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]
     refuse_unwritable(json_path, report_path, read=map(Path, read))
     report = check_retrieval(

@@ -4,6 +4,7 @@ import errno
 import io
 import math
 import os
+import re
 import signal
 import sys
 import threading
@@ -24,7 +25,7 @@ from docsgpt_embtune.stopping import ToldInterrupt
 
 # Deployment commands need only packages that DocsGPT has already; any other missing package is in this extra.
 INSTALL = "pip install 'docsgpt-embtune[train]'"
-_MINUTES_PER_UNIT = {"s": 1 / 60, "m": 1.0, "h": 60.0}
+_TIME = re.compile(r"(?:(\d*\.?\d+)h)?(?:(\d*\.?\d+)m)?(?:(\d*\.?\d+)s)?")
 _EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as in shells
 _FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
 _FULL_GPU = "OutOfMemoryError"  # the name of torch's error; torch is not imported here
@@ -190,13 +191,6 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
         seen.add(path.resolve())
 
 
-def hide_loading_bars() -> None:
-    """Hide transformers' bars for loading, which is quick, so that only bars of long work are shown."""
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
 def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option for the folder that caches vectors, which is in the user's cache folder by default."""
 
@@ -231,14 +225,16 @@ def whole_numbers(context: click.Context, parameter: click.Parameter, value: str
 
 
 def minutes(context: click.Context, parameter: click.Parameter, value: str | None) -> float | None:
-    """Parse an option such as 90s, 10m, 1.5h or a number of minutes, into minutes; None if it is not given."""
+    """Parse an option such as 90s, 10m, 1h30m or a number of minutes, into minutes; None if it is not given."""
     if value is None:
         return None
-    number, unit = (value[:-1], value[-1]) if value[-1:] in _MINUTES_PER_UNIT else (value, "m")
     try:
-        time = float(number) * _MINUTES_PER_UNIT[unit]
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is not a time like 90s, 10m or 1.5h") from error
+        time = float(value)
+    except ValueError:
+        parts = _TIME.fullmatch(value)
+        if not value or parts is None:
+            raise click.BadParameter(f"{value!r} is not a time like 90s, 10m or 1h30m") from None
+        time = sum(float(number or 0) * unit for number, unit in zip(parts.groups(), (60, 1, 1 / 60), strict=True))
     if not 0 < time < math.inf:
         raise click.BadParameter(f"{value!r}: give a time above 0 that ends, such as 10m")
     return time

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
 from docsgpt_embtune.cli.stores import (
     names_given,
     open_model,
@@ -51,7 +51,6 @@ def doctor(
     if bool(docsgpt) != bool(source_ids):
         raise click.UsageError("--docsgpt and --source belong together")
     environment = EnvironmentFile(env_file) if env_file else None
-    hide_loading_bars()
     serving = open_model(model, key=secret(environment, "EMBEDDINGS_KEY"))
     if docsgpt is not None:
         sources = open_host_sources(docsgpt, source_ids)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 
@@ -38,7 +38,6 @@ def export(
     from docsgpt_embtune.exporting.export import export as export_graphs
     from docsgpt_embtune.exporting.summary import summary
 
-    hide_loading_bars()
     report = export_graphs(
         folder,
         load_dataset(data, corpus=corpus, relevant_docs=relevant_docs) if data else None,

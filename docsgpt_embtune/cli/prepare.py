@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, relevant_docs_option
 from docsgpt_embtune.data.dataset import checked
 from docsgpt_embtune.data.formats.options import ROLES, ReadOptions
 from docsgpt_embtune.data.new_output import (
@@ -183,8 +183,6 @@ def prepare(
         raise click.UsageError("--fix writes new files: say where with --out FOLDER")
     if out is not None:
         refuse_existing_output(out)
-    if model != "none" or cross_encoder:
-        hide_loading_bars()
     datasets.disable_progress_bars()
     reading = ReadOptions(**options)
     unseen = [read_held_out(path, reading) for path in held_out]

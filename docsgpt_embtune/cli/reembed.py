@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.cli.common import EmbtuneCommand
 from docsgpt_embtune.cli.stores import (
     names_given,
     open_environment,
@@ -54,7 +54,6 @@ def reembed(
     The key of a server's model comes from EMBEDDINGS_KEY, in the environment or in the .env.
     """
     environment = open_environment(env_file, indexes)
-    hide_loading_bars()
     key = secret(environment, "EMBEDDINGS_KEY")
     given = names_given(faiss=indexes, **databases)
     require_stores(environment, given, also_switched=rollback)
@@ -221,7 +220,6 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
 
     environment = open_environment(env_file, indexes)
     require_stores(environment, names_given(faiss=indexes, **databases), also_switched=True)
-    hide_loading_bars()
     remains = find_remains(indexes) if indexes is not None else []
     stores = open_stores(environment, indexes, **databases, indexes_may_be_none=bool(remains))
     kept = {store.label: store.kept() for store in stores} | (

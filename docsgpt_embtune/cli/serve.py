@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, hide_loading_bars
+from docsgpt_embtune.cli.common import EmbtuneCommand
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.openai_client import fault_of_key
@@ -93,7 +93,6 @@ def serve(
     except ModuleNotFoundError as error:
         raise DeploymentError(f"{error.name} is needed to serve; run: pip install 'docsgpt-embtune[serve]'") from error
 
-    hide_loading_bars()
     config = ServerConfig(
         host=host,
         port=port,

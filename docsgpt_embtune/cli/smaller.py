@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, hide_loading_bars, relevant_docs_option
+from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.training.config import SEED
@@ -36,7 +36,6 @@ def shrink(
     from docsgpt_embtune.training.smaller.shrinking import shrink as cut_and_write
     from docsgpt_embtune.training.smaller.shrinking import summary
 
-    hide_loading_bars()
     report = cut_and_write(
         folder,
         load_dataset(data, corpus=corpus, relevant_docs=relevant_docs),
@@ -83,7 +82,6 @@ def distill(
     from docsgpt_embtune.training.smaller.distillation import distill as teach_and_write
     from docsgpt_embtune.training.smaller.distillation import summary
 
-    hide_loading_bars()
     report = teach_and_write(
         folder,
         load_dataset(train_path, corpus=corpus, relevant_docs=relevant_docs),

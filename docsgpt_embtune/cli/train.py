@@ -10,7 +10,6 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import (
     EXIT_NO,
     EmbtuneCommand,
-    hide_loading_bars,
     load_guard,
     minutes,
     relevant_docs_option,
@@ -42,7 +41,7 @@ _DEFAULTS = TrainConfig()
 @click.option(
     "--time-budget",
     callback=minutes,
-    help="Time that the automatic recipe may take, e.g. 90s, 10m or 1.5h; minutes without a unit.  [default: 20m]",
+    help="Time that the automatic recipe may take, e.g. 90s, 10m or 1h30m; minutes without a unit.  [default: 20m]",
 )
 @click.option(
     "--guard",
@@ -134,7 +133,6 @@ def train(
         raise click.UsageError(f"--keywords {keywords} with --widths: a vector to be cut has no place for keywords")
     _refuse_unusable_device(device)
     _refuse_unknown_reports(report_to)
-    hide_loading_bars()
     datasets.disable_progress_bars()
     told = {"--time-budget": time_budget, "--guard": guards or None, "--windows": windows, "--keywords": keywords}
     explicit = _explicit_settings(recipe, settings, [option for option, value in told.items() if value is not None])

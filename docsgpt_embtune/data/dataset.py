@@ -66,6 +66,10 @@ class RetrievalDataset(DatasetContent):
         """Yield the text of each chunk that answers a question, once."""
         return (self.corpus[d] for d in dict.fromkeys(d for good in self.relevant_docs.values() for d in good))
 
+    def __repr__(self) -> str:
+        """Return one line: a notebook shows what a cell ends with, which would be all questions and chunks."""
+        return f"<{type(self).__name__}: {self.describe()}>"
+
     def describe(self) -> str:
         """Summarise the dataset in one line, so that a misread file is noticed at once."""
         good = sum(map(len, self.relevant_docs.values()))
@@ -123,6 +127,15 @@ def load_corpus(path: str | Path) -> dict[str, str]:
     corpus = read_corpus(Path(path))
     _refuse_blank(Path(path), "corpus", corpus)
     return corpus
+
+
+def refuse_no_dataset(**given: object) -> None:
+    """Raise TypeError for an argument that is no dataset, such as a file's path; None is let through."""
+    for name, value in given.items():
+        if value is not None and not isinstance(value, RetrievalDataset):
+            raise TypeError(
+                f"{name} must be a RetrievalDataset, and is {value!r:.80}; give what load_dataset(…) returns"
+            )
 
 
 def checked(content: DatasetContent) -> RetrievalDataset:

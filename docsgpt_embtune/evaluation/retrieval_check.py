@@ -6,10 +6,10 @@ from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, get_args
 
 from docsgpt_embtune.base_models import resolve_base
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.embeddings import StockEmbeddings, TunedEmbeddings
 from docsgpt_embtune.errors import EvaluationError, ModelFolderError
 from docsgpt_embtune.evaluation.comparison import Comparison, Side, compare
@@ -116,6 +116,12 @@ class CheckReport:
     store: StoreName = "faiss"
     seed: int = 0
 
+    def __str__(self) -> str:
+        """Return what the command prints."""
+        from docsgpt_embtune.evaluation.summary import summary
+
+        return summary(self)
+
     @property
     def verdict(self) -> Verdict:
         """Verdict of the main comparison."""
@@ -172,7 +178,7 @@ def check_retrieval(
     guards: Mapping[str, RetrievalDataset] | None = None,
     ks: Sequence[int] = KS,
     store: StoreName = "faiss",
-    cache: Path | None = None,
+    cache: str | Path | None = None,
     seed: int = 0,
     say: Say = silent,
 ) -> CheckReport:
@@ -197,6 +203,9 @@ def check_retrieval(
         RemoteModelError: If a server cannot be queried.
         ModelFolderError: If a model cannot be found or loaded.
     """
+    refuse_no_dataset(**{**(guards or {}), "dataset": dataset})
+    if store not in get_args(StoreName):
+        raise ValueError(f"store must be {' or '.join(get_args(StoreName))}; got {store!r}")
     _refuse_cutoffs(ks)
     to_beat = RemoteModel.found(baseline) or CheckedModel.of_base(str(baseline))
     found = RemoteModel.found(tuned) or CheckedModel.of_folder(tuned)

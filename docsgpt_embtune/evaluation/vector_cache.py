@@ -214,10 +214,10 @@ def default_cache_folder() -> Path:
 
 
 @contextmanager
-def cache_folder(folder: Path | None) -> Iterator[Path]:
+def cache_folder(folder: str | Path | None) -> Iterator[Path]:
     """Yield the given folder, or else a temporary one that is deleted when the block ends."""
     if folder is not None:
-        yield folder
+        yield Path(folder)
         return
     with tempfile.TemporaryDirectory(prefix="embtune-vectors-") as temporary:
         yield Path(temporary)

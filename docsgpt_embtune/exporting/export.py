@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.evaluation.decision import Decision
@@ -19,8 +19,9 @@ from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
 from docsgpt_embtune.exporting.graph_forms import fused, import_onnx, quantise, save
 from docsgpt_embtune.exporting.quality import decide_engine, decide_reading
 from docsgpt_embtune.files import PUBLIC, folder_written_whole
+from docsgpt_embtune.loading import load_model
 from docsgpt_embtune.manifest import Manifest, ServingRecord, write_manifest
-from docsgpt_embtune.model_folder import refuse_code_of_its_own, verify
+from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
 from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
@@ -31,6 +32,7 @@ from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, counted, silent
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
     from sentence_transformers import SentenceTransformer
     from tokenizers import Encoding
 
@@ -65,6 +67,12 @@ class ExportReport:
     reading_before: Reading
     decisions: tuple[Decision, ...]
 
+    def __str__(self) -> str:
+        """Return what the command prints."""
+        from docsgpt_embtune.exporting.summary import summary
+
+        return summary(self)
+
 
 def export(
     folder: str | Path,
@@ -92,6 +100,9 @@ def export(
         ModelFolderError: If the folder is incomplete, the model cannot be exported, or a graph gives other vectors.
         EvaluationError: If a graph gives unusable vectors on the validation questions.
     """
+    refuse_no_dataset(validation=validation)
+    if windows not in (None, *get_args(Windows)):  # it would be written, and no later call could read the folder
+        raise ValueError(f"windows must be {', '.join(get_args(Windows))} or None; got {windows!r}")
     folder = Path(folder).expanduser().resolve()
     manifest = verify(folder)
     model = _load(folder)
@@ -242,7 +253,7 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
     traced = path.with_name("traced.onnx")
     _trace(with_padded_tokens(model).eval(), traced)
     for form in (lambda graph: fused(graph, _architecture(folder)), import_onnx().load):
-        save(form(traced), path)
+        save(_of_width(form(traced), expected.shape[1]), path)
         graph = Graph("onnx", path, graph_sha256(path))
         given = OnnxEngine(folder, graph, max_seq_length=max_seq_length).encode(_PROBES)
         if np.allclose(given, expected, rtol=0, atol=TOLERANCE):
@@ -252,6 +263,12 @@ def _write_exact(model: "SentenceTransformer", folder: Path, path: Path, max_seq
         f"{folder}: the graph's vectors differ from the model's by {np.abs(given - expected).max():.1e}; "
         "this model cannot be exported, sentence-transformers goes on serving it"
     )
+
+
+def _of_width(graph: "ModelProto", width: int) -> "ModelProto":
+    """Write the vectors' width into a graph: tracing does not find it out where one token's vector is taken (CLS)."""
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = width
+    return graph
 
 
 def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":
@@ -270,18 +287,13 @@ def _calibration(folder: Path, max_seq_length: int) -> "list[Encoding]":
 
 
 def _load(folder: Path) -> "SentenceTransformer":
-    refuse_code_of_its_own(folder)
     if not (folder / "tokenizer.json").is_file():
         raise ModelFolderError(
             f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
         )
     import_onnx()  # fails before the long work, not after it
-    from sentence_transformers import SentenceTransformer
-
     # The other attention implementations branch at run time, which a trace cannot represent.
-    return SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-    ).eval()
+    return load_model(folder, device="cpu", model_kwargs={"attn_implementation": "eager"}).eval()
 
 
 def _trace(model: "SentenceTransformer", path: Path) -> None:

@@ -13,13 +13,13 @@ from sentence_transformers import SentenceTransformer
 from docsgpt_embtune import __version__
 from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
 from docsgpt_embtune.data.corpus_questions import questions_from_corpus
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
 from docsgpt_embtune.manifest import Manifest, read_manifest
 from docsgpt_embtune.model_folder import check_destination, is_tuned_folder, size_of_model
-from docsgpt_embtune.model_writing import write_model_folder
+from docsgpt_embtune.model_writing import refuse_unwritable, write_model_folder
 from docsgpt_embtune.seen_questions import data_record, digests_of, leave_out, without_learned
 from docsgpt_embtune.serving.reading import Reading, WindowReader
 from docsgpt_embtune.static_model import is_static, tokens_read
@@ -62,13 +62,19 @@ class TrainingReport:
     folder: Path | None
     manifest: Manifest
 
+    def __str__(self) -> str:
+        """Return what the command prints."""
+        from docsgpt_embtune.training.summary import summary
+
+        return summary(self)
+
 
 def train(
     training: RetrievalDataset | None,
     validation: RetrievalDataset | None,
-    out: Path,
+    out: str | Path,
     *,
-    base: str = BUNDLED,
+    base: str | Path = BUNDLED,
     config: TrainConfig | None = None,
     automatic: Automatic | None = None,
     corpus: Mapping[str, str] | None = None,
@@ -79,16 +85,18 @@ def train(
     """Tune a base model and write it, if validation prefers it.
 
     Args:
-        training: Questions to learn from; None to learn from the chunks alone, which needs `automatic`.
+        training: Questions to learn from; None to learn from the chunks alone, which an automatic run can.
         validation: Questions to choose by. None holds out some of the training questions or, if there are none, makes
-            questions of some of the chunks. If the training questions are few, `automatic` cross-validates on them
+            questions of some of the chunks. If the training questions are few, an automatic run cross-validates on them
             instead, unless there are guards or no time for it.
         out: The model folder; a tuned folder there is replaced in one step, anything else is left alone.
         base: "bundled", a folder or a hub name. If it is a tuned folder, questions that it learned from are left out of
             validation, and the new model must beat it as it serves, with its keywords and windows.
-        config: Settings; an automatic run uses only widths, seed, precision, device and `report_to`.
-        automatic: Choose loss and settings by validation; None does what `config` says.
-        corpus: doc_id -> text, if there are neither training nor validation questions.
+        config: Settings of a run of one's own. An automatic run uses only widths, seed, precision, device and
+            `report_to` of it.
+        automatic: Settings of an automatic run, which chooses loss and the rest by validation. It is what the command
+            does, and the default; `config` without `automatic` is a run of one's own.
+        corpus: doc_id -> text, from `load_corpus`, if there are neither training nor validation questions.
         keep_worse: Write the folder even if validation does not prefer it.
         resume: Resume a killed run to the same folder.
         say: Takes one line of plain text before each stage.
@@ -99,9 +107,14 @@ def train(
             usable model, or the run to resume had other data or settings.
         DatasetError: If no validation questions can be held out.
     """
-    config = config or TrainConfig()
+    refuse_no_dataset(training=training, validation=validation)
+    if not isinstance(corpus, Mapping | None):
+        raise TypeError(f"corpus must map ids to texts, and is {corpus!r:.80}; give what load_corpus(…) returns")
+    if automatic is None and config is None:
+        automatic = Automatic()
+    config, out = config or TrainConfig(), Path(out)
     check_destination(out, say)
-    found = resolve_base(base)
+    found = resolve_base(str(base))
     refuse_full_disk(out, size_of_model(found.folder))
     made_of = read_manifest(found.folder) if is_tuned_folder(found.folder) else {}
     training, validation = apart_from_learned(training, validation, made_of, config.seed, say)
@@ -115,6 +128,7 @@ def train(
         material = _guarded_by_openings(material)
     _describe(material, say)
     model = load_base(found, config.device)
+    refuse_unwritable(model)  # not after the training
     refuse_too_wide(model, config.widths)  # before the corpus is read, which may take minutes
     reader = _reader_of(found, model)
     extras = extras_of(found, made_of, reader)

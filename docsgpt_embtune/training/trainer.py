@@ -22,6 +22,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
+from docsgpt_embtune.loading import load_model, without_transformers_bars
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
@@ -46,17 +47,15 @@ def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer
     Args:
         base: From `resolve_base`.
         device: torch's name; None takes a GPU if there is one.
+
+    Raises:
+        ModelFolderError: If it cannot be loaded.
     """
     # oneDNN reads this once, before its first product. It caches a kernel for each shape: a thousand of them among the
     # activations fragmented the heap, by a GiB in twelve steps. So many kernels are enough for the shapes that the
     # layers of a step share (see LENGTHS_ALIKE of `packing`).
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
-    model = SentenceTransformer(
-        str(base.folder),
-        device=_device_to_train_on(device),
-        local_files_only=True,
-        model_kwargs={"dtype": torch.float32},
-    )
+    model = load_model(base.folder, device=_device_to_train_on(device), model_kwargs={"dtype": torch.float32})
     model.truncate_dim = None
     # Some models of CamemBERT's kind state a length of 514, the number of their positions. The first two of these are
     # not used, and a text of so many tokens would end the run.
@@ -143,7 +142,8 @@ class _Trainer(SentenceTransformerTrainer):
         """Do not collect example texts for a model card."""
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
-        self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
+        with without_transformers_bars():
+            self.model.save_pretrained(str(output_dir or self.args.output_dir), create_model_card=False)
 
 
 def _arguments(

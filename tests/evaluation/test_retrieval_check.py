@@ -200,6 +200,20 @@ def test_the_command_writes_the_designs_json_and_says_no(tiny_base_folder, tiny_
     assert {"query_id", "baseline_rank", "tuned_rank"} <= content["queries"][0].keys()
 
 
+def test_call_that_is_wrong_names_the_argument_and_a_right_one_prints_the_report(
+    tiny_base_folder, tiny_tuned_folder, text_dataset, tmp_path
+):
+    models = (tiny_base_folder, tiny_tuned_folder)
+    with pytest.raises(TypeError, match=r"dataset must be a RetrievalDataset, and is 'test.csv'"):
+        check_retrieval(*models, "test.csv")
+    with pytest.raises(TypeError, match="faq must be"):
+        check_retrieval(*models, text_dataset, guards={"faq": tmp_path})
+    with pytest.raises(ValueError, match="store must be faiss or langchain; got 'milvus'"):
+        check_retrieval(*models, text_dataset, store="milvus")
+    report = check_retrieval(*models, text_dataset, cache=str(tmp_path))
+    assert "recall@1" in str(report)
+
+
 def test_stores_and_a_tuned_baseline_give_the_same_answer(tiny_base_folder, tiny_tuned_folder, text_dataset):
     forward = check_retrieval(tiny_base_folder, tiny_tuned_folder, text_dataset)
     langchain = check_retrieval(tiny_base_folder, tiny_tuned_folder, text_dataset, store="langchain")

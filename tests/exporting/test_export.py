@@ -12,7 +12,7 @@ import onnx.numpy_helper
 import pytest
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, StaticEmbedding
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, StaticEmbedding
 from tokenizers import Tokenizer
 
 from docsgpt_embtune.adapter import QueryAdapter
@@ -87,6 +87,17 @@ def test_folder_is_the_same_model_and_serves_without_the_plugin(tiny_exported_fo
     graphs = tiny_exported_folder / "onnx"
     assert stat.S_IMODE(graphs.stat().st_mode) & 0o555 == 0o555
     assert all(stat.S_IMODE(path.stat().st_mode) & 0o444 == 0o444 for path in graphs.iterdir())
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken", ("cls", "mean")])
+def test_graph_has_the_vectors_of_any_pooling(pooling, tiny_base_folder, tmp_path):
+    base = SentenceTransformer(str(tiny_base_folder), device="cpu")
+    model = SentenceTransformer(modules=[base[0], Pooling(32, pooling), Normalize()], device="cpu")
+    write_model_folder(model, tiny_base_folder, tmp_path / "tuned", {})
+    export_module.export(tmp_path / "tuned")
+    for engine, tolerance in (("onnx", 1e-5), ("onnx-int8", 0.1)):
+        embeddings = TunedEmbeddings(str(tmp_path / "tuned"), engine=engine)
+        assert np.allclose(embeddings.embed_documents(TEXTS), model.encode(list(TEXTS)), atol=tolerance)
 
 
 def test_static_models_graph_reads_the_tokens_that_the_model_reads(framing_static_folder):
@@ -356,6 +367,16 @@ def test_folder_that_is_no_tuned_model_is_refused(tiny_base_folder, tmp_path):
     assert "not a tuned model" in result.stderr
     (tmp_path / "embtune.json").write_text(json.dumps({"schema": 1, "fingerprint": "0"}))
     assert export(tmp_path).exit_code == 2
+
+
+def test_unknown_way_to_read_is_refused_and_not_written(copied):
+    before = read_manifest(copied)
+    with pytest.raises(ValueError, match="windows must be off, mean or None; got 'maen'"):
+        export_module.export(copied, windows="maen")
+    with pytest.raises(TypeError, match="validation must be a RetrievalDataset"):
+        export_module.export(copied, "questions.json")
+    assert read_manifest(copied) == before
+    assert "model.onnx" in str(export_module.export(copied))
 
 
 def test_chunks_are_embedded_once_for_both_decisions(copied, tmp_path, monkeypatch):

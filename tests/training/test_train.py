@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 from collections.abc import Collection
 from dataclasses import replace
@@ -13,6 +14,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Pooling
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.cli import main
@@ -23,10 +25,12 @@ from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.stopping import ToldInterrupt
+from docsgpt_embtune.training import train as train_module
 from docsgpt_embtune.training import trainer
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import build_examples, questions_of
 from docsgpt_embtune.training.held_out import keep_apart
+from docsgpt_embtune.training.query_adapter.adapting import adapt
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.run_folder import run_folder
 from docsgpt_embtune.training.selection import copy_of_weights
@@ -47,6 +51,49 @@ def tuned(tiny_base_folder, tmp_path):
         return train(TRAINING, VALIDATION, tmp_path / out, base=str(tiny_base_folder), config=config, **options)
 
     return run
+
+
+def test_library_does_what_the_command_does_takes_paths_as_strings_and_prints_nothing(
+    tiny_base_folder, tmp_path, monkeypatch, capfd
+):
+    asked = []
+    monkeypatch.setattr(train_module, "tune_automatically", lambda *args, **_: asked.append(args[3]) or 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder)
+    assert asked == [Automatic()]
+    report = train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder, config=CONFIG, keep_worse=True)
+    assert str(report) == summary(report)
+    assert f"{tmp_path / 'out'} (" in str(report)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_what_is_no_dataset_is_named_with_what_makes_one(tmp_path):
+    with pytest.raises(
+        TypeError, match=r"^training must be a RetrievalDataset, and is 'q.csv'; give what load_dataset"
+    ):
+        train("q.csv", None, tmp_path / "out")
+    with pytest.raises(TypeError, match=r"^validation must be"):
+        adapt(TRAINING, tmp_path / "q.csv", tmp_path / "out")
+    with pytest.raises(TypeError, match=r"^corpus must map ids to texts, and is 'c.json'; give what load_corpus"):
+        train(None, None, tmp_path / "out", corpus="c.json")
+    assert repr(VALIDATION) == f"<RetrievalDataset: {VALIDATION.describe()}>"
+
+
+def test_model_that_not_every_host_can_load_is_refused_before_the_training(tiny_base_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_module, "tune_as_told", None)
+    transformer = SentenceTransformer(str(tiny_base_folder), device="cpu")[0]
+    for modules, fault in (
+        (
+            [Pooling(32, ("mean", "cls"))],
+            "joins the vectors of mean, cls in this order, and what DocsGPT loads joins cls",
+        ),
+        ([Pooling(32, "mean"), LayerNorm(32)], "module 2 of the model is a LayerNorm"),
+        ([Pooling(32, "mean"), Dense(32, 32, use_residual=True)], "a Dense layer with a residual"),
+    ):
+        SentenceTransformer(modules=[transformer, *modules], device="cpu").save(str(tmp_path / "base"))
+        with pytest.raises(ModelFolderError, match=fault):
+            train(TRAINING, VALIDATION, tmp_path / "out", base=tmp_path / "base", config=CONFIG)
+        shutil.rmtree(tmp_path / "base")
 
 
 @pytest.mark.parametrize("loss", ["online-contrastive", "cosine-similarity", "multiple-negatives-ranking"])

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.loading import without_transformers_bars
 from docsgpt_embtune.progress import Bar
 
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
@@ -103,7 +104,8 @@ def as_good_as_the_good_chunk(
     folder = resolve_base(cross_encoder).folder
     _refuse_other_than_cross_encoder(cross_encoder, folder)
     try:
-        model = CrossEncoder(str(folder), local_files_only=True)
+        with without_transformers_bars():
+            model = CrossEncoder(str(folder), local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelFolderError(f"{cross_encoder}: not a cross-encoder that can be loaded ({error})") from error
     pairs = list(dict.fromkeys((query_id, doc_id) for query_id, *doc_ids in judged for doc_id in doc_ids))

@@ -14,7 +14,7 @@ from typing import Any
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
 from docsgpt_embtune.base_models import BUNDLED, BaseModel, resolve_base
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
 from docsgpt_embtune.errors import DatasetError, ModelFolderError, TrainingError
@@ -56,10 +56,10 @@ _CHUNKS_STAY = (
 def adapt(
     training: RetrievalDataset,
     validation: RetrievalDataset | None,
-    out: Path,
+    out: str | Path,
     *,
-    model: str = BUNDLED,
-    cache: Path | None = None,
+    model: str | Path = BUNDLED,
+    cache: str | Path | None = None,
     seed: int = SEED,
     keywords: bool = False,
     keep_worse: bool = False,
@@ -87,6 +87,8 @@ def adapt(
         EvaluationError: If the model gives unusable vectors.
         RemoteModelError: If a server cannot be asked.
     """
+    refuse_no_dataset(training=training, validation=validation)
+    model, out, cache = str(model), Path(out), Path(cache) if cache else None
     if keywords and not is_url(model):
         raise ModelFolderError(
             f"{model}: --keywords is for a server's model; for one on this machine, embtune train adds them"
@@ -188,13 +190,27 @@ def _opened(model: str, say: Say) -> Iterator[_Base]:
     if is_url(model):
         remote = RemoteModel.named(model)
         with closing(remote.load(say)) as server:
-            refuse_other_lengths(server, remote.name)
+            refuse_other_lengths(server.probe, remote.name)
             yield _ServerBase(remote, server)
         return
     folder = resolve_base(model).folder
     if (folder / ADAPTER_FILE).is_file():
         raise ModelFolderError(f"{folder}: has a query adapter already; give --model the one that it was made for")
-    yield _FolderBase(load_deployed_model(model), read_manifest(folder) if is_tuned_folder(folder) else {})
+    base = load_deployed_model(model)
+    if not is_tuned_folder(folder):
+        _refuse_vectors_that_no_folder_keeps(base)
+    yield _FolderBase(base, read_manifest(folder) if is_tuned_folder(folder) else {})
+
+
+def _refuse_vectors_that_no_folder_keeps(base: FolderModel) -> None:
+    """Raise ModelFolderError if the folder to be written would make others: it is of full width, and unit norm."""
+    remedy = "tune the model with `embtune train`, and embed the chunks again"
+    if kept := base.embeddings.model.truncate_dim:
+        raise ModelFolderError(
+            f"{base.name}: cuts its vectors to {kept} numbers (truncate_dim), which a folder with an adapter does not; "
+            f"{remedy}"
+        )
+    refuse_other_lengths(base.embeddings.embed_query("length"), base.name, remedy)
 
 
 def _new_to(base: _Base, questions: RetrievalDataset, say: Say) -> RetrievalDataset:

@@ -65,6 +65,12 @@ class AdapterReport:
     keywords: Keywords | None = None
     folder: Path | None = None
 
+    def __str__(self) -> str:
+        """Return what the command prints."""
+        from docsgpt_embtune.training.query_adapter.adapting import summary
+
+        return summary(self)
+
     @property
     def improved(self) -> bool:
         """Whether the questions are answered better with it, by more than luck gives the best of all that was tried."""

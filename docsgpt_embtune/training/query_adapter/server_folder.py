@@ -83,18 +83,19 @@ def what_it_asks_of_a_deployment(folder: Path) -> list[str]:
     ]
 
 
-def refuse_other_lengths(server: RemoteEmbeddings, name: str) -> None:
-    """Raise ModelFolderError if a server's vectors are not of unit norm, before all of them are paid for.
+def refuse_other_lengths(probe: Sequence[float], name: str, remedy: str = "let the server normalise them") -> None:
+    """Raise ModelFolderError if a model's vectors are not of unit norm, before the corpus is embedded, or paid for.
 
     Args:
-        server: The server's model, ready to embed.
+        probe: Its vector of some text.
         name: Its name.
+        remedy: What to do about it.
     """
-    length = np.linalg.norm(server.probe)
+    length = np.linalg.norm(probe)
     if not np.isclose(length, 1.0, atol=_SAME_LENGTH):
         raise ModelFolderError(
             f"{name}: gives vectors of length {length:.3f}, and an adapter or keywords can go before those of length 1 "
-            "alone; let the server normalise them"
+            f"alone; {remedy}"
         )
 
 

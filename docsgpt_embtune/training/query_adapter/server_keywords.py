@@ -82,7 +82,7 @@ def write_keywords_for_server(
     made = asked_of_chunks(corpus, seed, say)
     remote = RemoteModel.named(model)
     with closing(remote.load(say)) as server:
-        refuse_other_lengths(server, remote.name)
+        refuse_other_lengths(server.probe, remote.name)
         query_embeddings, corpus_embeddings = embed_both(server, remote.fingerprint, made.questions, cache)
         say(
             f"model       {remote.name}: {corpus_embeddings.shape[1]} wide; keywords of {counted(len(corpus), 'chunk')}"

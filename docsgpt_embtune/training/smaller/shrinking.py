@@ -28,6 +28,7 @@ from docsgpt_embtune.evaluation.decision import Decision, Trial, decision_lines,
 from docsgpt_embtune.evaluation.metrics import QueryScores, joined_scores, mean_scores
 from docsgpt_embtune.evaluation.vector_cache import embed_both
 from docsgpt_embtune.evaluation.verdict import judge
+from docsgpt_embtune.loading import load_model
 from docsgpt_embtune.manifest import Manifest
 from docsgpt_embtune.model_folder import check_destination, verify
 from docsgpt_embtune.model_writing import write_model_folder
@@ -304,10 +305,9 @@ def _decide(cuts: Sequence[Cut], measure: _Measure, width: int | None) -> tuple[
 
 def _with_cut(folder: Path, cut: Cut) -> "SentenceTransformer":
     import torch
-    from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Dense
 
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    model = load_model(folder, device="cpu")
     width, full = cut.matrix.shape
     layer = Dense(full, width, bias=False, activation_function=None, init_weight=torch.from_numpy(cut.matrix))
     model.insert(len(model) - 1, layer)  # before Normalize

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from scipy.optimize import approx_fprime
+from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter, load_query_adapter
 from docsgpt_embtune.cli import main
@@ -319,6 +320,18 @@ def copied(adapted, tmp_path):
 def test_a_second_adapter_is_refused(copied, tmp_path):
     with pytest.raises(ModelFolderError, match="has a query adapter already"):
         adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(copied))
+
+
+def test_model_whose_vectors_no_folder_would_keep_is_refused_before_the_corpus_is_embedded(tiny_base_folder, tmp_path):
+    model = SentenceTransformer(str(tiny_base_folder), device="cpu", truncate_dim=16)
+    model.save(str(tmp_path / "cut"))
+    SentenceTransformer(modules=list(model)[:2], device="cpu").save(str(tmp_path / "long"))
+    for name, fault in (
+        ("cut", r"cuts its vectors to 16 numbers \(truncate_dim\).*; tune the model"),
+        ("long", r"gives vectors of length \d\.\d+, and .* of length 1 alone; tune the model"),
+    ):
+        with pytest.raises(ModelFolderError, match=fault):
+            adapt(TRAINING, VALIDATION, tmp_path / "out", model=str(tmp_path / name), keep_worse=True)
 
 
 def test_model_to_begin_with_is_not_written_over(tiny_tuned_folder, tmp_path):
