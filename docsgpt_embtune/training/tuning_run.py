@@ -216,7 +216,7 @@ class TuningRun:
         self.selection.begin_stage()
         mined = self._mine(stage) if stage.mines else {}
         count = sum(map(len, mined.values()))
-        if stage.mines:
+        if mined:
             asked = counted(len(mined), "question")
             self.say(f"mined       {counted(count, 'bad chunk')} for {asked} that had too few")
         examples, loss = self._lesson(stage, mined)
