@@ -2,7 +2,7 @@
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,14 @@ def open_qdrant(location: str, api_key: str | None = None) -> Iterator["QdrantCo
     """
     try:
         from qdrant_client import QdrantClient
-        from qdrant_client.common.client_exceptions import QdrantException
         from qdrant_client.http.exceptions import ApiException
     except ImportError as error:
         raise DeploymentError("Qdrant needs its client; run: pip install 'docsgpt-embtune[qdrant]'") from error
-    errors = (ApiException, QdrantException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
+    errors: tuple[type[Exception], ...] = (ApiException, ConnectionError, RuntimeError, ValueError, sqlite3.Error)
+    with suppress(ImportError):  # the client has exceptions of its own since 1.14
+        from qdrant_client.common.client_exceptions import QdrantException
+
+        errors += (QdrantException,)
     is_url = "://" in location
     if not is_url and not (Path(location) / "meta.json").is_file():  # the client would create a missing database
         raise DeploymentError(

@@ -9,13 +9,19 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.static_model import is_static, tokens_read
+
+try:
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+except ImportError:  # transformers before 4.53, as an older DocsGPT may hold; every batch is padded there
+    _CAN_REPLACE_ATTENTION = False
+else:
+    _CAN_REPLACE_ATTENTION = True
 
 IMPLEMENTATION = "embtune_packed"
 # Name, in transformers, of the argument with the ends of the texts in a row: (U + 1,) int32, beginning with 0.
@@ -120,8 +126,9 @@ def _runs(ends: tuple[int, ...], step: int) -> list[_Run]:
     return runs
 
 
-AttentionInterface.register(IMPLEMENTATION, attend_within_texts)
-AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)  # for batches that are padded
+if _CAN_REPLACE_ATTENTION:
+    AttentionInterface.register(IMPLEMENTATION, attend_within_texts)
+    AttentionMaskInterface.register(IMPLEMENTATION, sdpa_mask)  # for batches that are padded
 
 
 @contextmanager
@@ -155,7 +162,12 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
 
 
 def can_attend_otherwise(model: SentenceTransformer) -> bool:
-    """Tell whether a model's attention can be replaced: MPNet's cannot, and a static model has none."""
+    """Tell whether a model's attention can be replaced: MPNet's cannot, and a static model has none.
+
+    Nor can it under a sentence-transformers before 5.4, without `preprocess`, or a transformers before 4.53.
+    """
+    if not (_CAN_REPLACE_ATTENTION and hasattr(model, "preprocess")):
+        return False
     module: Any = model[0]
     return not is_static(model) and module.auto_model._can_set_attn_implementation()
 

@@ -599,3 +599,12 @@ def test_killed_at_random_moments_the_collection_is_always_whole(database, opene
     with opened() as store:
         steps.roll_back([store], environment)
     assert database.dump() == before
+
+
+def test_qdrant_client_without_exceptions_of_its_own_will_do(tmp_path, monkeypatch):
+    pytest.importorskip("qdrant_client", reason="its client is not installed")
+    monkeypatch.setitem(sys.modules, "qdrant_client.common.client_exceptions", None)  # there since 1.14
+    database = Qdrant(str(tmp_path / "qdrant"))
+    database.make(database.location, 3)
+    with database.open(database.location) as collections:
+        assert collections.width("docsgpt") == 3

@@ -1,8 +1,11 @@
+import importlib
+import sys
+
 import numpy as np
 import pytest
 
 from docsgpt_embtune.base_models import BaseModel
-from docsgpt_embtune.serving import encoding
+from docsgpt_embtune.serving import encoding, packing
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.packing import is_packing, packing_where_possible
 from docsgpt_embtune.training.trainer import load_base
@@ -51,3 +54,22 @@ def test_model_with_a_prompt_of_its_own_keeps_it(model, passes):
     assert np.allclose(vectors, model.encode(MANY), atol=1e-6)
     assert not np.allclose(vectors, plain, atol=1e-3)
     assert not passes
+
+
+def test_transformers_without_replaceable_attention_pads(model, passes, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "transformers.masking_utils", None)  # there since 4.53
+        importlib.reload(packing)
+    try:
+        vectors = Encoder(model, "fp32")(MANY)
+    finally:
+        importlib.reload(packing)
+    assert np.allclose(vectors, model.encode(MANY), atol=1e-6)
+    assert not passes
+
+
+def test_sentence_transformers_without_preprocess_pads(model, monkeypatch):
+    owner = next(kind for kind in type(model).__mro__ if "preprocess" in vars(kind))
+    monkeypatch.delattr(owner, "preprocess")  # there since 5.4
+    with packing_where_possible(model) as packs:
+        assert not packs
