@@ -192,7 +192,7 @@ class VectorTable:
             using = _of_column(using, self.column, self.pending)
             if using not in copied:
                 copied.append(using)
-                copy = sql.Identifier(_name_of_copy(name)).as_string()
+                copy = sql.Identifier(_name_of_copy(name)).as_string(self._connection)
                 self.execute("CREATE INDEX {index} ON {table} USING {using}", index=copy, using=using)
 
     def _indexes_on(self, column: str) -> list[tuple[str, str]]:
