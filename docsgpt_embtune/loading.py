@@ -1,7 +1,7 @@
 """Loading of a model folder with sentence-transformers: from this machine alone, without code of the model's own."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,13 +47,23 @@ def load_model(folder: str | Path, **options: Any) -> "SentenceTransformer":
 def _refuse_other_kind(folder: Path) -> None:
     """Raise ModelFolderError for what makes no vectors: sentence-transformers would drop its head without a word."""
     kind = _read(folder / "config_sentence_transformers.json").get("model_type") or "SentenceTransformer"
-    heads = [] if (folder / "modules.json").is_file() else _read(folder / "config.json").get("architectures") or []
-    if any(str(head).endswith("ForSequenceClassification") for head in heads):
+    if not (folder / "modules.json").is_file() and have_a_classifying_head(architectures_of(folder)):
         kind = "CrossEncoder"
     if kind != "SentenceTransformer":
         raise ModelFolderError(
             f"{folder}: is a {kind}, which does not make the vectors that DocsGPT stores; give an embedding model"
         )
+
+
+def architectures_of(folder: Path) -> list[str]:
+    """Return the architectures that a model's `config.json` names; none if it names none, or cannot be read."""
+    named = _read(folder / "config.json").get("architectures")
+    return [str(architecture) for architecture in named] if isinstance(named, list) else []
+
+
+def have_a_classifying_head(architectures: Iterable[str]) -> bool:
+    """Tell whether one of these architectures scores its input, as a cross-encoder does."""
+    return any(architecture.endswith("ForSequenceClassification") for architecture in architectures)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Bad chunks that answer after all (false negatives), found with a model."""
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy.typing as npt
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.errors import ModelFolderError
-from docsgpt_embtune.loading import without_transformers_bars
+from docsgpt_embtune.loading import architectures_of, have_a_classifying_head, without_transformers_bars
 from docsgpt_embtune.progress import Bar
 
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
@@ -121,12 +120,8 @@ def as_good_as_the_good_chunk(
 
 def _refuse_other_than_cross_encoder(name: str, folder: Path) -> None:
     """Raise for a model without a classification head, as a randomly initialised one would be added."""
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        architectures = [str(architecture) for architecture in config["architectures"]]
-    except (OSError, ValueError, LookupError, TypeError):
-        architectures = []
-    if not any(architecture.endswith("ForSequenceClassification") for architecture in architectures):
+    architectures = architectures_of(folder)
+    if not have_a_classifying_head(architectures):
         raise ModelFolderError(
             f"{name}: no cross-encoder: the architectures in its config.json ({', '.join(architectures) or 'none'}) "
             "are no …ForSequenceClassification; give one that is, such as cross-encoder/ms-marco-MiniLM-L6-v2"
