@@ -2,17 +2,17 @@
 
 import json
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 from .gateway_process import KEY
-from .loopback import answering
+from .loopback import JsonHandler, answering
 
 TOO_LONG = "x" * 1000
 ENDLESS = "endless"
 TOKENS = 3  # reported for each text
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     """Embeds with the model of `server`, and requires a key.
 
     It rejects TOO_LONG with 400, always answers "silence" with 429, and answers ENDLESS only after the client has left.
@@ -36,17 +36,6 @@ class _Handler(BaseHTTPRequestHandler):
             vectors = self.server.model.embed_documents(texts)
             data = [{"index": n, "embedding": vector} for n, vector in enumerate(vectors)]
             self.reply(200, {"data": data, "usage": {"prompt_tokens": TOKENS * len(texts)}})
-
-    def reply(self, status, content, headers=None):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Say nothing."""
 
 
 @contextmanager

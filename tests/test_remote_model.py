@@ -4,7 +4,7 @@ import base64
 import json
 import math
 from contextlib import closing, contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -20,12 +20,12 @@ from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteM
 
 from .conftest import TEXTS
 from .gateway_process import KEY, server
-from .loopback import answering
+from .loopback import JsonHandler, answering
 
 LONGEST_TAKEN = 40
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(JsonHandler):
     """Gives each text its length as a vector, the last text's first; refuses every second request at first."""
 
     protocol_version = "HTTP/1.1"
@@ -35,22 +35,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.asked.append(asked)
         texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
         if max(map(len, texts)) > LONGEST_TAKEN:
-            self.reply({"error": {"message": "input is too long"}}, 400)
+            self.reply(400, {"error": {"message": "input is too long"}})
         elif self.server.refusals.pop() if self.server.refusals else False:
-            self.reply({}, 503)
+            self.reply(503, {})
         else:
             vectors = [{"index": n, "embedding": self.server.odd or [len(t), 1]} for n, t in enumerate(texts)]
-            self.reply({"data": self.server.sent(vectors)}, 200)
-
-    def reply(self, content, status):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        """Say nothing."""
+            self.reply(200, {"data": self.server.sent(vectors)})
 
 
 @contextmanager

@@ -1,15 +1,14 @@
 """What is asked of a Qdrant server, which keeps settings that the embedded mode does not know."""
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from importlib.metadata import version
 
 import pytest
 
 from docsgpt_embtune.deployment.qdrant_collections import open_qdrant
 
-from ..loopback import answering
+from ..loopback import JsonHandler, answering, threads_ended
 
 pytest.importorskip("qdrant_client", reason="its client is not installed")
 VERSION = version("qdrant-client")  # with which the client compares the server's
@@ -40,7 +39,7 @@ COLLECTION = {
 NEW = "docsgpt_embtune_1"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(JsonHandler):
     """Has one collection, and makes others, without payload indexes; notes what it is told."""
 
     def do_GET(self):
@@ -59,26 +58,15 @@ class Handler(BaseHTTPRequestHandler):
         self.answer({"operation_id": 1, "status": "completed"} if self.path.endswith("?wait=true") else True)
 
     def answer(self, result):
-        content = json.dumps({"time": 0.0, "status": "ok", "result": result, "version": VERSION}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content)
-
-    def log_message(self, *_):
-        pass
+        self.reply(200, {"time": 0.0, "status": "ok", "result": result, "version": VERSION})
 
 
 @pytest.fixture
 def server():
     qdrant = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     qdrant.told = []
-    with answering(qdrant):
-        others = threading.enumerate()
+    with answering(qdrant), threads_ended():
         yield qdrant
-        for thread in [each for each in threading.enumerate() if each not in others]:
-            thread.join()  # the client asks for the server's version in one, and warns where it gets no answer
 
 
 def test_new_collection_gets_the_search_and_storage_settings_of_the_old_one(server):

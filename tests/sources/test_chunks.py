@@ -2,8 +2,7 @@
 
 import json
 import os
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from docsgpt_embtune.sources.documents import find_documents
 
 from ..conftest import TEXTS
 from ..deployment.conftest import write_index_folder
-from ..loopback import answering
+from ..loopback import JsonHandler, answering, threads_ended
 
 DOCUMENTS_TABLE = """
 CREATE EXTENSION IF NOT EXISTS vector;
@@ -138,16 +137,13 @@ def test_a_malformed_uri_is_not_shown(uri):
 @pytest.mark.filterwarnings("ignore:Failed to obtain server version")
 def test_a_password_in_qdrants_url_is_not_shown(location):
     pytest.importorskip("qdrant_client")
-    before = set(threading.enumerate())
-    with pytest.raises(DeploymentError, match=r"^Qdrant ") as refused:
+    with threads_ended(), pytest.raises(DeploymentError, match=r"^Qdrant ") as refused:
         list(qdrant_chunks(location))
-    for thread in set(threading.enumerate()) - before:  # the client warns from one, and only here may it
-        thread.join()
     assert "hun" not in str(refused.value)
     assert "ter2" not in str(refused.value)
 
 
-class _Forbidding(BaseHTTPRequestHandler):
+class _Forbidding(JsonHandler):
     """A Qdrant that lists its collections and lets nobody read them."""
 
     def do_GET(self):
@@ -159,28 +155,14 @@ class _Forbidding(BaseHTTPRequestHandler):
     def do_POST(self):
         self.reply(403, {"status": {"error": "forbidden"}})
 
-    def reply(self, status, content):
-        body = json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
 
 def test_a_qdrant_that_may_be_listed_and_not_read_is_one_error():
     pytest.importorskip("qdrant_client")
-    before = set(threading.enumerate())
     with answering(ThreadingHTTPServer(("127.0.0.1", 0), _Forbidding)) as server:
         url = f"http://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(DeploymentError, match=rf"(?s)^Qdrant {url}: .*403.*that the key may read"):
+        refused = pytest.raises(DeploymentError, match=rf"(?s)^Qdrant {url}: .*403.*that the key may read")
+        with threads_ended(), refused:
             list(qdrant_chunks(url))
-        for thread in set(threading.enumerate()) - before:  # the client asks for the version from one
-            if "check_compatibility" in thread.name:
-                thread.join()
 
 
 def test_documents_are_cut_by_size_and_keep_their_names(tmp_path):
