@@ -141,7 +141,7 @@ def test_prompts_are_part_of_the_identity(written):
         verify(folder)
 
 
-@pytest.mark.parametrize("content", ["", '{"prompts": {"qu', "[]"])
+@pytest.mark.parametrize("content", ["", '{"prompts": {"qu', "[]", "[" * 100_000])
 def test_half_copied_prompts_are_said(written, content):
     _, folder = written()
     (folder / "config_sentence_transformers.json").write_text(content)
