@@ -36,6 +36,19 @@ TOKENIZER_FILES = (
     "spiece.model",
     "tokenizer.model",
 )
+# Modules of sentence-transformers 3.0 to 6.2, and the tokenizers of WordEmbeddings. What else has a name that begins
+# with its own loads more: a whole model, whose modules nobody has looked at, or (torch, imported there) a pickle.
+_MODULES = frozenset(
+    "Asym BoW CLIPModel CNN Dense Dropout LSTM LayerNorm Normalize Pooling Router StaticEmbedding Transformer "
+    "WeightedLayerPooling WordEmbeddings WordWeights PhraseTokenizer TransformersTokenizerWrapper "
+    "WhitespaceTokenizer".split()
+)
+# Keys of modules' configs that name what is imported, and made, as well: a class of torch, or a tokenizer.
+_IMPORTED = {
+    "Dense": ("config.json", "activation_function"),
+    "WordEmbeddings": ("wordembedding_config.json", "tokenizer_class"),
+}
+_ACTIVATIONS = "torch.nn."
 # Modules that route a text to one of several others (the current name and the former one), and the files that list
 # these.
 _CHOOSING = ("Router", "Asym")
@@ -134,7 +147,7 @@ def verify_any(folder: str | Path) -> Manifest:
 
 
 def refuse_code_of_its_own(folder: Path) -> None:
-    """Raise ModelFolderError if a folder names modules that are not sentence-transformers' own.
+    """Raise ModelFolderError if a folder names anything to import but sentence-transformers' modules and torch's.
 
     Before 6.0, sentence-transformers runs such modules' code from a local folder, even with remote code disabled.
     """
@@ -148,18 +161,28 @@ def refuse_code_of_its_own(folder: Path) -> None:
         raise ModelFolderError(
             f"{path}: broken ({type(error).__name__}: {error}); download or copy the model again"
         ) from error
-    foreign = [name for name in types if not name.startswith("sentence_transformers.")]
+    foreign = [name for name in types if not _is_a_module(name)]
     if foreign:
         raise ModelFolderError(
-            f"{path}: module {foreign[0]!r} is code of the model's own, which is not run; use a model that is made of "
-            "sentence-transformers' modules"
+            f"{path}: module {foreign[0]!r} is code of the model's own, or none of sentence-transformers' modules for "
+            "embeddings, and is not run; use a model that is made of these"
         )
 
 
+def _is_a_module(name: str) -> bool:
+    return name.startswith("sentence_transformers.") and name.rpartition(".")[2] in _MODULES
+
+
 def _types_in(folder: Path, module_type: str) -> Iterator[str]:
-    """Yield a module's type and, if it is a router, the types of the modules that it routes to."""
+    """Yield a module's type, what its config has imported, and the types of the modules that a router routes to."""
     yield module_type
-    if module_type.rpartition(".")[2] not in _CHOOSING:
+    kind = module_type.rpartition(".")[2]
+    if kind in _IMPORTED:
+        file, key = _IMPORTED[kind]
+        config = json.loads((folder / file).read_text(encoding="utf-8")) if (folder / file).is_file() else {}
+        if key in config and not str(config[key]).startswith(_ACTIVATIONS):
+            yield str(config[key])
+    if kind not in _CHOOSING:
         return
     for config in (folder / name for name in _THEIR_CONFIGS):
         if config.is_file():

@@ -260,7 +260,7 @@ class OpenAIClient:
         try:
             return read(joined(self._heard(response.iter_lines())) if comes_in_pieces else response.json())
         except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
-            what = f" ({f'{type(error).__name__} {error}'[:_LONGEST_REASON]})"
+            what = f" ({self._without_key(f'{type(error).__name__} {error}')[:_LONGEST_REASON]})"
             reason = "" if comes_in_pieces else self._reason(response)
             # A stream may break off again and again; a whole answer tells what the server is.
             may_pass = comes_in_pieces or _may_pass(_error_code(response))
@@ -296,14 +296,17 @@ class OpenAIClient:
         raise RefusedRequestError(f"HTTP {status}{reason}")
 
     def _reason(self, response: Any) -> str:
-        """Return the server's reason for a refusal, without the key, which some servers repeat."""
+        """Return the server's reason for a refusal."""
         content = _content_of(response)
         error = content.get("error")
         said = error.get("message") if isinstance(error, dict) else error or content.get("detail")
         if not said:
             return ""
-        text = str(said).replace(self._key, "[key]") if self._key else str(said)
-        return f": {' '.join(text.split())[:_LONGEST_REASON]!r}"
+        return f": {' '.join(self._without_key(str(said)).split())[:_LONGEST_REASON]!r}"
+
+    def _without_key(self, said: str) -> str:
+        """Mask the key in what a server said, as some servers repeat it."""
+        return said.replace(self._key, "[key]") if self._key else said
 
     def _say_that_it_waits(self, state: "tenacity.RetryCallState") -> None:
         error = state.outcome and state.outcome.exception()

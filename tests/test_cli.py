@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 
 import click
 import pytest
@@ -230,6 +231,24 @@ def test_letters_that_a_stream_does_not_have_are_written_as_numbers():
     work = "tqdm.write('m/s\\xfc t'), print('\\u2013', file=sys.stderr)"
     done = run_command(work, {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "m/s\\xfc t\n", "\\u2013\n")
+
+
+def test_controls_of_other_peoples_texts_are_shown_and_those_of_a_bar_are_obeyed():
+    texts = r"'\x1b]52;c;ZXZpbA==\x07 \x9b2J \x1b[31m \x7f\t\xfc\u2013'"
+    shown = r"\x1b]52;c;ZXZpbA==\x07 \x9b2J \x1b[31m \x7f" + "\tü–"
+    bar = r"print('\r\x1b[Abar', end='', file=sys.stderr)"
+    assert on_a_terminal(f"print({texts}), tqdm.write({texts}), {bar}") == f"{shown}\r\n{shown}\r\n\r\x1b[Abar"
+
+
+def on_a_terminal(work):
+    ours, terminal = os.openpty()
+    run_command(work, {}, stdout=terminal, stderr=terminal, check=True)
+    os.close(terminal)
+    drawn = b""
+    with open(ours, "rb", buffering=0) as screen, suppress(OSError):  # at its end
+        while piece := screen.read(1000):
+            drawn += piece
+    return drawn.decode()
 
 
 def test_a_second_value_of_an_option_that_takes_one_is_refused():

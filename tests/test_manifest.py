@@ -1,5 +1,8 @@
 import json
 
+import pytest
+
+from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.manifest import MANIFEST, read_manifest, write_manifest
 
 
@@ -15,3 +18,10 @@ def test_what_another_version_wrote_is_kept_to_the_byte(tmp_path):
     (tmp_path / MANIFEST).write_text(written, encoding="utf-8")
     write_manifest(tmp_path, read_manifest(tmp_path))
     assert (tmp_path / MANIFEST).read_text(encoding="utf-8") == written
+
+
+@pytest.mark.parametrize("content", ["", "[1]", '{"schema": 1}', "[" * 100_000], ids=len)
+def test_what_is_no_manifest_is_named_in_one_line(content, tmp_path):
+    (tmp_path / MANIFEST).write_text(content, encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=r"embtune\.json: broken \("):
+        read_manifest(tmp_path)

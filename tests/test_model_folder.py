@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import stat
 import zipfile
@@ -140,7 +141,7 @@ def test_prompts_are_part_of_the_identity(written):
         verify(folder)
 
 
-@pytest.mark.parametrize("content", ["", '{"prompts": {"qu', "[]"])
+@pytest.mark.parametrize("content", ["", '{"prompts": {"qu', "[]", "[" * 100_000])
 def test_half_copied_prompts_are_said(written, content):
     _, folder = written()
     (folder / "config_sentence_transformers.json").write_text(content)
@@ -231,6 +232,30 @@ def test_a_model_with_code_of_its_own_is_refused_before_it_loads(tiny_base_folde
         resolve_base(str(folder))
     (folder / "modules.json").write_text("[1]")
     with pytest.raises(ModelFolderError, match=r"modules\.json: broken"):
+        resolve_base(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("kind", "config", "imported"),
+    [
+        ("SentenceTransformer", {}, "sentence_transformers.SentenceTransformer"),  # of which nobody reads the modules
+        ("base.model.torch", {}, "sentence_transformers.base.model.torch"),  # torch.load takes a pickle
+        ("models.Dense", {"config.json": {"activation_function": "custom_st.run"}}, "custom_st.run"),
+        (
+            "models.WordEmbeddings",
+            {"wordembedding_config.json": {"tokenizer_class": "custom_st.Words"}},
+            "custom_st.Words",
+        ),
+    ],
+)
+def test_what_a_module_brings_to_be_imported_is_refused(kind, config, imported, tiny_base_folder, tmp_path):
+    folder = Path(shutil.copytree(tiny_base_folder, tmp_path / "model"))
+    module = {"idx": 0, "path": "0_Module", "type": f"sentence_transformers.{kind}"}
+    (folder / "modules.json").write_text(json.dumps([module]))
+    (folder / "0_Module").mkdir()
+    for name, content in config.items():
+        (folder / "0_Module" / name).write_text(json.dumps(content))
+    with pytest.raises(ModelFolderError, match=rf"module '{re.escape(imported)}' is code of the model's own"):
         resolve_base(str(folder))
 
 

@@ -29,6 +29,7 @@ _TIME = re.compile(r"(?:(\d*\.?\d+)h)?(?:(\d*\.?\d+)m)?(?:(\d*\.?\d+)s)?")
 _EXIT_SIGINT, _EXIT_SIGTERM = 128 + signal.SIGINT, 128 + signal.SIGTERM  # as in shells
 _FULL_DISK = f"a disk is full ({os.strerror(errno.ENOSPC)}); make room, or give paths on another one"
 _FULL_GPU = "OutOfMemoryError"  # the name of torch's error; torch is not imported here
+_CONTROLS = re.compile(r"\x1b(?!\[A)|[\x00-\x08\x0b\x0c\x0e-\x1a\x1c-\x1f\x7f-\x9f]")  # but a progress bar's own
 EXIT_NO = 1  # done, and the answer is no: not proven, not better, not healthy
 
 
@@ -107,8 +108,16 @@ class _IgnoresClosedPipe(io.FileIO):
             return len(content)
 
 
+class _ShowsControls(io.TextIOWrapper):
+    """A text stream that shows control characters, since a terminal would obey those of somebody else's texts."""
+
+    def write(self, text: str, /) -> int:
+        super().write(_CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
+        return len(text)
+
+
 def _make_output_robust() -> None:
-    """Let output survive a closed pipe, as after `| head`, and characters that the stream's encoding lacks.
+    """Let output survive a closed pipe, as after `| head`, characters that the stream's encoding lacks, and controls.
 
     The command then runs to its end, with the same files and exit code.
     """
@@ -120,10 +129,8 @@ def _make_output_robust() -> None:
 
 def _lasting(stream: io.TextIOWrapper) -> io.TextIOWrapper:
     stream.reconfigure(errors="backslashreplace")
-    if stream.isatty():
-        return stream
     file = _IgnoresClosedPipe(stream.fileno(), "w", closefd=False)
-    return io.TextIOWrapper(
+    return _ShowsControls(
         file if stream.write_through else io.BufferedWriter(file),
         stream.encoding,
         errors="backslashreplace",

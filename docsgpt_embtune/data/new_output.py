@@ -49,6 +49,6 @@ def moved_when_good(path: Path, *, private: bool = False) -> Iterator[Path]:
         if private:
             for each in [partial, *partial.rglob("*")]:
                 each.chmod(stat.S_IRWXU if each.is_dir() else PRIVATE)
+        path.parent.mkdir(parents=True, exist_ok=True)  # before it is looked for, as in new/../path
         refuse_existing_output(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         partial.rename(path)

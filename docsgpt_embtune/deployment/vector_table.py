@@ -205,7 +205,7 @@ class VectorTable:
             "AND i.indrelid = %s::regclass AND a.attname = %s ORDER BY c.relname",
             [self.name, column],
         )
-        return [(name, definition.split(" USING ", 1)[1]) for name, definition in found]
+        return [(name, _after_using(definition)) for name, definition in found]
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -288,6 +288,11 @@ class VectorTable:
         import psycopg
 
         return as_deployment_error(self.label, (psycopg.Error,), _NOTHING_LOST)
+
+
+def _after_using(definition: str) -> str:
+    """Return what follows USING in an index's definition, which may stand in a quoted name before it, too."""
+    return re.sub(r'^(?:[^"]|"[^"]*")*? USING ', "", definition, count=1)
 
 
 def _of_column(using: str, column: str, other: str) -> str:

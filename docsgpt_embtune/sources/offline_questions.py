@@ -141,9 +141,10 @@ def _load(folder: Path) -> tuple[Any, Any]:
         raise ModelFolderError(
             f"{folder}: no config.json in it; give the folder of a query generator such as doc2query"
         )
+    options = {"local_files_only": True, "trust_remote_code": False}  # not said, a terminal would be asked about code
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
-        model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), local_files_only=True)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+        model = AutoModelForSeq2SeqLM.from_pretrained(str(folder), **options)
     except (OSError, ValueError, ImportError) as error:
         raise ModelFolderError(
             f"{folder}: no sequence-to-sequence model ({' '.join(str(error).split())[:150]})"

@@ -33,6 +33,13 @@ def source(tmp_path) -> Path:
     return path
 
 
+def test_output_beyond_a_folder_that_is_still_to_be_made_is_left_alone_too(source, tmp_path):
+    (tmp_path / "out").write_text("thesis")
+    result = convert(source, tmp_path / "new" / ".." / "out", "csv")
+    assert result.exit_code == 2
+    assert (tmp_path / "out").read_text() == "thesis"
+
+
 @pytest.mark.parametrize("name", FORMATS)
 @pytest.mark.parametrize("kind", ["file", "folder", "dangling link"])
 def test_output_that_exists_is_left_alone_and_nothing_is_read(tmp_path, name, kind):

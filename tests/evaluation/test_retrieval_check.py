@@ -72,6 +72,15 @@ def run(*arguments: object):
     return CliRunner().invoke(main, ["check", *map(str, arguments)])
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o644])
+def test_what_is_told_of_private_questions_is_private_too(mode, tiny_tuned_folder, data_file, tmp_path):
+    data_file.chmod(mode)
+    written = [tmp_path / "check.html", tmp_path / "check.json"]
+    models = ("--baseline", tiny_tuned_folder, "--tuned", tiny_tuned_folder)
+    run(*models, "--data", data_file, "--report", written[0], "--json", written[1])
+    assert [path.stat().st_mode & 0o777 for path in written] == [mode, mode]
+
+
 def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     comparison = compare(HALF, WHOLE, word_dataset())
     assert comparison.verdict == "improved"

@@ -168,7 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         status, body, headers = {
             "broken-off": (200, "data: " + completion(None) + "\n\n", {"Content-Type": "text/event-stream"}),
-            "error-inside": (200, 'data: {"error": "no memory"}\n\n', {"Content-Type": "text/event-stream"}),
+            "error-inside": (200, 'data: {"error": "no memory for sk-1"}\n\n', {"Content-Type": "text/event-stream"}),
             "429": (429, "{}", {"Retry-After": "0.02"}),
             "429-dated": (429, "{}", {"Retry-After": self.date_time_string()}),
             "429-for-30-s": (429, "{}", {"Retry-After": "30"}),

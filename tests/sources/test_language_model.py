@@ -124,6 +124,16 @@ def test_an_answer_that_is_wrong_in_the_same_way_twice_is_not_asked_for_again(re
     assert line.endswith("; trying again, once")
 
 
+def test_the_key_is_masked_in_an_error_amid_the_pieces_of_an_answer():
+    lines: list[str] = []
+    with (
+        running(["error-inside"]) as server,
+        LanguageModel(server.url, "tiny", key="sk-1", patience=Patience(first_wait=0.001), say=lines.append) as model,
+    ):
+        model.ask("Passage:\nAnchor", str)
+    assert "not the protocol's (ValueError no memory for [key]); trying again" in lines[0]
+
+
 def test_a_failure_that_a_relay_passes_on_may_pass():
     with (
         running() as server,

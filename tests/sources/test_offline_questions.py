@@ -108,3 +108,13 @@ def test_a_query_generator_is_asked_for_every_chunk(tmp_path, tiny_base_folder):
         questions_from_generator(corpus, tiny_base_folder)
     with pytest.raises(ModelFolderError, match=r"no config\.json in it"):
         questions_from_generator(corpus, tmp_path / "nowhere")
+
+
+def test_a_generators_own_code_is_not_run_even_if_the_terminal_would_say_yes(tmp_path, monkeypatch):
+    own = {"model_type": "own", "auto_map": {"AutoConfig": "own.Config", "AutoTokenizer": ["own.Words", None]}}
+    for name in ("config.json", "tokenizer_config.json"):
+        (tmp_path / name).write_text(json.dumps(own))
+    (tmp_path / "own.py").write_text("raise SystemExit('it was run')")
+    monkeypatch.setattr("builtins.input", lambda _: "y")
+    with pytest.raises(ModelFolderError, match="no sequence-to-sequence model"):
+        questions_from_generator({"c": "Logs are rotated every night."}, tmp_path)

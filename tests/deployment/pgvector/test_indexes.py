@@ -42,6 +42,13 @@ def test_index_is_copied_with_its_condition_and_whatever_other_schemas_have(uri,
     assert len(before) == 4
 
 
+def test_the_name_of_an_index_is_no_sql(uri, stores, tuned):
+    name = "by USING btree (id); DROP TABLE graph_nodes; --"
+    execute(uri, f'ALTER INDEX documents_by_vector RENAME TO "{name}"')
+    steps.reembed(stores, tuned)  # both tables
+    assert all(made.startswith("by USING btree (id); DROP") for made in indexes_in_force(uri))
+
+
 def test_index_in_which_the_old_width_is_written_is_named_before_anything_is_embedded(uri, stores, tmp_path):
     wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     execute(uri, INDEX_BY_CAST)
