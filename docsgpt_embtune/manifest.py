@@ -131,7 +131,7 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ModelFolderError(
             f"{folder}: not a tuned model (it has no {MANIFEST}); give a folder that `embtune train` wrote"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFolderError(
             f"{path}: broken ({type(error).__name__}: {error}); train or copy the folder again"
         ) from error

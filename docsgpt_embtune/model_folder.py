@@ -236,5 +236,5 @@ def prompts_of(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         return {key: config[key] for key in _PROMPT_KEYS if config.get(key)}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise ModelFolderError(f"{path}: broken ({error}); download or copy the model again") from error

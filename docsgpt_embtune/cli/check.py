@@ -20,8 +20,9 @@ from docsgpt_embtune.cli.common import (
 )
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
+from docsgpt_embtune.data.new_output import is_private
 from docsgpt_embtune.errors import EvaluationError
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import PRIVATE, PUBLIC, write_text_atomically
 from docsgpt_embtune.urls import is_url, without_credentials
 
 OUT_FILE = click.Path(path_type=Path, dir_okay=False, writable=True)
@@ -82,6 +83,7 @@ def check(
         )
     read = [data, *([corpus] if corpus else []), *(file for guard in guards for file in guard.split(","))]
     refuse_unwritable(json_path, report_path, read=map(Path, read))
+    mode = PRIVATE if any(is_private(Path(file)) for file in read) else PUBLIC
     report = check_retrieval(
         baseline,
         tuned,
@@ -94,9 +96,10 @@ def check(
     )
     try:
         if json_path:
-            write_text_atomically(json_path, json.dumps(report.to_json(), ensure_ascii=False, indent=1) + "\n")
+            numbers = json.dumps(report.to_json(), ensure_ascii=False, indent=1)
+            write_text_atomically(json_path, f"{numbers}\n", mode=mode)
         if report_path:
-            write_report(report, report_path)
+            write_report(report, report_path, mode=mode)
     finally:  # after the files, but printed even if a disk is full
         click.echo(summary(report))
     if not report.proven:

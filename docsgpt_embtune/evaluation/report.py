@@ -15,7 +15,7 @@ from docsgpt_embtune.evaluation.comparison import Comparison
 from docsgpt_embtune.evaluation.plots import difference_plot, rank_plot, recall_plot
 from docsgpt_embtune.evaluation.retrieval_check import CheckReport
 from docsgpt_embtune.evaluation.verdict import FEWEST_TO_JUDGE
-from docsgpt_embtune.files import write_text_atomically
+from docsgpt_embtune.files import PUBLIC, write_text_atomically
 
 LISTED = 300  # most lost and most won questions shown; more would make the file too large for browsers
 PRINTED = 40  # most of each in print, where there is no search; the worst come first
@@ -57,14 +57,15 @@ class JudgedChunk:
     judgment: str
 
 
-def write_report(report: CheckReport, path: Path) -> None:
+def write_report(report: CheckReport, path: Path, *, mode: int = PUBLIC) -> None:
     """Write the report as HTML, with all text from data escaped.
 
     Args:
         report: Result of the check.
         path: The HTML file; replaced if it exists.
+        mode: Its permissions.
     """
-    write_text_atomically(path, render_report(report))
+    write_text_atomically(path, render_report(report), mode=mode)
 
 
 def render_report(report: CheckReport) -> str:

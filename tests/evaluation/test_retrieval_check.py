@@ -298,7 +298,7 @@ def test_files_are_written_before_the_text_which_nothing_keeps_back(
     assert run(*given, "--json", out).exit_code == 1
     monkeypatch.undo()
 
-    def full(*_):
+    def full(*_, **__):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr("docsgpt_embtune.cli.check.write_text_atomically", full)
