@@ -27,6 +27,7 @@ from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
+from docsgpt_embtune.static_model import beginnings_read
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
@@ -136,7 +137,17 @@ def fit(
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """A trainer whose checkpoints do not quote the questions, which are private: no model card, no arguments."""
+    """A trainer that reads no more of a text than the model does.
+
+    Its checkpoints do not quote the questions, which are private: no model card, no arguments.
+    """
+
+    def get_data_collator(self, model: SentenceTransformer, **given: Any) -> Any:
+        """Cut the texts of a batch off before they are tokenised."""
+        collator: Any = super().get_data_collator(model=model, **given)
+        tokenised = collator.preprocess_fn
+        collator.preprocess_fn = lambda texts, **options: tokenised(beginnings_read(model, texts), **options)
+        return collator
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do not collect example texts for a model card."""

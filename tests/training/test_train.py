@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Pooling
 
-from docsgpt_embtune.base_models import resolve_base
+from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -65,6 +65,21 @@ def test_library_does_what_the_command_does_takes_paths_as_strings_and_prints_no
     assert str(report) == summary(report)
     assert f"{tmp_path / 'out'} (" in str(report)
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_more_of_a_long_chunk_is_tokenised_than_the_model_may_read(tiny_base_folder, tmp_path, monkeypatch):
+    longest, kind = [0], type(load_base(BaseModel("tiny", tiny_base_folder), "cpu")[0])
+    preprocess = kind.preprocess
+
+    def spy(self, texts, *arguments, **options):
+        longest.append(max(len(text.split()) for text in texts))
+        return preprocess(self, texts, *arguments, **options)
+
+    monkeypatch.setattr(kind, "preprocess", spy)
+    long = {doc_id: f"{text} {'or lost ' * 500}" for doc_id, text in TRAINING.corpus.items()}
+    automatic = Automatic(windows="off", keywords="off")
+    train(replace(TRAINING, corpus=long), None, tmp_path / "out", base=tiny_base_folder, automatic=automatic)
+    assert max(longest) <= 128  # it reads 64 tokens
 
 
 def test_what_is_no_dataset_is_named_with_what_makes_one(tmp_path):
