@@ -113,6 +113,11 @@ def share_read(model: "SentenceTransformer", texts: Sequence[str]) -> float:
     return _seen(lengths, _room_for_text(model)) / max(1, sum(lengths))
 
 
+def count_cut(model: "SentenceTransformer", texts: Iterable[str]) -> int:
+    """Count the texts that are longer than a model reads."""
+    return _cut(_lengths(model, [encodable(text) for text in texts]), _room_for_text(model))
+
+
 def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[str, str]:
     """Truncate every chunk where the model stops reading it.
 

@@ -17,6 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
+from docsgpt_embtune.evaluation.truncation import count_cut
 from docsgpt_embtune.manifest import Manifest, read_manifest
 from docsgpt_embtune.model_folder import check_destination, is_tuned_folder, size_of_model
 from docsgpt_embtune.model_writing import refuse_unwritable, write_model_folder
@@ -133,6 +134,7 @@ def train(
     reader = _reader_of(found, model)
     extras = extras_of(found, made_of, reader)
     _describe_base(found, model, extras, made_of, say)
+    _tell_of_long_questions(model, material, say)
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
@@ -225,6 +227,13 @@ def _describe_base(base: BaseModel, model: SentenceTransformer, extras: Extras, 
     say(f"base        {base.name}: {width}, reads {read}{windows}")
     if "query_adapter" in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
+
+
+def _tell_of_long_questions(model: SentenceTransformer, material: Material, say: Say) -> None:
+    """Say how many questions are longer than the model reads, as windows are for chunks alone."""
+    questions = [text for dataset in material.asked for text in dataset.queries.values()]
+    if cut := count_cut(model, questions):
+        say(f"            {cut:,} of {counted(len(questions), 'question')} are longer: their ends are not read")
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:

@@ -82,6 +82,13 @@ def test_no_more_of_a_long_chunk_is_tokenised_than_the_model_may_read(tiny_base_
     assert max(longest) <= 128  # it reads 64 tokens
 
 
+def test_questions_that_are_longer_than_the_model_reads_are_counted(tiny_base_folder, tmp_path):
+    long = replace(TRAINING, queries={**TRAINING.queries, "q-log-kept": "when is the log " + "kept " * 100})
+    said = []
+    train(long, VALIDATION, tmp_path / "out", base=tiny_base_folder, config=CONFIG, say=said.append)
+    assert "            1 of 60 questions are longer: their ends are not read" in said
+
+
 def test_what_is_no_dataset_is_named_with_what_makes_one(tmp_path):
     with pytest.raises(
         TypeError, match=r"^training must be a RetrievalDataset, and is 'q.csv'; give what load_dataset"
