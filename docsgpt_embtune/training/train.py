@@ -105,7 +105,7 @@ def train(
     Raises:
         ModelFolderError: If the base model or the destination cannot be used.
         TrainingError: If there is nothing to learn from, the destination's disk has no room, the run ends without a
-            usable model, or the run to resume had other data or settings.
+            usable model, or the run to resume had other data or settings, or is finished.
         DatasetError: If no validation questions can be held out.
     """
     refuse_no_dataset(training=training, validation=validation)
