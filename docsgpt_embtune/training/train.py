@@ -134,7 +134,7 @@ def train(
     reader = _reader_of(found, model)
     extras = extras_of(found, made_of, reader)
     _describe_base(found, model, extras, made_of, say)
-    _tell_of_long_questions(model, material, say)
+    _tell_of_limits(model, material, automatic, say)
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
@@ -229,8 +229,13 @@ def _describe_base(base: BaseModel, model: SentenceTransformer, extras: Extras, 
         say("            its query adapter is left out, and what that adds is not compared with")
 
 
-def _tell_of_long_questions(model: SentenceTransformer, material: Material, say: Say) -> None:
-    """Say how many questions are longer than the model reads, as windows are for chunks alone."""
+def _tell_of_limits(model: SentenceTransformer, material: Material, automatic: Automatic | None, say: Say) -> None:
+    """Say that a static model moves little at a transformer's learning rate, and how many questions are not read whole.
+
+    Windows are for chunks alone.
+    """
+    if automatic is not None and is_static(model):
+        say("            a static model, which hardly learns in these steps: better tune a transformer, and distill it")
     questions = [text for dataset in material.asked for text in dataset.queries.values()]
     if cut := count_cut(model, questions):
         say(f"            {cut:,} of {counted(len(questions), 'question')} are longer: their ends are not read")
