@@ -2,6 +2,7 @@
 
 import hashlib
 import html
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -10,6 +11,7 @@ from typing import NamedTuple
 
 from docsgpt_embtune.data.offences import refuse
 
+_DECIMAL_ID = re.compile(r"(\d+)\.0")
 _SHOWN = 60  # characters of a text in a message
 
 
@@ -196,7 +198,10 @@ def _ids_in(corpus: Mapping[str, str], named: Mapping[str, str]) -> dict[str, st
         id_of_reading = {_as_read(text): doc_id for doc_id, text in backwards}
         readings = {name: _as_read(text) for name, text in named.items() if name not in own}
         own |= {name: id_of_reading[reading] for name, reading in readings.items() if reading in id_of_reading}
-        own |= {name: reading for name, reading in readings.items() if name not in own and reading in corpus}
+        # Of a column with an empty cell, pandas makes decimal numbers, and of the id 12 the text 12.0.
+        decimal = {name: found[1] for name, reading in readings.items() if (found := _DECIMAL_ID.fullmatch(reading))}
+        for ids in (readings, decimal):
+            own |= {name: doc_id for name, doc_id in ids.items() if name not in own and doc_id in corpus}
     return own
 
 

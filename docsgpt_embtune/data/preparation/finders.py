@@ -141,7 +141,9 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
     suspected = [(query_id, doc_id) for query_id, doc_id, _ in near]
     judged = store.query("""
         SELECT b.query_id, b.doc_id, g.doc_id FROM judgments b JOIN judgments g USING (query_id)
-        WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id ORDER BY b.position, g.position""")
+        WHERE g.good AND NOT b.good AND b.doc_id <> g.doc_id AND query_id IN (SELECT query_id FROM questions)
+            AND b.doc_id IN (SELECT doc_id FROM chunks) AND g.doc_id IN (SELECT doc_id FROM chunks)
+        ORDER BY b.position, g.position""")
     if judged and (settings.model or settings.cross_encoder):
         # Imported here, as it loads torch, which no other check needs.
         from docsgpt_embtune.data.preparation.answering import as_good_as_the_good_chunk, like_the_good_chunk
@@ -153,7 +155,6 @@ def find_bad_that_answers(store: Store, settings: CheckSettings) -> None:
             )
         )
         queries = dict(store.query(f"SELECT query_id, text FROM questions WHERE query_id IN ({named})"))
-        judged = [(q, b, g) for q, b, g in judged if q in queries and b in corpus and g in corpus]
         if settings.cross_encoder:
             answering += as_good_as_the_good_chunk(queries, corpus, judged, settings.cross_encoder)
         else:
