@@ -69,6 +69,8 @@ class TrainingReport:
 
         return summary(self)
 
+    __repr__ = __str__  # a notebook shows what a cell ends with, which would be all scores of all questions
+
 
 def train(
     training: RetrievalDataset | None,

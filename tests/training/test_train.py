@@ -62,7 +62,7 @@ def test_library_does_what_the_command_does_takes_paths_as_strings_and_prints_no
         train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder)
     assert asked == [Automatic()]
     report = train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder, config=CONFIG, keep_worse=True)
-    assert str(report) == summary(report)
+    assert str(report) == repr(report) == summary(report)
     assert f"{tmp_path / 'out'} (" in str(report)
     assert capfd.readouterr() == ("", "")
 
