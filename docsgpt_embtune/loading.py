@@ -87,3 +87,16 @@ def without_transformers_bars() -> Iterator[None]:
     finally:
         if shown:
             logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def without_transformers_notes() -> Iterator[None]:
+    """Hide transformers' warnings on what is done on purpose, such as to leave out an attention mask."""
+    from transformers.utils import logging
+
+    shown: int = logging.get_verbosity()
+    logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(shown)

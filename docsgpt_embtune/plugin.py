@@ -28,10 +28,18 @@ def register(embeddings_factory: EmbeddingsRegistry) -> None:
     Args:
         embeddings_factory: The registry of `application/vectorstore/base.py`.
 
+    Raises:
+        TypeError: If it is a plain dict, say, which finds no folder's name.
+
     Example:
         >>> register(embeddings_factory)                                        # doctest: +SKIP
         >>> embeddings_factory[NAME](model_name="./models/tuned", model_kwargs={"device": "cpu"})  # doctest: +SKIP
     """
+    if not hasattr(embeddings_factory, "claim"):
+        raise TypeError(
+            "embeddings_factory must be the registry of application/vectorstore/base.py, in which a folder's name can "
+            f"be claimed, and is {embeddings_factory!r:.80}; into a plain dict put make_embeddings, under '{NAME}'"
+        )
     embeddings_factory[NAME] = make_embeddings
     embeddings_factory.claim(is_tuned_folder, make_embeddings)
 

@@ -8,6 +8,7 @@ finish. Both model folders must have the same fingerprint.
 
 import argparse
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +99,7 @@ def killed(files: list[str], out: Path, seconds: float) -> str | None:
         folder = out.parent / f".{out.name}.run"
         saved = sorted(f"{path.parent.name}/{path.name}" for path in folder.glob("stage-*/checkpoint-*"))
         return f"after {seconds:.0f} s, {', '.join(saved) or 'no checkpoint'} left"
+    shutil.rmtree(out)  # a finished run cannot be resumed
     return None
 
 

@@ -1,5 +1,6 @@
 """BM25 on the same questions: a search without any model, which a tuned model should beat."""
 
+import logging
 from collections.abc import Callable, Iterable
 from functools import cache
 from itertools import islice
@@ -14,6 +15,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.ranking import DEPTH, Ranking
 from docsgpt_embtune.words import K1, WORD, B, plain_tokens
 
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # which it sets to DEBUG
 Tokenizer = Callable[[str], list[str]]
 
 # Share of English stop words above which a corpus counts as English. English prose has 20 % or more, related

@@ -122,6 +122,8 @@ class CheckReport:
 
         return summary(self)
 
+    __repr__ = __str__  # a notebook shows what a cell ends with, which would be all scores of all questions
+
     @property
     def verdict(self) -> Verdict:
         """Verdict of the main comparison."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.positions import possible_length
-from docsgpt_embtune.static_model import tokenizer_of, tokens_read
+from docsgpt_embtune.static_model import beginnings_read, tokenizer_of, tokens_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -113,6 +113,11 @@ def share_read(model: "SentenceTransformer", texts: Sequence[str]) -> float:
     return _seen(lengths, _room_for_text(model)) / max(1, sum(lengths))
 
 
+def count_cut(model: "SentenceTransformer", texts: Iterable[str]) -> int:
+    """Count the texts that are longer than a model reads."""
+    return _cut(_lengths(model, [encodable(text) for text in texts]), _room_for_text(model))
+
+
 def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[str, str]:
     """Truncate every chunk where the model stops reading it.
 
@@ -130,7 +135,7 @@ def parts_read(model: "SentenceTransformer", corpus: Mapping[str, str]) -> dict[
     limit = tokens_read(model)
     ends = [
         max((end for _, end in offsets), default=0)
-        for texts in _batches(list(corpus.values()))
+        for texts in _batches(beginnings_read(model, corpus.values()))
         for offsets in cut(texts, truncation=True, max_length=limit, return_offsets_mapping=True)["offset_mapping"]
     ]
     return {doc_id: text[:end] for (doc_id, text), end in zip(corpus.items(), ends, strict=True)}

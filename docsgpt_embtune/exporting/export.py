@@ -73,6 +73,8 @@ class ExportReport:
 
         return summary(self)
 
+    __repr__ = __str__  # a notebook shows what a cell ends with, which would be all scores of all questions
+
 
 def export(
     folder: str | Path,

@@ -236,8 +236,11 @@ def import_onnx() -> Any:
 @contextmanager
 def _without_advice() -> Iterator[None]:
     """Silence the onnxruntime tools' advice to preprocess the graph, which gains nothing here."""
+    nowhere = logging.NullHandler()
+    logging.root.addHandler(nowhere)  # onnxruntime's calls of logging would set the process's logging up
     logging.disable(logging.WARNING)
     try:
         yield
     finally:
         logging.disable(logging.NOTSET)
+        logging.root.removeHandler(nowhere)

@@ -10,6 +10,7 @@ from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.precision import Precision, arithmetic
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import embed_in_passes, is_packing, packing_where_possible, rows_of_tokens
+from docsgpt_embtune.static_model import beginnings_read
 from docsgpt_embtune.vectors import Vectors
 
 _BLOCK = 256  # texts between two updates of the progress bar
@@ -49,7 +50,7 @@ class Encoder:
             for start in range(0, len(distinct), _BLOCK):
                 block = distinct[start : start + _BLOCK]
                 # bf16 rounds the norms to 1.00 +- 0.004, which would reorder close neighbours under L2.
-                blocks.append(torch.nn.functional.normalize(embed(block).float()).cpu())
+                blocks.append(torch.nn.functional.normalize(embed(beginnings_read(self.model, block)).float()).cpu())
                 bar.update(len(block))
         matrix: Vectors = torch.cat(blocks).numpy()
         return matrix[[row_of[text] for text in texts]]

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
+from docsgpt_embtune.loading import without_transformers_notes
 from docsgpt_embtune.positions import first_position_of
 from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.static_model import is_static, tokens_read
@@ -148,7 +149,8 @@ def packing_where_possible(model: SentenceTransformer) -> Iterator[bool]:
         padded = model(dict(tokens))["sentence_embedding"]
     try:
         packs = False
-        with suppress(AttributeError, KeyError, RuntimeError, TypeError, ValueError), _without_training(model):
+        faults = suppress(AttributeError, KeyError, RuntimeError, TypeError, ValueError)
+        with faults, _without_training(model), without_transformers_notes():
             module.auto_model.set_attn_implementation(IMPLEMENTATION)
             if passed_on is not None:
                 module.model_forward_params = {*passed_on, BOUNDARIES}

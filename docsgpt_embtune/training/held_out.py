@@ -117,8 +117,9 @@ def asked_of_chunks(corpus: Mapping[str, str], seed: int, say: Say) -> MadeQuest
     count = min(MOST_VALIDATION_CHUNKS, round(VALIDATION_SHARE * len(chunks)))
     made = questions_of_both_kinds(chunks, seed, count=count)
     if not len(made.questions):
+        kind = "chunk" if len(chunks) == len(corpus) else "different chunk"
         raise TrainingError(
-            f"{counted(len(chunks), 'chunk')}: too few, or too little prose in them, to ask for some by words "
+            f"{counted(len(chunks), kind)}: too few, or too little prose in them, to ask for some by words "
             "of their own; give questions, with --train"
         )
     say(

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.precision import arithmetic
+from docsgpt_embtune.static_model import beginnings_read
 from docsgpt_embtune.training.activations import Room
 from docsgpt_embtune.training.known_vectors import characters_read
 from docsgpt_embtune.training.losses import make_loss
@@ -366,7 +367,8 @@ def _take_step(run: TuningRun, loss: torch.nn.Module, columns: Sequence[list[str
 
 
 def _on_device(model: SentenceTransformer, texts: list[str]) -> dict[str, torch.Tensor]:
-    return {key: value.to(model.device) for key, value in model.preprocess(texts).items() if torch.is_tensor(value)}
+    features = model.preprocess(beginnings_read(model, texts))
+    return {key: value.to(model.device) for key, value in features.items() if torch.is_tensor(value)}
 
 
 def _memory_at_rest(model: SentenceTransformer) -> int:

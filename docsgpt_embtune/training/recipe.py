@@ -11,7 +11,7 @@ from typing import Literal, get_args
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.data.corpus_questions import questions_from_corpus
-from docsgpt_embtune.data.dataset import RetrievalDataset
+from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.data.split import groups_by_answer
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
@@ -82,6 +82,7 @@ class Automatic:
             pays. Only this package's embeddings class adds them.
 
     Raises:
+        TypeError: If a guard is no dataset.
         ValueError: If the time is not positive and finite, or the value of windows or keywords is unknown.
     """
 
@@ -91,7 +92,10 @@ class Automatic:
     keywords: KeywordChoice = "auto"
 
     def __post_init__(self) -> None:
-        """Check what may come from a command line."""
+        """Check what may come from a command line, and what somebody may take for a guard."""
+        if not isinstance(self.guards, Mapping):
+            raise TypeError(f"guards must map names to datasets, and is {self.guards!r:.80}")
+        refuse_no_dataset(**self.guards)
         if not 0 < self.minutes < math.inf:
             raise ValueError(f"minutes must be above 0, and not endless; got {self.minutes!r}")
         if self.windows not in ("auto", *get_args(Windows)):

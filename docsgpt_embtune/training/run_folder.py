@@ -13,10 +13,12 @@ from typing import Any
 from docsgpt_embtune.destinations import folder_above, lack_of_room
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.files import tells_of_full_disk, write_text_atomically
+from docsgpt_embtune.model_folder import is_tuned_folder
 from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.training.processes import process_count
 from docsgpt_embtune.wording import Say
 
+_IDENTITY_FILE = "run.json"
 _SECONDS_FILE = "seconds.json"
 # Copies of the model's weights, at least: the best ones so far, and those that the current stage starts from.
 _KEPT_WEIGHTS = 2
@@ -39,7 +41,7 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
 
     Raises:
         TrainingError: If the folder was left by a different run than the one to resume, another run is using it, or the
-            run to resume is distributed.
+            run to resume is distributed, or finished.
     """
     if process_count() > 1:
         if resume:
@@ -47,6 +49,11 @@ def run_folder(out: Path, identity: Mapping[str, Any], *, resume: bool, say: Say
         yield None
         return
     folder = _folder_of(out)
+    if resume and is_tuned_folder(out) and not (folder / _IDENTITY_FILE).is_file():
+        raise TrainingError(
+            f"{out}: is finished, and no run to it was stopped; to train it anew leave out --resume, or give another "
+            "--out"
+        )
     started = time.monotonic()
     with _alone_in(folder, out):
         _prepare(folder, json.loads(json.dumps(identity)), resume=resume, say=say)
@@ -147,7 +154,7 @@ def _alone_in(folder: Path, out: Path) -> Iterator[None]:
 
 
 def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) -> None:
-    note = folder / "run.json"
+    note = folder / _IDENTITY_FILE
     if resume and note.is_file():
         left = json.loads(note.read_text(encoding="utf-8"))
         differing = [key for key in identity if left.get(key) != identity[key]]

@@ -36,7 +36,7 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.precision import Precision, arithmetic
 from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.serving.packing import in_passes, tokens_per_pass
-from docsgpt_embtune.static_model import is_static, tokens_read
+from docsgpt_embtune.static_model import beginnings_read, is_static, tokens_read
 from docsgpt_embtune.training.examples import Question, TrainingExamples, with_as_many_bad_ones
 from docsgpt_embtune.training.losses import EachTextOnce, Features, unique_texts
 
@@ -103,7 +103,7 @@ def rarity_of_tokens(model: SentenceTransformer, chunks: Sequence[str]) -> torch
     tokenizer = model.tokenizer
     in_chunks = torch.zeros(len(tokenizer))
     for start in range(0, len(chunks), _TEXTS_AT_ONCE):
-        texts = list(chunks[start : start + _TEXTS_AT_ONCE])
+        texts = beginnings_read(model, chunks[start : start + _TEXTS_AT_ONCE])
         for ids in tokenizer(texts, truncation=True, max_length=tokens_read(model))["input_ids"]:
             in_chunks[list(set(ids))] += 1
     rarity = torch.log1p((len(chunks) - in_chunks + 0.5) / (in_chunks + 0.5))

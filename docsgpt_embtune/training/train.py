@@ -17,6 +17,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset, refuse_no_dataset
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.metrics import mean_scores
 from docsgpt_embtune.evaluation.smoke_test import smoke_test
+from docsgpt_embtune.evaluation.truncation import count_cut
 from docsgpt_embtune.manifest import Manifest, read_manifest
 from docsgpt_embtune.model_folder import check_destination, is_tuned_folder, size_of_model
 from docsgpt_embtune.model_writing import refuse_unwritable, write_model_folder
@@ -68,6 +69,8 @@ class TrainingReport:
 
         return summary(self)
 
+    __repr__ = __str__  # a notebook shows what a cell ends with, which would be all scores of all questions
+
 
 def train(
     training: RetrievalDataset | None,
@@ -104,7 +107,7 @@ def train(
     Raises:
         ModelFolderError: If the base model or the destination cannot be used.
         TrainingError: If there is nothing to learn from, the destination's disk has no room, the run ends without a
-            usable model, or the run to resume had other data or settings.
+            usable model, or the run to resume had other data or settings, or is finished.
         DatasetError: If no validation questions can be held out.
     """
     refuse_no_dataset(training=training, validation=validation)
@@ -133,6 +136,7 @@ def train(
     reader = _reader_of(found, model)
     extras = extras_of(found, made_of, reader)
     _describe_base(found, model, extras, made_of, say)
+    _tell_of_limits(model, material, automatic, say)
     with run_folder(out, _identity(found, config, automatic, material), resume=resume, say=say) as folder:
         if automatic is not None:
             tuned = tune_automatically(
@@ -225,6 +229,18 @@ def _describe_base(base: BaseModel, model: SentenceTransformer, extras: Extras, 
     say(f"base        {base.name}: {width}, reads {read}{windows}")
     if "query_adapter" in made_of:
         say("            its query adapter is left out, and what that adds is not compared with")
+
+
+def _tell_of_limits(model: SentenceTransformer, material: Material, automatic: Automatic | None, say: Say) -> None:
+    """Say that a static model moves little at a transformer's learning rate, and how many questions are not read whole.
+
+    Windows are for chunks alone.
+    """
+    if automatic is not None and is_static(model):
+        say("            a static model, which hardly learns in these steps: better tune a transformer, and distill it")
+    questions = [text for dataset in material.asked for text in dataset.queries.values()]
+    if cut := count_cut(model, questions):
+        say(f"            {cut:,} of {counted(len(questions), 'question')} are longer: their ends are not read")
 
 
 def _reader_of(base: BaseModel, model: SentenceTransformer) -> WindowReader | None:

@@ -22,16 +22,18 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.base_models import BaseModel
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.loading import load_model, without_transformers_bars
+from docsgpt_embtune.loading import load_model, without_transformers_bars, without_transformers_notes
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.precision import Precision
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
+from docsgpt_embtune.static_model import beginnings_read
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
 from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
 
+_MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 SECONDS_BETWEEN_SAVES = 60.0
 SHARE_BEFORE_LOOKING = 0.25  # of the steps, before asking whether to go on
@@ -114,7 +116,12 @@ def fit(
     Raises:
         TrainingError: If the loss is not finite.
     """
-    with tempfile.TemporaryDirectory(prefix="embtune-") as scratch, set_up_for_training(model, precision):
+    with (
+        tempfile.TemporaryDirectory(prefix="embtune-") as scratch,
+        set_up_for_training(model, precision),
+        _mixed_precision(precision),
+        without_transformers_notes(),
+    ):
         trainer = _Trainer(
             model=model,
             args=_arguments(model, examples, config, precision, Path(scratch), checkpoints),
@@ -136,7 +143,17 @@ def fit(
 
 
 class _Trainer(SentenceTransformerTrainer):
-    """A trainer whose checkpoints do not quote the questions, which are private: no model card, no arguments."""
+    """A trainer that reads no more of a text than the model does.
+
+    Its checkpoints do not quote the questions, which are private: no model card, no arguments.
+    """
+
+    def get_data_collator(self, model: Any, *given: Any, **named: Any) -> Any:
+        """Cut the texts of a batch off before they are tokenised."""
+        collator: Any = super().get_data_collator(model, *given, **named)
+        tokenised = collator.preprocess_fn
+        collator.preprocess_fn = lambda texts, **options: tokenised(beginnings_read(model, texts), **options)
+        return collator
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Do not collect example texts for a model card."""
@@ -155,8 +172,6 @@ def _arguments(
     checkpoints: Path | None,
 ) -> SentenceTransformerTrainingArguments:
     """Return the trainer's arguments; it saves to `checkpoints`, or nothing and only has `scratch` for its output."""
-    # What `accelerate launch` was configured with would overrule the precision that was validated.
-    os.environ["ACCELERATE_MIXED_PRECISION"] = "bf16" if precision == "bf16" else "no"
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(checkpoints or scratch),
         num_train_epochs=config.epochs,
@@ -222,6 +237,19 @@ def set_up_for_training(model: SentenceTransformer, precision: Precision) -> Ite
     _keep_freed_memory()
     with _no_dropout(model), _attention_for(model, precision):
         yield
+
+
+@contextmanager
+def _mixed_precision(precision: Precision) -> Iterator[None]:
+    """Overrule what `accelerate launch` was configured with by the precision that was validated, within the block."""
+    before = os.environ.get(_MIXED_PRECISION)
+    os.environ[_MIXED_PRECISION] = "bf16" if precision == "bf16" else "no"
+    try:
+        yield
+    finally:
+        os.environ.pop(_MIXED_PRECISION)
+        if before is not None:
+            os.environ[_MIXED_PRECISION] = before
 
 
 def _keep_freed_memory() -> None:

@@ -269,7 +269,10 @@ def test_ids_that_a_spreadsheet_or_json_made_numbers_of_name_their_chunks(tmp_pa
     sheet = tmp_path / "d.xlsx"
     pandas.DataFrame({"question": [KEPT, RESTARTS, "When?"], "good": [7, 8, 8], "bad": [8, None, 7]}).to_excel(sheet)
     lines = [{"question": KEPT, "good": 7, "bad": [8]}, {"question": RESTARTS, "good": [8.0]}]
-    for path in (sheet, write(tmp_path, "d.jsonl", *map(json.dumps, lines))):
+    written_by_pandas = tmp_path / "d.csv"
+    pandas.read_excel(sheet).to_csv(written_by_pandas)
+    assert "8.0" in written_by_pandas.read_text()
+    for path in (sheet, written_by_pandas, write(tmp_path, "d.jsonl", *map(json.dumps, lines))):
         dataset = load_dataset(path, corpus=corpus)
         assert dataset.corpus == {"7": LOGS, "8": WORKERS}
         assert [dataset.relevant_docs[text_id(query)] for query in (KEPT, RESTARTS)] == [("7",), ("8",)]

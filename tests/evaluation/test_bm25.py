@@ -39,3 +39,8 @@ def test_equal_scores_stand_in_corpus_order_and_a_question_of_unknown_words_find
 def test_a_corpus_without_a_word_is_searched_in_vain():
     assert rank("the disk", "🙂 🙂", "+ - *", "a b") == []
     assert rank("the disk", "the of and", "it is the") == []
+
+
+def test_nothing_is_logged_of_an_index(caplog):
+    rank("the disk", "the disk is here")
+    assert not caplog.records

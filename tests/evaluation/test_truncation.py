@@ -3,6 +3,7 @@ from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.evaluation import truncation
 from docsgpt_embtune.evaluation.summary import truncation_in_words
 from docsgpt_embtune.evaluation.truncation import audit_truncation, parts_read, share_read
+from docsgpt_embtune.static_model import beginnings_read
 
 
 def audit(folder, *texts: str):
@@ -78,3 +79,15 @@ def test_a_good_chunk_that_is_cut_is_said_though_the_sample_missed_it(tiny_base_
 def test_no_more_chunks_are_counted_than_the_sample_has(tiny_base_folder, monkeypatch):
     monkeypatch.setattr(truncation, "_SAMPLE", 2)
     assert audit(tiny_base_folder, "logs", "memory", "disk").chunks == 2
+
+
+def test_a_long_text_is_cut_off_without_another_vector(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    model.max_seq_length = 12
+    texts = ["  the log\n" + "is kept  every\tnight " * 20, "the log", "a" * 2000]
+    cut = beginnings_read(model, texts)
+    assert [len(text.split()) for text in cut] == [24, 2, 1]
+    assert all(text.startswith(beginning) for text, beginning in zip(texts, cut, strict=True))
+    assert model.encode(texts).tolist() == model.encode(cut).tolist()
+    model.tokenizer.truncation_side = "left"
+    assert beginnings_read(model, texts) == texts

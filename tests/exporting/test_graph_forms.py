@@ -1,5 +1,7 @@
 """Quantising a graph: what it does to numbers of which a few are much larger than the others."""
 
+import logging
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -110,3 +112,10 @@ def test_a_graph_takes_one_text_a_run(texts, tmp_path):
     session = onnxruntime.InferenceSession(str(tmp_path / "int8.onnx"), providers=["CPUExecutionProvider"])
     with pytest.raises(Exception, match="Got: 2 Expected: 1"):
         session.run(None, {"input_ids": np.zeros((2, 4), dtype=np.int64)})
+
+
+def test_the_process_logs_as_before(tmp_path, texts, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])
+    graph = graph_of([product("a", "looked_up", "w", "result")], w=random_weights(1))
+    lost(tmp_path, graph, texts)
+    assert logging.root.handlers == []

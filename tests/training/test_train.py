@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Pooling
 
-from docsgpt_embtune.base_models import resolve_base
+from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest, save_dataset
 from docsgpt_embtune.embeddings import TunedEmbeddings
@@ -62,9 +62,31 @@ def test_library_does_what_the_command_does_takes_paths_as_strings_and_prints_no
         train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder)
     assert asked == [Automatic()]
     report = train(TRAINING, VALIDATION, str(tmp_path / "out"), base=tiny_base_folder, config=CONFIG, keep_worse=True)
-    assert str(report) == summary(report)
+    assert str(report) == repr(report) == summary(report)
     assert f"{tmp_path / 'out'} (" in str(report)
     assert capfd.readouterr() == ("", "")
+
+
+def test_no_more_of_a_long_chunk_is_tokenised_than_the_model_may_read(tiny_base_folder, tmp_path, monkeypatch):
+    longest, kind = [0], type(load_base(BaseModel("tiny", tiny_base_folder), "cpu")[0])
+    preprocess = kind.preprocess
+
+    def spy(self, texts, *arguments, **options):
+        longest.append(max(len(text.split()) for text in texts))
+        return preprocess(self, texts, *arguments, **options)
+
+    monkeypatch.setattr(kind, "preprocess", spy)
+    long = {doc_id: f"{text} {'or lost ' * 500}" for doc_id, text in TRAINING.corpus.items()}
+    automatic = Automatic(windows="off", keywords="off")
+    train(replace(TRAINING, corpus=long), None, tmp_path / "out", base=tiny_base_folder, automatic=automatic)
+    assert max(longest) <= 128  # it reads 64 tokens
+
+
+def test_questions_that_are_longer_than_the_model_reads_are_counted(tiny_base_folder, tmp_path):
+    long = replace(TRAINING, queries={**TRAINING.queries, "q-log-kept": "when is the log " + "kept " * 100})
+    said = []
+    train(long, VALIDATION, tmp_path / "out", base=tiny_base_folder, config=CONFIG, say=said.append)
+    assert "            1 of 60 questions are longer: their ends are not read" in said
 
 
 def test_what_is_no_dataset_is_named_with_what_makes_one(tmp_path):

@@ -1,5 +1,8 @@
 """What a machine with GPUs, or a launcher's settings, must not change in a training run."""
 
+import logging
+import os
+
 import pytest
 import torch
 
@@ -52,6 +55,22 @@ def test_launchers_precision_does_not_overrule_the_runs(model, examples, monkeyp
     model[0].register_forward_hook(lambda *_: computed_in.add(torch.is_autocast_enabled("cpu")))
     fit(model, examples, CONFIG, "fp32")
     assert computed_in == {False}
+    assert os.environ["ACCELERATE_MIXED_PRECISION"] == "bf16"
+
+
+def test_a_fit_leaves_no_precision_behind_and_tells_of_no_token(model, examples, monkeypatch):
+    monkeypatch.delenv("ACCELERATE_MIXED_PRECISION", raising=False)
+    noted, logger = [], logging.getLogger("transformers")
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = noted.append
+    model[0].auto_model.config.pad_token_id = 3
+    logger.addHandler(handler)
+    try:
+        fit(model, examples, CONFIG, "fp32")
+    finally:
+        logger.removeHandler(handler)
+    assert "ACCELERATE_MIXED_PRECISION" not in os.environ
+    assert not noted
 
 
 def test_gpu_that_the_trainer_would_not_use_is_refused(tiny_base_folder):

@@ -37,6 +37,7 @@ _BLOCK = 20_000  # rows passed on at a time
 # `same_content` tells whether two texts differ only in signs, in numbers at the start of lines ("3.", "(3)") and in
 # words that change no meaning. Any other word may turn it: "largest" for "smallest", "without" for "with", 40 for 10.
 # `is_entry_of` tells whether a text is a question, in its first lines, and then more, as an entry of an FAQ is.
+# `unlabelled` is a text without what may stand before the question there: "Q:", "Question 3:", "3."
 # `spelled` keeps all signs except those at the end, as "C", "C++" and "C#", or "a += b" and "a -= b", are not the same.
 # `moment` accepts only ISO 8601: a cast would read 05-01-23 as a day of the year 5, and accept "epoch" and "infinity".
 _TABLES = r"""
@@ -54,9 +55,12 @@ CREATE MACRO content_of(text) AS regexp_replace(
 CREATE MACRO same_content(one, other) AS content_of(one) = content_of(other);
 CREATE MACRO first_lines(number, text) AS
     plain(array_to_string(regexp_split_to_array(trim(text), '[\n\r?？؟]+')[:number], ' '));
-CREATE MACRO is_entry_of(question, text) AS
+CREATE MACRO unlabelled(text) AS
+    regexp_replace(trim(text), '^[^\p{L}\p{N}]*\p{L}{0,12} ?\p{N}{0,4}[*_]*[:.)][*_]*\s+', '');
+CREATE MACRO begins_with(question, text) AS
     plain(question) IN (first_lines(1, text), first_lines(2, text), first_lines(3, text))
     AND plain(text) <> plain(question);
+CREATE MACRO is_entry_of(question, text) AS begins_with(question, text) OR begins_with(question, unlabelled(text));
 CREATE MACRO moment(date) AS CASE
     WHEN regexp_full_match(date, '\s*\d{4}-\d{2}-\d{2}([Tt ]\d.*)?\s*') THEN try_cast(trim(date) AS TIMESTAMPTZ) END;
 CREATE TABLE more_documents (doc_id VARCHAR, document VARCHAR);

@@ -71,6 +71,8 @@ class AdapterReport:
 
         return summary(self)
 
+    __repr__ = __str__  # a notebook shows what a cell ends with, which would be all scores of all questions
+
     @property
     def improved(self) -> bool:
         """Whether the questions are answered better with it, by more than luck gives the best of all that was tried."""

@@ -24,6 +24,13 @@ def test_model_tells_a_bad_chunk_that_says_the_same_in_other_letters(tmp_path, t
     assert "q same: How long are logs kept?" in result.output
 
 
+def test_model_is_asked_of_no_bad_chunk_that_is_not_there(tmp_path, tiny_base_folder):
+    data = made_up(6)
+    data["irrelevant_docs"]["q0"] = ["gone"]
+    result = CliRunner().invoke(main, ["prepare", str(write(tmp_path, data)), "--model", str(tiny_base_folder)])
+    assert "question or chunk that is not there: 1 (unknown-id)" in result.output, result.output
+
+
 def test_model_tells_a_bad_chunk_that_answers_in_other_words_from_one_that_does_not(tmp_path):
     data = made_up(6)
     data["corpus"] |= {

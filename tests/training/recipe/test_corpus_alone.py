@@ -101,6 +101,11 @@ def test_nothing_to_learn_from_is_said(tuned):
         tuned(None, VALIDATION, automatic=None)
 
 
+def test_copies_of_one_chunk_are_not_called_one_chunk(tuned):
+    with pytest.raises(TrainingError, match=r"^1 different chunk: too few"):
+        tuned(None, None, corpus={str(n): CORPUS["log-kept"] for n in range(60)})
+
+
 def test_chunks_too_short_to_ask_for_are_nothing_to_learn_from(tuned):
     words = {f"{noun}-{n}": noun for n, noun in enumerate(NOUNS)}
     asked = RetrievalDataset(

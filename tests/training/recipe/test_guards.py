@@ -39,6 +39,13 @@ def test_weights_are_drawn_back_until_the_guards_hold(tuned, monkeypatch, tiny_b
     assert mean_ndcg(of_guard) == pytest.approx(1.0, abs=0.1)
 
 
+def test_what_is_no_dataset_is_no_guard():
+    with pytest.raises(TypeError, match=r"^other must be a RetrievalDataset, and is 'q.csv'; give what load_dataset"):
+        Automatic(guards={"other": "q.csv"})
+    with pytest.raises(TypeError, match=r"^guards must map names to datasets, and is \['q.csv'\]"):
+        Automatic(guards=["q.csv"])
+
+
 def test_run_that_is_stopped_while_it_draws_back_does_so_again(tiny_base_folder, tmp_path):
     model = load_base(resolve_base(str(tiny_base_folder)), "cpu")
     run = TuningRun.begin(model, VALIDATION, CONFIG, tmp_path)

@@ -115,6 +115,15 @@ def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch
     assert not any(b"when is the log" in path.read_bytes() or b"by hand" in path.read_bytes() for path in left)
 
 
+def test_run_that_is_finished_is_not_trained_anew(tuned, tmp_path):
+    tuned(keep_worse=True, automatic=None)
+    with pytest.raises(
+        TrainingError, match=r"tuned: is finished, and no run to it was stopped; to train it anew leave"
+    ):
+        tuned(keep_worse=True, automatic=None, resume=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["tuned"]
+
+
 def test_another_run_is_not_gone_on_with(tuned, monkeypatch):
     with stopping(("chunks", 1)):
         tuned(keep_worse=True)

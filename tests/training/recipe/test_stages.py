@@ -67,6 +67,7 @@ def test_static_base_is_tuned_too(tiny_base_folder, tmp_path):
         say=said.append,
     )
     assert report.folder is not None
+    assert any("a static model, which hardly learns in these steps" in line for line in said)
     assert "GiB of memory at its peak" in [line for line in said if line.startswith("plan")][-1]
 
 
