@@ -15,7 +15,7 @@ from dotenv.parser import parse_stream
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
+from docsgpt_embtune.files import PRIVATE, file_written_whole, lock_now, write_text_atomically
 from docsgpt_embtune.urls import is_url, shown
 
 
@@ -41,6 +41,33 @@ class EnvironmentFile:
     def _kept_by_link(self) -> Path:
         """Where an earlier version of this package put the record."""
         return _record_beside(self.path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other switches of the deployment off, from the first look at its stores to the last rename.
+
+        The stores' own locks cover one step of one store, and servers of Qdrant and Milvus have none.
+
+        Raises:
+            DeploymentError: If another process is within this context.
+        """
+        path = self.path.resolve()
+        path = path.with_name(f"{path.name}.embtune.lock")
+        try:
+            lock = path.open("ab")
+        except OSError:  # the switch fails, too, and says why
+            yield
+            return
+        with lock:
+            if not lock_now(lock.fileno()):
+                raise DeploymentError(
+                    f"{self.path}: another embtune reembed or forget is at work on this deployment; wait for it, or "
+                    "end it"
+                )
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def get(self, name: str) -> str | None:
         """Return a setting's value as the host reads it; ${NAME} falls back to this process's environment."""
