@@ -128,7 +128,7 @@ def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
     with misbehaving(lambda vectors: vectors[-1:]) as running, embeddings_of(running) as embeddings:
         running.refusals.clear()
         with pytest.raises(
-            RemoteModelError, match=r"2 attempts, .*not the protocol's \(ValueError vectors \(1, 2\) for 2 texts"
+            RemoteModelError, match=r"2 attempts, .*not the protocol's \(ValueError vectors: 1 of 2 numbers, wanted 2"
         ):
             embeddings.embed_documents(["one", "another"])
 
