@@ -90,14 +90,14 @@ class FaissStore:
 
     def bytes_needed(self, model: DeployedModel) -> int:
         """Count what the journal still has to take, the new index, and the copy of the old one."""
-        row_bytes = 4 * model.dimension
-        journal = len(self.remaining(model)) * (row_bytes + DIGEST_BYTES)
-        return journal + len(self.texts()) * row_bytes + (self.folder / INDEX).stat().st_size
+        row_bytes, texts = 4 * model.dimension, self.texts()
+        journal = len(not_embedded(self._work, model, texts)) * (row_bytes + DIGEST_BYTES)
+        return journal + len(texts) * row_bytes + (self.folder / INDEX).stat().st_size
 
     def build(self, model: DeployedModel) -> None:
         """Embed every chunk into the journal, then write the new index beside the old."""
         before = self._sources()
-        _, sidecar = self._read_consistent()
+        sidecar = self._read_consistent()[1]  # without the index, which would stay in memory meanwhile
         with VectorJournal(self._work, model) as journal:
             journal.embed_missing(sidecar.row_texts, label=self.folder.name)
             with self._alone():
