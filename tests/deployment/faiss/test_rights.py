@@ -11,7 +11,8 @@ from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.errors import DeploymentError, ModelFolderError
+from docsgpt_embtune.manifest import read_manifest
 
 from ..conftest import as_nobody, contents, write_index_folder
 
@@ -50,6 +51,16 @@ def test_record_of_env_that_may_not_be_read_is_not_called_damaged(open_folder):
     environment.path.with_name(".env.embtune.json").chmod(0)
     with as_nobody(), pytest.raises(DeploymentError, match=r"embtune\.json: cannot be read \(Permission denied\); run"):
         environment.before_switch()
+
+
+def test_model_folder_that_is_closed_to_docsgpts_user_is_not_called_broken(open_folder, tuned):
+    folder = Path(shutil.copytree(tuned.folder, open_folder / "tuned"))
+    folder.chmod(0o700 if os.geteuid() == 0 else 0)
+    try:
+        with as_nobody(), pytest.raises(ModelFolderError, match=r"cannot be read \(Permission denied\); let the user"):
+            read_manifest(folder)
+    finally:
+        folder.chmod(0o700)
 
 
 def test_source_that_cannot_be_written_to_is_named_before_another_is_embedded(open_folder, stock, tuned):
