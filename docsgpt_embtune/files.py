@@ -108,6 +108,17 @@ def _lock(handle: int, *, wait: bool) -> None:
     fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def lock_now(handle: int) -> bool:
+    """Lock an open file until it is closed, or the process ends; False if another process has it locked."""
+    try:
+        _lock(handle, wait=False)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        pass
+    return True
+
+
 def tells_of_full_disk(error: Exception) -> bool:
     """Tell whether an error means that a disk is full, by its errno or, for libraries' own errors, by its message."""
     return getattr(error, "errno", None) in _FULL or os.strerror(errno.ENOSPC) in str(error)

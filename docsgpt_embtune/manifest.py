@@ -119,7 +119,7 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Read `embtune.json`.
 
     Raises:
-        ModelFolderError: If the folder or the manifest is missing, broken, or of a newer schema.
+        ModelFolderError: If the folder or the manifest is missing, closed to this user, broken, or of a newer schema.
     """
     path = Path(folder) / MANIFEST
     if not path.parent.is_dir():
@@ -130,6 +130,10 @@ def read_manifest(folder: str | Path) -> Manifest:
     except FileNotFoundError as error:
         raise ModelFolderError(
             f"{folder}: not a tuned model (it has no {MANIFEST}); give a folder that `embtune train` wrote"
+        ) from error
+    except PermissionError as error:
+        raise ModelFolderError(
+            f"{path}: cannot be read ({error.strerror}); let the user who runs this read the folder"
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ModelFolderError(

@@ -1,11 +1,14 @@
 """A client for servers of OpenAI's protocol: vLLM, llama.cpp, Ollama, TGI, `embtune serve`, or a service.
 
 A server under load may refuse a request, not answer, or break off. Transient failures are retried after the time that
-the server names, or with exponential backoff. Any other failure is raised at once.
+the server names, or with exponential backoff. Any other failure is raised at once. A server that has not answered yet,
+and cannot be reached or tells of a fault, is more likely down or elsewhere than busy: it is tried for seconds and not
+for minutes.
 """
 
 import json
 import math
+import ssl
 import threading
 import time
 from collections import Counter
@@ -14,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from docsgpt_embtune.errors import EmbtuneError
@@ -21,12 +25,15 @@ from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import Say, clock, counted, silent
 
 if TYPE_CHECKING:
+    import httpx
     import tenacity
 
 LONGEST_GROWN_WAIT = 60.0  # seconds; longest backoff if the server names no time
 _MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, not paid, not found
 SAID_EVERY = 60.0  # seconds
+_LONGEST_TO_CONNECT = 10.0  # seconds, after which no host is there
+_ATTEMPTS_TO_FIND = 3  # times that a request is sent to a server that has not answered yet and seems to be down
 _LONGEST_REASON = 200  # characters of a server's reason that are shown
 _ANSWERS_FOR_ONE_MORE = 20  # answers after which one more concurrent request is allowed again
 
@@ -134,7 +141,8 @@ class OpenAIClient:
         try:
             self._url = httpx.URL(url)
             self._client = httpx.Client(
-                headers={"Authorization": f"Bearer {key}"} if key else {}, timeout=patience.silence
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=httpx.Timeout(patience.silence, connect=min(patience.silence, _LONGEST_TO_CONNECT)),
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as malformed:
             raise error(f"something is malformed ({type(malformed).__name__}); check {settings}") from malformed
@@ -192,7 +200,11 @@ class OpenAIClient:
         def may_go_better(state: tenacity.RetryCallState) -> bool:
             error = state.outcome and state.outcome.exception()
             wrong[str(error)] += isinstance(error, _WrongAnswerError)
-            return isinstance(error, _TryAgainError) and wrong[str(error)] < 2
+            return (
+                isinstance(error, _TryAgainError)
+                and wrong[str(error)] < 2
+                and state.attempt_number < self._attempts_after(error)
+            )
 
         answered_before, sent = self._answers, 0
         try:
@@ -214,8 +226,13 @@ class OpenAIClient:
             raise self._error(f"{self.label}: {tried}; {self._remedy(error)}, and run the same again") from error
         raise AssertionError("unreachable")
 
+    def _attempts_after(self, error: "_TryAgainError") -> int:
+        """Return how often a request is sent that fails like this."""
+        is_lost = error.seems_down and not self._answers
+        return min(self._patience.attempts, _ATTEMPTS_TO_FIND) if is_lost else self._patience.attempts
+
     def _remedy(self, error: "_TryAgainError") -> str:
-        if isinstance(error, _WrongAnswerError):
+        if isinstance(error, _WrongAnswerError) or (error.seems_down and not self._answers):
             return f"see to the server, or check {self._settings}"
         longer = f", or give it longer with {self._timeout_option}" if self._timeout_option and error.was_slow else ""
         return f"see to the server{longer}"
@@ -242,15 +259,26 @@ class OpenAIClient:
                 with self._client.stream("POST", self._url, json={"model": self.model, **body}) as response:
                     found = self._found(response, read)
             except httpx.RequestError as error:  # no connection, a timeout, or a body broken off
-                at_a_time = self._gate.narrow()
-                was_slow = isinstance(error, httpx.TimeoutException)
-                what = f"no answer within {self._patience.silence:g} s" if was_slow else str(error)
-                beside = f", {at_a_time} requests at a time" if at_a_time > 1 else ""
-                raise _TryAgainError(f"{what} ({type(error).__name__}{beside})".lstrip(), was_slow=was_slow) from error
+                raise self._as_failure(error) from error
             self._gate.widen()
         with self._lock:
             self._answers += 1
         return found
+
+    def _as_failure(self, error: "httpx.RequestError") -> Exception:
+        import httpx
+
+        at_a_time = self._gate.narrow()
+        if isinstance(error, httpx.ConnectError) and _cannot_agree_on_tls(error):
+            return self._error(
+                f"{self.label}: {error}: it speaks no https, or shows a certificate that is not trusted here; check "
+                f"{self._settings}"
+            )
+        lost = isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        was_slow = isinstance(error, httpx.TimeoutException) and not lost
+        what = f"no answer within {self._patience.silence:g} s" if was_slow else str(error)
+        beside = f", {at_a_time} requests at a time" if at_a_time > 1 else ""
+        return _TryAgainError(f"{what} ({type(error).__name__}{beside})".lstrip(), was_slow=was_slow, seems_down=lost)
 
     def _found(self, response: Any, read: Callable[[Any], Read]) -> Read:
         comes_in_pieces = response.headers.get("Content-Type", "").startswith("text/event-stream")
@@ -287,7 +315,9 @@ class OpenAIClient:
                 )
             if wait:
                 self._pace.hold(wait)  # the other requests would be refused, too
-            raise _TryAgainError(f"HTTP {status}{reason}", wait)
+            # Under load a server fails without a word, or with another status.
+            tells_of_fault = status == HTTPStatus.INTERNAL_SERVER_ERROR and bool(reason)
+            raise _TryAgainError(f"HTTP {status}{reason}", wait, seems_down=tells_of_fault)
         if status in _WRONG_SETTINGS:
             moved = _moved_to(response.headers.get("Location"))
             raise self._error(
@@ -313,7 +343,7 @@ class OpenAIClient:
         if not isinstance(error, _TryAgainError) or not self._is_news(str(error)):
             return
         when = f" in {error.wait:,.0f} s, as it asks" if error.wait >= 1 else ""
-        most = "once" if isinstance(error, _WrongAnswerError) else f"{self._patience.attempts} times at most"
+        most = "once" if isinstance(error, _WrongAnswerError) else f"{self._attempts_after(error)} times at most"
         self._say(f"{self.label}: {error}; trying again{when}, {most}")
 
     def _is_news(self, text: str) -> bool:
@@ -325,10 +355,11 @@ class OpenAIClient:
 
 
 class _TryAgainError(Exception):
-    def __init__(self, message: str, wait: float = 0.0, *, was_slow: bool = False) -> None:
+    def __init__(self, message: str, wait: float = 0.0, *, was_slow: bool = False, seems_down: bool = False) -> None:
         super().__init__(message)
         self.wait = wait
         self.was_slow = was_slow
+        self.seems_down = seems_down
 
 
 class _WrongAnswerError(_TryAgainError):
@@ -434,6 +465,13 @@ class _Pace:
     def hold(self, seconds: float) -> None:
         with self._lock:
             self._next = max(self._next, time.monotonic() + seconds)
+
+
+def _cannot_agree_on_tls(error: BaseException | None) -> bool:
+    """Tell whether an error comes of a failed handshake, but not of one that broke off, as under load."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None and not isinstance(error, ssl.SSLEOFError)
 
 
 def _may_pass(status: int) -> bool:

@@ -41,6 +41,7 @@ ADDRESS_VARIABLE = "EMBTUNE_UPSTREAM"
 _FORM = "URL#MODEL"
 _PROBE = "How wide are your vectors?"
 PROBED_EVERY = 60.0  # seconds
+_LENGTHS_DIFFER = 0.01  # more than rounding does
 _DIGITS = 6  # decimals of the probe's vector in the manifest
 _CHUNKS_PER_REQUEST = 32  # text-embeddings-inference's default maximum
 _REQUESTS_AT_ONCE = 4
@@ -216,15 +217,11 @@ class RemoteModel:
             raise RemoteModelError(
                 f"{without_credentials(name)}: does not begin with http:// or https://; give {_FORM}"
             )
-        if "?" in url:
-            raise RemoteModelError(
-                f"{without_credentials(url)}: has a query (?...), which no request could keep behind /v1; leave it out"
-            )
         if not model:
             raise RemoteModelError(
                 f"{without_credentials(name)}: names no model; give {_FORM}, e.g. http://localhost:8000#my-model"
             )
-        return cls(_without_path(url), model)
+        return cls(_address(url), model)
 
     @classmethod
     def adapted_in(cls, folder: Path) -> Self:
@@ -234,8 +231,9 @@ class RemoteModel:
             ModelFolderError: If its manifest cannot be read.
         """
         server = read_manifest(folder)["server"]
-        url = os.environ.get(ADDRESS_VARIABLE) or server["url"]
-        return cls(_without_path(url), server["model"], folder.resolve())
+        moved = os.environ.get(ADDRESS_VARIABLE)
+        url = _address(moved, f"{ADDRESS_VARIABLE}=") if moved else _address(server["url"])
+        return cls(url, server["model"], folder.resolve())
 
     @classmethod
     def found(cls, name: str | Path) -> Self | None:
@@ -350,10 +348,10 @@ class RemoteModel:
             difference = f"{len(probe)} numbers in a vector, not {len(before)}"
         else:
             now, then = (np.array([vector], dtype=np.float32) for vector in (probe, before))
-            cosine = float(cosines(now, then)[0])
-            if cosine >= SAME_VECTOR_IN_INT8:
+            cosine, length = float(cosines(now, then)[0]), float(np.linalg.norm(now))
+            if cosine >= SAME_VECTOR_IN_INT8 and abs(length - float(np.linalg.norm(then))) <= _LENGTHS_DIFFER:
                 return
-            difference = f"cosine {cosine:.3f} of two vectors of one text"
+            difference = f"cosine {cosine:.3f} of two vectors of one text, length {length:.3f}"
         raise RemoteModelError(
             f"{self.address}: not the model that {self.folder} was made for ({difference}), so stored chunks do not "
             "fit it either; serve the former one there, or upload the documents again and run embtune adapt again"
@@ -379,7 +377,8 @@ def _ask(client: OpenAIClient, asked: str | Sequence[str], width: int | None = N
         vectors = np.array([_numbers(each["embedding"]) for each in entries], dtype=np.float64)  # of one width
         expected = width or vectors.shape[-1]
         if not expected or vectors.shape != (len(texts), expected) or not np.isfinite(vectors).all():
-            raise ValueError(f"vectors {vectors.shape} for {len(texts)} texts, or what is no number among them")
+            given = f"{len(vectors)} of {vectors.shape[-1]} numbers"
+            raise ValueError(f"vectors: {given}, wanted {len(texts)} of {expected or 'any'}, each number finite")
         vectors = vectors[_places(entries)]
         return Embedded(vectors.tolist(), int((content.get("usage") or {}).get("prompt_tokens") or 0))
 
@@ -411,5 +410,11 @@ def _places(entries: Sequence[Mapping[str, Any]]) -> list[int]:
     return [place_of[number] for number in range(len(indexes))]
 
 
-def _without_path(url: str) -> str:
+def _address(url: str, name: str = "") -> str:
+    """Return a server's address without a final `/v1`; the name of its setting is for the message."""
+    if "?" in url:
+        raise RemoteModelError(
+            f"{name}{without_credentials(url)}: has a query (?...), which no request could keep behind /v1; leave it "
+            "out"
+        )
     return url.rstrip("/").removesuffix("/v1")

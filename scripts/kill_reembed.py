@@ -42,7 +42,7 @@ import numpy as np
 from tqdm import tqdm
 
 from docsgpt_embtune.deployment import pgvector_store, reembed, vector_journal
-from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME, Collections, CollectionStore, Entry
+from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME, MARK, Collections, CollectionStore, Entry
 from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
@@ -415,7 +415,7 @@ def drop_collections(store: str, location: str) -> int:
     """Delete DocsGPT's collection, and those that were built from it."""
     with open_database(store, location) as collections:
         for name in collections.names():
-            if name == DEFAULT_NAME or name.startswith(f"{DEFAULT_NAME}_embtune_"):
+            if name == DEFAULT_NAME or name.startswith(f"{DEFAULT_NAME}{MARK}"):
                 collections.drop(name)
     return OLD
 

@@ -23,6 +23,7 @@ from .gateway_process import KEY, server
 from .loopback import JsonHandler, answering
 
 LONGEST_TAKEN = 40
+FAULT = {"error": {"message": "out of memory"}}
 
 
 class _Handler(JsonHandler):
@@ -36,6 +37,8 @@ class _Handler(JsonHandler):
         texts = [asked["input"]] if isinstance(asked["input"], str) else asked["input"]
         if max(map(len, texts)) > LONGEST_TAKEN:
             self.reply(400, {"error": {"message": "input is too long"}})
+        elif self.server.fault:
+            self.reply(500, self.server.fault)
         elif self.server.refusals.pop() if self.server.refusals else False:
             self.reply(503, {})
         else:
@@ -47,7 +50,7 @@ class _Handler(JsonHandler):
 def misbehaving(sent=reversed):
     running = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     running.asked, running.refusals = [], [True, False, True, False]
-    running.odd, running.sent = None, lambda vectors: list(sent(vectors))
+    running.odd, running.fault, running.sent = None, None, lambda vectors: list(sent(vectors))
     with answering(running):
         yield running
 
@@ -58,8 +61,8 @@ def embeddings_of(running, say=lambda line: None):
     client = OpenAIClient(
         url, "m", key=None, settings="it", error=RemoteModelError, patience=Patience(first_wait=0.001), say=say
     )
-    with closing(RemoteEmbeddings.connect(client)) as embeddings:
-        yield embeddings
+    with closing(client):
+        yield RemoteEmbeddings.connect(client)
 
 
 @pytest.fixture
@@ -125,7 +128,7 @@ def test_server_that_answers_for_fewer_texts_than_were_sent_is_no_server():
     with misbehaving(lambda vectors: vectors[-1:]) as running, embeddings_of(running) as embeddings:
         running.refusals.clear()
         with pytest.raises(
-            RemoteModelError, match=r"2 attempts, .*not the protocol's \(ValueError vectors \(1, 2\) for 2 texts"
+            RemoteModelError, match=r"2 attempts, .*not the protocol's \(ValueError vectors: 1 of 2 numbers, wanted 2"
         ):
             embeddings.embed_documents(["one", "another"])
 
@@ -156,6 +159,35 @@ def test_vectors_in_base64_are_read():
     with misbehaving() as running, embeddings_of(running) as embeddings:
         running.odd = base64.b64encode(np.array([0.5, -1.0], dtype="<f4").tobytes()).decode()
         assert embeddings.embed_query("How?") == [0.5, -1.0]
+
+
+def test_server_that_never_answered_and_tells_of_a_fault_is_tried_three_times():
+    said: list[str] = []
+    tried = r"3 attempts, the last: HTTP 500: 'out of memory'; see to the server, or check it, and"
+    with misbehaving() as running:
+        running.fault = FAULT
+        with pytest.raises(RemoteModelError, match=tried), embeddings_of(running, said.append):
+            pass
+    assert len(running.asked) == 3
+    assert said[0].endswith("; trying again, 3 times at most")
+
+
+def test_server_that_has_answered_is_waited_for():
+    with misbehaving() as running, embeddings_of(running) as embeddings:
+        running.asked.clear()
+        running.fault = FAULT
+        with pytest.raises(RemoteModelError, match="8 attempts, the last: HTTP 500: 'out of memory'"):
+            embeddings.embed_query("one")
+    assert len(running.asked) == 8
+
+
+def test_https_where_none_is_spoken_is_not_tried_again():
+    said: list[str] = []
+    with misbehaving() as running:
+        name = f"https://127.0.0.1:{running.server_address[1]}#m"
+        with pytest.raises(RemoteModelError, match=r"it speaks no https, or .*; check URL#MODEL"):
+            RemoteModel.named(name).load(said.append)
+    assert said == []
 
 
 def test_address_without_a_server_is_refused_at_once():

@@ -63,7 +63,8 @@ def doctor(
         findings += _findings_of_settings(environment, serving, model)
     for finding in findings:
         click.echo(f"{finding.problem:<11} {finding.where}\n            {finding.message}")
-    click.echo(f"{counted(len(examined), 'source')} examined, {len(findings) or 'nothing'} wrong")
+    wrong = counted(len(findings), "thing") if findings else "nothing"
+    click.echo(f"{counted(len(examined), 'source')} examined, {wrong} wrong")
     if findings:
         sys.exit(EXIT_NO)
 

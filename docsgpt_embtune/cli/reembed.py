@@ -54,6 +54,8 @@ def reembed(
     The key of a server's model comes from EMBEDDINGS_KEY, in the environment or in the .env.
     """
     environment = open_environment(env_file, indexes)
+    if environment is not None and not dry_run:
+        click.get_current_context().with_resource(environment.alone())
     key = secret(environment, "EMBEDDINGS_KEY")
     given = names_given(faiss=indexes, **databases)
     require_stores(environment, given, also_switched=rollback)
@@ -219,6 +221,8 @@ def forget(env_file: Path | None, yes: bool, indexes: Path | None, **databases: 
     from docsgpt_embtune.deployment.faiss_folder import delete_remains, find_remains
 
     environment = open_environment(env_file, indexes)
+    if environment is not None:
+        click.get_current_context().with_resource(environment.alone())
     require_stores(environment, names_given(faiss=indexes, **databases), also_switched=True)
     remains = find_remains(indexes) if indexes is not None else []
     stores = open_stores(environment, indexes, **databases, indexes_may_be_none=bool(remains))

@@ -28,7 +28,7 @@ from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import SAME_VECTOR, Vectors, cosines
 
 DEFAULT_NAME = "docsgpt"  # the host's default collection
-_MARK = "_embtune_"
+MARK = "_embtune_"
 _FINGERPRINT_LETTERS = 12  # characters of a model's fingerprint in the name of its collection
 
 DocId = int | str
@@ -216,7 +216,7 @@ class CollectionStore:
 
     def can_roll_back(self) -> bool:
         """Tell whether `.env` was switched to a collection built here, and the previous one has the same chunks."""
-        if self._previous is None or _MARK not in self._name:
+        if self._previous is None or MARK not in self._name:
             return False
         with self._as_deployment_error():
             if self._ids(self._name) != self._ids(self._previous):
@@ -236,7 +236,7 @@ class CollectionStore:
 
     def fingerprint_before(self) -> str | None:
         """Return the beginning of the fingerprint, from the previous collection's name; None if that has none."""
-        _, mark, fingerprint = (self._previous or "").partition(_MARK)
+        _, mark, fingerprint = (self._previous or "").partition(MARK)
         return fingerprint if mark else None
 
     def roll_back(self) -> None:
@@ -256,7 +256,7 @@ class CollectionStore:
 
     def _replaced(self) -> list[str]:
         """List the collections that `.env` named before; none unless it names one that was built here."""
-        if _MARK not in self._name:
+        if MARK not in self._name:
             return []
         earlier = self._environment.get_earlier(self.setting, DEFAULT_NAME)
         on_record = [*earlier, self._previous] if self._previous else earlier
@@ -270,7 +270,7 @@ class CollectionStore:
             return [
                 name
                 for name in self._collections.names()
-                if re.fullmatch(f"{re.escape(self._root)}{_MARK}[0-9a-f]{{{_FINGERPRINT_LETTERS}}}", name)
+                if re.fullmatch(f"{re.escape(self._root)}{MARK}[0-9a-f]{{{_FINGERPRINT_LETTERS}}}", name)
                 and name not in (self._name, *replaced)
                 and not self._collections.has_alias(name)
             ]
@@ -291,10 +291,10 @@ class CollectionStore:
     @property
     def _root(self) -> str:
         """Name of the host's own collection."""
-        return self._name.split(_MARK)[0]
+        return self._name.split(MARK)[0]
 
     def _target(self, model: DeployedModel) -> str:
-        return f"{self._root}{_MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
+        return f"{self._root}{MARK}{model.fingerprint[:_FINGERPRINT_LETTERS]}"
 
     def _is_target(self, model: DeployedModel) -> bool:
         return self._name == self._target(model)

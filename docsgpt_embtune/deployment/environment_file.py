@@ -15,7 +15,7 @@ from dotenv.parser import parse_stream
 
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import PRIVATE, file_written_whole, write_text_atomically
+from docsgpt_embtune.files import PRIVATE, file_written_whole, keep_owner, lock_now, write_text_atomically
 from docsgpt_embtune.urls import is_url, shown
 
 
@@ -41,6 +41,33 @@ class EnvironmentFile:
     def _kept_by_link(self) -> Path:
         """Where an earlier version of this package put the record."""
         return _record_beside(self.path)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other switches of the deployment off, from the first look at its stores to the last rename.
+
+        The stores' own locks cover one step of one store, and servers of Qdrant and Milvus have none.
+
+        Raises:
+            DeploymentError: If another process is within this context.
+        """
+        path = self.path.resolve()
+        path = path.with_name(f"{path.name}.embtune.lock")
+        try:
+            lock = path.open("ab")
+        except OSError:  # the switch fails, too, and says why
+            yield
+            return
+        with lock:
+            if not lock_now(lock.fileno()):
+                raise DeploymentError(
+                    f"{self.path}: another embtune reembed or forget is at work on this deployment; wait for it, or "
+                    "end it"
+                )
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
 
     def get(self, name: str) -> str | None:
         """Return a setting's value as the host reads it; ${NAME} falls back to this process's environment."""
@@ -121,6 +148,7 @@ class EnvironmentFile:
         with file_written_whole(self.path, mode=mode) as new, file_written_whole(self._kept_path, mode=mode) as kept:
             new.write_bytes(text.encode())
             kept.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            keep_owner(kept, self.path)  # who may read the one can take it back with the other
             yield
 
     def _with(self, settings: Mapping[str, str], text: str) -> tuple[str, dict[str, list[str]], dict[str, str]]:
@@ -281,6 +309,8 @@ class EnvironmentFile:
             kept = dict(json.loads(path.read_text(encoding="utf-8")))
             if not {"replaced", "written", "open_end"} <= kept.keys():
                 raise ValueError("a part of it is missing")
+        except PermissionError as error:
+            raise DeploymentError(f"{path}: cannot be read ({error.strerror}); run as a user who may do so") from error
         except (OSError, ValueError, TypeError) as error:
             raise DeploymentError(
                 f"{path}: damaged ({' '.join(str(error).split())}), so that what was switched cannot be "

@@ -75,8 +75,14 @@ class FaissStore:
         return any(run["built"] == in_force and run["model"] == model.fingerprint for run in self._runs())
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check that the index has as many vectors as its sidecar has chunks."""
+        """Check that the index has as many vectors as its sidecar has chunks, and can be replaced."""
         self._read_consistent()
+        self._require_writable("embedded")
+
+    def _require_writable(self, what: str) -> None:
+        for path in (self.folder / INDEX, self._previous):
+            if fault := fault_of_destination(path):
+                raise DeploymentError(f"{fault}, so that nothing is {what}; run as a user who may do so")
 
     def remaining(self, model: DeployedModel) -> list[str]:
         """Return the texts whose vectors are not in the journal."""
@@ -84,20 +90,26 @@ class FaissStore:
 
     def bytes_needed(self, model: DeployedModel) -> int:
         """Count what the journal still has to take, the new index, and the copy of the old one."""
-        row_bytes = 4 * model.dimension
-        journal = len(self.remaining(model)) * (row_bytes + DIGEST_BYTES)
-        return journal + len(self.texts()) * row_bytes + (self.folder / INDEX).stat().st_size
+        row_bytes, texts = 4 * model.dimension, self.texts()
+        journal = len(not_embedded(self._work, model, texts)) * (row_bytes + DIGEST_BYTES)
+        return journal + len(texts) * row_bytes + (self.folder / INDEX).stat().st_size
 
     def build(self, model: DeployedModel) -> None:
         """Embed every chunk into the journal, then write the new index beside the old."""
         before = self._sources()
-        _, sidecar = self._read_consistent()
+        sidecar = self._read_consistent()[1]  # without the index, which would stay in memory meanwhile
         with VectorJournal(self._work, model) as journal:
             journal.embed_missing(sidecar.row_texts, label=self.folder.name)
             with self._alone():
                 self._require_unchanged(before)
                 self._write_index(sidecar, journal, model)
                 self._put_on_record(before, model)
+        self._hand_over()
+
+    def _hand_over(self) -> None:
+        """Give `.embtune` the owner of index.faiss: after a run by root, that user can go on or roll back, too."""
+        for path in (self._work, *self._work.iterdir()):
+            keep_owner(path, self.folder / INDEX)
 
     def _put_on_record(self, before: Mapping[str, str | None], model: DeployedModel) -> None:
         # A run that was swapped in stays on record, however many runs were begun since, so that it can be rolled back.
@@ -148,9 +160,7 @@ class FaissStore:
         if not reversible:
             return False
         self._require_chunks_of(reversible[-1], now)
-        for path in (self.folder / INDEX, self._previous):
-            if fault := fault_of_destination(path):
-                raise DeploymentError(f"{fault}, so that nothing is rolled back; run as a user who may do so")
+        self._require_writable("rolled back")
         return True
 
     def sample_before(self, size: int) -> StoredSample | None:
@@ -177,6 +187,7 @@ class FaissStore:
         if runs:  # of the model that is back, so that it is not embedded again where it is in force
             self._work.mkdir()
             write_text_atomically(self._runs_path, json.dumps(runs, indent=1) + "\n")
+            self._hand_over()
 
     def _runs_that_built(self, index: Path) -> list[dict[str, Any]]:
         """List the runs that built an index; none for an index without chunks, which is every model's."""

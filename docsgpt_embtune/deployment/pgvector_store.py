@@ -107,8 +107,9 @@ class PgvectorStore:
         return self._is_swapped_to(model) and all(self._looked_at(model).values())
 
     def require_switchable(self, model: DeployedModel) -> None:
-        """Check that everything that depends on the column can be copied: only indexes, and grants by the owner."""
+        """Check that the table is the user's, and that nothing depends on the column but indexes and grants to copy."""
         if not self._is_swapped_to(model):
+            self._table.require_owner()
             self._table.require_no_dependents(self._table.column, self._table.previous)
             self._table.require_copyable_grants()
             self._table.require_copyable_indexes(model.dimension)
@@ -258,6 +259,7 @@ class PgvectorStore:
         with self._table.locked():
             self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {pending}")
             self._table.execute("ALTER TABLE {table} ADD COLUMN {pending} vector({width})", width=width)
+            self._table.copy_storage()
             self._table.execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
 
     def _fill(self, model: DeployedModel) -> None:

@@ -18,6 +18,7 @@ _COLUMN_GRANTS: LiteralString = (
     "(SELECT (aclexplode(attacl)).*, relowner FROM pg_attribute JOIN pg_class c ON c.oid = attrelid "
     "WHERE attrelid = to_regclass(%s) AND attname = %s) AS granted"
 )
+_STORAGE = {"p": "PLAIN", "e": "EXTERNAL", "x": "EXTENDED", "m": "MAIN"}
 _GRANTEE: LiteralString = "CASE grantee WHEN 0 THEN 'PUBLIC' ELSE grantee::regrole::text END"
 
 
@@ -94,6 +95,23 @@ class VectorTable:
             )
         )
 
+    def require_owner(self) -> None:
+        """Check that the user may add and rename columns, which only the table's owner may.
+
+        Raises:
+            DeploymentError: If it is another user; names both.
+        """
+        ((owner, user, may),) = self.rows(
+            "SELECT relowner::regrole::text, current_user::text, pg_has_role(relowner, 'USAGE') FROM pg_class "
+            "WHERE oid = %s::regclass",
+            [self.name],
+        )
+        if not may:
+            raise DeploymentError(
+                f"{self.label}: belongs to {owner}, and {user} may not change its columns; give the URI of {owner}, "
+                "or of a superuser"
+            )
+
     def require_no_dependents(self, *columns: str) -> None:
         """Check that nothing but indexes depends on columns that are to be renamed or dropped.
 
@@ -169,6 +187,14 @@ class VectorTable:
                 f"{self.label}: {privilege} on the column {self.column!r} was granted to {grantee} by {grantor}, who "
                 "does not own the table; revoke it, grant it as the owner, and run the same command again"
             )
+
+    def copy_storage(self) -> None:
+        """Store the pending column's values as the vector column's are, as ALTER COLUMN SET STORAGE says."""
+        ((storage,),) = self.rows(
+            "SELECT attstorage FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+            [self.name, self.column],
+        )
+        self.execute("ALTER TABLE {table} ALTER COLUMN {pending} SET STORAGE {storage}", storage=_STORAGE[storage])
 
     def copy_grants(self) -> None:
         """Copy the grants on the vector column alone to the pending column; grants on the table cover both."""

@@ -218,6 +218,7 @@ def test_vectors_are_compared_with_what_a_server_has(index_folder, upstream, tmp
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     assert "sampled vectors was made by this model" in result.output
+    assert result.stdout.endswith("1 source examined, 1 thing wrong\n")
     assert f"run: embtune reembed --model {upstream.name}, with the store that doctor was given" in result.output
 
     monkeypatch.setenv("EMBEDDINGS_KEY", KEY)

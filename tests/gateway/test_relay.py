@@ -425,6 +425,12 @@ def test_address_of_a_moved_server_is_named_where_it_is_wrong(adapted, monkeypat
         RemoteModel.adapted_in(adapted.folder).load()
 
 
+def test_address_of_a_moved_server_with_a_query_is_named_before_it_is_asked(adapted, monkeypatch):
+    monkeypatch.setenv("EMBTUNE_UPSTREAM", "http://embed:8080/?version=2")
+    with pytest.raises(RemoteModelError, match=r"^EMBTUNE_UPSTREAM=http://embed:8080/: has a query .*; leave it out"):
+        RemoteModel.adapted_in(adapted.folder)
+
+
 def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tuned_folder, tmp_path):
     with serving(TunedEmbeddings(str(tiny_tuned_folder))) as running:
         adapt(TRAINING, None, tmp_path / "first", model=running.name, keep_worse=True, cache=tmp_path / "cache")
@@ -432,6 +438,26 @@ def test_vectors_of_the_cache_that_another_model_made_are_noticed(stock, tiny_tu
         with pytest.raises(ModelFolderError, match="give another --cache"):
             adapt(TRAINING, None, tmp_path / "second", model=running.name, keep_worse=True, cache=tmp_path / "cache")
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (lambda vectors: 2 * vectors, r"not the model that .* \(cosine 1\.000 .*, length 2\.000\)"),
+        (lambda vectors: vectors[:, :8], r"vectors: 1 of 8 numbers, wanted 1 of 32"),
+    ],
+    ids=["length", "width"],
+)
+def test_vectors_that_become_longer_or_narrower_are_noticed(adapted, upstream, monkeypatch, changed, said):
+    class Changed:
+        def embed_documents(self, texts, own=upstream.model):
+            return changed(np.array(own.embed_documents(texts))).tolist()
+
+    monkeypatch.setattr(remote_model, "PROBED_EVERY", 0.0)
+    with closing(RemoteModel.adapted_in(adapted.folder).load()) as server:
+        monkeypatch.setattr(upstream, "model", Changed())
+        with pytest.raises(RemoteModelError, match=said):
+            server.ask_question("when is the log kept")
 
 
 class _Unnormalised:

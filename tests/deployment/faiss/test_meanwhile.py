@@ -1,9 +1,12 @@
 """Uploads and other runs during a run: nothing of theirs is overwritten or lost."""
 
 import pytest
+from click.testing import CliRunner
 
+from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.deployed_model import FolderModel
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
@@ -13,7 +16,29 @@ from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import CHUNKS, contents, search, write_index_folder
-from .runs import LATE
+from .runs import LATE, switched_to
+
+
+@pytest.mark.parametrize("command", ["reembed", "rollback", "forget"])
+def test_switch_of_a_deployment_that_another_one_is_at_work_on_is_refused_at_once(
+    index_folder, stock, tuned, third, tmp_path, command
+):
+    environment = EnvironmentFile(tmp_path / ".env")
+    switched_to(tuned, index_folder, environment, stock)
+    where = ["--indexes", str(index_folder), "--env", str(environment.path)]
+    arguments = {
+        "reembed": ["reembed", "--model", str(third.folder), *where],
+        "rollback": ["reembed", "--rollback", *where],
+        "forget": ["forget", "--yes", *where],
+    }[command]
+    before = contents(index_folder), contents(tmp_path)
+    with environment.alone():
+        refused = CliRunner().invoke(main, arguments)
+        assert refused.exit_code == 2
+        assert "another embtune reembed or forget is at work on this deployment" in refused.stderr
+        assert CliRunner().invoke(main, [*arguments, "--dry-run"]).exit_code == (2 if command == "forget" else 0)
+    assert (contents(index_folder), contents(tmp_path)) == before
+    assert CliRunner().invoke(main, arguments).exit_code == 0
 
 
 def test_dry_run_beside_a_run_leaves_that_its_journal(index_folder, tuned):

@@ -1,8 +1,10 @@
-"""What is granted on the column of the vectors is granted on the new one."""
+"""What is granted on the column of the vectors is granted on the new one, and what takes the table's owner."""
 
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.pgvector_store import pgvector_stores
 from docsgpt_embtune.errors import DeploymentError
 
 from ..conftest import CHUNKS
@@ -65,3 +67,18 @@ def test_grant_that_was_passed_on_is_named_before_anything_is_embedded(uri, stor
     )
     assert steps.reembed(stores, tuned) == stores
     assert grants(uri) == [("SELECT", "Team B", "NO"), ("SELECT", "analyst", "NO")]
+
+
+@pytest.mark.usefixtures("roles")
+def test_user_who_does_not_own_the_tables_is_told_so_before_an_index_folder_is_embedded(
+    uri, stock, tuned, index_folder
+):
+    execute(uri, "GRANT ALL ON ALL TABLES IN SCHEMA public TO analyst")
+    with pgvector_stores(uri.replace("//postgres:@", "//analyst@")) as tables:
+        for step in (steps.plan, steps.reembed):
+            with pytest.raises(DeploymentError, match=r"documents: belongs to postgres, and analyst may not change"):
+                step([FaissStore(index_folder), *tables], tuned)
+    assert not (index_folder / ".embtune").exists()
+    execute(uri, "GRANT postgres TO analyst")
+    with pgvector_stores(uri.replace("//postgres:@", "//analyst@")) as tables:
+        assert steps.reembed(tables, tuned) == tables

@@ -117,6 +117,13 @@ def test_column_that_must_be_filled_stays_so_and_the_kept_one_need_not_be(uri, s
         execute(uri, row_without_vector)
 
 
+def test_vectors_that_stand_in_the_rows_themselves_still_do(uri, stores, tuned):
+    execute(uri, "ALTER TABLE documents ALTER COLUMN embedding SET STORAGE PLAIN")
+    steps.reembed(stores, tuned)
+    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'documents'::regclass AND attname = 'embedding'"
+    assert rows(uri, storage) == [("p",)]
+
+
 def test_width_of_a_column_that_declares_none_is_that_of_its_vectors(uri, stores):
     execute(uri, "DROP INDEX documents_by_vector; ALTER TABLE documents ALTER COLUMN embedding TYPE vector")
     assert [store.width() for store in stores] == [32, 32]

@@ -1,0 +1,73 @@
+"""Runs by another user than DocsGPT's: root, who may do all and leaves files behind, or one who may not write."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from docsgpt_embtune.deployment import reembed as steps
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
+from docsgpt_embtune.deployment.environment_file import EnvironmentFile
+from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.errors import DeploymentError, ModelFolderError
+from docsgpt_embtune.manifest import read_manifest
+
+from ..conftest import as_nobody, contents, write_index_folder
+
+NOBODY = 65534
+
+
+@pytest.fixture
+def open_folder():
+    """A folder below none of pytest's, which are closed to others."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_switched_its_owner_can_roll_back_and_switch_again(open_folder, stock, tuned):
+    model = load_deployed_model(str(shutil.copytree(tuned.folder, open_folder / "tuned")))
+    store = FaissStore(write_index_folder(open_folder / "a", stock))
+    environment = EnvironmentFile(open_folder / ".env")
+    environment.path.write_text("EMBEDDINGS_NAME=all-mpnet-base-v2\n")
+    environment.path.chmod(0o600)
+    for path in (store.folder, *store.folder.iterdir(), environment.path):
+        os.chown(path, NOBODY, NOBODY)
+    before = contents(store.folder)
+    steps.reembed([store], model, environment)
+    with as_nobody():
+        steps.roll_back([store], environment)
+        assert contents(store.folder) == before
+        steps.reembed([store], model, environment)
+
+
+def test_record_of_env_that_may_not_be_read_is_not_called_damaged(open_folder):
+    environment = EnvironmentFile(open_folder / ".env")
+    with environment.switched({"EMBEDDINGS_NAME": "/models/tuned"}):
+        pass
+    environment.path.with_name(".env.embtune.json").chmod(0)
+    with as_nobody(), pytest.raises(DeploymentError, match=r"embtune\.json: cannot be read \(Permission denied\); run"):
+        environment.before_switch()
+
+
+def test_model_folder_that_is_closed_to_docsgpts_user_is_not_called_broken(open_folder, tuned):
+    folder = Path(shutil.copytree(tuned.folder, open_folder / "tuned"))
+    folder.chmod(0o700 if os.geteuid() == 0 else 0)
+    try:
+        with as_nobody(), pytest.raises(ModelFolderError, match=r"cannot be read \(Permission denied\); let the user"):
+            read_manifest(folder)
+    finally:
+        folder.chmod(0o700)
+
+
+def test_source_that_cannot_be_written_to_is_named_before_another_is_embedded(open_folder, stock, tuned):
+    stores = [FaissStore(write_index_folder(open_folder / source, stock)) for source in "ab"]
+    stores[0].folder.chmod(0o777)
+    stores[1].folder.chmod(0o555)
+    for what in (steps.plan, steps.reembed):
+        with as_nobody(), pytest.raises(DeploymentError, match=r"/b cannot be written to, so that nothing is embedded"):
+            what(stores, tuned)
+    assert not list(stores[0].folder.glob(".*"))
