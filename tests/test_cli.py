@@ -2,9 +2,11 @@ import csv
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
+from functools import partial
 
 import click
 import pytest
@@ -135,6 +137,17 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
     assert result.exit_code == 2
     assert result.output == (
         "error: a disk is full (No space left on device); make room, or give paths on another one\n"
+    )
+
+
+def test_no_folder_for_temporary_files_is_one_line():
+    command = "EmbtuneCommand('', callback=tempfile.mkdtemp)([])"
+    code = f"import tempfile; from docsgpt_embtune.cli.common import EmbtuneCommand; {command}"
+    write_nothing = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=write_nothing)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: no folder for temporary files can be written to; set TMPDIR to one that can\n",
     )
 
 
