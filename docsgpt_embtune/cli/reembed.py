@@ -81,6 +81,7 @@ def reembed(
 def _tell_the_plan(stores: "list[ChunkStore]", environment: "EnvironmentFile | None", serving: "DeployedModel") -> None:
     from docsgpt_embtune.deployment import reembed as steps
 
+    steps.refuse_windows()
     settings = steps.settings_for(stores, serving)
     if environment is not None:
         environment.require_replaceable(settings)

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
@@ -88,6 +89,15 @@ def _seconds(texts: list[str], model: DeployedModel) -> float:
     return time.perf_counter() - started
 
 
+def refuse_windows() -> None:
+    """Raise DeploymentError on Windows, which cannot lock, sync and replace as a switch in one step takes it."""
+    if find_spec("fcntl") is None:
+        raise DeploymentError(
+            "re-embedding takes locks and renames that Windows does not have; run it where DocsGPT runs, in its "
+            "container, or under WSL"
+        )
+
+
 def reembed(
     stores: Sequence[ChunkStore], model: DeployedModel, environment: EnvironmentFile | None = None
 ) -> list[ChunkStore]:
@@ -106,8 +116,10 @@ def reembed(
         The stores that were swapped: those that were not on the model already.
 
     Raises:
-        DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, or `.env` cannot be replaced.
+        DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, `.env` cannot be replaced, or
+            this is Windows.
     """
+    refuse_windows()
     if environment is not None:
         environment.require_replaceable(settings_for(stores, model))
     pending = [store for store in stores if not store.is_on(model)]

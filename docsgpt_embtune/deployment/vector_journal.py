@@ -1,12 +1,11 @@
 """Computed vectors on disk, written as they come, so that an interrupted run never embeds a text twice."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 import numpy as np
 
@@ -39,7 +38,7 @@ class VectorJournal:
         self._vectors_path, self._keys_path = _paths(folder, model)
         self._lock = self._keys_path.open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+            lock(self._lock)
         except BlockingIOError as error:
             self._lock.close()
             raise DeploymentError(f"{folder}: another re-embedding is at work here; wait for it, or end it") from error
@@ -95,11 +94,22 @@ class VectorJournal:
         return {key: row for row, key in enumerate(keys)}
 
 
+def lock(file: IO[bytes], *, wait: bool = False) -> None:
+    """Lock an open file; the lock is released when it is closed or the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: If another process has the lock, and this one is not to wait for it.
+    """
+    import fcntl  # not at the top: Windows has none, where `doctor` and `chunks` read stores, and none is re-embedded
+
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def remove_idle(folder: Path) -> None:
     """Delete a folder's journals that no process is using; one that cannot be deleted is left, and only takes room."""
     for keys_path in folder.glob("*.keys"):
-        with suppress(OSError), keys_path.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), keys_path.open("ab") as opened:
+            lock(opened)
             keys_path.with_suffix(".vectors").unlink(missing_ok=True)
             keys_path.unlink()
 
