@@ -245,6 +245,14 @@ def test_letters_that_a_stream_does_not_have_are_written_as_numbers():
     assert (done.returncode, done.stdout, done.stderr) == (0, "m/s\\xfc t\n", "\\u2013\n")
 
 
+def test_letters_that_python_was_told_not_to_read_are_refused(places):
+    told = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "docsgpt_embtune", "prepare", "frägen.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **told})
+    assert done.returncode == 2
+    assert "has letters that are not in this Python's encoding (ascii); set PYTHONUTF8=1" in done.stderr
+
+
 def test_a_second_value_of_an_option_that_takes_one_is_refused():
     @click.command(cls=EmbtuneCommand)
     @click.argument("files", nargs=-1)

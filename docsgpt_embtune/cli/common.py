@@ -44,7 +44,11 @@ class EmbtuneCommand(click.Command):
     """A command that reports errors which the user can fix as one line on stderr, with exit code 2."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse repeated values of an option that takes one; click would silently drop all but the last."""
+        """Refuse what cannot be read, and repeated values of an option that takes one.
+
+        click would silently drop all but the last of these.
+        """
+        _refuse_unreadable(args)
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(given).items():
             if isinstance(option, click.Option) and times > 1 and not (option.multiple or option.is_flag):
@@ -79,6 +83,16 @@ class EmbtuneCommand(click.Command):
             if not (trouble := _exhausted_resource(error)):
                 raise
             _exit_with(trouble)
+
+
+def _refuse_unreadable(args: Iterable[str]) -> None:
+    """Refuse letters outside this Python's encoding: as a path they would end in tracebacks of several libraries."""
+    encoding = sys.getfilesystemencoding()
+    for argument in args:
+        if encoding != "utf-8" and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise click.UsageError(
+                f"{argument!r}: has letters that are not in this Python's encoding ({encoding}); set PYTHONUTF8=1"
+            )
 
 
 def _trouble_with_files(error: OSError) -> str:
