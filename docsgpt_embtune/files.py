@@ -7,11 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 PARTIAL = ".*.partial"  # names of files and folders that are being written, or were left by a run that was killed
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LONGEST_REMOVAL = 10.0  # seconds for which another run may have a new folder locked, taking it for a leftover
 PUBLIC = 0o644  # mkstemp's 0600 would lock out a container that runs as another user
 PRIVATE = 0o600  # for users' questions, which nobody else may read
 
@@ -71,52 +72,53 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
 @contextmanager
 def _locked_folder_beside(path: Path) -> Iterator[Path]:
     """Yield an empty folder beside `path`, locked so that no other run takes it for a leftover."""
-    while True:
-        partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
-        handle = os.open(partial, os.O_RDONLY)
-        with suppress(OSError):  # a file system without locks: none can be had by `_remove_leftovers`, either
-            _lock(handle, wait=True)
-        if partial.exists():  # another run may have removed it before it was locked
-            break
-        os.close(handle)
-    try:
+    with ExitStack() as lock:
+        while True:
+            partial = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+            with suppress(OSError):  # a file system without locks: none can be had by `_remove_leftovers`, either
+                lock.enter_context(locked(partial, wait=_LONGEST_REMOVAL))
+            if partial.exists():  # another run may have removed it before it was locked
+                break
+            lock.close()
         yield partial
-    finally:
-        os.close(handle)
 
 
 def _remove_leftovers(path: Path) -> None:
     """Remove the partial folders of killed runs, which no process has locked; one that cannot be removed stays."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
-        with suppress(OSError):
-            handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                _lock(handle, wait=False)
-                shutil.rmtree(folder, ignore_errors=True)
-            finally:
-                os.close(handle)
+        with suppress(OSError), locked(folder):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _lock(handle: int, *, wait: bool) -> None:
-    """Lock an open file or folder; the lock is released when it is closed or the process ends, however it ends.
+@contextmanager
+def locked(path: Path, *, wait: float = 0) -> Iterator[None]:
+    """Keep other processes off a file or folder in the block; the lock is gone with the process, however that ends.
+
+    The lock's file lies beside `path`, and goes with the block.
+
+    Args:
+        path: What is locked; it need not exist.
+        wait: Seconds to wait for a process that has the lock.
 
     Raises:
-        OSError: If another process has the lock, and this one is not to wait for it, or the file system has no locks.
+        TimeoutError: If another process has the lock.
+        OSError: If no file can be made beside `path`.
     """
-    import fcntl  # only where folders are written: serving imports this module, and needs no locks
+    from filelock import FileLock  # only where something is written: serving imports this module, and needs no locks
 
-    fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def lock_now(handle: int) -> bool:
-    """Lock an open file until it is closed, or the process ends; False if another process has it locked."""
+    file = path.with_name(f"{path.name}.lock")
     try:
-        _lock(handle, wait=False)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        pass
-    return True
+        with FileLock(file, timeout=wait):
+            try:
+                yield
+            finally:
+                # Before the lock is released: who waits for it sees that its file is gone, and makes a new one.
+                if os.name == "posix":
+                    file.unlink(missing_ok=True)
+    finally:
+        if os.name == "nt":  # where no file can go that somebody has open
+            with suppress(OSError):
+                file.unlink()
 
 
 def tells_of_full_disk(error: Exception) -> bool:
@@ -128,7 +130,7 @@ def keep_owner(partial: Path, path: Path) -> None:
     """Give a new file the owner of the file that it will replace, if permitted."""
     if path.exists():
         before = path.stat()
-        with suppress(PermissionError):  # only root may give a file away
+        with suppress(PermissionError, AttributeError):  # only root may give a file away; Windows has no such owners
             os.chown(partial, before.st_uid, before.st_gid)
 
 

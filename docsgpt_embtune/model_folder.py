@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -195,7 +196,7 @@ def refuse_foreign_destination(out: Path) -> None:
     place = out.resolve()
     if fault := fault_of_destination(place):
         raise ModelFolderError(f"{out}: {fault}; choose another --out")
-    if Path.cwd().is_relative_to(place) or place.is_mount():
+    if Path.cwd().is_relative_to(place) or os.path.ismount(place):  # Path's own fails on Windows before Python 3.12
         raise ModelFolderError(
             f"{out}: a folder that is stood in, or mounted, cannot be replaced in one step; choose an --out below it"
         )

@@ -5,6 +5,7 @@ and the keys of the pooling and transformer configs in 5.4. The folder therefore
 tokenizer files, lists the modules under names that all versions know, and has the tuned weights as fp32 safetensors.
 """
 
+import gc
 import json
 import math
 import shutil
@@ -230,6 +231,7 @@ def _prove_that_it_loads(model: "SentenceTransformer", folder: Path) -> None:
 
     probes = ["How do I rotate the log files?", "word " * 600, "ünïcödé, 数据, 🙂"]
     served = load_model(folder, device="cpu").encode(probes)  # (3, D)
+    gc.collect()  # unmaps the file of weights: Windows renames no folder with an open file in it
     tuned = model.encode(probes)
     if not np.isfinite(served).all():
         raise ModelFolderError("the tuned model gives vectors that are not finite; lower --learning-rate")

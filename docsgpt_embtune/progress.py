@@ -19,7 +19,9 @@ class Bar(tqdm):  # type: ignore[type-arg]  # not generic at run time
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        if not sys.stderr.isatty():
+        if sys.stderr is None:  # closed, or no console on Windows
+            kwargs["disable"] = True
+        elif not sys.stderr.isatty():
             kwargs.setdefault("file", LinesNowAndThen(sys.stderr))
         super().__init__(*args, **{"leave": False, **kwargs})
 

@@ -17,7 +17,7 @@ from application.vectorstore.faiss import FaissStore
 from docsgpt_embtune.cli.common import EmbtuneCommand
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.evaluation.retrieval_check import CheckedModel
-from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, default_cache_folder
+from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, cache_folder, default_cache_folder
 
 SHOWN = 5  # chunks per question
 DEPTH = 50  # chunks searched per question
@@ -51,13 +51,14 @@ def search_all(model: CheckedModel, dataset: RetrievalDataset) -> dict[str, list
     settings.EMBEDDINGS_NAME = str(model.folder)
     store = FaissStore("sample")
     made_by = model.side(store.embeddings, default_cache_folder()).document_fingerprint
-    cache = VectorCache(default_cache_folder(), str(made_by), store.embeddings.dimension)
-    store.embeddings = RememberedDocuments(store.embeddings, cache)
-    store.add_texts(list(dataset.corpus.values()), [{"doc_id": doc_id} for doc_id in dataset.corpus])
-    return {
-        query_id: [document.metadata["doc_id"] for document in store.search(question, k=DEPTH)]
-        for query_id, question in dataset.queries.items()
-    }
+    with cache_folder(default_cache_folder()) as folder:
+        cache = VectorCache(folder, str(made_by), store.embeddings.dimension)
+        store.embeddings = RememberedDocuments(store.embeddings, cache)
+        store.add_texts(list(dataset.corpus.values()), [{"doc_id": doc_id} for doc_id in dataset.corpus])
+        return {
+            query_id: [document.metadata["doc_id"] for document in store.search(question, k=DEPTH)]
+            for query_id, question in dataset.queries.items()
+        }
 
 
 def worth_a_look(rankings: dict[str, dict[str, list[str]]], dataset: RetrievalDataset) -> list[str]:

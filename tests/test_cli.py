@@ -2,10 +2,12 @@ import csv
 import errno
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
 from contextlib import suppress
+from functools import partial
 
 import click
 import pytest
@@ -139,6 +141,17 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
     )
 
 
+def test_no_folder_for_temporary_files_is_one_line():
+    command = "EmbtuneCommand('', callback=tempfile.mkdtemp)([])"
+    code = f"import tempfile; from docsgpt_embtune.cli.common import EmbtuneCommand; {command}"
+    write_nothing = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=write_nothing)
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: no folder for temporary files can be written to; set TMPDIR to one that can\n",
+    )
+
+
 def test_full_gpu_is_no_answer_and_no_traceback():
     def fill_a_gpu():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of 15 GiB.")
@@ -249,6 +262,14 @@ def on_a_terminal(work):
         while piece := screen.read(1000):
             drawn += piece
     return drawn.decode()
+
+
+def test_letters_that_python_was_told_not_to_read_are_refused(places):
+    told = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "docsgpt_embtune", "prepare", "frägen.csv"]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **told})
+    assert done.returncode == 2
+    assert "has letters that are not in this Python's encoding (ascii); set PYTHONUTF8=1" in done.stderr
 
 
 def test_a_second_value_of_an_option_that_takes_one_is_refused():

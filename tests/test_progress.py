@@ -37,3 +37,8 @@ def test_terminal_gets_a_bar_that_goes(monkeypatch):
     shown = sys.stderr.getvalue()
     assert "chunks: 100%" in shown
     assert shown.endswith("\r")
+
+
+def test_without_a_stderr_there_is_no_bar(monkeypatch):
+    monkeypatch.setattr(sys, "stderr", None)
+    assert list(Bar(range(3))) == [0, 1, 2]

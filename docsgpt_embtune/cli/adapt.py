@@ -37,7 +37,7 @@ def adapt(
     seed: int,
     keywords: bool,
     keep_worse: bool,
-    cache: Path,
+    cache: Path | None,
     relevant_docs: RelevantDocs | None,
 ) -> None:
     """Tune the question's vector alone: nothing is re-embedded.

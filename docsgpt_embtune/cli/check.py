@@ -62,7 +62,7 @@ def check(
     store: Any,
     guards: tuple[str, ...],
     relevant_docs: RelevantDocs | None,
-    cache: Path,
+    cache: Path | None,
     no_cache: bool,
     json_path: Path | None,
     report_path: Path | None,

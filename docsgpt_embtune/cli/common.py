@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -44,7 +45,11 @@ class EmbtuneCommand(click.Command):
     """A command that reports errors which the user can fix as one line on stderr, with exit code 2."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Refuse repeated values of an option that takes one; click would silently drop all but the last."""
+        """Refuse what cannot be read, and repeated values of an option that takes one.
+
+        click would silently drop all but the last of these.
+        """
+        _refuse_unreadable(args)
         _, _, given = self.make_parser(ctx).parse_args(list(args))
         for option, times in Counter(given).items():
             if isinstance(option, click.Option) and times > 1 and not (option.multiple or option.is_flag):
@@ -72,18 +77,37 @@ class EmbtuneCommand(click.Command):
         except KeyboardInterrupt as error:  # click would exit with 1, which means "no"
             _exit_stopped(error)
         except OSError as error:
-            # For a rename, filename2 is the path that the user gave. An error without a path is not about a file, and
-            # the user cannot fix it.
-            path = error.filename2 or error.filename
-            if tells_of_full_disk(error):
-                _exit_with(f"{path}: {_FULL_DISK}" if path else _FULL_DISK)  # no path if the file was open
-            if not isinstance(path, str | Path):
+            if not (trouble := _trouble_with_files(error)):
                 raise
-            _exit_with(f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk")
+            _exit_with(trouble)
         except Exception as error:
             if not (trouble := _exhausted_resource(error)):
                 raise
             _exit_with(trouble)
+
+
+def _refuse_unreadable(args: Iterable[str]) -> None:
+    """Refuse letters outside this Python's encoding: as a path they would end in tracebacks of several libraries."""
+    encoding = sys.getfilesystemencoding()
+    for argument in args:
+        if encoding != "utf-8" and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise click.UsageError(
+                f"{argument!r}: has letters that are not in this Python's encoding ({encoding}); set PYTHONUTF8=1"
+            )
+
+
+def _trouble_with_files(error: OSError) -> str:
+    """Say which file or disk an error is about; empty if it is about none, so that the user cannot fix it."""
+    path = error.filename2 or error.filename  # for a rename, the first is the path that the user gave
+    if tells_of_full_disk(error):
+        return f"{path}: {_FULL_DISK}" if path else _FULL_DISK  # no path if the file was open
+    if isinstance(path, str | Path):
+        return f"{path}: {error.strerror}; give another path, or see to its rights and the room on its disk"
+    try:
+        tempfile.gettempdir()
+    except OSError:  # as in a container with a read-only file system; libraries say this in errors of their own
+        return "no folder for temporary files can be written to; set TMPDIR to one that can"
+    return ""
 
 
 def _exhausted_resource(error: Exception) -> str:
@@ -201,7 +225,7 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
 def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add the option for the folder that caches vectors, which is in the user's cache folder by default."""
 
-    def folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path:
+    def folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
         from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
 
         return given or default_cache_folder()
@@ -210,7 +234,7 @@ def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
         "--cache",
         type=click.Path(path_type=Path),
         callback=folder,
-        help="Folder that keeps vectors; your cache folder if not given.",
+        help="Folder that keeps vectors; your cache folder if not given, and none if that cannot be written to.",
     )(function)
 
 

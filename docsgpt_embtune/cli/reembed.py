@@ -82,7 +82,9 @@ def reembed(
 
 def _tell_the_plan(stores: "list[ChunkStore]", environment: "EnvironmentFile | None", serving: "DeployedModel") -> None:
     from docsgpt_embtune.deployment import reembed as steps
+    from docsgpt_embtune.deployment.file_lock import refuse_windows
 
+    refuse_windows()
     settings = steps.settings_for(stores, serving)
     if environment is not None:
         environment.require_replaceable(settings)

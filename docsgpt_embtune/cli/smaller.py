@@ -29,7 +29,7 @@ def shrink(
     corpus: str | None,
     width: int | None,
     out: Path,
-    cache: Path,
+    cache: Path | None,
     relevant_docs: RelevantDocs | None,
 ) -> None:
     """Cut vectors to fewer numbers, and say what each width costs."""

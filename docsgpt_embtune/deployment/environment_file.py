@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 from dotenv.main import resolve_variables
 from dotenv.parser import parse_stream
 
+from docsgpt_embtune.deployment.file_lock import lock
 from docsgpt_embtune.destinations import fault_of_destination
 from docsgpt_embtune.errors import DeploymentError
-from docsgpt_embtune.files import PRIVATE, file_written_whole, keep_owner, lock_now, write_text_atomically
+from docsgpt_embtune.files import PRIVATE, file_written_whole, keep_owner, write_text_atomically
 from docsgpt_embtune.urls import is_url, shown
 
 
@@ -54,16 +55,20 @@ class EnvironmentFile:
         path = self.path.resolve()
         path = path.with_name(f"{path.name}.embtune.lock")
         try:
-            lock = path.open("ab")
+            file = path.open("ab")
         except OSError:  # the switch fails, too, and says why
             yield
             return
-        with lock:
-            if not lock_now(lock.fileno()):
+        with file:
+            try:
+                lock(file)
+            except BlockingIOError as error:
                 raise DeploymentError(
                     f"{self.path}: another embtune reembed or forget is at work on this deployment; wait for it, or "
                     "end it"
-                )
+                ) from error
+            except OSError:
+                pass  # a file system without locks
             try:
                 yield
             finally:

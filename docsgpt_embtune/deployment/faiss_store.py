@@ -4,7 +4,6 @@ Beside it, `.embtune/` holds the vectors of an unfinished run, the replaced inde
 the indexes by their sha256.
 """
 
-import fcntl
 import json
 import os
 import shutil
@@ -25,6 +24,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_index,
     read_sidecar,
 )
+from docsgpt_embtune.deployment.file_lock import lock
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, StoredSample, spread
 from docsgpt_embtune.deployment.vector_journal import DIGEST_BYTES, VectorJournal, not_embedded, remove_idle
 from docsgpt_embtune.destinations import fault_of_destination
@@ -204,8 +204,8 @@ class FaissStore:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Wait until no other process writes into this folder; the wait is short, since none embeds under this lock."""
-        with (self._work / "lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the process ends, however it ends
+        with (self._work / "lock").open("ab") as file:
+            lock(file, wait=True)
             yield
 
     def kept(self) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from docsgpt_embtune.deployment.deployed_model import DeployedModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_folder import INDEX
+from docsgpt_embtune.deployment.file_lock import refuse_windows
 from docsgpt_embtune.deployment.stores import VERIFIED_CHUNKS, ChunkStore, spread
 from docsgpt_embtune.destinations import lack_of_room
 from docsgpt_embtune.errors import DeploymentError, EmbtuneError
@@ -106,8 +107,10 @@ def reembed(
         The stores that were swapped: those that were not on the model already.
 
     Raises:
-        DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, or `.env` cannot be replaced.
+        DeploymentError: If a store cannot be read or changes meanwhile, the disk is full, `.env` cannot be replaced, or
+            this is Windows.
     """
+    refuse_windows()
     if environment is not None:
         environment.require_replaceable(settings_for(stores, model))
     pending = [store for store in stores if not store.is_on(model)]

@@ -1,6 +1,5 @@
 """Computed vectors on disk, written as they come, so that an interrupted run never embeds a text twice."""
 
-import fcntl
 import hashlib
 import os
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ from typing import Self
 import numpy as np
 
 from docsgpt_embtune.deployment.deployed_model import DeployedModel
+from docsgpt_embtune.deployment.file_lock import lock
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.vectors import Vectors
@@ -39,7 +39,7 @@ class VectorJournal:
         self._vectors_path, self._keys_path = _paths(folder, model)
         self._lock = self._keys_path.open("ab")
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
+            lock(self._lock)
         except BlockingIOError as error:
             self._lock.close()
             raise DeploymentError(f"{folder}: another re-embedding is at work here; wait for it, or end it") from error
@@ -98,8 +98,8 @@ class VectorJournal:
 def remove_idle(folder: Path) -> None:
     """Delete a folder's journals that no process is using; one that cannot be deleted is left, and only takes room."""
     for keys_path in folder.glob("*.keys"):
-        with suppress(OSError), keys_path.open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError), keys_path.open("ab") as opened:
+            lock(opened)
             keys_path.with_suffix(".vectors").unlink(missing_ok=True)
             keys_path.unlink()
 

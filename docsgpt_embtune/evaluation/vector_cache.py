@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
-from docsgpt_embtune.destinations import lack_of_room
+from docsgpt_embtune.destinations import fault_of_destination, lack_of_room
 from docsgpt_embtune.errors import EvaluationError
 from docsgpt_embtune.files import PARTIAL, write_bytes_atomically
 from docsgpt_embtune.progress import Bar
@@ -208,9 +208,16 @@ class VectorCache:
             raise EvaluationError(f"{lack} for {rows:,} vectors; free space or give another --cache")
 
 
-def default_cache_folder() -> Path:
-    """Return the folder for the vectors of all models, inside the user's cache folder."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "docsgpt-embtune" / "vectors"
+def default_cache_folder() -> Path | None:
+    """Return the folder for the vectors of all models, inside the user's cache folder.
+
+    None if the user has none that can be written to, as in many a container.
+    """
+    try:
+        folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "docsgpt-embtune" / "vectors"
+    except RuntimeError:  # no HOME, and a user id that has no entry in /etc/passwd
+        return None
+    return None if fault_of_destination(folder / "vectors") else folder
 
 
 @contextmanager

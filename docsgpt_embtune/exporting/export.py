@@ -24,7 +24,7 @@ from docsgpt_embtune.manifest import Manifest, ServingRecord, write_manifest
 from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.seen_questions import with_chosen_by_too, without_learned
-from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, multiplies_int8
+from docsgpt_embtune.serving.graphs import EngineName, Graph, graph_sha256, import_onnxruntime, multiplies_int8
 from docsgpt_embtune.serving.onnx_engine import OnnxEngine
 from docsgpt_embtune.serving.reading import Reading, Windows
 from docsgpt_embtune.static_model import UNLIMITED, is_static, with_padded_tokens
@@ -294,6 +294,7 @@ def _load(folder: Path) -> "SentenceTransformer":
             f"{folder}: has no tokenizer.json, which the tokenizers package needs; tune a base model that has one"
         )
     import_onnx()  # fails before the long work, not after it
+    import_onnxruntime()  # its tools import it, too, and would leave its telemetry on
     # The other attention implementations branch at run time, which a trace cannot represent.
     return load_model(folder, device="cpu", model_kwargs={"attn_implementation": "eager"}).eval()
 

@@ -1,14 +1,15 @@
 """A journal on disk of a language model's answers, so that none is paid for twice."""
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Self
 
 from docsgpt_embtune.errors import GenerationError
+from docsgpt_embtune.files import locked
 
 _BEGINNING = b'{"key": "'  # of every line
 
@@ -32,20 +33,14 @@ class AnswerJournal:
         self.path = path
         self._model = model
         self._writing = threading.Lock()
-        self._file = path.open("a+b")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released when the process ends, however it ends
-        except BlockingIOError as error:
-            self._file.close()
-            raise GenerationError(f"{path}: another run is writing it; wait for it, or end it") from error
-        if not os.fstat(self._file.fileno()).st_nlink:  # the other run has removed it meanwhile
-            self._file.close()
-            raise GenerationError(f"{path}: another run has just ended; start again")
-        try:
+        with ExitStack() as opened:
+            try:
+                opened.enter_context(locked(path))
+            except TimeoutError as error:
+                raise GenerationError(f"{path}: another run is writing it; wait for it, or end it") from error
+            self._file = opened.enter_context(path.open("a+b"))
             self._answers = self._recover()
-        except GenerationError:
-            self._file.close()
-            raise
+            self._opened = opened.pop_all()
 
     def __contains__(self, prompt: str) -> bool:
         """Tell whether a prompt was answered."""
@@ -72,9 +67,13 @@ class AnswerJournal:
 
     def close(self) -> None:
         """Release the file for other runs; remove it if it is empty."""
-        if not self._file.closed and not os.fstat(self._file.fileno()).st_size:
+        if self._file.closed:
+            return
+        is_empty = not os.fstat(self._file.fileno()).st_size
+        self._file.close()  # Windows removes no file that is open
+        if is_empty:
             self.path.unlink(missing_ok=True)
-        self._file.close()
+        self._opened.close()
 
     def __enter__(self) -> Self:
         """Use it as a context."""

@@ -2,7 +2,6 @@
 
 import math
 import random
-import resource
 import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, replace
 from itertools import count, cycle, islice
 from typing import Any, NamedTuple
 
+import psutil
 import torch
 from sentence_transformers import SentenceTransformer
 
@@ -381,5 +381,9 @@ def _memory_at_rest(model: SentenceTransformer) -> int:
 def _peak_memory(model: SentenceTransformer) -> int:
     if model.device.type == "cuda":
         return torch.cuda.max_memory_allocated(model.device)
+    try:
+        import resource
+    except ModuleNotFoundError:  # on Windows
+        return int(psutil.Process().memory_info().peak_wset)  # type: ignore[attr-defined]  # only there
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

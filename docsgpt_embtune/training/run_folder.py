@@ -1,18 +1,16 @@
 """The folder in which a run keeps what it needs to resume after a kill."""
 
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from docsgpt_embtune.destinations import folder_above, lack_of_room
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.files import tells_of_full_disk, write_text_atomically
+from docsgpt_embtune.files import locked, tells_of_full_disk, write_text_atomically
 from docsgpt_embtune.model_folder import is_tuned_folder
 from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.training.processes import process_count
@@ -139,18 +137,14 @@ def noted_once(folder: Path | None, name: str, make: Callable[[], Any]) -> Any:
 def _alone_in(folder: Path, out: Path) -> Iterator[None]:
     """Lock the folder against other runs to the same model folder for the time of the block."""
     folder.mkdir(parents=True, exist_ok=True)
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)  # released with the process, however it ends
-    except OSError as error:
-        os.close(opened)
-        raise TrainingError(
-            f"{out}: another run to this folder is going on; wait for it, or give another --out"
-        ) from error
-    try:
+    with ExitStack() as lock:
+        try:
+            lock.enter_context(locked(folder))
+        except TimeoutError as error:
+            raise TrainingError(
+                f"{out}: another run to this folder is going on; wait for it, or give another --out"
+            ) from error
         yield
-    finally:
-        os.close(opened)
 
 
 def _prepare(folder: Path, identity: dict[str, Any], *, resume: bool, say: Say) -> None:

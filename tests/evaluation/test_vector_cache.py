@@ -1,5 +1,6 @@
 import logging
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from docsgpt_embtune.evaluation.vector_cache import (
     ROWS_PER_BLOCK,
     RememberedDocuments,
     VectorCache,
+    default_cache_folder,
     embed_corpus,
     embed_queries,
 )
@@ -160,6 +162,17 @@ def test_a_cache_that_cannot_be_read_or_made_is_said_and_nothing_is_removed(tmp_
     (tmp_path / "file").touch()
     with pytest.raises(EvaluationError, match=r"cannot be made \(Not a directory\); give another --cache$"):
         stored(tmp_path / "file")
+
+
+def test_who_has_no_cache_folder_goes_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert default_cache_folder() == tmp_path / "docsgpt-embtune" / "vectors"
+    (tmp_path / "docsgpt-embtune").touch()  # which not even root can write into
+    assert default_cache_folder() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a container's user id that /etc/passwd does not know
+    assert default_cache_folder() is None
 
 
 STOPPED_RUN = textwrap.dedent(

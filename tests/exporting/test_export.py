@@ -1,8 +1,11 @@
 """What `embtune export` writes, and what it decides on."""
 
 import json
+import os
 import shutil
 import stat
+import subprocess
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -151,6 +154,15 @@ def test_an_export_that_is_stopped_while_it_measures_leaves_the_folder_as_it_was
     with pytest.raises(KeyboardInterrupt):
         export_module.export(copied, asked, max_seq_length=8, say=stop)
     assert contents() == before
+
+
+def test_nothing_is_kept_to_be_sent_anywhere(tiny_tuned_folder, tmp_path):
+    folder = shutil.copytree(tiny_tuned_folder, tmp_path / "tuned")
+    code = "import sys; from docsgpt_embtune import export; export(sys.argv[1])"
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path / "home")}
+    environment.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, str(folder)], env=environment, check=True)
+    assert not [path for place in ("cache", "home") for path in (tmp_path / place).rglob("*") if path.is_file()]
 
 
 def test_questions_that_decided_are_not_unseen_afterwards(copied):

@@ -35,6 +35,29 @@ def test_vectors_equal_sentence_transformers_whatever_lies_beside_them(tiny_expo
     assert np.allclose([onnx.embed_query(text) for text in MIXED], stock, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("limits", "cores"),
+    [
+        ({}, 4),
+        ({"cpu.max": "max 100000"}, 4),
+        ({"cpu.max": "50000 100000"}, 1),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.cfs_quota_us": "-1", "cpu.cfs_period_us": "100000"}, 4),
+        ({"cpu.cfs_quota_us": "250000", "cpu.cfs_period_us": "100000"}, 3),
+    ],
+)
+def test_as_many_cores_are_used_as_the_container_has(tmp_path, monkeypatch, limits, cores):
+    moved = [[tmp_path / file.name for file in files] for files in onnx_engine.CONTAINER_QUOTAS]
+    monkeypatch.setattr(onnx_engine, "CONTAINER_QUOTAS", moved)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: range(4))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name, text in limits.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert onnx_engine._cores() == cores
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert onnx_engine._cores() == 1
+
+
 def test_nothing_is_kept_to_be_sent_anywhere(tiny_exported_folder, tmp_path):
     code = (
         "import sys; from docsgpt_embtune.embeddings import TunedEmbeddings as T\n"

@@ -3,13 +3,14 @@
 For a model on this machine it is a model folder; for a server's model it holds the adapter and where the server is.
 """
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from docsgpt_embtune import __version__
 from docsgpt_embtune.adapter import ADAPTER_FILE, QueryAdapter
@@ -284,7 +285,20 @@ def write_adapted_folder(
         manifest["query_adapter"] = {**adapter.write(new), "document_fingerprint": of_weights, **record}
         manifest["fingerprint"] = fingerprint(new)
         write_manifest(new, manifest)
-        prove_that_chunks_stay(TunedEmbeddings(str(new)), *corpus)
+        prove_that_chunks_stay(_Unshared(str(new)), *corpus)
+        _Unshared.close()
+
+
+class _Unshared(TunedEmbeddings):
+    """A model that can be closed: Windows renames no folder with an open file in it."""
+
+    _models: ClassVar[dict[tuple[str, ...], Any]] = {}
+
+    @classmethod
+    def close(cls) -> None:
+        """Forget all such models, and close their files."""
+        cls._models.clear()
+        gc.collect()
 
 
 def _portable(folder: Path, target: Path) -> Path:

@@ -130,7 +130,8 @@ def distill(
         refuse_count(layer_count(teacher), layers)
     asked = _apart(folder, manifest, training, validation, with_layers=layers is not None, seed=seed, say=say)
     lesson = _lesson(folder, teacher, Reading.of(manifest), asked, seed, say)
-    with tempfile.TemporaryDirectory(prefix="embtune-") as scratch:
+    # The students keep its files mapped, and Windows removes no such file.
+    with tempfile.TemporaryDirectory(prefix="embtune-", ignore_cleanup_errors=True) as scratch:
         students = static_students(lesson) if layers is None else layered_students(lesson, layers, Path(scratch))
         candidates = list(_candidates(students, lesson))
         say(f"comparing   with {baseline} and the tuned model")
