@@ -23,7 +23,7 @@ from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.manifest import Manifest, ServerRecord, read_manifest
 from docsgpt_embtune.model_folder import adapts_a_server, verify_any
-from docsgpt_embtune.openai_client import (
+from docsgpt_embtune.openai_client.client import (
     USUAL_PATIENCE,
     OpenAIClient,
     Patience,

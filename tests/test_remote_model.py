@@ -15,7 +15,7 @@ from docsgpt_embtune.cli import main
 from docsgpt_embtune.data.dataset import RetrievalDataset, save_dataset
 from docsgpt_embtune.errors import RefusedTextsError, RemoteModelError
 from docsgpt_embtune.evaluation.retrieval_check import check_retrieval
-from docsgpt_embtune.openai_client import OpenAIClient, Patience
+from docsgpt_embtune.openai_client.client import OpenAIClient, Patience
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 
 from .conftest import TEXTS

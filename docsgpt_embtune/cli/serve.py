@@ -10,7 +10,7 @@ import click
 from docsgpt_embtune.cli.common import EmbtuneCommand
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
-from docsgpt_embtune.openai_client import fault_of_key
+from docsgpt_embtune.openai_client.client import fault_of_key
 from docsgpt_embtune.wording import counted
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import Patience
+from docsgpt_embtune.openai_client.client import Patience
 from docsgpt_embtune.sources.language_model import KEY_VARIABLE, LONGEST_ANSWER
 from docsgpt_embtune.stopping import told_when_stopped
 from docsgpt_embtune.wording import clock, counted

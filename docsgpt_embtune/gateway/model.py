@@ -15,7 +15,7 @@ from docsgpt_embtune.embeddings import QUESTION_CACHE, encodable
 from docsgpt_embtune.errors import ModelFolderError, RefusedTextsError, RemoteModelError
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.model_folder import adapts_a_server, fingerprint
-from docsgpt_embtune.openai_client import UnansweredRequestError
+from docsgpt_embtune.openai_client.client import UnansweredRequestError
 from docsgpt_embtune.remote_model import Embedded, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.tokenizer import load_tokenizer
 from docsgpt_embtune.wording import Say, silent

@@ -8,7 +8,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import Any, Self, TypeVar
 
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import USUAL_PATIENCE, OpenAIClient, Patience, RefusedRequestError
+from docsgpt_embtune.openai_client.client import USUAL_PATIENCE, OpenAIClient, Patience, RefusedRequestError
 from docsgpt_embtune.wording import Say, silent
 
 KEY_VARIABLE = "EMBTUNE_LLM_API_KEY"

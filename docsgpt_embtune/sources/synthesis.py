@@ -20,7 +20,7 @@ from typing import Any
 from docsgpt_embtune.data.dataset import RetrievalDataset, query_digest
 from docsgpt_embtune.embeddings import encodable
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import RefusedRequestError
+from docsgpt_embtune.openai_client.client import RefusedRequestError
 from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.blind_judge import MOST_PASSAGES, RIVALS, JudgedQuestions, MadeQuestion, parse_questions

@@ -32,7 +32,7 @@ from docsgpt_embtune.gateway.model import GatewayModel, RelayedModel, served_mod
 from docsgpt_embtune.gateway.protocol import RequestError
 from docsgpt_embtune.gateway.server import instructions
 from docsgpt_embtune.manifest import read_manifest
-from docsgpt_embtune.openai_client import OpenAIClient, Patience, UnansweredRequestError
+from docsgpt_embtune.openai_client.client import OpenAIClient, Patience, UnansweredRequestError
 from docsgpt_embtune.remote_model import KEY_VARIABLE, RemoteEmbeddings, RemoteModel
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.training.keywords.weights import USUAL_WEIGHT

@@ -1,6 +1,6 @@
 """Six chunks, and questions for them from a server."""
 
-from docsgpt_embtune.openai_client import Patience
+from docsgpt_embtune.openai_client.client import Patience
 from docsgpt_embtune.sources.answer_journal import AnswerJournal
 from docsgpt_embtune.sources.language_model import LanguageModel
 from docsgpt_embtune.sources.prompts import load_prompts

@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from docsgpt_embtune import openai_client
 from docsgpt_embtune.errors import GenerationError
-from docsgpt_embtune.openai_client import Patience, RefusedRequestError
+from docsgpt_embtune.openai_client import client as openai_client
+from docsgpt_embtune.openai_client.client import Patience, RefusedRequestError
 from docsgpt_embtune.sources.blind_judge import parse_questions
 from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, LanguageModel
 

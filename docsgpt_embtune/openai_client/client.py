@@ -6,21 +6,25 @@ and cannot be reached or tells of a fault, is more likely down or elsewhere than
 for minutes.
 """
 
-import json
-import math
-import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from docsgpt_embtune.errors import EmbtuneError
+from docsgpt_embtune.openai_client.answers import (
+    cannot_agree_on_tls,
+    content_of,
+    error_code,
+    joined,
+    may_pass,
+    moved_to,
+    retry_after,
+)
+from docsgpt_embtune.openai_client.pacing import Gate, Pace
 from docsgpt_embtune.urls import without_credentials
 from docsgpt_embtune.wording import Say, clock, counted, silent
 
@@ -29,13 +33,11 @@ if TYPE_CHECKING:
     import tenacity
 
 LONGEST_GROWN_WAIT = 60.0  # seconds; longest backoff if the server names no time
-_MAY_PASS = frozenset({408, 409, 425, 429})
 _WRONG_SETTINGS = frozenset({*range(300, 400), 401, 402, 403, 404, 405})  # moved, no rights, not paid, not found
 SAID_EVERY = 60.0  # seconds
 _LONGEST_TO_CONNECT = 10.0  # seconds, after which no host is there
 _ATTEMPTS_TO_FIND = 3  # times that a request is sent to a server that has not answered yet and seems to be down
 _LONGEST_REASON = 200  # characters of a server's reason that are shown
-_ANSWERS_FOR_ONE_MORE = 20  # answers after which one more concurrent request is allowed again
 
 Read = TypeVar("Read")
 
@@ -131,8 +133,8 @@ class OpenAIClient:
         self._patience = patience
         self._harmless = harmless
         self._timeout_option = timeout_option
-        self._pace = _Pace(requests_per_minute)
-        self._gate = _Gate(narrows=asks_fewer)
+        self._pace = Pace(requests_per_minute)
+        self._gate = Gate(narrows=asks_fewer)
         self._stopped, self._left = threading.Event(), threading.Event()
         self._lock = threading.Lock()
         self._answers = 0
@@ -269,7 +271,7 @@ class OpenAIClient:
         import httpx
 
         at_a_time = self._gate.narrow()
-        if isinstance(error, httpx.ConnectError) and _cannot_agree_on_tls(error):
+        if isinstance(error, httpx.ConnectError) and cannot_agree_on_tls(error):
             return self._error(
                 f"{self.label}: {error}: it speaks no https, or shows a certificate that is not trusted here; check "
                 f"{self._settings}"
@@ -291,8 +293,8 @@ class OpenAIClient:
             what = f" ({self._without_key(f'{type(error).__name__} {error}')[:_LONGEST_REASON]})"
             reason = "" if comes_in_pieces else self._reason(response)
             # A stream may break off again and again; a whole answer tells what the server is.
-            may_pass = comes_in_pieces or _may_pass(_error_code(response))
-            kind = _TryAgainError if may_pass else _WrongAnswerError
+            passes = comes_in_pieces or may_pass(error_code(response))
+            kind = _TryAgainError if passes else _WrongAnswerError
             raise kind(f"an answer that is not the protocol's{reason or what}") from error
 
     def _heard(self, lines: Iterable[str]) -> Iterator[str]:
@@ -306,8 +308,8 @@ class OpenAIClient:
         if status == 200:
             return
         reason = self._reason(response)
-        if _may_pass(status):
-            wait = _retry_after(response.headers.get("Retry-After"))
+        if may_pass(status):
+            wait = retry_after(response.headers.get("Retry-After"))
             if wait > self._patience.longest_wait:
                 raise self._error(
                     f"{self.label}: HTTP {status}{reason}, and asks to wait {wait:,.0f} s; run the same again in "
@@ -319,7 +321,7 @@ class OpenAIClient:
             tells_of_fault = status == HTTPStatus.INTERNAL_SERVER_ERROR and bool(reason)
             raise _TryAgainError(f"HTTP {status}{reason}", wait, seems_down=tells_of_fault)
         if status in _WRONG_SETTINGS:
-            moved = _moved_to(response.headers.get("Location"))
+            moved = moved_to(response.headers.get("Location"))
             raise self._error(
                 f"{self.label}: HTTP {status} for model {self.model!r}{moved}{reason}; check {self._settings}"
             )
@@ -327,7 +329,7 @@ class OpenAIClient:
 
     def _reason(self, response: Any) -> str:
         """Return the server's reason for a refusal."""
-        content = _content_of(response)
+        content = content_of(response)
         error = content.get("error")
         said = error.get("message") if isinstance(error, dict) else error or content.get("detail")
         if not said:
@@ -364,149 +366,3 @@ class _TryAgainError(Exception):
 
 class _WrongAnswerError(_TryAgainError):
     """A whole answer that is not the protocol's."""
-
-
-def joined(lines: Iterable[str]) -> dict[str, Any]:
-    """Assemble a streamed chat completion into the form of an unstreamed one.
-
-    Args:
-        lines: Server-sent events.
-
-    Raises:
-        ValueError: If the events do not follow the protocol, report an error, or break off.
-    """
-    text: list[str] = []
-    usage = finished = None
-    for line in lines:
-        field, _, data = line.partition(":")
-        if field != "data":  # other lines only keep the connection alive
-            continue
-        if data.strip() == "[DONE]":  # some servers end with it alone
-            finished = finished or "stop"
-            continue
-        piece = json.loads(data)
-        if piece.get("error"):
-            raise ValueError(str(piece["error"]))
-        usage = piece.get("usage") or usage
-        for choice in piece.get("choices") or ():
-            text.append((choice.get("delta") or {}).get("content") or "")
-            finished = choice.get("finish_reason") or finished
-    if finished is None:
-        raise ValueError("it broke off")
-    return {"choices": [{"message": {"content": "".join(text)}, "finish_reason": finished}], "usage": usage}
-
-
-class _Gate:
-    """Limits the number of requests in flight: fewer after one failed, then slowly more again.
-
-    Args:
-        narrows: Whether there is a limit at all.
-
-    Attributes:
-        under_way: Number of requests in flight.
-    """
-
-    def __init__(self, *, narrows: bool) -> None:
-        self._narrows = narrows
-        self._most = math.inf
-        self.under_way = self._answered = 0
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def passed(self) -> Iterator[None]:
-        """Wait until a request may be sent, and count it as in flight during the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: self.under_way < self._most)
-            self.under_way += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self.under_way -= 1
-                self._changed.notify_all()
-
-    def narrow(self) -> int:
-        """Allow half as many requests in flight as there are now, and return how many there are."""
-        with self._changed:
-            if self._narrows:
-                self._most, self._answered = max(1, self.under_way // 2), 0
-            return self.under_way
-
-    def widen(self) -> None:
-        """Count an answer, and allow one more request in flight after every 20."""
-        with self._changed:
-            self._answered += 1
-            if self._answered % _ANSWERS_FOR_ONE_MORE == 0:
-                self._most += 1
-                self._changed.notify_all()
-
-    def open(self) -> None:
-        """Remove the limit for good."""
-        with self._changed:
-            self._narrows, self._most = False, math.inf
-            self._changed.notify_all()
-
-
-class _Pace:
-    """Spaces requests evenly over time, across threads."""
-
-    def __init__(self, per_minute: float | None) -> None:
-        self._interval = 60.0 / per_minute if per_minute else 0.0
-        self._lock = threading.Lock()
-        self._next = 0.0
-
-    def wait(self, stopped: threading.Event) -> None:
-        with self._lock:
-            now = time.monotonic()
-            mine = max(now, self._next)
-            self._next = mine + self._interval
-        stopped.wait(mine - now)
-
-    def hold(self, seconds: float) -> None:
-        with self._lock:
-            self._next = max(self._next, time.monotonic() + seconds)
-
-
-def _cannot_agree_on_tls(error: BaseException | None) -> bool:
-    """Tell whether an error comes of a failed handshake, but not of one that broke off, as under load."""
-    while error is not None and not isinstance(error, ssl.SSLError):
-        error = error.__cause__ or error.__context__
-    return error is not None and not isinstance(error, ssl.SSLEOFError)
-
-
-def _may_pass(status: int) -> bool:
-    return status in _MAY_PASS or status >= 500
-
-
-def _content_of(response: Any) -> dict[str, Any]:
-    """Return an answer's JSON object; empty if it is anything else."""
-    try:
-        content = response.json()
-    except (ValueError, RecursionError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _error_code(response: Any) -> int:
-    """Return the HTTP status that a relay gives in the JSON of its own answer with 200; 0 without one."""
-    error = _content_of(response).get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, int) else 0
-
-
-def _moved_to(location: str | None) -> str:
-    return f", moved to {without_credentials(location)!r}" if location else ""
-
-
-def _retry_after(header: str | None) -> float:
-    """Parse a Retry-After, a number of seconds or a date, into seconds from now; 0 if there is none."""
-    if not header:
-        return 0.0
-    try:
-        seconds = float(header)
-    except ValueError:
-        try:
-            seconds = (parsedate_to_datetime(header) - datetime.now(UTC)).total_seconds()
-        except (ValueError, TypeError):
-            return 0.0
-    return max(seconds, 0.0) if math.isfinite(seconds) else 0.0
