@@ -83,6 +83,7 @@ def test_choice_counts_the_wordings_of_one_question_once():
     assert (alone.judgment.verdict, alone.judgment.groups) == ("improved", 60)
     assert (together.judgment.verdict, together.judgment.groups) == ("not enough evidence", 10)
     assert together.p == pytest.approx(sum(map(math.comb, [10] * 4, range(7, 11))) / 2**10, abs=0.01)
+    assert together.judgment.differences[DECIDING].p == together.p
     worse = Choice(new, [old], old, wordings)
     assert worse.judgment.verdict == "not enough evidence"
     assert not worse.is_higher
