@@ -149,6 +149,17 @@ def test_the_best_of_many_lucky_models_is_called_luck():
     assert together <= 7
 
 
+def test_the_chance_of_the_chosen_agrees_with_all_sign_flips_counted_by_hand():
+    first, second = [0.5, -0.2, 0.9, 0.4, -0.7, 0.3, -0.1, 0.2], [0.1, 0.8, -0.3, 0.9, 0.6, -0.4, 0.5, 0.7]
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T  # (256, 8)
+    highest = (signs @ np.array([first, second]).T).max(axis=1)
+    candidates = [dict(zip("abcdefgh", gains, strict=True)) for gains in (first, second)]
+    for chosen in candidates:
+        by_hand = np.mean(highest >= sum(chosen.values()) - 1e-12)
+        p = chance_of_best(dict.fromkeys(chosen, 0.0), candidates, chosen)
+        assert p == pytest.approx(by_hand, abs=0.015)
+
+
 def test_candidates_that_are_alike_cost_nothing():
     gains = dict(zip("abcdefgh", [0.5, -0.2, 0.9, 0.4, 0.7, 0.3, -0.1, 0.6], strict=True))
     baseline = dict.fromkeys(gains, 0.0)
