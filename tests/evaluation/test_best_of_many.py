@@ -75,6 +75,20 @@ def test_wordings_of_one_question_are_one_piece_of_evidence():
     assert by_luck["alone"] > 0.3 * 300
 
 
+def test_choice_counts_the_wordings_of_one_question_once():
+    """Seven of ten questions gain, three lose, with six wordings each."""
+    new, old = scores([0.6] * 42 + [0.4] * 18), scores([0.5] * len(QUERIES))
+    wordings = [QUERIES[start : start + 6] for start in range(0, len(QUERIES), 6)]
+    alone, together = (Choice(old, [new], new, groups) for groups in (GROUPS, wordings))
+    assert (alone.judgment.verdict, alone.judgment.groups) == ("improved", 60)
+    assert (together.judgment.verdict, together.judgment.groups) == ("not enough evidence", 10)
+    assert together.p == pytest.approx(sum(map(math.comb, [10] * 4, range(7, 11))) / 2**10, abs=0.01)
+    assert together.judgment.differences[DECIDING].p == together.p
+    worse = Choice(new, [old], old, wordings)
+    assert worse.judgment.verdict == "not enough evidence"
+    assert not worse.is_higher
+
+
 def test_one_answer_is_no_evidence():
     gain, error = gain_and_error(scores([0.9] * len(QUERIES)), scores([0.1] * len(QUERIES)), [QUERIES])
     assert gain == pytest.approx(0.8)

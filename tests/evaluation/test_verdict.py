@@ -3,7 +3,14 @@ import math
 import numpy as np
 import pytest
 
-from docsgpt_embtune.evaluation.verdict import PairedGains, _holm, chance_of_best, judge, smallest_gain
+from docsgpt_embtune.evaluation.verdict import (
+    FEWEST_TO_JUDGE,
+    PairedGains,
+    _holm,
+    chance_of_best,
+    judge,
+    smallest_gain,
+)
 
 
 def scores(recall: list[float], ndcg: list[float] | None = None) -> dict[str, dict[str, float]]:
@@ -44,6 +51,23 @@ def test_a_gain_does_not_hide_a_significant_loss_in_another_headline_metric():
     assert judgment.verdict == "worse"
 
 
+def test_a_fall_is_none_while_its_interval_includes_zero_though_its_p_value_is_low():
+    judgment = judge(scores([0.0] * 100, [0.5] * 100), scores([1.0] * 100, [0.4] * 36 + [0.6] * 22 + [0.5] * 42))
+    fall = judgment.differences["ndcg@10"]
+    assert fall.p < 0.05
+    assert fall.low < fall.mean < 0 < fall.high
+    assert judgment.verdict == "improved"
+
+
+def test_a_change_of_all_says_something_from_the_fewest_to_judge_on():
+    few, enough = (
+        judge(scores([0.0] * queries), scores([1.0] * queries)) for queries in (FEWEST_TO_JUDGE - 1, FEWEST_TO_JUDGE)
+    )
+    assert (few.verdict, enough.verdict) == ("not enough evidence", "improved")
+    assert few.smallest_gain["recall@1"] is None
+    assert enough.smallest_gain["recall@1"] == pytest.approx(1.0)
+
+
 def test_the_seed_decides_the_numbers():
     values = np.random.default_rng(0).random(60).round(2).tolist()
     baseline, tuned = scores([0.5] * 60), scores(values)
@@ -74,6 +98,12 @@ def gains(*groups: list[float]) -> PairedGains:
 def test_the_smallest_gain_shrinks_with_the_root_of_the_questions():
     few, many = gains(*[[0.5], [-0.5]] * 200), gains(*[[0.5], [-0.5]] * 800)
     assert smallest_gain(few) == pytest.approx(2 * smallest_gain(many), rel=0.01)
+
+
+def test_the_smallest_gain_by_hand():
+    many = gains(*[[0.5], [-0.5]] * 200)
+    # Quantiles of the normal distribution: .95 for the significance level, .8 for the power.
+    assert smallest_gain(many) == pytest.approx((1.64485 + 0.84162) * 0.5 / 399**0.5, rel=1e-4)
 
 
 def test_the_standard_error_by_hand():
@@ -119,6 +149,17 @@ def test_the_best_of_many_lucky_models_is_called_luck():
     assert together <= 7
 
 
+def test_the_chance_of_the_chosen_agrees_with_all_sign_flips_counted_by_hand():
+    first, second = [0.5, -0.2, 0.9, 0.4, -0.7, 0.3, -0.1, 0.2], [0.1, 0.8, -0.3, 0.9, 0.6, -0.4, 0.5, 0.7]
+    signs = np.array(np.meshgrid(*[[-1, 1]] * 8)).reshape(8, -1).T  # (256, 8)
+    highest = (signs @ np.array([first, second]).T).max(axis=1)
+    candidates = [dict(zip("abcdefgh", gains, strict=True)) for gains in (first, second)]
+    for chosen in candidates:
+        by_hand = np.mean(highest >= sum(chosen.values()) - 1e-12)
+        p = chance_of_best(dict.fromkeys(chosen, 0.0), candidates, chosen)
+        assert p == pytest.approx(by_hand, abs=0.015)
+
+
 def test_candidates_that_are_alike_cost_nothing():
     gains = dict(zip("abcdefgh", [0.5, -0.2, 0.9, 0.4, 0.7, 0.3, -0.1, 0.6], strict=True))
     baseline = dict.fromkeys(gains, 0.0)
@@ -157,4 +198,6 @@ def one_change(queries: int):
 def test_one_changed_query_is_no_evidence(queries):
     judgment = judge(*one_change(queries))
     assert judgment.verdict == "not enough evidence"
-    assert judgment.differences["recall@1"].p >= 0.5
+    difference = judgment.differences["recall@1"]
+    assert difference.p >= 0.5
+    assert difference.low <= 0 <= difference.high

@@ -165,13 +165,17 @@ def test_nothing_is_kept_to_be_sent_anywhere(tiny_tuned_folder, tmp_path):
     assert not [path for place in ("cache", "home") for path in (tmp_path / place).rglob("*") if path.is_file()]
 
 
-def test_questions_that_decided_are_not_unseen_afterwards(copied):
-    asked = RetrievalDataset({"q": TEXTS[0]}, {"c": TEXTS[0]}, {"q": ("c",)})
-    before = set(read_manifest(copied).get("data", {}).get("seen_queries", ()))
+def test_questions_that_decided_are_not_unseen_afterwards_and_learned_ones_stay_learned(copied):
+    decides, learned, chose, was_learned = map(query_digest, TEXTS[:4])
+    data = {"seen_queries": [learned, chose, was_learned], "chosen_by": [chose]}
+    (copied / "embtune.json").write_text(json.dumps({**read_manifest(copied), "data": data}))
+    asked = RetrievalDataset(
+        {name: text for name, text in zip("dl", TEXTS, strict=False)}, {"c": TEXTS[0]}, {"d": ("c",), "l": ("c",)}
+    )
     export_module.export(copied, asked)
     data = read_manifest(copied)["data"]
-    assert set(data["seen_queries"]) == before | {query_digest(TEXTS[0])}
-    assert query_digest(TEXTS[0]) in data["chosen_by"]
+    assert set(data["seen_queries"]) == {decides, learned, chose, was_learned}
+    assert set(data["chosen_by"]) == {decides, chose}
 
 
 def test_attention_is_one_operator_a_layer_and_int8_takes_one_text_a_run(tiny_exported_folder):

@@ -15,6 +15,7 @@ from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import recipe, trainer, tuning_run
 from docsgpt_embtune.training import train as train_module
 from docsgpt_embtune.training.folds import FOLDS, folds_of
+from docsgpt_embtune.training.held_out import FEWEST_GROUPS, are_few
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
 from docsgpt_embtune.training.material import Material
@@ -93,6 +94,16 @@ def test_questions_about_one_answer_are_in_one_fold():
     for outside, inside in folds:
         assert sorted([*outside, *inside]) == list(range(12))
         assert {row // 2 for row in outside}.isdisjoint(row // 2 for row in inside)
+
+
+def test_folds_are_for_questions_that_are_few_and_about_answers_enough():
+    many = RetrievalDataset(
+        {f"q{n}": f"question {n}" for n in range(FEW_QUESTIONS + 1)},
+        {f"c{n}": f"chunk {n}" for n in range(FEW_QUESTIONS + 1)},
+        {f"q{n}": (f"c{n}",) for n in range(FEW_QUESTIONS + 1)},
+    )
+    counts = (FEWEST_GROUPS - 1, FEWEST_GROUPS, FEW_QUESTIONS, FEW_QUESTIONS + 1)
+    assert [are_few(many.subset(list(many.queries)[:count])) for count in counts] == [False, True, True, False]
 
 
 def test_every_question_chooses_and_every_question_teaches(undisturbed):
