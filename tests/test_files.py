@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from docsgpt_embtune.files import folder_written_whole, write_text_atomically
+from docsgpt_embtune.files import file_written_whole, folder_written_whole, write_text_atomically
 
 
 def test_link_to_a_file_stays_a_link(tmp_path):
@@ -49,6 +49,30 @@ def test_what_a_killed_run_left_is_removed_and_not_what_another_run_writes(tmp_p
     with folder_written_whole(tmp_path / "model"):
         pass
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "model [1]"]
+
+
+def fail_in_a_file(folder, stop):
+    with file_written_whole(folder / "file") as file:
+        file.write_text("half")
+        raise stop
+
+
+def fail_in_a_folder(folder, stop):
+    with folder_written_whole(folder / "folder") as written:
+        (written / "half").touch()
+        raise stop
+
+
+@pytest.mark.parametrize("stop", [OSError("a disk is full"), KeyboardInterrupt()])
+def test_what_fails_while_it_is_written_leaves_the_old_and_nothing_beside_it(tmp_path, stop):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "old").touch()
+    for write in (fail_in_a_file, fail_in_a_folder):
+        with pytest.raises(type(stop)):
+            write(tmp_path, stop)
+    assert (tmp_path / "file").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder", "old"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file away")

@@ -309,7 +309,8 @@ class FaissStore:
             raise DeploymentError(f"{self._built}: {index.ntotal} rows of {index.d}, expected {len(texts)} rows")
         rows = spread(len(texts), VERIFIED_CHUNKS)
         again = model.embed([texts[row] for row in rows])
-        require_vectors_of(rows, index_vectors(index, rows), again, f"{self._built} (delete it and run again)")
+        where = f"{self._built} (delete the .keys files beside it and run again)"  # else the next run reads them again
+        require_vectors_of(rows, index_vectors(index, rows), again, where)
         _, found = index.search(again, 1)
         for row, nearest in zip(rows, found[:, 0], strict=True):
             is_twin = cosines(index_vectors(index, [nearest]), index_vectors(index, [row])).min() >= SAME_VECTOR

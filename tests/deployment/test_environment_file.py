@@ -83,6 +83,23 @@ def test_host_reads_the_same_and_what_was_not_changed_since_comes_back_to_the_by
         assert environment.get_switched("EMBEDDINGS_NAME") is None
 
 
+def test_name_within_a_value_is_the_files_before_it_is_the_process_s(environment, monkeypatch):
+    monkeypatch.setenv("MODELS", "/elsewhere")
+    environment.path.write_text("MODELS=/models\nEMBEDDINGS_NAME=${MODELS}/old\n")
+    assert environment.get("EMBEDDINGS_NAME") == host_reads(environment) == "/models/old"
+
+
+def test_stores_of_an_earlier_switch_are_not_those_of_the_last(environment):
+    switch(environment, "EMBEDDINGS_NAME=old\n")
+    environment.keep_stores(["qdrant"])
+    environment.keep_stores(["faiss"])
+    assert environment.switched_stores() == ["faiss", "qdrant"]
+    with environment.switched({"EMBEDDINGS_NAME": "/models/third"}):
+        pass
+    environment.keep_stores(["pgvector"])
+    assert environment.switched_stores() == ["pgvector"]
+
+
 def test_quote_that_is_left_open_is_named_and_nothing_written(environment):
     environment.path.write_text("PROMPT='Say it\n")
     with pytest.raises(DeploymentError, match=r"would not read EMBEDDINGS_NAME .* a quote before it is left open"):
@@ -118,6 +135,24 @@ def test_damaged_record_is_named(environment, record):
     environment.path.with_name(".env.embtune.json").write_text(record)
     with pytest.raises(DeploymentError, match=r"\.env\.embtune\.json: damaged .*delete it"):
         environment.take_back()
+
+
+@pytest.mark.parametrize("mode", [None, 0o600, 0o640])
+def test_who_may_read_the_file_stays_who_may_read_it_and_the_record(environment, tmp_path, mode):
+    if mode:
+        environment.path.write_text("EMBEDDINGS_NAME=old\n")
+        environment.path.chmod(mode)
+
+    def modes():
+        return {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+
+    with environment.switched(NEW):
+        pass
+    expected = {".env": mode or 0o600, ".env.embtune.json": mode or 0o600}
+    assert modes() == expected
+    environment.keep_stores(["faiss"])
+    environment.take_back()
+    assert modes() == expected
 
 
 def test_mistyped_folder_is_not_made(tmp_path):

@@ -18,3 +18,7 @@ def test_batches_with_little_padding_hold_texts_of_like_length():
 
 def test_no_texts_make_no_batches():
     assert list(batches_within(512, [])) == list(batches_with_little_padding([])) == []
+
+
+def test_texts_without_tokens_take_a_row_each():
+    assert list(batches_within(3, [0, 0, 0, 0, 3, 1])) == [[0, 1, 2], [3, 5], [4]]

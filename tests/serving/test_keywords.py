@@ -103,6 +103,18 @@ def test_every_vector_has_norm_1_whatever_the_text():
         assert np.allclose(np.linalg.norm(part, axis=1), 1.0, atol=1e-5)
 
 
+def test_learned_stress_counts_for_the_known_words_of_questions_alone():
+    plain = Keywords.of(CHUNKS.values(), 384)
+    stressed = replace(plain, stresses=np.full(len(plain.known), 2, dtype=np.float32))
+    asked = plain.of_question("Fehler im Dingsda")
+    factors = np.where(np.isin(asked.keys, plain.known), 2, 1)
+    assert set(factors) == {1, 2}
+    assert np.allclose(stressed.of_question("Fehler im Dingsda").weights, factors * asked.weights)
+    assert np.allclose(stressed.of_chunk(CHUNKS["c3"]).weights, plain.of_chunk(CHUNKS["c3"]).weights)
+    with pytest.raises(ValueError, match="1 stresses for"):
+        replace(plain, stresses=stressed.stresses[:1])
+
+
 def test_question_without_words_is_left_to_the_model():
     keywords = Keywords.of(CHUNKS.values(), 384)
     assert np.allclose(scores_of(keywords, "?!"), 0.0)

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
@@ -87,6 +88,23 @@ def test_every_store_is_verified_before_the_first_is_swapped(index_folder, stock
     with pytest.raises(DeploymentError, match="other: changed while it was re-embedded"):
         steps.reembed([FaissStore(index_folder), other], tuned)
     assert contents(index_folder) == before
+
+
+def test_vectors_that_are_not_the_models_are_caught_before_the_swap_and_the_remedy_mends_it(index_folder, tuned):
+    work, before = index_folder / ".embtune", contents(index_folder)
+    with VectorJournal(work, tuned) as journal:
+        journal.embed_missing(CHUNKS)
+    (path,) = work.glob("*.vectors")
+    path.write_bytes(np.fromfile(path, dtype=np.float32).reshape(-1, 32)[::-1].tobytes())  # each is another text's
+    with pytest.raises(
+        DeploymentError, match=r"index\.faiss \(delete the \.keys files .* is not the model's of its text"
+    ):
+        steps.reembed([FaissStore(index_folder)], tuned)
+    assert contents(index_folder) == before
+    for keys in work.glob("*.keys"):
+        keys.unlink()
+    steps.reembed([FaissStore(index_folder)], tuned)
+    assert search(index_folder, tuned, CHUNKS[5]) == [CHUNKS[5]]
 
 
 def test_journal_drops_what_a_crash_tore_off(tmp_path, tuned):

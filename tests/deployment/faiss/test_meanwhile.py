@@ -12,6 +12,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
     read_sidecar,
 )
 from docsgpt_embtune.deployment.faiss_store import FaissStore
+from docsgpt_embtune.deployment.file_lock import lock
 from docsgpt_embtune.deployment.vector_journal import VectorJournal
 from docsgpt_embtune.errors import DeploymentError
 
@@ -80,6 +81,18 @@ def test_upload_during_verification_is_not_overwritten(index_folder, tuned):
     assert read_sidecar(index_folder).row_texts[-1] == LATE
     assert read_index(index_folder).ntotal == len(CHUNKS) + 1
     assert not store.can_roll_back()
+
+
+def test_no_other_run_writes_while_what_was_built_is_verified(index_folder, tuned):
+    class TriesToGetIn(FolderModel):
+        def embed(self, texts):
+            with (index_folder / ".embtune" / "lock").open("ab") as file, pytest.raises(BlockingIOError):
+                lock(file)
+            return super().embed(texts)
+
+    store = FaissStore(index_folder)
+    store.build(tuned)
+    store.prepare(TriesToGetIn(tuned.name, tuned.fingerprint, tuned.embeddings, tuned.folder))
 
 
 def test_what_another_run_built_since_is_not_swapped_in(index_folder, tuned, third):

@@ -94,6 +94,17 @@ def test_second_switch_that_failed_goes_back_to_the_model_that_env_names(uri, st
     assert environment.get("EMBEDDINGS_NAME") == str(stock.folder)
 
 
+def test_vectors_that_are_not_the_models_are_caught_before_the_swap(uri, stores, stock, tuned):
+    stores[0].build(tuned)
+    overwrite(uri, CHUNKS, stock, "documents", "embedding_embtune_pending", "text")
+    before = dump(uri)
+    with pytest.raises(
+        DeploymentError, match=r"embedding_embtune_pending \(drop that column .* is not the model's of its text"
+    ):
+        steps.reembed(stores, tuned)
+    assert dump(uri)[0] == before[0]
+
+
 def test_new_width(uri, stores, tmp_path):
     wide = load_deployed_model(str(build_tiny_folder(tmp_path, seed=2, hidden_size=48)))
     before = dump(uri)

@@ -212,6 +212,17 @@ def test_without_the_plugin_the_folder_is_the_base_model(adapted, tiny_base_fold
     assert stock == pytest.approx(StockEmbeddings(tiny_base_folder).embed_query(question), abs=1e-6)
 
 
+def test_adapter_that_is_not_the_one_that_was_written_or_does_not_fit_is_refused(tmp_path):
+    identity = np.eye(4, dtype=np.float32)
+    manifest = {"dimension": 4, "query_adapter": QueryAdapter(identity).write(tmp_path)}
+    assert (load_query_adapter(tmp_path, manifest).matrix == identity).all()
+    with pytest.raises(ModelFolderError, match=r"a map of \(4, 4\) for vectors 5 wide; adapt the model again"):
+        load_query_adapter(tmp_path, {**manifest, "dimension": 5})
+    QueryAdapter(identity[::-1]).write(tmp_path)
+    with pytest.raises(ModelFolderError, match=r"not the query adapter that was written .*copy the folder again"):
+        load_query_adapter(tmp_path, manifest)
+
+
 def test_stored_vectors_of_the_base_count_as_right(adapted, tiny_base_folder, tmp_path):
     base, tuned = load_deployed_model(str(tiny_base_folder)), load_deployed_model(str(adapted.folder))
     store = FaissStore(write_index_folder(tmp_path / "handbook", base))
