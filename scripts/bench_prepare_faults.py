@@ -44,7 +44,7 @@ def find(
         path = Path(folder) / "data.json"
         write_explicit(content, path)
         with opened(path, ReadOptions()) as store:
-            store.add_held_out(held_out, Path("held-out"))
+            store.add_held_out(held_out)
             if any(check.slow for check in checks):
                 find_near_duplicates(store)
             for check in checks:

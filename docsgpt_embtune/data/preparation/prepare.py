@@ -117,7 +117,7 @@ def prepare(
     settings, split = settings or CheckSettings(), split or SplitSettings()
     report = PreparationReport(_sizes(store), notes=list(store.notes))
     for content in held_out:
-        store.add_held_out(content, Path(content.sources[0]))
+        store.add_held_out(content)
     log = store.folder / CHANGES
     near = _check(store, report, settings, log if fix else None)
     if out is None or not report.usable:
