@@ -182,7 +182,7 @@ def _arguments(
         prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as in serving
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
-        batch_sampler=_sampler_factory(examples, config),
+        batch_sampler=sampler_factory(examples, config.seed),
         save_strategy="steps" if checkpoints else "no",
         save_steps=2**31,  # SaveNowAndThen says when
         save_total_limit=1,
@@ -203,14 +203,8 @@ def _arguments(
 
 def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
     """Round the warm-up down to whole steps: its first step has a rate of 0, and may be the only step there is."""
-    batches = len(_sampler_factory(examples, config)(examples.rows, config.batch_size))
+    batches = len(sampler_factory(examples, config.seed)(examples.rows, config.batch_size))
     return int(config.warmup * config.epochs * batches / process_count())
-
-
-def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
-    # Only losses without labels take other rows' texts as negatives.
-    in_batch_negatives = "label" not in examples.rows.column_names
-    return sampler_factory(examples, in_batch_negatives=in_batch_negatives, seed=config.seed)
 
 
 def _last_whole_checkpoint(folder: Path | None) -> str | None:
