@@ -21,8 +21,8 @@ QUESTIONS, CHUNKS = 48, 160
 CHILD = """
 import sys
 from docsgpt_embtune.cli.train import train
-from docsgpt_embtune.training import trainer
-trainer.SECONDS_BETWEEN_SAVES = 0.1
+from docsgpt_embtune.training import callbacks
+callbacks.SECONDS_BETWEEN_SAVES = 0.1
 train(sys.argv[1:])
 """
 
