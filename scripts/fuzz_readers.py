@@ -1,6 +1,6 @@
 """Fuzz every reader with damaged files: each file must either be read or be refused with a one-line error.
 
-python scripts/fuzz_readers.py --number 10000
+    python scripts/fuzz_readers.py --number 10000
 
 A small dataset is written in each format, and one of its files is damaged: bytes are changed, cut off, inserted, left
 out or repeated, or a JSON value is replaced. Each damaged dataset is read, except that by default every 40th goes

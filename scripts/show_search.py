@@ -1,6 +1,6 @@
 """Search as DocsGPT does, through application/vectorstore/base.py, with the baseline and with the tuned model.
 
-python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
+    python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
 
 Chunk vectors that a check has computed are taken from its cache.
 """
