@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
 from docsgpt_embtune.cli.stores import (
     names_given,
     open_model,

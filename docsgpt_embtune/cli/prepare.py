@@ -10,7 +10,8 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, relevant_docs_option
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import relevant_docs_option
 from docsgpt_embtune.data.dataset import checked
 from docsgpt_embtune.data.formats.options import ROLES, ReadOptions
 from docsgpt_embtune.data.new_output import (

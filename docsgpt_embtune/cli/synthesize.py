@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.openai_client.client import Patience

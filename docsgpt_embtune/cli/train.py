@@ -7,14 +7,8 @@ from typing import Any, get_args
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import (
-    EXIT_NO,
-    EmbtuneCommand,
-    load_guard,
-    minutes,
-    relevant_docs_option,
-    whole_numbers,
-)
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import load_guard, minutes, relevant_docs_option, whole_numbers
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.errors import TrainingError
