@@ -142,7 +142,7 @@ def prepare(
             "embtune train, without --val, lets all that it learns from choose"
         )
     if split.shares[-1]:
-        _note_too_few(report, report.split.sizes["test"], "test question")
+        _note_too_few(report, sizes["test"], "test question")
     return report
 
 
