@@ -22,7 +22,7 @@ from docsgpt_embtune.wording import clock, counted
 
 if TYPE_CHECKING:
     from docsgpt_embtune.sources.language_model import Spent
-    from docsgpt_embtune.sources.synthesis import Synthesizer
+    from docsgpt_embtune.sources.synthesis import Synthesis, Synthesizer
 
 
 @click.command(cls=EmbtuneCommand)
@@ -173,6 +173,10 @@ def _synthesize_online(
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
     click.echo(_spent(model.spent, started, price))
+    _end_if_unanswered(made)
+
+
+def _end_if_unanswered(made: "Synthesis") -> None:
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(
