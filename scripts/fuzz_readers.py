@@ -35,19 +35,7 @@ SECONDS = 10
 _SUFFIX = {"explicit": ".json", "article": ".json", "llamaindex": ".json", "csv": ".csv", "excel": ".xlsx"}
 _ODD_VALUES: tuple[Any, ...] = (None, True, -1, 1e308, "", " ", "\ud800", "\0", [], {}, [[]], {"a": [1]}, "x" * 10_000)
 _ODD_BYTES = (
-    b"\0",
-    b"\xff",
-    b'"',
-    b"'",
-    b"{",
-    b"[",
-    b"}",
-    b",",
-    b"\n",
-    b"\r\n",
-    b"\t",
-    b"\\ud800",
-    b"NaN",
+    *(b"\0", b"\xff", b'"', b"'", b"{", b"[", b"}", b",", b"\n", b"\r\n", b"\t", b"\\ud800", b"NaN"),
     b"9" * 5000,
 )
 

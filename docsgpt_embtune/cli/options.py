@@ -37,29 +37,34 @@ def refuse_unwritable(*files: Path | None, read: Iterable[Path | None] = ()) -> 
         seen.add(path.resolve())
 
 
-def cache_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option for the folder that caches vectors, which is in the user's cache folder by default."""
+def together(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make one decorator of several options, which --help lists in this order."""
 
-    def folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
-        from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
+    def add(function: Any) -> Any:
+        for option in reversed(options):  # the last one applied comes first in --help
+            function = option(function)
+        return function
 
-        return given or default_cache_folder()
-
-    return click.option(
-        "--cache",
-        type=click.Path(path_type=Path),
-        callback=folder,
-        help="Folder that keeps vectors; your cache folder if not given, and none if that cannot be written to.",
-    )(function)
+    return add
 
 
-def relevant_docs_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option that says how to read an ambiguous file of questions."""
-    return click.option(
-        "--relevant-docs",
-        type=click.Choice(get_args(RelevantDocs)),
-        help="What two ids of a question in relevant_docs are, where the file itself does not say.",
-    )(function)
+def _cache_folder(_context: click.Context, _option: click.Parameter, given: Path | None) -> Path | None:
+    from docsgpt_embtune.evaluation.vector_cache import default_cache_folder
+
+    return given or default_cache_folder()
+
+
+cache_option = click.option(
+    "--cache",
+    type=click.Path(path_type=Path),
+    callback=_cache_folder,
+    help="Folder that keeps vectors; your cache folder if not given, and none if that cannot be written to.",
+)
+relevant_docs_option = click.option(
+    "--relevant-docs",
+    type=click.Choice(get_args(RelevantDocs)),
+    help="What two ids of a question in relevant_docs are, where the file itself does not say.",
+)
 
 
 def whole_numbers(context: click.Context, parameter: click.Parameter, value: str | None) -> tuple[int, ...]:

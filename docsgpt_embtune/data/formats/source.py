@@ -315,12 +315,5 @@ def _is_blank(value: Any) -> bool:
 
 def json_type(value: Any) -> str:
     """Name a JSON value's type as JSON does."""
-    names: dict[type, str] = {
-        dict: "object",
-        list: "list",
-        str: "string",
-        bool: "boolean",
-        int: "number",
-        float: "number",
-    }
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")
