@@ -53,12 +53,7 @@ def data_record(
         made_of: Manifest of the model that it was made from, if any; all questions which that has seen count as seen.
     """
     learned, chose = (digests_of(dataset) if dataset is not None else set() for dataset in (training, validation))
-    before = (made_of or {}).get("data", {})
-    return {
-        **_datasets(training, validation),
-        "seen_queries": sorted({*before.get("seen_queries", ()), *learned, *chose}),
-        "chosen_by": sorted({*before.get("chosen_by", ())}.difference(learned) | chose),
-    }
+    return {**_datasets(training, validation), **_seen((made_of or {}).get("data", {}), learned, chose)}
 
 
 def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset | None) -> DataRecord:
@@ -72,27 +67,21 @@ def adapter_data_record(training: RetrievalDataset, validation: RetrievalDataset
 def with_learned_too(manifest: Manifest, learned: Collection[str]) -> Manifest:
     """Add the digests of further questions learned from to a manifest, and remove them from `chosen_by`."""
     data = manifest.get("data", {})
-    return {
-        **manifest,
-        "data": {
-            **data,
-            "seen_queries": sorted({*data.get("seen_queries", ()), *learned}),
-            "chosen_by": sorted(set(data.get("chosen_by", ())).difference(learned)),
-        },
-    }
+    return {**manifest, "data": {**data, **_seen(data, learned, ())}}
 
 
 def with_chosen_by_too(manifest: Manifest, questions: RetrievalDataset) -> Manifest:
     """Add the digests of questions to a manifest by which a further choice was made without learning from them."""
-    data, chose = manifest.get("data", {}), digests_of(questions)
-    seen, chosen_by = set(data.get("seen_queries", ())), set(data.get("chosen_by", ()))
+    data = manifest.get("data", {})
+    return {**manifest, "data": {**data, **_seen(data, (), digests_of(questions))}}
+
+
+def _seen(before: DataRecord, learned: Collection[str], chose: Collection[str]) -> DataRecord:
+    """Add digests to a record: what was learned once stays learned, and was not only chosen by."""
+    seen, chosen_by = set(before.get("seen_queries", ())), set(before.get("chosen_by", ()))
     return {
-        **manifest,
-        "data": {
-            **data,
-            "seen_queries": sorted(seen | chose),
-            "chosen_by": sorted(chosen_by | (chose - seen)),
-        },
+        "seen_queries": sorted(seen.union(learned, chose)),
+        "chosen_by": sorted(chosen_by.difference(learned).union(set(chose) - seen)),
     }
 
 

@@ -1,6 +1,6 @@
 """Measure how often the verdict is right, over simulated pairs of models whose true difference is known.
 
-python scripts/bench_calibration.py --comparisons 500
+    python scripts/bench_calibration.py --comparisons 500
 
 A question's vector is its chunk's vector plus noise, the blur; a model is one way of blurring. Two models share a part
 of the blur (both misread the same hard questions) and differ in the rest. With equal blur they differ by chance alone.

@@ -1,6 +1,6 @@
 """Measure time and memory of the retrieval check on many chunks, with synthetic vectors.
 
-python scripts/bench_check_scale.py --chunks 100000,1000000
+    python scripts/bench_check_scale.py --chunks 100000,1000000
 
 Each size runs in its own process. It generates vectors from the chunks' numbers, writes the cache, searches and judges,
 for two models. Also printed are the search alone, relative to the machine's matrix multiplication, and the reading of
@@ -8,15 +8,14 @@ the shards, relative to its memory bandwidth.
 """
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import numpy as np
+from measuring import in_own_process, peak_memory, seconds_of
 
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.comparison import Side, compare
@@ -64,27 +63,27 @@ def made_up_dataset(chunks: int) -> RetrievalDataset:
 
 def measure(chunks: int) -> dict[str, float]:
     """Compare two models on this many chunks in this process, with an empty cache."""
-    interpreter = _peak_memory()
+    interpreter = peak_memory()
     dataset = made_up_dataset(chunks)
     with tempfile.TemporaryDirectory() as folder:
         cache = Path(folder)
         sides = [Side(MadeUpEmbeddings(s, b), f"{s:064x}", cache) for s, b in ((1, 2.2), (2, 2.0))]
         processor = time.process_time()
-        check = _seconds(lambda: compare(sides[0], sides[1], dataset))
+        check = seconds_of(lambda: compare(sides[0], sides[1], dataset))
         processor = time.process_time() - processor
-        memory = _peak_memory() - interpreter
+        memory = peak_memory() - interpreter
         vectors = VectorCache(cache, f"{1:064x}", DIMENSION)
         queries = embed_queries(sides[0].model, list(dataset.queries.values()), vectors)
         corpus = embed_corpus(sides[0].model, list(dataset.corpus.values()), vectors)
-        search = _seconds(lambda: search_exact(queries, corpus.shards(), 100))
-        read = _seconds(lambda: [shard.sum() for _, shard in corpus.shards()])
+        search = seconds_of(lambda: search_exact(queries, corpus.shards(), 100))
+        read = seconds_of(lambda: [shard.sum() for _, shard in corpus.shards()])
     return {"check": check, "processor": processor, "memory": memory, "search": search, "read": read}
 
 
 def memory_bandwidth() -> float:
     """Measure the bytes per second at which this machine reads an array larger than its caches."""
     array = np.ones(2**27, dtype=np.float32)  # 512 MiB
-    return array.nbytes / min(_seconds(lambda: array.max()) for _ in range(5))
+    return array.nbytes / min(seconds_of(lambda: array.max()) for _ in range(5))
 
 
 def matrix_multiplication() -> float:
@@ -92,19 +91,7 @@ def matrix_multiplication() -> float:
     random = np.random.default_rng(0)
     queries = random.standard_normal((QUESTIONS, DIMENSION), dtype=np.float32)
     shard = random.standard_normal((8192, DIMENSION), dtype=np.float32)
-    return 2 * QUESTIONS * 8192 * DIMENSION / min(_seconds(lambda: queries @ shard.T) for _ in range(5))
-
-
-def _seconds(action: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    action()
-    return time.perf_counter() - start
-
-
-def _peak_memory() -> float:
-    # Not from getrusage, whose peak includes that of the parent process.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 2**20  # GiB
+    return 2 * QUESTIONS * 8192 * DIMENSION / min(seconds_of(lambda: queries @ shard.T) for _ in range(5))
 
 
 @click.command()
@@ -118,10 +105,7 @@ def main(chunks: str, one: int | None) -> None:
     bandwidth, product = memory_bandwidth(), matrix_multiplication()
     click.echo(f"memory bandwidth {bandwidth / 1e9:.1f} GB/s, matrix product {product / 1e9:.0f} GFLOP/s")
     for size in map(int, chunks.split(",")):
-        done = subprocess.run(
-            [sys.executable, __file__, "--one", str(size)], capture_output=True, text=True, check=True
-        )
-        found = json.loads(done.stdout)
+        found = in_own_process(__file__, "--one", str(size))
         gigabytes, operations = size * DIMENSION * 4 / 1e9, 2 * size * DIMENSION * QUESTIONS
         click.echo(
             f"\n{size:,} chunks x {DIMENSION}, {QUESTIONS:,} questions, two models\n"

@@ -5,7 +5,7 @@
 Every client sends one question after the other, as DocsGPT does, and compares the answer with the vector that the same
 model gives in this process. In the second part, the server is stopped with SIGTERM while the clients go on. A client
 that cannot connect tries again. At its end the server prints how many requests it accepted; as many answers must have
-arrived. Clients and server share the machine.
+arrived. Clients and server share the machine. Exit code 1 if a vector is wrong or a request was lost.
 """
 
 import argparse
@@ -109,9 +109,10 @@ def main() -> None:
     }
     server = Server(arguments.model)
     try:
-        asyncio.run(measure(server, expected, arguments))
+        all_well = asyncio.run(measure(server, expected, arguments))
     finally:
         server.kill()
+    sys.exit(0 if all_well else 1)
 
 
 def make_questions(count: int) -> list[str]:
@@ -122,8 +123,8 @@ def make_questions(count: int) -> list[str]:
     return list(dict.fromkeys(" ".join(words[start : start + rng.randint(5, 15)]) for start in starts))
 
 
-async def measure(server: Server, expected: Expected, arguments: argparse.Namespace) -> None:
-    """Run both parts."""
+async def measure(server: Server, expected: Expected, arguments: argparse.Namespace) -> bool:
+    """Run both parts; return whether every vector was right and no request was lost."""
     tally = await load(server, expected, arguments.clients, until=lambda: asyncio.sleep(arguments.seconds))
     ranked = sorted(tally.seconds)
     print(
@@ -151,6 +152,7 @@ async def measure(server: Server, expected: Expected, arguments: argparse.Namesp
         f"requests taken by the servers: {server.taken:,}, answers that arrived: {answers:,}, "
         f"lost: {server.taken - answers:,}"
     )
+    return server.taken == answers and not tally.wrong and not again.wrong
 
 
 async def load(server: Server, expected: Expected, clients: int, until: Callable[[], Awaitable[None]]) -> Tally:

@@ -24,7 +24,7 @@ from docsgpt_embtune.precision import resolve_precision
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
-from docsgpt_embtune.training.keywords.weights import WeighedKeywords
+from docsgpt_embtune.training.keywords.weights import KeywordsAtEachWeight
 from docsgpt_embtune.training.trainer import load_base
 from docsgpt_embtune.training.validation import score_vectors
 from docsgpt_embtune.vectors import Vectors
@@ -68,7 +68,7 @@ def ways(learned: RetrievalDataset, model_width: int, seed: int) -> Iterator[tup
 
 def best(keywords: Keywords, measured: RetrievalDataset, queries: Vectors, chunks: Vectors) -> str:
     """Return nDCG@10 at the best weight, and that weight."""
-    weighed = WeighedKeywords(keywords, list(measured.queries.values()), list(measured.corpus.values()))
+    weighed = KeywordsAtEachWeight(keywords, list(measured.queries.values()), list(measured.corpus.values()))
     found = {each.weight: mean_ndcg(score_vectors(measured, q, c)) for each, q, c in weighed.beside(queries, chunks)}
     weight = max(found, key=lambda weight: found[weight])
     return f"{found[weight]:.3f} at {weight:.0%}"

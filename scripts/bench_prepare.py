@@ -1,17 +1,16 @@
 """Measure rows per second and peak memory of `embtune prepare` on many rows.
 
-python scripts/bench_prepare.py --rows 1000000,10000000
+    python scripts/bench_prepare.py --rows 1000000,10000000
 
 Each size runs in its own process. The rows are synthetic: a question with a good and a bad chunk. One row in a hundred
 repeats another row's question, and one in a thousand has a chunk that is both good and bad. The time covers reading,
-checking, fixing, splitting and writing.
+checking, fixing, splitting and writing. Exit code 1 if `prepare` fails.
 """
 
 import contextlib
 import io
 import itertools
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import click
 import numpy as np
 import numpy.typing as npt
+from measuring import in_own_process, peak_memory
 
 from docsgpt_embtune.cli import main as embtune
 from docsgpt_embtune.data.formats.content import Row, chunks, text_id
@@ -61,7 +61,7 @@ def measure(rows: int, format_name: str) -> dict[str, float | str]:
         target = FORMATS[format_name]
         assert isinstance(target, RowFormat)
         target.write_rows(Bar(made_up_rows(rows), "making up", rows, unit=" rows", unit_scale=True), source)
-        before = _peak_memory()
+        before = peak_memory()
         start = time.perf_counter()
         arguments = ["prepare", str(source), "--out", str(Path(name) / "out"), "--fix", "--model", "none"]
         with contextlib.redirect_stdout(io.StringIO()) as printed:
@@ -69,7 +69,7 @@ def measure(rows: int, format_name: str) -> dict[str, float | str]:
         seconds = time.perf_counter() - start
         return {
             "seconds": seconds,
-            "memory": _peak_memory(),
+            "memory": peak_memory(),
             "before": before,
             "bytes": source.stat().st_size,
             "exit": exit_code,
@@ -85,12 +85,6 @@ def _run(arguments: list[str]) -> int:
     return 0
 
 
-def _peak_memory() -> float:
-    # Not from getrusage, whose peak includes that of the parent process.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(peak.split()[1]) / 2**20  # GiB
-
-
 @click.command()
 @click.option("--rows", default="100000,1000000", show_default=True)
 @click.option("--format", "format_name", type=click.Choice(list(SUFFIXES)), default="jsonl", show_default=True)
@@ -101,15 +95,15 @@ def main(rows: str, format_name: str, one: int | None) -> None:
         click.echo(json.dumps(measure(one, format_name)))
         return
     for size in map(int, rows.split(",")):
-        command = [sys.executable, __file__, "--one", str(size), "--format", format_name]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found = json.loads(done.stdout)
+        found = in_own_process(__file__, "--one", str(size), "--format", format_name)
         click.echo(
             f"{size:,} rows of {format_name}, {found['bytes'] / 1e9:.2f} GB: {found['seconds']:,.0f} s, "
             f"{size / found['seconds']:,.0f} rows/s, {found['memory']:.2f} GiB at the peak "
             f"({found['before']:.2f} before), exit code {found['exit']}"
         )
         click.echo(found["output"])
+        if found["exit"]:
+            sys.exit(1)
 
 
 if __name__ == "__main__":

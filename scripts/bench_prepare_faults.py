@@ -1,6 +1,6 @@
 """Measure which share of faults `embtune prepare` finds, with 200 faults of each kind planted in real data.
 
-python scripts/bench_prepare_faults.py ../shared/data/feedbackqa
+    python scripts/bench_prepare_faults.py ../shared/data/feedbackqa
 
 Each kind is planted separately in the training questions, of which 200 get two random bad chunks each. The findings
 without planted faults are printed first; some of them are real faults of the data.
@@ -44,7 +44,7 @@ def find(
         path = Path(folder) / "data.json"
         write_explicit(content, path)
         with opened(path, ReadOptions()) as store:
-            store.add_held_out(held_out, Path("held-out"))
+            store.add_held_out(held_out)
             if any(check.slow for check in checks):
                 find_near_duplicates(store)
             for check in checks:
@@ -53,11 +53,11 @@ def find(
     return found
 
 
-def with_bad_chunks(content: DatasetContent, draw: random.Random, number: int, questions: int) -> DatasetContent:
-    """Give some questions random bad chunks."""
+def with_bad_chunks(content: DatasetContent, draw: random.Random, questions: int) -> DatasetContent:
+    """Give some questions two random bad chunks each."""
     doc_ids = list(content.corpus)
     bad = {
-        query_id: tuple(d for d in draw.sample(doc_ids, number) if d not in content.relevant_docs[query_id])
+        query_id: tuple(d for d in draw.sample(doc_ids, 2) if d not in content.relevant_docs[query_id])
         for query_id in draw.sample(list(content.queries), questions)
     }
     return replace(content, irrelevant_docs=bad)
@@ -80,7 +80,7 @@ def duplicate_chunk(content: DatasetContent, draw: random.Random, number: int) -
 def bad_that_answers(content: DatasetContent, draw: random.Random, number: int) -> Planted:
     """Mark as bad a copy of the good chunk without every tenth word."""
     chosen = draw.sample(list(content.queries), number)
-    edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
+    edits = {f"edit-{q}": _without_every_tenth(content.corpus[content.relevant_docs[q][0]]) for q in chosen}
     bad = {q: (*content.irrelevant_docs.get(q, ()), f"edit-{q}") for q in chosen}
     planted = {(q, f"edit-{q}") for q in chosen}
     return replace(
@@ -101,7 +101,7 @@ def bad_that_answers_in_other_words(content: DatasetContent, draw: random.Random
 def two_chunks_answer(content: DatasetContent, draw: random.Random, number: int) -> Planted:
     """Add an edited copy of a good chunk that is not marked as good."""
     chosen = draw.sample(list(content.queries), number)
-    edits = {f"edit-{q}": _without_every(10, content.corpus[content.relevant_docs[q][0]]) for q in chosen}
+    edits = {f"edit-{q}": _without_every_tenth(content.corpus[content.relevant_docs[q][0]]) for q in chosen}
     return replace(content, corpus={**content.corpus, **edits}), {(q, f"edit-{q}") for q in chosen}
 
 
@@ -109,13 +109,12 @@ def copied_question(content: DatasetContent, draw: random.Random, number: int) -
     """Replace a question with twelve words of its good chunk and a question mark."""
     chosen = draw.sample(list(content.queries), number)
     spans = {q: " ".join(content.corpus[content.relevant_docs[q][0]].split()[5:17]) + "?" for q in chosen}
-    return replace(content, queries={**content.queries, **spans}), {(q, "") for q in chosen}
+    return _asking_instead(content, spans)
 
 
 def empty_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
     """Replace a question with a question mark."""
-    chosen = draw.sample(list(content.queries), number)
-    return replace(content, queries={**content.queries, **dict.fromkeys(chosen, " ? ")}), {(q, "") for q in chosen}
+    return _asking_instead(content, dict.fromkeys(draw.sample(list(content.queries), number), " ? "))
 
 
 def empty_chunk(content: DatasetContent, draw: random.Random, number: int) -> Planted:
@@ -134,30 +133,24 @@ def cut_chunk_anywhere(content: DatasetContent, draw: random.Random, number: int
 def cut_question_anywhere(content: DatasetContent, draw: random.Random, number: int) -> Planted:
     """Cut a question off at a random character of its second half."""
     chosen = draw.sample(list(content.queries), number)
-    cut = {q: _cut(content.queries[q], draw) for q in chosen}
-    return replace(content, queries={**content.queries, **cut}), {(q, "") for q in chosen}
+    return _asking_instead(content, {q: _cut(content.queries[q], draw) for q in chosen})
 
 
 def foreign_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
     """Replace a question with a German one."""
     chosen = draw.sample(list(content.queries), number // 2)  # more would be 5 %, which counts as a second language
-    foreign = {q: f"{draw.choice(_GERMAN)} ({place})" for place, q in enumerate(chosen)}
-    return replace(content, queries={**content.queries, **foreign}), {(q, "") for q in chosen}
+    return _asking_instead(content, {q: f"{draw.choice(_GERMAN)} ({place})" for place, q in enumerate(chosen)})
 
 
-def seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Replace a question with a held-out one in capitals, with another mark at the end."""
-    return _asked_again(content, draw, number, lambda text: text.rstrip("?. ").upper() + "!")
+def held_out_question(held_out: Sequence[str], change: Callable[[str], str]) -> Plant:
+    """Return what replaces questions with changed held-out ones."""
 
+    def plant(content: DatasetContent, draw: random.Random, number: int) -> Planted:
+        chosen = draw.sample(list(content.queries), number)
+        asked = draw.sample(held_out, number)
+        return _asking_instead(content, {q: change(text) for q, text in zip(chosen, asked, strict=True)})
 
-def nearly_seen_question(content: DatasetContent, draw: random.Random, number: int) -> Planted:
-    """Replace a question with a held-out one in which two letters are swapped."""
-
-    def mistyped(text: str) -> str:
-        place = len(text) // 2
-        return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
-
-    return _asked_again(content, draw, number, mistyped)
+    return plant
 
 
 def unknown_id(content: DatasetContent, draw: random.Random, number: int) -> Planted:
@@ -167,7 +160,6 @@ def unknown_id(content: DatasetContent, draw: random.Random, number: int) -> Pla
     return replace(content, relevant_docs=good), {(q, "nowhere") for q in chosen}
 
 
-_HELD_OUT: list[str] = []
 KINDS: dict[str, tuple[tuple[str, ...], Plant]] = {
     "good and bad": (("good-and-bad",), good_and_bad),
     "same chunk, two ids": (("duplicate-chunk",), duplicate_chunk),
@@ -180,20 +172,34 @@ KINDS: dict[str, tuple[tuple[str, ...], Plant]] = {
     "cut chunk": (("cut-chunk",), cut_chunk_anywhere),
     "cut question": (("cut-question",), cut_question_anywhere),
     "question in German": (("foreign-question",), foreign_question),
-    "question of the test": (("seen-question",), seen_question),
-    "nearly a question of the test": (("nearly-seen-question",), nearly_seen_question),
     "judgment of no chunk": (("unknown-id",), unknown_id),
 }
 
 
-def _asked_again(content: DatasetContent, draw: random.Random, number: int, change: Callable[[str], str]) -> Planted:
-    chosen = draw.sample(list(content.queries), number)
-    again = {q: change(text) for q, text in zip(chosen, draw.sample(_HELD_OUT, number), strict=True)}
-    return replace(content, queries={**content.queries, **again}), {(q, "") for q in chosen}
+def kinds_with_held_out(held_out: Sequence[str]) -> dict[str, tuple[tuple[str, ...], Plant]]:
+    """Return all kinds: those that are planted with questions of the test, too."""
+    return KINDS | {
+        "question of the test": (("seen-question",), held_out_question(held_out, _in_capitals)),
+        "nearly a question of the test": (("nearly-seen-question",), held_out_question(held_out, _mistyped)),
+    }
 
 
-def _without_every(nth: int, text: str) -> str:
-    return " ".join(word for place, word in enumerate(text.split(), 1) if place % nth)
+def _asking_instead(content: DatasetContent, questions: dict[str, str]) -> Planted:
+    return replace(content, queries={**content.queries, **questions}), {(query_id, "") for query_id in questions}
+
+
+def _in_capitals(text: str) -> str:
+    return text.rstrip("?. ").upper() + "!"
+
+
+def _mistyped(text: str) -> str:
+    """Swap two letters."""
+    place = len(text) // 2
+    return text[:place] + text[place + 1] + text[place] + text[place + 2 :]
+
+
+def _without_every_tenth(text: str) -> str:
+    return " ".join(word for place, word in enumerate(text.split(), 1) if place % 10)
 
 
 def _cut(text: str, draw: random.Random) -> str:
@@ -212,16 +218,15 @@ def main(folder: Path, number: int, model: str, only: str | None, seed: int) -> 
     corpus = load_corpus(folder / "corpus.json")
     train = json.loads((folder / "train.json").read_text(encoding="utf-8"))
     good = {query_id: tuple(ids) for query_id, ids in train["relevant_docs"].items()}
-    clean = with_bad_chunks(DatasetContent(train["queries"], corpus, good), draw, 2, number)
+    clean = with_bad_chunks(DatasetContent(train["queries"], corpus, good), draw, number)
     held_out = load_dataset(folder / "test.json", corpus=folder / "corpus.json", relevant_docs="all-good")
-    _HELD_OUT[:] = held_out.queries.values()
     settings = CheckSettings(model=None if model == "none" else model)
     before = find(clean, held_out, settings)
     click.echo(f"clean file: {len(clean.queries):,} questions, {len(corpus):,} chunks, {2 * number} random bad chunks")
     for name, offenders in before.items():
         click.echo(f"  {name:22} {len(offenders):5,} found")
     click.echo(f"\n{number} planted of each kind")
-    for kind, (names, plant) in KINDS.items():
+    for kind, (names, plant) in kinds_with_held_out(list(held_out.queries.values())).items():
         if only in (None, kind):
             content, planted = plant(clean, random.Random(f"{seed} {kind}"), number)
             found = find(content, held_out, settings, [check for check in CHECKS if check.name in names])

@@ -10,6 +10,8 @@ so that a busy machine slows all alike. Medians are printed, with their ratio to
 The loss from int8 is measured for each --model and, if there are several (e.g. tuned on one dataset with different
 seeds), for each question's mean score over the models. Rounding moves each model's vectors in its own way, so more
 models can show or rule out a smaller loss when there are no more questions.
+
+Exit code 1 if a vector is wrong or cannot be had while many threads ask.
 """
 
 import json
@@ -26,6 +28,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from measuring import seconds_of
 
 from docsgpt_embtune.base_models import BaseModel, resolve_base
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
@@ -113,7 +116,7 @@ def bench_questions(sides: Mapping[str, Embeddings], questions: Sequence[str], r
     for number in range(rounds):
         for name, embeddings in sides.items():
             for text in questions[number * per_round : (number + 1) * per_round]:
-                times[name].append(_seconds(lambda text=text, e=embeddings: e.embed_query(text)))  # type: ignore[misc]
+                times[name].append(seconds_of(lambda text=text, e=embeddings: e.embed_query(text)))  # type: ignore[misc]
     click.echo(f"\nquestions: one a call, {per_round * rounds} of them, median")
     for name, embeddings in sides.items():
         vectors = np.array([embeddings.embed_query(text) for text in questions[:50]])
@@ -136,7 +139,7 @@ def bench_chunks(sides: Mapping[str, Embeddings], chunks: Sequence[str], rounds:
     for number in range(rounds):
         some = chunks[number * per_round : (number + 1) * per_round]
         for name, embed in ways.items():
-            rates[name].append(len(some) / _seconds(lambda embed=embed, some=some: embed(some)))  # type: ignore[misc]
+            rates[name].append(len(some) / seconds_of(lambda embed=embed, some=some: embed(some)))  # type: ignore[misc]
     medians = {name: statistics.median(values) for name, values in rates.items()}
     click.echo(f"\nchunks: {per_round} a round, {rounds} rounds, median")
     for name, rate in medians.items():
@@ -172,19 +175,22 @@ def bench_start(folder: Path, rounds: int) -> None:
         )
 
 
-def bench_threads(sides: Mapping[str, Embeddings], questions: Sequence[str], threads: int, seconds: float) -> None:
-    """Embed questions from many threads at once, and check every vector."""
+def bench_threads(sides: Mapping[str, Embeddings], questions: Sequence[str], threads: int, seconds: float) -> bool:
+    """Embed questions from many threads at once, and tell whether every vector was right."""
+    all_right = True
     click.echo(f"\nthreads: {threads} of them asking for {seconds:.0f} s")
     for name, embeddings in sides.items():
         expected = {text: np.array(embeddings.embed_query(text)) for text in questions}
         if isinstance(embeddings, TunedEmbeddings):
             embeddings = TunedEmbeddings(embeddings.model_name, engine=embeddings.engine, question_cache=0)
         latencies, wrong, errors = _ask_together(embeddings, expected, threads, seconds)
+        all_right &= not (wrong or errors)
         p50, p99 = np.percentile(latencies, [50, 99]) * 1000
         click.echo(
             f"  {name:22s} {len(latencies) / seconds:7.0f} a second   p50 {p50:6.1f} ms, p99 {p99:6.1f} ms   "
             f"{len(errors)} errors, {wrong} wrong vectors{f' (first: {errors[0]!r})' if errors else ''}"
         )
+    return all_right
 
 
 def _ask_together(
@@ -313,12 +319,6 @@ def _show(title: str, decision: Decision) -> None:
         click.echo(f"  {trial.line()}")
 
 
-def _seconds(action: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    action()
-    return time.perf_counter() - started
-
-
 @click.command()
 @click.option("--data", type=click.Path(exists=True, path_type=Path), required=True, help="The folder of datasets.")
 @click.option(
@@ -347,7 +347,7 @@ def main(
     long_chunks: int | None,
 ) -> None:
     """Measure and print."""
-    parts = set(only.split(","))
+    parts, all_right = set(only.split(",")), True
     with tempfile.TemporaryDirectory() as temporary:
         folders = models or (tuned_folder(Path(temporary) / "minilm"),)
         for each in folders:
@@ -368,11 +368,12 @@ def main(
         if "start" in parts:
             bench_start(folder, rounds)
         if "threads" in parts:
-            bench_threads(sides, questions, threads, seconds)
+            all_right = bench_threads(sides, questions, threads, seconds)
         if "int8" in parts:
             bench_int8(folders, data, sets.split(","))
         if "windows" in parts:
             bench_windows(folder, data, long_chunks)
+    sys.exit(0 if all_right else 1)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,6 @@ import argparse
 import json
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +36,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from measuring import in_own_process
 
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.data.split import hold_out
@@ -79,7 +80,7 @@ def main() -> None:
         for method in arguments.methods.split(","):
             for seed in [13] if method in ("base", "bm25", "hybrid") else map(int, arguments.seeds.split(",")):
                 if not any((r["dataset"], r["method"], r["seed"]) == (folder.name, method, seed) for r in results):
-                    results.append(in_own_process(folder, method, seed, arguments))
+                    results.append(run_apart(folder, method, seed, arguments))
                     if arguments.json:
                         write_text_atomically(arguments.json, json.dumps(results, indent=1) + "\n")
         print(table(folder.name, results), flush=True)
@@ -94,13 +95,12 @@ def read_results(file: Path | None) -> list[dict[str, Any]]:
     return results
 
 
-def in_own_process(folder: Path, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run a method in its own process, so that memory and settings of different methods do not mix."""
-    command = [sys.executable, __file__, str(folder), "--one", method, str(seed), "--base", arguments.base]
-    command += ["--article-epochs", str(arguments.article_epochs), "--time-budget", str(arguments.time_budget)]
-    command += ["--keep", str(arguments.keep)] if arguments.keep else []
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+def run_apart(folder: Path, method: str, seed: int, arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run a method in its own process, and return its result."""
+    options = [str(folder), "--one", method, str(seed), "--base", arguments.base]
+    options += ["--article-epochs", str(arguments.article_epochs), "--time-budget", str(arguments.time_budget)]
+    options += ["--keep", str(arguments.keep)] if arguments.keep else []
+    result: dict[str, Any] = in_own_process(__file__, *options)
     print(
         f"{folder.name} {method} seed {seed}: nDCG@10 {mean(result, 'ndcg@10'):.3f}, {result['seconds']:.0f} s",
         flush=True,

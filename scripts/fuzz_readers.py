@@ -1,6 +1,6 @@
 """Fuzz every reader with damaged files: each file must either be read or be refused with a one-line error.
 
-python scripts/fuzz_readers.py --number 10000
+    python scripts/fuzz_readers.py --number 10000
 
 A small dataset is written in each format, and one of its files is damaged: bytes are changed, cut off, inserted, left
 out or repeated, or a JSON value is replaced. Each damaged dataset is read, except that by default every 40th goes
@@ -35,19 +35,7 @@ SECONDS = 10
 _SUFFIX = {"explicit": ".json", "article": ".json", "llamaindex": ".json", "csv": ".csv", "excel": ".xlsx"}
 _ODD_VALUES: tuple[Any, ...] = (None, True, -1, 1e308, "", " ", "\ud800", "\0", [], {}, [[]], {"a": [1]}, "x" * 10_000)
 _ODD_BYTES = (
-    b"\0",
-    b"\xff",
-    b'"',
-    b"'",
-    b"{",
-    b"[",
-    b"}",
-    b",",
-    b"\n",
-    b"\r\n",
-    b"\t",
-    b"\\ud800",
-    b"NaN",
+    *(b"\0", b"\xff", b'"', b"'", b"{", b"[", b"}", b",", b"\n", b"\r\n", b"\t", b"\\ud800", b"NaN"),
     b"9" * 5000,
 )
 

@@ -1,6 +1,6 @@
 """Kill the embedding of a corpus halfway, start it again, and compare the result with an uninterrupted run.
 
-python scripts/kill_check.py --model bundled --corpus data/corpus.json
+    python scripts/kill_check.py --model bundled --corpus data/corpus.json
 
 The killed run is a separate process that gets SIGKILL in the middle of a block. Prints how many chunks the second run
 embedded, and whether vectors and files are identical to the last bit; exit code 1 if anything differs.

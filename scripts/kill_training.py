@@ -21,8 +21,8 @@ QUESTIONS, CHUNKS = 48, 160
 CHILD = """
 import sys
 from docsgpt_embtune.cli.train import train
-from docsgpt_embtune.training import trainer
-trainer.SECONDS_BETWEEN_SAVES = 0.1
+from docsgpt_embtune.training import callbacks
+callbacks.SECONDS_BETWEEN_SAVES = 0.1
 train(sys.argv[1:])
 """
 
@@ -73,18 +73,8 @@ def write_data(folder: Path, *, in_folds: bool) -> list[str]:
 
 def start(files: list[str], out: Path) -> "subprocess.Popen[bytes]":
     """Start a run, or resume a killed one."""
-    command = [
-        sys.executable,
-        "-c",
-        CHILD,
-        *files,
-        "--out",
-        str(out),
-        "--resume",
-        "--keep-worse",
-        "--time-budget",
-        "999",
-    ]
+    options = ["--out", str(out), *"--resume --keep-worse --time-budget 999".split()]
+    command = [sys.executable, "-c", CHILD, *files, *options]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 

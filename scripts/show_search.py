@@ -1,6 +1,6 @@
 """Search as DocsGPT does, through application/vectorstore/base.py, with the baseline and with the tuned model.
 
-python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
+    python scripts/show_search.py --tuned models/tuned --data runs/sample/test.json --corpus runs/sample/corpus.json
 
 Chunk vectors that a check has computed are taken from its cache.
 """
@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # `application` is DocsGPT's
 
 from application.core.settings import settings
 from application.vectorstore.faiss import FaissStore
-from docsgpt_embtune.cli.common import EmbtuneCommand
+from docsgpt_embtune.cli.command import EmbtuneCommand
 from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset
 from docsgpt_embtune.evaluation.retrieval_check import CheckedModel
 from docsgpt_embtune.evaluation.vector_cache import RememberedDocuments, VectorCache, cache_folder, default_cache_folder

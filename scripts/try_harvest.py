@@ -54,7 +54,7 @@ CREATE TABLE conversation_messages (
 
 
 def main() -> None:
-    """Create the deployment, then run the steps of its operator."""
+    """Harvest from a made-up deployment, train on it, and check."""
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # to keep its lines in order with the commands'
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for everything that is written")
@@ -76,20 +76,7 @@ def main() -> None:
             work / name for name in ("train.json", "test.json", "corpus.json")
         )
     asked = load_dataset(arguments.train, corpus=arguments.corpus, relevant_docs=arguments.relevant_docs)
-    draw = random.Random(arguments.seed)
-    with postgresql() as uri:
-        rated = [query_id for query_id in asked.queries if draw.random() < arguments.rated]
-        make_deployment(uri, asked.subset(rated), load_deployed_model(arguments.base), draw)
-        embtune("chunks", "--pgvector", uri, "--out", work / "chunks.json")
-        corpus = json.loads((work / "chunks.json").read_text(encoding="utf-8"))
-        harvested = ["harvest", "--corpus", work / "chunks.json", "--out", work / "harvested.json"]
-        if arguments.unreviewed:
-            embtune(*harvested, "--postgres", uri, "--accept-unreviewed", "--yes")
-        else:
-            review = work / "review.csv"
-            embtune("harvest", "--corpus", work / "chunks.json", "--postgres", uri, "--review", review, "--yes")
-            simulate_reviewer(review, asked, corpus)
-            embtune(*harvested, "--reviewed", review)
+    harvest(work, asked, arguments)
     if ADDRESS in (work / "harvested.json").read_text(encoding="utf-8"):
         sys.exit(f"FAILED: {ADDRESS} is in {work / 'harvested.json'}")
     say_how_right(load_dataset(work / "harvested.json"), asked)
@@ -102,6 +89,23 @@ def main() -> None:
         "check", "--baseline", arguments.base, "--tuned", tuned, *data, "--json", work / "check.json", may_say_no=True
     )
     print(f"\nverdict: {json.loads((work / 'check.json').read_text(encoding='utf-8'))['verdict']}")
+
+
+def harvest(work: Path, asked: RetrievalDataset, arguments: argparse.Namespace) -> None:
+    """Create the deployment, and harvest `harvested.json` from it."""
+    draw = random.Random(arguments.seed)
+    with postgresql() as uri:
+        rated = [query_id for query_id in asked.queries if draw.random() < arguments.rated]
+        make_deployment(uri, asked.subset(rated), load_deployed_model(arguments.base), draw)
+        embtune("chunks", "--pgvector", uri, "--out", work / "chunks.json")
+        harvested = ["harvest", "--corpus", work / "chunks.json", "--out", work / "harvested.json"]
+        if arguments.unreviewed:
+            embtune(*harvested, "--postgres", uri, "--accept-unreviewed", "--yes")
+            return
+        review = work / "review.csv"
+        embtune("harvest", "--corpus", work / "chunks.json", "--postgres", uri, "--review", review, "--yes")
+        simulate_reviewer(review, asked, json.loads((work / "chunks.json").read_text(encoding="utf-8")))
+        embtune(*harvested, "--reviewed", review)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from click.testing import CliRunner
 from safetensors import SafetensorError
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.cli.common import EmbtuneCommand, minutes
+from docsgpt_embtune.cli.command import EmbtuneCommand
+from docsgpt_embtune.cli.options import minutes
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.errors import DatasetError
 from docsgpt_embtune.files import write_text_atomically
@@ -143,7 +144,7 @@ def test_a_full_disk_is_one_line_although_the_error_names_no_file(write):
 
 def test_no_folder_for_temporary_files_is_one_line():
     command = "EmbtuneCommand('', callback=tempfile.mkdtemp)([])"
-    code = f"import tempfile; from docsgpt_embtune.cli.common import EmbtuneCommand; {command}"
+    code = f"import tempfile; from docsgpt_embtune.cli.command import EmbtuneCommand; {command}"
     write_nothing = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (0, 0))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, preexec_fn=write_nothing)
     assert (done.returncode, done.stderr) == (
@@ -233,7 +234,7 @@ def nobody_reads():
 def run_command(work, env, **how):
     program = f"import click, os, sys; from tqdm import tqdm; EmbtuneCommand('any', callback=lambda: ({work}))([])"
     return subprocess.run(
-        [sys.executable, "-c", f"from docsgpt_embtune.cli.common import EmbtuneCommand; {program}"],
+        [sys.executable, "-c", f"from docsgpt_embtune.cli.command import EmbtuneCommand; {program}"],
         env={**os.environ, **env},
         timeout=120,
         **how,
@@ -364,7 +365,7 @@ def test_threads_of_a_command_do_not_spin_unless_told(told, spins):
     program = "EmbtuneCommand('any', callback=lambda: __import__('torch'))([])"
     environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
     done = subprocess.run(
-        [sys.executable, "-c", f"from docsgpt_embtune.cli.common import EmbtuneCommand; {program}"],
+        [sys.executable, "-c", f"from docsgpt_embtune.cli.command import EmbtuneCommand; {program}"],
         env={**environment, "OMP_DISPLAY_ENV": "VERBOSE", **told},
         capture_output=True,
         text=True,

@@ -6,7 +6,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, cache_option, end_with, relevant_docs_option
+from docsgpt_embtune.cli.command import EmbtuneCommand, end_with
+from docsgpt_embtune.cli.options import cache_option, relevant_docs_option
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.training.config import SEED

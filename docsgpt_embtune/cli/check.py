@@ -9,15 +9,8 @@ from typing import Any
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import (
-    EXIT_NO,
-    EmbtuneCommand,
-    cache_option,
-    load_guard,
-    refuse_unwritable,
-    relevant_docs_option,
-    whole_numbers,
-)
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import cache_option, load_guard, refuse_unwritable, relevant_docs_option, whole_numbers
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.data.new_output import is_private

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.cli.command import EmbtuneCommand
+from docsgpt_embtune.cli.options import refuse_unwritable
 from docsgpt_embtune.data.chunking import MAX_TOKENS, MIN_TOKENS
 from docsgpt_embtune.deployment.collection_store import DEFAULT_NAME
 from docsgpt_embtune.progress import Bar

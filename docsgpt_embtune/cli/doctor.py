@@ -6,15 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
-from docsgpt_embtune.cli.stores import (
-    names_given,
-    open_model,
-    open_stores,
-    require_stores,
-    secret,
-    store_options,
-)
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.stores import names_given, open_model, open_stores, require_stores, secret, store_options
 from docsgpt_embtune.wording import counted
 
 if TYPE_CHECKING:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, relevant_docs_option
+from docsgpt_embtune.cli.command import EmbtuneCommand
+from docsgpt_embtune.cli.options import relevant_docs_option
 from docsgpt_embtune.data.dataset import load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 

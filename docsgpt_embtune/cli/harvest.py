@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.cli.command import EmbtuneCommand
+from docsgpt_embtune.cli.options import refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.files import PRIVATE
 from docsgpt_embtune.progress import Bar

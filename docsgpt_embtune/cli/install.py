@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
 
 if TYPE_CHECKING:
     from docsgpt_embtune.deployment.install import HookStatus

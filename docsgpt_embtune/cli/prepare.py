@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import isclose
 from pathlib import Path
@@ -10,32 +10,18 @@ from typing import Any
 
 import click
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, relevant_docs_option
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import relevant_docs_option, together
 from docsgpt_embtune.data.dataset import checked
 from docsgpt_embtune.data.formats.options import ROLES, ReadOptions
-from docsgpt_embtune.data.new_output import (
-    is_private,
-    moved_when_good,
-    refuse_existing_output,
-)
+from docsgpt_embtune.data.new_output import is_private, moved_when_good, refuse_existing_output
 from docsgpt_embtune.destinations import folder_above
 from docsgpt_embtune.errors import DatasetError
 
 # The registry's names, copied so that `embtune --help` needs no pyarrow; a test keeps the two in step.
 FORMATS = (
-    "explicit",
-    "article",
-    "llamaindex",
-    "beir",
-    "flag-embedding",
-    "tevatron",
-    "ragas",
-    "autorag",
-    "hugging-face",
-    "jsonl",
-    "csv",
-    "excel",
-    "parquet",
+    *("explicit", "article", "llamaindex", "beir", "flag-embedding", "tevatron", "ragas", "autorag", "hugging-face"),
+    *("jsonl", "csv", "excel", "parquet"),
 )
 
 
@@ -55,18 +41,13 @@ def _columns(_context: click.Context, _option: click.Parameter, value: str | Non
     return named
 
 
-def reading_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say how to read a source."""
-    options = (
-        click.option("--from", "format_name", type=click.Choice(FORMATS), help="The source's format, if unclear."),
-        click.option("--corpus", type=click.Path(path_type=Path), help="The chunks, where the source lacks them."),
-        click.option("--columns", callback=_columns, help="Columns of a table: question=NAME,good=NAME,bad=NAME,…"),
-        click.option("--good-score", type=float, help="Score from which on a chunk is good, where a table has scores."),
-        relevant_docs_option,
-    )
-    for option in reversed(options):  # the last one applied comes first in --help
-        function = option(function)
-    return function
+reading_options = together(
+    click.option("--from", "format_name", type=click.Choice(FORMATS), help="The source's format, if unclear."),
+    click.option("--corpus", type=click.Path(path_type=Path), help="The chunks, where the source lacks them."),
+    click.option("--columns", callback=_columns, help="Columns of a table: question=NAME,good=NAME,bad=NAME,…"),
+    click.option("--good-score", type=float, help="Score from which on a chunk is good, where a table has scores."),
+    relevant_docs_option,
+)
 
 
 @click.command(cls=EmbtuneCommand)

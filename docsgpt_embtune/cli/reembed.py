@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand
+from docsgpt_embtune.cli.command import EmbtuneCommand
 from docsgpt_embtune.cli.stores import (
     names_given,
     open_environment,

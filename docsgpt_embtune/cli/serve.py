@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from docsgpt_embtune.cli.common import EmbtuneCommand
+from docsgpt_embtune.cli.command import EmbtuneCommand
 from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
 from docsgpt_embtune.openai_client.client import fault_of_key

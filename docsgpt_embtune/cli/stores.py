@@ -1,7 +1,6 @@
 """The options that say where stored chunks are, for the deployment commands, and the stores that they open."""
 
 import os
-from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from functools import partial
@@ -10,26 +9,23 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from docsgpt_embtune.cli.options import together
+
 if TYPE_CHECKING:
     from docsgpt_embtune.deployment.deployed_model import DeployedModel
     from docsgpt_embtune.deployment.environment_file import EnvironmentFile
     from docsgpt_embtune.deployment.stores import ChunkStore
 
 
-def store_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say where stored chunks are."""
-    options = (
-        click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's."),
-        click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
-        click.option("--qdrant", metavar="URL|FOLDER", help="Qdrant with DocsGPT's collection; needs --env."),
-        click.option("--milvus", metavar="URI|FILE", help="Milvus with DocsGPT's collection; needs --env."),
-        click.option(
-            "--env", "env_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="DocsGPT's .env."
-        ),
-    )
-    for option in reversed(options):  # the last one applied comes first in --help
-        function = option(function)
-    return function
+store_options = together(
+    click.option("--indexes", type=click.Path(path_type=Path), help="DocsGPT's indexes folder, or one source's."),
+    click.option("--pgvector", metavar="URI", help="PostgreSQL with DocsGPT's vectors, e.g. postgresql://…"),
+    click.option("--qdrant", metavar="URL|FOLDER", help="Qdrant with DocsGPT's collection; needs --env."),
+    click.option("--milvus", metavar="URI|FILE", help="Milvus with DocsGPT's collection; needs --env."),
+    click.option(
+        "--env", "env_file", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="DocsGPT's .env."
+    ),
+)
 
 
 def open_environment(env_file: Path | None, indexes: Path | None) -> "EnvironmentFile | None":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import EXIT_NO, EmbtuneCommand, refuse_unwritable
+from docsgpt_embtune.cli.command import EXIT_NO, EmbtuneCommand
+from docsgpt_embtune.cli.options import refuse_unwritable
 from docsgpt_embtune.data.dataset import load_corpus, save_dataset
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.openai_client.client import Patience
@@ -21,7 +22,7 @@ from docsgpt_embtune.wording import clock, counted
 
 if TYPE_CHECKING:
     from docsgpt_embtune.sources.language_model import Spent
-    from docsgpt_embtune.sources.synthesis import Synthesizer
+    from docsgpt_embtune.sources.synthesis import Synthesis, Synthesizer
 
 
 @click.command(cls=EmbtuneCommand)
@@ -172,6 +173,10 @@ def _synthesize_online(
     click.echo(f"kinds       {_counted(made.kinds)}")
     click.echo(f"thrown out  {_counted(made.thrown_out)}")
     click.echo(_spent(model.spent, started, price))
+    _end_if_unanswered(made)
+
+
+def _end_if_unanswered(made: "Synthesis") -> None:
     if made.unanswered:
         doc_id, reason = next(iter(made.unanswered.items()))
         click.echo(

@@ -1,20 +1,13 @@
 """`embtune train` and `embtune sample`."""
 
-import sys
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 from tqdm import tqdm
 
-from docsgpt_embtune.cli.common import (
-    EXIT_NO,
-    EmbtuneCommand,
-    load_guard,
-    minutes,
-    relevant_docs_option,
-    whole_numbers,
-)
+from docsgpt_embtune.cli.command import EmbtuneCommand, end_with
+from docsgpt_embtune.cli.options import load_guard, minutes, relevant_docs_option, whole_numbers
 from docsgpt_embtune.data.dataset import load_corpus, load_dataset
 from docsgpt_embtune.data.formats.options import RelevantDocs
 from docsgpt_embtune.errors import TrainingError
@@ -166,11 +159,9 @@ def train(
     )
     if not is_main_process():
         return
-    click.echo(summary(report))
-    if report.folder is None:
-        sys.exit(EXIT_NO)
+    end_with(summary(report), report.folder)
     if make_zip:
-        click.echo(f"zip         {zip_model_folder(report.folder)}")
+        click.echo(f"zip         {zip_model_folder(out)}")
 
 
 def _refuse_unknown_reports(report_to: tuple[str, ...]) -> None:

@@ -236,14 +236,13 @@ def _graphs_beside(model: "SentenceTransformer", folder: Path, max_seq_length: i
     not name. A static model has no matrix products that int8 would speed up, so its graph is not quantised.
     """
     with folder_written_whole(folder / FOLDER) as partial:
-        exact, quantised = partial / "model.onnx", partial / "model_int8.onnx"
-        paths: dict[EngineName, Path] = {"onnx": exact}
+        paths: dict[EngineName, Path] = {"onnx": partial / "model.onnx"}
         if not is_static(model):
             model.max_seq_length = max_seq_length
-            paths["onnx-int8"] = quantised
-        _write_exact(model, folder, exact, max_seq_length)
-        if "onnx-int8" in paths:
-            quantise(exact, quantised, _calibration(folder, max_seq_length))
+        _write_exact(model, folder, paths["onnx"], max_seq_length)
+        if not is_static(model):
+            paths["onnx-int8"] = partial / "model_int8.onnx"
+            quantise(paths["onnx"], paths["onnx-int8"], _calibration(folder, max_seq_length))
         for path in partial.iterdir():  # onnx writes weights with mode 0600, but a container may run as another user
             path.chmod(PUBLIC)
         yield [Graph(engine, path, graph_sha256(path)) for engine, path in paths.items()]

@@ -51,13 +51,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check every field, as each may come from a command line."""
-        _require(self.loss in get_args(LossName), "loss", self.loss, f"one of {', '.join(get_args(LossName))}")
-        _require(
-            self.precision in get_args(Precision),
-            "precision",
-            self.precision,
-            f"one of {', '.join(get_args(Precision))}",
-        )
+        for field, value, choices in (("loss", self.loss, LossName), ("precision", self.precision, Precision)):
+            _require(value in get_args(choices), field, value, f"one of {', '.join(get_args(choices))}")
         _require(1 <= self.epochs <= 1000, "epochs", self.epochs, "1 to 1000")
         _require(2 <= self.batch_size <= 65536, "batch_size", self.batch_size, "2 to 65536")
         _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "above 0 and below 1, e.g. 2e-5")

@@ -256,8 +256,10 @@ class GroupedBatchSampler(DefaultBatchSampler):
         return {text for row in group for column, text in rows[row].items() if column not in ("anchor", "label")}
 
 
-def sampler_factory(examples: TrainingExamples, *, in_batch_negatives: bool, seed: int) -> Any:
+def sampler_factory(examples: TrainingExamples, seed: int) -> Any:
     """Return what the trainer's `batch_sampler` argument takes: a function that makes the sampler."""
+    # Only losses without labels take other rows' texts as negatives.
+    in_batch_negatives = "label" not in examples.rows.column_names
 
     def make(dataset: Dataset, batch_size: int, **_: Any) -> GroupedBatchSampler:
         return GroupedBatchSampler(examples, batch_size, in_batch_negatives=in_batch_negatives, seed=seed)

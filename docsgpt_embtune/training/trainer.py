@@ -2,22 +2,19 @@
 
 import ctypes
 import json
-import math
 import os
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.modules import Normalize
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 
 from docsgpt_embtune.base_models import BaseModel
@@ -25,18 +22,22 @@ from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.loading import load_model, without_transformers_bars, without_transformers_notes
 from docsgpt_embtune.positions import possible_length
 from docsgpt_embtune.precision import Precision
-from docsgpt_embtune.progress import Bar
 from docsgpt_embtune.serving.packing import can_attend_otherwise, packing_where_possible
 from docsgpt_embtune.static_model import beginnings_read
+from docsgpt_embtune.training.callbacks import (
+    AtEpochEnd,
+    ProgressBar,
+    SaveNowAndThen,
+    StopEarlyUnless,
+    StopOnBrokenLoss,
+)
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.examples import TrainingExamples, sampler_factory
 from docsgpt_embtune.training.losses import make_loss
-from docsgpt_embtune.training.processes import is_main_process, own_gpu, process_count
+from docsgpt_embtune.training.processes import own_gpu, process_count
 
 _MIXED_PRECISION = "ACCELERATE_MIXED_PRECISION"
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-SECONDS_BETWEEN_SAVES = 60.0
-SHARE_BEFORE_LOOKING = 0.25  # of the steps, before asking whether to go on
 
 
 def load_base(base: BaseModel, device: str | None = None) -> SentenceTransformer:
@@ -107,7 +108,7 @@ def fit(
         config: Loss, epochs, batch size, learning rate, warm-up and seed.
         precision: "fp32" or "bf16".
         at_epoch_end: Called after each epoch with its number, from 1, while the model has the weights of its end.
-        goes_on: Called once, after the first SHARE_BEFORE_LOOKING of the steps; training ends there if it returns
+        goes_on: Called once, after the first steps (see `StopEarlyUnless`); training ends there if it returns
             False.
         checkpoints: Folder to save to every minute, and to resume from if a killed run saved there.
         loss: Loss to minimise in place of the config's.
@@ -182,7 +183,7 @@ def _arguments(
         prompts=model.prompts.get(model.default_prompt_name or "") or None,  # as in serving
         bf16=precision == "bf16",
         use_cpu=model.device.type == "cpu",
-        batch_sampler=_sampler_factory(examples, config),
+        batch_sampler=sampler_factory(examples, config.seed),
         save_strategy="steps" if checkpoints else "no",
         save_steps=2**31,  # SaveNowAndThen says when
         save_total_limit=1,
@@ -203,14 +204,8 @@ def _arguments(
 
 def _warmup_steps(examples: TrainingExamples, config: TrainConfig) -> int:
     """Round the warm-up down to whole steps: its first step has a rate of 0, and may be the only step there is."""
-    batches = len(_sampler_factory(examples, config)(examples.rows, config.batch_size))
+    batches = len(sampler_factory(examples, config.seed)(examples.rows, config.batch_size))
     return int(config.warmup * config.epochs * batches / process_count())
-
-
-def _sampler_factory(examples: TrainingExamples, config: TrainConfig) -> Any:
-    # Only losses without labels take other rows' texts as negatives.
-    in_batch_negatives = "label" not in examples.rows.column_names
-    return sampler_factory(examples, in_batch_negatives=in_batch_negatives, seed=config.seed)
 
 
 def _last_whole_checkpoint(folder: Path | None) -> str | None:
@@ -297,99 +292,3 @@ def _attention_for(model: SentenceTransformer, precision: Precision) -> Iterator
         transformer: Any = model[0].auto_model
         transformer.set_attn_implementation("eager")
         yield  # packing_where_possible puts the usual one back
-
-
-class StopEarlyUnless(TrainerCallback):
-    """Ask once, early on, whether to go on training, and stop if not."""
-
-    def __init__(self, goes_on: Callable[[], bool]) -> None:
-        self.goes_on = goes_on
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Ask after the first SHARE_BEFORE_LOOKING of the steps."""
-        look_at = math.ceil(SHARE_BEFORE_LOOKING * state.max_steps)
-        if state.global_step != look_at or look_at == state.max_steps:
-            return
-        context["model"].eval()
-        control.should_training_stop = not self.goes_on()
-        context["model"].train()
-
-
-class AtEpochEnd(TrainerCallback):
-    """Call back with the number of the epoch that has just ended."""
-
-    def __init__(self, function: Callable[[int], None]) -> None:
-        self.function = function
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Call the function with the model in eval mode, unless training stopped within the epoch."""
-        if not float(state.epoch).is_integer():
-            return
-        context["model"].eval()
-        self.function(round(state.epoch))
-        context["model"].train()
-
-
-class SaveNowAndThen(TrainerCallback):
-    """Save checkpoints by the clock: a step takes a millisecond on one machine and ten seconds on another.
-
-    Never after the last step of an epoch, where the trainer would: a run resumed from there takes the epoch for done,
-    and would never enter its candidate. Nor where training ends early: a resumed run would go on training after all.
-    """
-
-    def __init__(self) -> None:
-        self.last_save = time.monotonic()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Ask the trainer to save if the last save is long enough ago."""
-        is_due = time.monotonic() - self.last_save >= SECONDS_BETWEEN_SAVES
-        control.should_save = is_due and not control.should_training_stop and not float(state.epoch).is_integer()
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Restart the clock."""
-        self.last_save = time.monotonic()
-
-
-class StopOnBrokenLoss(TrainerCallback):
-    """End the run when the loss is no longer finite: at once where it is logged, at the end where it is not."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Raise TrainingError if the logged loss is not finite."""
-        if not np.isfinite(logs.get("loss", 0.0)):
-            raise TrainingError(f"the loss became {logs['loss']} at step {state.global_step}; lower --learning-rate")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **context: Any) -> None:
-        """Raise TrainingError if the weights are not finite, as the last steps' loss is not logged."""
-        if not all(weights.isfinite().all() for weights in context["model"].parameters()):
-            raise TrainingError(f"the weights are no numbers at step {state.global_step}; lower --learning-rate")
-
-
-class ProgressBar(TrainerCallback):
-    """A progress bar with steps, time left, epoch and loss."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Open the bar."""
-        self.bar = Bar(
-            total=state.max_steps,
-            initial=state.global_step,
-            desc=self.name,
-            unit="step",
-            dynamic_ncols=True,
-            disable=not is_main_process(),
-        )
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Move the bar."""
-        self.bar.update(state.global_step - self.bar.n)
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Show epoch and loss."""
-        if "loss" in logs:
-            self.bar.set_postfix(epoch=f"{state.epoch:.1f}", loss=f"{float(logs['loss']):.3g}")
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Close the bar."""
-        self.bar.close()

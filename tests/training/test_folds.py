@@ -12,7 +12,7 @@ from docsgpt_embtune.data.split import FEW_QUESTIONS, folds_by_answer, groups_by
 from docsgpt_embtune.errors import TrainingError
 from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
-from docsgpt_embtune.training import recipe, trainer, tuning_run
+from docsgpt_embtune.training import callbacks, recipe, tuning_run
 from docsgpt_embtune.training import train as train_module
 from docsgpt_embtune.training.folds import FOLDS, folds_of
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, are_few
@@ -196,7 +196,7 @@ def test_run_that_is_stopped_in_a_fold_ends_with_the_same_weights(
     tuned, undisturbed, monkeypatch, stopped_at, tmp_path
 ):
     whole = undisturbed.report
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     with stopping(stopped_at):
         tuned()
     resumed = tuned(resume=True)

@@ -1,12 +1,12 @@
 """BEIR's folder: corpus.jsonl, queries.jsonl, qrels/<split>.tsv."""
 
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from docsgpt_embtune.data.formats.content import DatasetContent
 from docsgpt_embtune.data.formats.format import Format
 from docsgpt_embtune.data.formats.options import ReadOptions
+from docsgpt_embtune.data.formats.records import write_json_lines
 from docsgpt_embtune.data.formats.source import Source
 from docsgpt_embtune.data.formats.texts import read_corpus, read_text_records
 from docsgpt_embtune.data.offences import Offences, refuse
@@ -42,8 +42,10 @@ def read(source: Source, options: ReadOptions) -> DatasetContent:
 def write(content: DatasetContent, path: Path) -> None:
     """Write the folder, with all questions in one split."""
     with folder_written_whole(path) as folder:
-        _write_texts(folder / "corpus.jsonl", content.corpus, {"title": ""})
-        _write_texts(folder / "queries.jsonl", content.queries, {})
+        chunks = ({"_id": doc_id, "title": "", "text": text} for doc_id, text in content.corpus.items())
+        queries = ({"_id": query_id, "text": text} for query_id, text in content.queries.items())
+        write_json_lines(folder / "corpus.jsonl", chunks)
+        write_json_lines(folder / "queries.jsonl", queries)
         (folder / "qrels").mkdir()
         lines = ["\t".join(QRELS_FIELDS)]
         for score, judgments in ((1, content.relevant_docs), (0, content.irrelevant_docs)):
@@ -114,15 +116,6 @@ def _judged(path: Path) -> Iterator[tuple[int, Sequence[str]]]:
             values = line.rstrip("\n").split("\t" if "\t" in line else None)
             if values:
                 yield number, [values[0], *values[2:]] if len(values) == 4 else values
-
-
-def _write_texts(path: Path, texts: Mapping[str, str], fields: Mapping[str, str]) -> None:
-    lines: Iterable[str] = (
-        json.dumps({"_id": text_id, **fields, "text": text}, ensure_ascii=False) + "\n"
-        for text_id, text in texts.items()
-    )
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(lines)
 
 
 BEIR = Format(

@@ -2,11 +2,9 @@
 
 import csv
 import json
-import re
-import zipfile
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import IO, Any, Literal
 import pyarrow
 import pyarrow.parquet
 
+from docsgpt_embtune.data.formats.workbook import refuse_archive_without_workbook, workbook_rows
 from docsgpt_embtune.data.offences import Offences, offence
 from docsgpt_embtune.data.text_file import UTF8, not_utf8, told_delimiter
 from docsgpt_embtune.errors import DatasetError
@@ -27,7 +26,6 @@ HUB = "hub:"
 _LARGEST = 16 * 2**20  # characters of a line or value of CSV: an unclosed quote would swallow the whole file
 _ROWS = 4096  # of Parquet, held in memory at a time
 _DELIMITERS = ("\t", ";", ",")
-_FORMULA = re.compile(rb"<(\w+:)?f[\s/>]")  # in a sheet's XML
 _TABLE_OF_TEXT = "UTF-8 (a table in Excel as CSV UTF-8)"
 # First bytes of files in another format than their names may suggest, and what to do about them.
 _OTHER_PACKINGS = {
@@ -61,7 +59,7 @@ class Source:
         if start.startswith(b"PAR1"):
             return "Parquet"
         if start.startswith(b"PK\x03\x04"):
-            self._refuse_archive_without_workbook()
+            refuse_archive_without_workbook(self.path)
             return "Excel"
         for magic, what in _OTHER_PACKINGS.items():
             if start.startswith(magic):
@@ -124,16 +122,6 @@ class Source:
     def place(self, number: int) -> str:
         """Name a numbered row for a message; in Excel, where the names are row 1, as the sheet counts."""
         return f"row {number + (self.container == 'Excel')}"
-
-    def _refuse_archive_without_workbook(self) -> None:
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                names = archive.namelist()
-        except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-            return  # a damaged archive, which the reader of workbooks reports
-        if not any(name.startswith("xl/") for name in names):
-            inside = ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
-            raise DatasetError(f"{self.path}: is a zip archive and no Excel workbook ({inside}); unpack it")
 
     def _open(self, mode: str, newline: str | None = None) -> IO[Any]:
         try:
@@ -272,43 +260,10 @@ class Source:
                 yield from batch.to_pylist()
 
     def _excel_records(self) -> Iterator[Record]:
-        import pandas
-
-        try:
-            sheets = pandas.read_excel(
-                # Without a header, as pandas would rename the second of two columns "good" to "good.1".
-                self.path,
-                sheet_name=None,
-                header=None,
-                dtype=object,
-                keep_default_na=False,
-                engine="openpyxl",
-            )
-        except ImportError as error:
-            raise DatasetError(f"{self.path}: Excel needs openpyxl; run: pip install openpyxl") from error
-        except Exception as error:  # a damaged workbook raises whatever its zip, its XML or openpyxl stumbles over
-            raise DatasetError(f"{self.path}: not an Excel workbook that can be read ({error})") from error
-        with_rows = [name for name, sheet in sheets.items() if len(sheet) > 1] or list(sheets)[:1]
-        if len(with_rows) != 1:
-            raise DatasetError(
-                f"{self.path}: has rows in {len(with_rows)} sheets ({', '.join(map(repr, with_rows))}), where one is "
-                "wanted; save that one as a workbook of its own"
-            )
-        self._refuse_formulas_without_value(with_rows[0])
-        rows = sheets[with_rows[0]].itertuples(index=False, name=None)
+        rows = workbook_rows(self.path)
         names = _all_named(map(str, next(rows, ())))
         self._refuse_columns_twice(names)
-        return (dict(zip(names, map(_unescaped, values), strict=True)) for values in rows)
-
-    def _refuse_formulas_without_value(self, sheet: str) -> None:
-        """Raise if formulas have no value: libraries store a text that begins with "=" as one, and compute nothing."""
-        cells = _formulas_without_value(self.path, sheet) if _has_formulas(self.path) else []
-        if cells:
-            shown = ", ".join(cells[:3]) + (" …" if len(cells) > 3 else "")
-            raise DatasetError(
-                f"{self.path}: holds formulas without a value (in {shown}), which would be read as empty; open it in a "
-                "spreadsheet program, which computes them, and save it, or write texts that begin with '=' as CSV"
-            )
+        return (dict(zip(names, values, strict=True)) for values in rows)
 
     def _refuse_columns_twice(self, names: list[str]) -> None:
         twice = [name for name, count in Counter(names).items() if count > 1]
@@ -319,40 +274,6 @@ class Source:
 def _all_named(header: Iterable[str]) -> list[str]:
     """Name columns without a name by their number: spreadsheets leave some, mostly empty."""
     return [name if name.strip() else f"column {number}" for number, name in enumerate(header, 1)]
-
-
-def _has_formulas(workbook: Path) -> bool:
-    with zipfile.ZipFile(workbook) as archive:
-        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/")]
-        return any(_FORMULA.search(archive.read(name)) for name in sheets)
-
-
-def _formulas_without_value(workbook: Path, sheet: str) -> list[str]:
-    """Return the cells whose formulas nobody has computed, such as "B2"."""
-    from openpyxl import load_workbook
-
-    with ExitStack() as stack:
-        tables = []
-        for data_only in (True, False):
-            file = stack.enter_context(workbook.open("rb"))  # openpyxl refuses a path without a suffix that it knows
-            book = load_workbook(file, read_only=True, data_only=data_only, keep_links=False)
-            stack.callback(book.close)
-            book[sheet].reset_dimensions()  # which may be wrong
-            tables.append(book[sheet].rows)
-        pairs = (pair for rows in zip(*tables, strict=True) for pair in zip(*rows, strict=True))
-        # Where a formula's result is the empty text, the type is "str".
-        return [
-            formula.coordinate
-            for result, formula in pairs
-            if formula.data_type == "f" and result.value is None and result.data_type == "n"
-        ]
-
-
-def _unescaped(cell: Any) -> Any:
-    """Undo Excel's escapes of characters that XML cannot hold: `_x000D_` for a carriage return."""
-    from openpyxl.utils.escape import unescape
-
-    return unescape(cell) if isinstance(cell, str) and "_x" in cell else cell
 
 
 @contextmanager
@@ -394,12 +315,5 @@ def _is_blank(value: Any) -> bool:
 
 def json_type(value: Any) -> str:
     """Name a JSON value's type as JSON does."""
-    names: dict[type, str] = {
-        dict: "object",
-        list: "list",
-        str: "string",
-        bool: "boolean",
-        int: "number",
-        float: "number",
-    }
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", int: "number", float: "number"}
     return names.get(type(value), "null")

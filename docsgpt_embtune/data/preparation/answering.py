@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from docsgpt_embtune.base_models import resolve_base
 from docsgpt_embtune.data.likely_answers import MAX_SHARE_OF_GOOD_SCORE, NEAR_DUPLICATE
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.loading import architectures_of, have_a_classifying_head, without_transformers_bars
 from docsgpt_embtune.progress import Bar
+from docsgpt_embtune.vectors import Vectors, unit_norm
 
 Judged = Sequence[tuple[str, str, str]]  # query_id, doc_id of a bad chunk, doc_id of a good one
 Pairs = list[tuple[str, str]]  # query_id, doc_id
@@ -48,10 +48,9 @@ def like_the_good_chunk(
 
     embeddings = StockEmbeddings(resolve_base(model).folder, device=None)
 
-    def embedded(texts: Mapping[str, str], ids: Sequence[str], kind: str) -> npt.NDArray[np.float32]:
+    def embedded(texts: Mapping[str, str], ids: Sequence[str], kind: str) -> Vectors:
         row_of = {text_id: row for row, text_id in enumerate(texts)}
-        vectors = _in_blocks(embeddings.embed_documents, list(texts.values()), f"embedding {kind}")  # (N, D)
-        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        vectors = unit_norm(_in_blocks(embeddings.embed_documents, list(texts.values()), f"embedding {kind}"))  # (N, D)
         return vectors[[row_of[text_id] for text_id in ids]]  # (J, D)
 
     query_ids, bad_ids, good_ids = zip(*judged, strict=True)
@@ -67,9 +66,7 @@ def like_the_good_chunk(
     return list(dict.fromkeys((judged[row][0], judged[row][1]) for row in np.flatnonzero(found).tolist()))
 
 
-def _in_blocks(
-    call: Callable[[list[Any]], Any], texts: Sequence[str | tuple[str, str]], label: str
-) -> npt.NDArray[np.float32]:
+def _in_blocks(call: Callable[[list[Any]], Any], texts: Sequence[str | tuple[str, str]], label: str) -> Vectors:
     """Run a model on blocks of texts with a progress bar, the longest first so that padding is short."""
     order = sorted(range(len(texts)), key=lambda row: -len("".join(texts[row])))
     found: dict[int, Any] = {}
@@ -83,7 +80,7 @@ def _in_blocks(
 
 def as_good_as_the_good_chunk(
     queries: Mapping[str, str], corpus: Mapping[str, str], judged: Judged, cross_encoder: str
-) -> list[tuple[str, str]]:
+) -> Pairs:
     """Find bad chunks that a cross-encoder scores at least as high as the best good one.
 
     Args:

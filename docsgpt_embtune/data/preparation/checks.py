@@ -9,6 +9,7 @@ from docsgpt_embtune.data.preparation.finders import (
     find_foreign,
     ids_known_in_another_spelling,
 )
+from docsgpt_embtune.data.preparation.tables import ID_OF
 from docsgpt_embtune.words import AS_WRITTEN, duckdb_pattern
 
 LIMIT = 200_000  # texts; checks that read each one in Python take minutes on so many, and hours on ten million
@@ -19,7 +20,7 @@ _WORDS = duckdb_pattern(AS_WRITTEN)
 
 
 def _same_text(table: str) -> str:
-    id_name = "query_id" if table == "questions" else "doc_id"
+    id_name = ID_OF[table]
     query_id, doc_id = ("copy.query_id", "''") if table == "questions" else ("''", "copy.doc_id")
     return f"""
         SELECT {query_id} AS query_id, {doc_id} AS doc_id, original.{id_name} AS other_id, copy.text

@@ -33,7 +33,7 @@ def cut_texts(texts: Mapping[str, str], *, dots_may_be_meant: bool = False) -> d
     Returns:
         id -> how it ends: "dots", "length" or "word".
     """
-    cut = _at_greatest_length(texts, _ends_in_dots) if dots_may_be_meant else _that(_ends_in_dots, texts)
+    cut = _at_greatest_length(texts, _ends_in_dots) if dots_may_be_meant else _ids_where(_ends_in_dots, texts)
     found = dict.fromkeys(cut, "dots") | dict.fromkeys(_ending_in_odd_words(texts), "word")
     return found | dict.fromkeys(_at_greatest_length(texts, lambda text: text[-1:].isalnum()), "length")
 
@@ -42,14 +42,14 @@ def _ends_in_dots(text: str) -> bool:
     return text.rstrip().endswith(("...", "…"))
 
 
-def _that(end: Callable[[str], bool], texts: Mapping[str, str]) -> list[str]:
+def _ids_where(end: Callable[[str], bool], texts: Mapping[str, str]) -> list[str]:
     return [text_id for text_id, text in texts.items() if end(text)]
 
 
 def _at_greatest_length(texts: Mapping[str, str], end: Callable[[str], bool]) -> list[str]:
     """Find the texts that end like this at the greatest length, if that looks like a limit."""
     longest = max(map(len, texts.values()), default=0)
-    found = [text_id for text_id in _that(end, texts) if len(texts[text_id]) == longest]
+    found = [text_id for text_id in _ids_where(end, texts) if len(texts[text_id]) == longest]
     return found if longest >= _LEAST_LIMIT and len(found) >= _SAME_LENGTH else []
 
 

@@ -7,6 +7,7 @@ from docsgpt_embtune.data.preparation.fault_check import CheckSettings, Finder
 from docsgpt_embtune.data.preparation.languages import in_other_languages
 from docsgpt_embtune.data.preparation.near_duplicates import letter_triples, near_duplicates, word_pairs
 from docsgpt_embtune.data.preparation.store import Store
+from docsgpt_embtune.data.preparation.tables import ID_OF
 from docsgpt_embtune.wording import counted
 
 NEAR_CHUNK = 0.7  # Jaccard index of word pairs: one word in ten replaced
@@ -47,8 +48,7 @@ def _put_offenders(store: Store, rows: list[tuple[str, str, str, str]], table: s
 
 
 def _texts(store: Store, table: str) -> dict[str, str]:
-    id_name = "query_id" if table == "questions" else "doc_id"
-    return dict(store.stream(f"SELECT {id_name}, text FROM {table} ORDER BY position"))
+    return dict(store.stream(f"SELECT {ID_OF[table]}, text FROM {table} ORDER BY position"))
 
 
 def ids_known_in_another_spelling(store: Store) -> str:
@@ -58,7 +58,7 @@ def ids_known_in_another_spelling(store: Store) -> str:
     saves.
     """
     unknown = alike = 0
-    for table, column in (("questions", "query_id"), ("chunks", "doc_id")):
+    for table, column in ID_OF.items():
         pointing_nowhere = f"SELECT DISTINCT {column} FROM offenders ANTI JOIN {table} USING ({column})"
         unknown += store.number(f"SELECT count(*) FROM ({pointing_nowhere})")
         alike += store.number(
@@ -79,7 +79,7 @@ def find_cut(table: str) -> Finder:
     def find(store: Store, _settings: CheckSettings) -> None:
         texts = _texts(store, table)
         cut = cut_texts(texts, dots_may_be_meant=table == "questions")
-        _put_offenders(store, [_subject(table, text_id, "", f"…{texts[text_id][-80:]}") for text_id in cut])
+        _put_offenders(store, [_offender(table, text_id, f"…{texts[text_id][-80:]}") for text_id in cut])
 
     return find
 
@@ -91,14 +91,14 @@ def find_foreign(table: str) -> Finder:
         texts = _texts(store, table)
         foreign = in_other_languages(texts, label=f"languages of {table}")
         _put_offenders(
-            store, [_subject(table, text_id, "", f"{foreign[text_id]}: {texts[text_id]}") for text_id in foreign]
+            store, [_offender(table, text_id, f"{language}: {texts[text_id]}") for text_id, language in foreign.items()]
         )
 
     return find
 
 
-def _subject(table: str, text_id: str, other_id: str, text: str) -> tuple[str, str, str, str]:
-    return (text_id, "", other_id, text) if table == "questions" else ("", text_id, other_id, text)
+def _offender(table: str, text_id: str, text: str) -> tuple[str, str, str, str]:
+    return (text_id, "", "", text) if table == "questions" else ("", text_id, "", text)
 
 
 def find_near_duplicates(store: Store) -> None:
@@ -109,7 +109,7 @@ def find_near_duplicates(store: Store) -> None:
     """
     store.query(_TELLING)
     for table, shingle, threshold in (("questions", letter_triples, NEAR_QUESTION), ("chunks", word_pairs, NEAR_CHUNK)):
-        id_name = "query_id" if table == "questions" else "doc_id"
+        id_name = ID_OF[table]
         own = store.query(
             f"SELECT min({id_name}), plain(any_value(text)) FROM {table} WHERE NOT wordless(key) "
             "GROUP BY spelling ORDER BY min(position)"

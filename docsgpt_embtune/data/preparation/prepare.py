@@ -117,7 +117,7 @@ def prepare(
     settings, split = settings or CheckSettings(), split or SplitSettings()
     report = PreparationReport(_sizes(store), notes=list(store.notes))
     for content in held_out:
-        store.add_held_out(content, Path(content.sources[0]))
+        store.add_held_out(content)
     log = store.folder / CHANGES
     near = _check(store, report, settings, log if fix else None)
     if out is None or not report.usable:
@@ -142,7 +142,7 @@ def prepare(
             "embtune train, without --val, lets all that it learns from choose"
         )
     if split.shares[-1]:
-        _note_too_few(report, report.split.sizes["test"], "test question")
+        _note_too_few(report, sizes["test"], "test question")
     return report
 
 

@@ -11,8 +11,8 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.keywords.fitting import NARROW, KeywordFitting
 from docsgpt_embtune.training.keywords.weights import (
     WEIGHTS_BESIDE_TAUGHT,
-    Unseen,
-    Weighed,
+    KindAtWeight,
+    UnseenQuestions,
     ignoring_keyword_hits,
     score_weights,
     worth_their_width,
@@ -86,7 +86,7 @@ def put_usual_keywords(
     for weight in WEIGHTS_BESIDE_TAUGHT:
         run.keywords = replace(keywords, weight=weight)
         scores = ignoring_keyword_hits(run.score(*run.pools), alone, run.validation, by_own_words)
-        name = str(Weighed(NARROW, weight))
+        name = str(KindAtWeight(NARROW, weight))
         if not guards_hold(name):
             why = A_GUARD
         elif (
@@ -117,11 +117,11 @@ def _fitting(run: TuningRun, corpus: Iterable[str], *, wide: bool = False) -> Ke
 
 def _unseen(
     run: TuningRun, fitting: KeywordFitting, kinds: Mapping[str, Keywords], training: RetrievalDataset | None
-) -> list[Unseen]:
+) -> list[UnseenQuestions]:
     vectors = run.unseen_vectors()
     if not run.folds or training is None:
-        return [Unseen(pool, *of_pool, kinds) for pool, of_pool in zip(run.pools, vectors, strict=True)]
+        return [UnseenQuestions(pool, *of_pool, kinds) for pool, of_pool in zip(run.pools, vectors, strict=True)]
     return [
-        Unseen(pool, *of_pool, fitting.kinds(training.subset(fold.learned)))
+        UnseenQuestions(pool, *of_pool, fitting.kinds(training.subset(fold.learned)))
         for fold, pool, of_pool in zip(run.folds, run.pools, vectors, strict=True)
     ]

@@ -42,7 +42,7 @@ USUAL_GAIN_COUNTS = 15
 LEAST_WORTH, LEAST_WORTH_WIDE = 0.005, 0.015
 
 
-class WeighedKeywords:
+class KeywordsAtEachWeight:
     """The keywords of given questions and chunks, computed once for all weights and models.
 
     Args:
@@ -74,7 +74,7 @@ class WeighedKeywords:
 
 
 @dataclass(frozen=True)
-class Unseen:
+class UnseenQuestions:
     """Validation questions, with the vectors by a model that did not learn from them.
 
     Attributes:
@@ -90,7 +90,7 @@ class Unseen:
     kinds: Mapping[str, Keywords]
 
 
-class Weighed(NamedTuple):
+class KindAtWeight(NamedTuple):
     """A kind of keywords at a weight."""
 
     kind: str
@@ -121,22 +121,22 @@ def ignoring_keyword_hits(
     }
 
 
-def score_weights(every: Sequence[Unseen]) -> dict[Weighed, QueryScores]:
+def score_weights(every: Sequence[UnseenQuestions]) -> dict[KindAtWeight, QueryScores]:
     """Score each kind of keywords at each weight, on all questions together, kind by kind."""
-    parts: dict[Weighed, list[QueryScores]] = {}
+    parts: dict[KindAtWeight, list[QueryScores]] = {}
     parts_of_chunks: dict[tuple[object, ...], Vectors] = {}  # stresses do not change the chunks' part
     for unseen in every:
         chunks = tuple(unseen.pool.chunks)
         for kind, keywords in unseen.kinds.items():
             alike = (chunks, keywords.width, id(keywords.fitted))
-            weighed = WeighedKeywords(keywords, unseen.pool.queries, chunks, parts_of_chunks.get(alike))
+            weighed = KeywordsAtEachWeight(keywords, unseen.pool.queries, chunks, parts_of_chunks.get(alike))
             parts_of_chunks[alike] = weighed.answered
             for each, asked, answered in weighed.beside(unseen.query_embeddings, unseen.chunk_embeddings):
-                parts.setdefault(Weighed(kind, each.weight), []).append(unseen.pool.score(asked, answered))
+                parts.setdefault(KindAtWeight(kind, each.weight), []).append(unseen.pool.score(asked, answered))
     return {weighed: joined_scores(scores) for weighed, scores in parts.items()}
 
 
-def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores) -> list[Weighed]:
+def worth_their_width(scores: Mapping[KindAtWeight, QueryScores], alone: QueryScores) -> list[KindAtWeight]:
     """List the keywords whose expected gain is worth the numbers that they add to each vector, best first.
 
     Few questions tell little about one weight, and less about the best of many. The gains on other corpora are
@@ -152,7 +152,7 @@ def worth_their_width(scores: Mapping[Weighed, QueryScores], alone: QueryScores)
     """
     count = len(alone[DECIDING])
 
-    def worth(weighed: Weighed) -> float:
+    def worth(weighed: KindAtWeight) -> float:
         gained = count * (mean_ndcg(scores[weighed]) - mean_ndcg(alone))
         expected = (gained + USUAL_GAIN_COUNTS * USUAL_GAINS[weighed.weight]) / (count + USUAL_GAIN_COUNTS)
         return expected - (LEAST_WORTH_WIDE if weighed.kind.endswith(WIDE) else LEAST_WORTH)

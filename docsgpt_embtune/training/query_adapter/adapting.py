@@ -170,16 +170,9 @@ class _ServerBase:
     def write(
         self, out: Path, report: AdapterReport, record: FittingRecord, corpus: Corpus, *, learned: Collection[str]
     ) -> None:
-        adapter, keywords = report.adapter, report.keywords
+        adapter, keywords, server = report.adapter, report.keywords, self.embeddings
         write_for_server(
-            self.remote,
-            self.embeddings,
-            out,
-            corpus,
-            adapter=adapter,
-            keywords=keywords,
-            record=record,
-            learned=learned,
+            self.remote, server, out, corpus, adapter=adapter, keywords=keywords, record=record, learned=learned
         )
 
 

@@ -32,7 +32,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.folds import FOLDS
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
-from docsgpt_embtune.training.keywords.weights import Unseen, score_weights, worth_their_width
+from docsgpt_embtune.training.keywords.weights import UnseenQuestions, score_weights, worth_their_width
 from docsgpt_embtune.training.validation import HARDEST_PER_QUERY, Pool, score_vectors
 from docsgpt_embtune.vectors import Vectors
 
@@ -122,7 +122,7 @@ def fit_adapter(
 
 
 def _with_keywords(
-    choice: Choice, every: Sequence[Unseen], fitting: KeywordFitting, questions: RetrievalDataset
+    choice: Choice, every: Sequence[UnseenQuestions], fitting: KeywordFitting, questions: RetrievalDataset
 ) -> tuple[Choice, Keywords | None]:
     """Choose among keywords at each weight, too; none if they are not worth their width."""
     scores = score_weights(every)
@@ -171,10 +171,10 @@ class _Fold:
         self._mapped.append(QueryAdapter(self._matrix).map(self.query_embeddings))
         return self.score(self._mapped[-1])
 
-    def unseen(self, number: int, fitting: KeywordFitting) -> Unseen:
+    def unseen(self, number: int, fitting: KeywordFitting) -> UnseenQuestions:
         """Return the held-out questions as mapped with the strength of this number, to try keywords beside them."""
         kinds = fitting.kinds(self._learned)
-        return Unseen(Pool.of_all(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
+        return UnseenQuestions(Pool.of_all(self.held_out), self._mapped[number], self._corpus_embeddings, kinds)
 
 
 def _folds(

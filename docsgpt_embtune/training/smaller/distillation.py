@@ -34,7 +34,7 @@ from docsgpt_embtune.static_model import is_static_folder
 from docsgpt_embtune.tokenizer import text_preparation
 from docsgpt_embtune.training.config import SEED
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, answers_asked_about, asked_in_their_place, keep_apart
-from docsgpt_embtune.training.keywords.weights import WeighedKeywords
+from docsgpt_embtune.training.keywords.weights import KeywordsAtEachWeight
 from docsgpt_embtune.training.large_corpora import part_worth_ranking
 from docsgpt_embtune.training.smaller.layered_students import layer_count, layered_students, refuse_count
 from docsgpt_embtune.training.smaller.static_students import NEEDS, static_students
@@ -232,7 +232,7 @@ def _refuse(folder: Path, manifest: Manifest, layers: int | None) -> None:
 
 def _candidates(students: Iterator[Student], lesson: Lesson) -> Iterator[_Candidate]:
     """Yield each student with keywords at the weight that scores best."""
-    weighed = WeighedKeywords(lesson.keywords, lesson.questions, lesson.chunks) if lesson.keywords else None
+    weighed = KeywordsAtEachWeight(lesson.keywords, lesson.questions, lesson.chunks) if lesson.keywords else None
 
     def at_each_weight(student: Student) -> Iterator[_Candidate]:
         if weighed is None:

@@ -85,7 +85,7 @@ def test_change_of_several_leaking_answers_is_logged_with_the_text_of_the_one_it
     }
     store = Store(tmp_path, tmp_path)
     store.add_content(DatasetContent(data["queries"], data["corpus"], data["relevant_docs"]))
-    store.add_held_out(DatasetContent(held_out["queries"], held_out["corpus"], held_out["relevant_docs"]), tmp_path)
+    store.add_held_out(DatasetContent(**held_out, sources=("held_out.json",)))
     store.join()
     find_near_duplicates(store)
     find_offenders(store, next(check for check in CHECKS if check.name == name), CheckSettings())

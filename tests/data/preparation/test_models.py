@@ -4,8 +4,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from docsgpt_embtune.cli import main
+from docsgpt_embtune.data.preparation.answering import like_the_good_chunk
 
 from .made_up_data import made_up, prepare, write
 
@@ -44,6 +49,13 @@ def test_model_tells_a_bad_chunk_that_answers_in_other_words_from_one_that_does_
     assert "bad chunks that may answer, to be read by a person: 1 (" in result.output, result.output
     assert "q same: How long until" in result.output
     assert result.exit_code == 0  # a suspicion is nothing serious
+
+
+def test_chunk_of_which_a_model_reads_nothing_is_like_no_other(tmp_path):
+    tokenizer = Tokenizer(BPE(vocab={letter: number for number, letter in enumerate("logskept")}, merges=[]))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_dim=8)], device="cpu").save(str(tmp_path))
+    corpus = {"good": "kept", "bad": "数据"}
+    assert like_the_good_chunk({"q": "logs"}, corpus, [("q", "bad", "good")], [], str(tmp_path)) == []
 
 
 @pytest.mark.usefixtures("every_line")

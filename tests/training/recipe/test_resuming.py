@@ -8,7 +8,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 
 from docsgpt_embtune.errors import TrainingError
-from docsgpt_embtune.training import trainer
+from docsgpt_embtune.training import callbacks, trainer
 from docsgpt_embtune.training.recipe import Automatic
 from docsgpt_embtune.training.selection import Selection
 
@@ -46,7 +46,7 @@ def test_run_that_is_stopped_and_gone_on_with_ends_with_the_same_weights(
     tuned, undisturbed, monkeypatch, stopped_at, tmp_path
 ):
     whole = undisturbed.report
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     with stopping(stopped_at):
         tuned()
     assert not (tmp_path / "tuned").exists()
@@ -68,7 +68,7 @@ def test_run_that_is_stopped_before_its_epoch_is_scored_ends_with_the_same_weigh
     told = {"automatic": None, "config": replace(CONFIG, epochs=2), "keep_worse": True}
     options = {} if recipe_chooses else told
     whole = undisturbed.report if recipe_chooses else tuned(**told)
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr(trainer.AtEpochEnd, "on_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -81,7 +81,7 @@ def test_run_that_is_stopped_before_its_epoch_is_scored_ends_with_the_same_weigh
 def test_run_without_questions_that_is_gone_on_with_is_taught_by_the_same_tokens(tuned, monkeypatch):
     alone = {"training": None, "validation": None, "corpus": CORPUS, "keep_worse": True}
     whole = tuned(**alone)
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     with stopping(("chunks", 2)):
         tuned(**alone)
     assert tuned(resume=True, **alone).manifest["fingerprint"] == whole.manifest["fingerprint"]
@@ -106,7 +106,7 @@ def test_run_that_goes_on_tells_what_is_done_and_how_long_it_took_in_all(tuned, 
 
 
 def test_nothing_of_the_texts_is_in_what_a_stopped_run_leaves(tuned, monkeypatch, tmp_path):
-    monkeypatch.setattr(trainer, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(callbacks, "SECONDS_BETWEEN_SAVES", 0.0)
     monkeypatch.setattr("docsgpt_embtune.training.train.write_model_folder", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         tuned(keep_worse=True)
