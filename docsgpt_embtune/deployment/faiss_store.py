@@ -99,12 +99,15 @@ class FaissStore:
         before = self._sources()
         sidecar = self._read_consistent()[1]  # without the index, which would stay in memory meanwhile
         with VectorJournal(self._work, model) as journal:
-            journal.embed_missing(sidecar.row_texts, label=self.folder.name)
-            with self._alone():
-                self._require_unchanged(before)
-                self._write_index(sidecar, journal, model)
-                self._put_on_record(before, model)
-        self._hand_over()
+            self._hand_over()  # at once: a run may be killed while it embeds
+            try:
+                journal.embed_missing(sidecar.row_texts, label=self.folder.name)
+                with self._alone():
+                    self._require_unchanged(before)
+                    self._write_index(sidecar, journal, model)
+                    self._put_on_record(before, model)
+            finally:
+                self._hand_over()
 
     def _hand_over(self) -> None:
         """Give `.embtune` the owner of index.faiss: after a run by root, that user can go on or roll back, too."""

@@ -1,5 +1,6 @@
 """Runs by another user than DocsGPT's: root, who may do all and leaves files behind, or one who may not write."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
-from docsgpt_embtune.deployment.deployed_model import load_deployed_model
+from docsgpt_embtune.deployment.deployed_model import FolderModel, load_deployed_model
 from docsgpt_embtune.deployment.environment_file import EnvironmentFile
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.errors import DeploymentError, ModelFolderError
@@ -42,6 +43,42 @@ def test_what_root_switched_its_owner_can_roll_back_and_switch_again(open_folder
         steps.roll_back([store], environment)
         assert contents(store.folder) == before
         steps.reembed([store], model, environment)
+
+
+@pytest.fixture
+def folder_of_nobody(open_folder, stock):
+    folder = write_index_folder(open_folder / "a", stock)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, NOBODY, NOBODY)
+    return folder
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_is_still_embedding_is_its_owners_already(folder_of_nobody, tuned):
+    owners = set()
+
+    class LooksAtOwners(FolderModel):
+        def embed_many(self, texts):
+            work = folder_of_nobody / ".embtune"
+            owners.update(path.stat().st_uid for path in (work, *work.iterdir()))
+            return super().embed_many(texts)
+
+    FaissStore(folder_of_nobody).build(LooksAtOwners(tuned.name, tuned.fingerprint, tuned.embeddings, tuned.folder))
+    assert owners == {NOBODY}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_run_of_root_that_failed_is_finished_by_its_owner(open_folder, folder_of_nobody, tuned):
+    class FailsToRecord(FaissStore):
+        def _put_on_record(self, before, model):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    model = load_deployed_model(str(shutil.copytree(tuned.folder, open_folder / "tuned")))
+    with pytest.raises(DeploymentError, match="Input/output error"):
+        steps.reembed([FailsToRecord(folder_of_nobody)], model)
+    with as_nobody():
+        steps.reembed([FaissStore(folder_of_nobody)], model)
+    assert FaissStore(folder_of_nobody).is_on(model)
 
 
 def test_record_of_env_that_may_not_be_read_is_not_called_damaged(open_folder):
