@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from docsgpt_embtune.deployment import faiss_folder
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
@@ -114,6 +115,13 @@ def test_dry_run_changes_nothing(index_folder, tuned):
     journal, index = (4 * 32 + 32) * len(set(CHUNKS)), (index_folder / "index.faiss").stat().st_size
     assert plan.disk_bytes == journal + 4 * 32 * len(CHUNKS) + index
     assert sorted(index_folder.rglob("*")) == before
+
+
+def test_dry_run_reads_the_chunks_once(index_folder, tuned, monkeypatch):
+    read, read_json = [], faiss_folder._read_json_sidecar
+    monkeypatch.setattr(faiss_folder, "_read_json_sidecar", lambda path: read.append(path) or read_json(path))
+    steps.plan([FaissStore(index_folder)], tuned)
+    assert read == [index_folder / "index.json"]
 
 
 def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_the_old_index(
