@@ -20,7 +20,13 @@ from docsgpt_embtune.remote_model import RemoteModel
 
 from ..embeddings_server import serving
 from ..gateway_process import KEY
-from .conftest import CHUNKS, as_nobody, rewrite_vectors, write_index_folder
+from .conftest import CHUNKS, as_nobody, make_inverted, rewrite_vectors, write_index_folder
+
+
+def edit_json(folder, edit):
+    content = json.loads((folder / "index.json").read_text())
+    edit(content)
+    (folder / "index.json").write_text(json.dumps(content))
 
 
 def no_index(folder, tuned):
@@ -61,21 +67,31 @@ def stale_json(folder, tuned):
     write_index_folder(folder, tuned, [*CHUNKS, "New."], sidecars=("pkl",))
 
 
+def stale_pickle(folder, tuned):
+    """A chunk that was edited in index.json alone, under the same id."""
+    edit_json(folder, lambda content: content["documents"]["chunk-3"].update(page_content="Edited."))
+
+
+def other_ids(folder, tuned):
+    edit_json(folder, lambda content: content["index_to_docstore_id"].update({"60": "chunk-61", "61": "chunk-60"}))
+
+
+def row_that_is_left_out(folder, tuned):
+    edit_json(
+        folder, lambda content: content["index_to_docstore_id"].update({"62": content["index_to_docstore_id"].pop("3")})
+    )
+
+
 def fewer_vectors(folder, tuned):
     rewrite_vectors(folder, lambda vectors: vectors[:-1])
 
 
 def textless_row(folder, tuned):
-    content = json.loads((folder / "index.json").read_text())
-    del content["documents"]["chunk-3"]
-    (folder / "index.json").write_text(json.dumps(content))
+    edit_json(folder, lambda content: content["documents"].pop("chunk-3"))
 
 
 def text_of_another_type(folder, tuned):
-    path = folder / "index.json"
-    content = json.loads(path.read_text())
-    content["documents"]["chunk-3"]["page_content"] = 12345
-    path.write_text(json.dumps(content))
+    edit_json(folder, lambda content: content["documents"]["chunk-3"].update(page_content=12345))
 
 
 def wrong_width(folder, tuned):
@@ -109,6 +125,9 @@ def text_not_seen(folder, tuned):
         (numbered_index, "unreadable", "index.faiss: IndexIDMap does not tell the vector of a row"),
         (hostile_pickle, "unreadable", "names os.system"),
         (stale_json, "unreadable", "one of them is stale"),
+        (stale_pickle, "unreadable", "one of them is stale"),
+        (other_ids, "unreadable", "one of them is stale"),
+        (row_that_is_left_out, "unreadable", "index.json: its rows are not 0 to 61"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
         (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
         (text_of_another_type, "unreadable", "index.json: the text of chunk 'chunk-3' is no text but of type int; del"),
@@ -151,10 +170,7 @@ def test_healthy_indexes_raise_no_alarm(tmp_path, index_folder, tuned):
 
 def test_index_of_another_kind_is_examined_as_well(tmp_path, stock, tuned):
     folder = write_index_folder(tmp_path / "handbook", tuned)
-    inverted = faiss.index_factory(tuned.dimension, "IVF2,Flat")
-    inverted.train(tuned.embed(CHUNKS * 2))
-    inverted.add(tuned.embed(CHUNKS))
-    faiss.write_index(inverted, str(folder / "index.faiss"))
+    make_inverted(folder)
     assert examine(FaissStore(folder), tuned) == []
     assert [finding.problem for finding in examine(FaissStore(folder), stock)] == ["vectors"]
 

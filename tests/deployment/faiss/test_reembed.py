@@ -70,6 +70,11 @@ def test_sources_behind_links_are_found_once(tmp_path, stock):
     assert [folder.resolve() for folder in find_index_folders(indexes)] == [elsewhere]
 
 
+def test_what_an_unfinished_run_built_is_no_source(index_folder, tuned):
+    FaissStore(index_folder).build(tuned)
+    assert find_index_folders(index_folder.parent) == [index_folder]
+
+
 def test_second_run_has_nothing_to_do(index_folder, tuned):
     store = FaissStore(index_folder)
     steps.reembed([store], tuned)
