@@ -65,6 +65,11 @@ class FaissStore:
         width: int = read_index(self.folder).d
         return width
 
+    def other_kind(self) -> str:
+        """Name the kind of index.faiss if it is another than DocsGPT makes, which the new one will be; empty if not."""
+        index = read_index(self.folder)
+        return "" if isinstance(index, faiss.IndexFlatL2) else type(index).__name__
+
     def sample(self, size: int) -> StoredSample:
         """Return rows spread over the index."""
         return _sample(*self._read_consistent(), size)

@@ -26,7 +26,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
 
 from ...conftest import build_tiny_folder
-from ..conftest import CHUNKS, contents, rewrite_vectors, same_vectors, search, write_index_folder
+from ..conftest import CHUNKS, contents, make_inverted, rewrite_vectors, same_vectors, search, write_index_folder
 from .runs import LATE, reembed_command
 
 
@@ -127,6 +127,18 @@ def test_dry_run_reads_the_chunks_once(index_folder, tuned, monkeypatch):
     monkeypatch.setattr(faiss_folder, "_read_json_sidecar", lambda path: read.append(path) or read_json(path))
     steps.plan([FaissStore(index_folder)], tuned)
     assert read == [index_folder / "index.json"]
+
+
+def test_index_of_another_kind_gives_way_and_comes_back(index_folder, tuned):
+    make_inverted(index_folder)
+    before = contents(index_folder)
+    given = ("--model", tuned.folder, "--indexes", index_folder)
+    for how in (["--dry-run"], []):
+        assert f"{index_folder}: the IndexIVFFlat gives way to an IndexFlatL2" in reembed_command(*given, *how).output
+    assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
+    assert "gives way" not in reembed_command(*given).output
+    FaissStore(index_folder).roll_back()
+    assert contents(index_folder) == before
 
 
 def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_the_old_index(
