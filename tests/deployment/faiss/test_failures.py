@@ -1,6 +1,7 @@
 """Full disks, kills and Ctrl-C: the index is whole at every moment, and what is half done is told."""
 
 import contextlib
+import os
 import random
 import re
 import resource
@@ -75,6 +76,25 @@ def test_who_stops_it_between_two_swaps_is_told_what_is_half_done(index_folder, 
     with pytest.raises(KeyboardInterrupt) as stopped:
         steps.reembed([other], tuned, environment)
     assert not hasattr(stopped.value, "__notes__")
+
+
+def test_swap_that_is_stopped_half_way_has_not_lost_the_way_back(index_folder, tuned, monkeypatch):
+    before, store, replace = contents(index_folder), FaissStore(index_folder), os.replace
+
+    def replace_and_stop(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    store.build(tuned)
+    store.prepare(tuned)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.swap(tuned)
+    assert contents(index_folder) == before or store.can_roll_back()
+    steps.reembed([store], tuned)
+    steps.roll_back([store])
+    assert contents(index_folder) == before
 
 
 def test_every_store_is_verified_before_the_first_is_swapped(index_folder, stock, tuned):

@@ -109,6 +109,13 @@ def test_source_that_was_uploaded_again_is_no_remains(index_folder, stock, tuned
     assert find_remains(index_folder.parent) == []
 
 
+def test_source_that_lost_its_index_is_no_remains(index_folder, tuned):
+    steps.reembed([FaissStore(index_folder)], tuned)
+    (index_folder / "index.faiss").unlink()
+    assert find_remains(index_folder.parent) == []
+    assert find_index_folders(index_folder.parent) == [index_folder]
+
+
 def test_remains_that_may_not_be_deleted_are_named(stock, tuned):
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
         Path(name).chmod(0o755)

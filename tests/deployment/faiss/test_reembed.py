@@ -1,5 +1,6 @@
 """Re-embedding of index folders: nothing lost, and nothing else changed."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -101,6 +102,14 @@ def test_old_index_with_only_the_pickle(tmp_path, stock, tuned):
 
     store = FAISS.load_local(str(folder), tuned.embeddings, allow_dangerous_deserialization=True)
     assert store.similarity_search(CHUNKS[9], k=1)[0].page_content == CHUNKS[9]
+
+
+def test_rows_in_any_order_of_the_file_keep_their_chunks(tmp_path, tuned):
+    folder = write_index_folder(tmp_path / "handbook", tuned, sidecars=("json",))
+    content = json.loads((folder / "index.json").read_text())
+    content["index_to_docstore_id"] = dict(reversed(content["index_to_docstore_id"].items()))
+    (folder / "index.json").write_text(json.dumps(content))
+    assert read_sidecar(folder).row_texts == CHUNKS
 
 
 def test_hostile_pickle_runs_nothing(index_folder, tmp_path):

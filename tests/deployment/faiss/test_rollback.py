@@ -1,6 +1,7 @@
 """The way back, to the byte, and for all sources or for none."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
@@ -200,6 +201,7 @@ def test_runs_that_are_not_finished_leave_the_way_back(index_folder, tuned, thir
     for _ in range(3):
         store.build(third)
         assert store.is_on(tuned)
+    assert len(json.loads((index_folder / ".embtune" / "runs.json").read_bytes())) == 2  # and does not grow
     steps.roll_back([store])
     assert contents(index_folder) == before
 
