@@ -226,8 +226,7 @@ class FaissStore:
 
     def replaces_kept(self, model: DeployedModel) -> bool:
         """Tell whether the swap would write over a replaced index that a rollback could put back."""
-        is_kept = bool(self._reversible(self._sources()))
-        return is_kept and not self.is_on(model) and not self._repeats_last_swap_to(model)
+        return bool(self._reversible(self._sources())) and not self._repeats_last_swap_to(model)
 
     def require_forgettable(self) -> None:
         """Check that the replaced index may be deleted."""

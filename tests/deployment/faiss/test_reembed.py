@@ -159,6 +159,7 @@ def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_th
     write_index_folder(index_folder, stock, [*CHUNKS, LATE])
     rewrite_vectors(index_folder, lambda vectors: np.vstack([stored, vectors[-1:]]))
     assert [finding.problem for finding in examine(store, tuned)] == ["mixed"]
+    assert not store.replaces_kept(tuned)
     assert steps.reembed([store], tuned) == [store]
     assert examine(store, tuned) == []
     with pytest.raises(DeploymentError, match="--model OLD_MODEL"):
