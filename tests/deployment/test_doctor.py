@@ -86,6 +86,10 @@ def fewer_vectors(folder, tuned):
     rewrite_vectors(folder, lambda vectors: vectors[:-1])
 
 
+def more_vectors(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.vstack([vectors, vectors[:1]]))
+
+
 def textless_row(folder, tuned):
     edit_json(folder, lambda content: content["documents"].pop("chunk-3"))
 
@@ -129,6 +133,7 @@ def text_not_seen(folder, tuned):
         (other_ids, "unreadable", "one of them is stale"),
         (row_that_is_left_out, "unreadable", "index.json: its rows are not 0 to 61"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
+        (more_vectors, "unreadable", "has 63 vectors and its sidecar 62 chunks"),
         (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
         (text_of_another_type, "unreadable", "index.json: the text of chunk 'chunk-3' is no text but of type int; del"),
         (wrong_width, "width", "vectors of 64 numbers, the model gives 32"),

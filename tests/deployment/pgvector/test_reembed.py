@@ -41,6 +41,7 @@ def test_chunks_and_entity_names_are_embedded_anew_and_nothing_else_changes(uri,
 
 
 def test_rollback_brings_everything_back(uri, stores, tuned):
+    execute(uri, "INSERT INTO documents (text, source_id) VALUES ('no vector', 'handbook')")
     before = dump(uri)
     steps.reembed(stores, tuned)
     steps.roll_back(stores)
