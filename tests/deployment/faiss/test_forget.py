@@ -127,6 +127,14 @@ def test_remains_that_may_not_be_deleted_are_named(stock, tuned):
             delete_remains(folder)
 
 
+def test_source_without_chunks_keeps_nobodys_old_vectors(index_folder, stock, tuned, tmp_path):
+    stores = [FaissStore(write_index_folder(index_folder.parent / "empty", stock, [])), FaissStore(index_folder)]
+    environment = EnvironmentFile(tmp_path / ".env")
+    steps.reembed(stores, tuned, environment)
+    steps.forget(stores, environment)
+    assert [store.kept() for store in stores] == ["", ""]
+
+
 def test_way_back_that_may_be_needed_is_not_deleted(index_folder, stock, tuned, tmp_path):
     store, environment = FaissStore(index_folder), EnvironmentFile(tmp_path / ".env")
     environment.path.write_text(f"EMBEDDINGS_NAME={stock.folder}\n")
