@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.deployment import reembed as steps
-from docsgpt_embtune.deployment.deployed_model import load_deployed_model, require_vectors_of
+from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
 from docsgpt_embtune.deployment.faiss_folder import index_vectors, read_index
 from docsgpt_embtune.deployment.faiss_store import FaissStore
-from docsgpt_embtune.errors import DeploymentError
 from docsgpt_embtune.manifest import read_manifest, write_manifest
 from docsgpt_embtune.serving.graphs import multiplies_int8
 from docsgpt_embtune.vectors import SAME_VECTOR, SAME_VECTOR_IN_INT8, cosines
@@ -92,11 +91,6 @@ def test_vectors_are_told_in_spite_of_a_broken_graph_in_int8(index_folder, windo
     assert f"none of {len(CHUNKS)} sampled vectors was made by this model" in finding.message
     steps.reembed([FaissStore(index_folder)], model)
     assert examine(FaissStore(index_folder), model) == []
-
-
-def test_vector_that_is_not_finite_is_never_the_models():
-    with pytest.raises(DeploymentError, match="the vector of b is not the model's of its text"):
-        require_vectors_of("ab", np.array([[1, 0], [np.nan, 0]]), np.array([[1, 0], [1, 0]]), "here")
 
 
 def test_vectors_of_a_stock_model_are_the_stock_class_s(stock):

@@ -40,8 +40,16 @@ def test_chunks_and_entity_names_are_embedded_anew_and_nothing_else_changes(uri,
     assert [examine(store, tuned) for store in stores] == [[], []]
 
 
-def test_rollback_brings_everything_back(uri, stores, tuned):
+def test_row_without_a_vector_is_no_chunk_and_none_that_was_added_since(uri, stores, tuned):
     execute(uri, "INSERT INTO documents (text, source_id) VALUES ('no vector', 'handbook')")
+    before = dump(uri)
+    assert steps.plan(stores, tuned)[0].chunks == len(CHUNKS)
+    steps.reembed(stores, tuned)
+    steps.roll_back(stores)
+    assert dump(uri) == before
+
+
+def test_rollback_brings_everything_back(uri, stores, tuned):
     before = dump(uri)
     steps.reembed(stores, tuned)
     steps.roll_back(stores)
