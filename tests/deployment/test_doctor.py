@@ -253,7 +253,7 @@ def test_vectors_are_compared_with_what_a_server_has(index_folder, upstream, tmp
     ("text", "adapted", "message"),
     [
         ("EMBEDDINGS_NAME=org/minilm\n", False, "asks no server; set it to http://embed:80, and"),
-        ("EMBEDDINGS_BASE_URL=http://embed:80/v1\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
+        ("EMBEDDINGS_BASE_URL=http://embed:80/v1/\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
         ("EMBEDDINGS_BASE_URL=http://u:p@embed:80\n", False, "EMBEDDINGS_NAME=None: the model examined"),
         ("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n", True, "so that DocsGPT passes it by"),
     ],
@@ -264,6 +264,12 @@ def test_settings_that_ask_another_server_are_named(tmp_path, text, adapted, mes
     (finding,) = examine_settings_for_server(EnvironmentFile(tmp_path / ".env"), remote)
     assert message in finding.message
     assert "u:p" not in finding.message
+
+
+def test_settings_that_ask_the_server_raise_no_alarm(tmp_path):
+    (tmp_path / ".env").write_text("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n")
+    remote = RemoteModel("http://embed:80", "org/minilm", None)
+    assert examine_settings_for_server(EnvironmentFile(tmp_path / ".env"), remote) == []
 
 
 def test_relative_folder_is_no_name_that_docsgpt_knows(tmp_path, tuned, monkeypatch):

@@ -351,6 +351,16 @@ def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_di
         assert store.unfinished() == ""
 
 
+def test_collection_that_was_replaced_once_and_is_back_in_force_is_not_deleted(
+    database, opened, environment, tuned, third
+):
+    for model in (tuned, third, tuned):
+        reembed(opened, model, environment)
+    forget(database, environment)
+    assert database.names() == [in_force(environment)]
+    require_whole(database.dump(in_force(environment)), tuned)
+
+
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
     reembed(opened, tuned, environment)
     with opened() as store, pytest.raises(DeploymentError, match="names it still"):
