@@ -147,11 +147,19 @@ def _print_rolled_back(stores: "Sequence[ChunkStore]", rolled_back: "Sequence[Ch
 
 
 def _print_what_gives_way(stores: "list[ChunkStore]", serving: "DeployedModel") -> None:
+    from docsgpt_embtune.deployment.faiss_store import FaissStore
+
     if labels := [store.label for store in stores if store.replaces_kept(serving)]:
         click.echo(
             f"{', '.join(labels)}: the vectors that are kept from before the last switch give way to those in force "
             "now; a rollback goes back to these, and no farther"
         )
+    for store in stores:
+        if isinstance(store, FaissStore) and not store.is_on(serving) and (kind := store.other_kind()):
+            click.echo(
+                f"{store.label}: the {kind} gives way to an IndexFlatL2, as DocsGPT makes it, which compares questions "
+                "with every chunk; a rollback brings it back"
+            )
 
 
 def _print_what_it_needs(serving: "DeployedModel") -> None:

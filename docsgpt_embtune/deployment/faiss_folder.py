@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
@@ -19,6 +20,7 @@ import numpy as np
 
 from docsgpt_embtune.deployment.stores import stored_text
 from docsgpt_embtune.errors import DeploymentError
+from docsgpt_embtune.files import sha256_of
 from docsgpt_embtune.vectors import Vectors
 
 INDEX = "index.faiss"
@@ -168,10 +170,24 @@ def index_vectors(index: Any, rows: Any = None) -> Vectors:
 def read_sidecar(folder: Path) -> Sidecar:
     """Read the chunks as DocsGPT would: from index.json if it exists, else from index.pkl.
 
+    The last ones read are kept, since every step asks for them, and are read again once a file has other content.
+
     Raises:
         DeploymentError: If both are missing, one is damaged or unreadable, they disagree, a row has no text, or what is
             stored as one is none.
     """
+    return _read_sidecar(folder, *(_digest(folder / name) for name in (JSON_SIDECAR, PICKLE_SIDECAR)))
+
+
+def _digest(path: Path) -> str | None:
+    if not path.is_file():
+        return None
+    with _open(path):  # its error says what to do
+        return sha256_of(path)
+
+
+@lru_cache(maxsize=1)
+def _read_sidecar(folder: Path, *_: str | None) -> Sidecar:
     from_json = _read_json_sidecar(folder / JSON_SIDECAR)
     from_pickle = _read_pickle_sidecar(folder / PICKLE_SIDECAR)
     sidecar = from_json or from_pickle

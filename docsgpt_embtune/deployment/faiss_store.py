@@ -65,6 +65,11 @@ class FaissStore:
         width: int = read_index(self.folder).d
         return width
 
+    def other_kind(self) -> str:
+        """Name the kind of index.faiss if it is another than DocsGPT makes, which the new one will be; empty if not."""
+        index = read_index(self.folder)
+        return "" if isinstance(index, faiss.IndexFlatL2) else type(index).__name__
+
     def sample(self, size: int) -> StoredSample:
         """Return rows spread over the index."""
         return _sample(*self._read_consistent(), size)
@@ -99,12 +104,15 @@ class FaissStore:
         before = self._sources()
         sidecar = self._read_consistent()[1]  # without the index, which would stay in memory meanwhile
         with VectorJournal(self._work, model) as journal:
-            journal.embed_missing(sidecar.row_texts, label=self.folder.name)
-            with self._alone():
-                self._require_unchanged(before)
-                self._write_index(sidecar, journal, model)
-                self._put_on_record(before, model)
-        self._hand_over()
+            self._hand_over()  # at once: a run may be killed while it embeds
+            try:
+                journal.embed_missing(sidecar.row_texts, label=self.folder.name)
+                with self._alone():
+                    self._require_unchanged(before)
+                    self._write_index(sidecar, journal, model)
+                    self._put_on_record(before, model)
+            finally:
+                self._hand_over()
 
     def _hand_over(self) -> None:
         """Give `.embtune` the owner of index.faiss: after a run by root, that user can go on or roll back, too."""
@@ -218,8 +226,7 @@ class FaissStore:
 
     def replaces_kept(self, model: DeployedModel) -> bool:
         """Tell whether the swap would write over a replaced index that a rollback could put back."""
-        is_kept = bool(self._reversible(self._sources()))
-        return is_kept and not self.is_on(model) and not self._repeats_last_swap_to(model)
+        return bool(self._reversible(self._sources())) and not self._repeats_last_swap_to(model)
 
     def require_forgettable(self) -> None:
         """Check that the replaced index may be deleted."""

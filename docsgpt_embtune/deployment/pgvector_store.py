@@ -259,7 +259,7 @@ class PgvectorStore:
         with self._table.locked():
             self._table.execute("ALTER TABLE {table} DROP COLUMN IF EXISTS {pending}")
             self._table.execute("ALTER TABLE {table} ADD COLUMN {pending} vector({width})", width=width)
-            self._table.copy_storage()
+            self._table.copy_settings()
             self._table.execute("COMMENT ON COLUMN {table}.{pending} IS '{comment}'", comment=comment)
 
     def _fill(self, model: DeployedModel) -> None:

@@ -188,13 +188,15 @@ class VectorTable:
                 "does not own the table; revoke it, grant it as the owner, and run the same command again"
             )
 
-    def copy_storage(self) -> None:
-        """Store the pending column's values as the vector column's are, as ALTER COLUMN SET STORAGE says."""
-        ((storage,),) = self.rows(
-            "SELECT attstorage FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s",
+    def copy_settings(self) -> None:
+        """Copy to the pending column what ALTER COLUMN SET STORAGE and SET STATISTICS said of the vector column."""
+        ((storage, statistics),) = self.rows(  # -1, or NULL since PostgreSQL 17: the database's default
+            "SELECT attstorage, coalesce(attstattarget, -1) FROM pg_attribute "
+            "WHERE attrelid = %s::regclass AND attname = %s",
             [self.name, self.column],
         )
         self.execute("ALTER TABLE {table} ALTER COLUMN {pending} SET STORAGE {storage}", storage=_STORAGE[storage])
+        self.execute("ALTER TABLE {table} ALTER COLUMN {pending} SET STATISTICS {target}", target=str(statistics))
 
     def copy_grants(self) -> None:
         """Copy the grants on the vector column alone to the pending column; grants on the table cover both."""

@@ -86,6 +86,15 @@ def langchain_pickle(documents):
     return pickle.dumps((docstore, dict(enumerate(documents))))
 
 
+def make_inverted(folder):
+    """Write index.faiss anew as an IVF index of the same vectors."""
+    vectors = faiss.read_index(str(folder / "index.faiss")).reconstruct_n()
+    inverted = faiss.index_factory(vectors.shape[1], "IVF2,Flat")
+    inverted.train(np.vstack([vectors, vectors]))
+    inverted.add(vectors)
+    faiss.write_index(inverted, str(folder / "index.faiss"))
+
+
 def search(folder, model, text, k=1):
     """Search as DocsGPT does: rows by L2, texts through the sidecar."""
     index = faiss.read_index(str(folder / "index.faiss"))

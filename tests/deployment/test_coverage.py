@@ -51,9 +51,10 @@ def test_store_that_was_switched_is_not_left_out_of_the_way_back(index_folder, s
     for stores in (given, [*database, *given[2:]]):  # the second finds .env switched
         assert CliRunner().invoke(main, ["reembed", "--model", str(tuned.folder), *stores]).exit_code == 0
     before = contents(index_folder), environment.read_bytes()
-    refused = CliRunner().invoke(main, ["reembed", "--rollback", *given])
-    assert refused.exit_code == 2
-    assert "switched together with qdrant, whose vectors would stay the new model's; give --qdrant" in refused.stderr
+    for words in (["reembed", "--rollback"], ["forget", "--yes"]):
+        refused = CliRunner().invoke(main, [*words, *given])
+        assert refused.exit_code == 2
+        assert "switched together with qdrant, whose vectors would stay the new model's; give --qdr" in refused.stderr
     assert (contents(index_folder), environment.read_bytes()) == before
     assert CliRunner().invoke(main, ["reembed", "--rollback", *given, *database]).exit_code == 0
     assert environment.read_text() == f"EMBEDDINGS_NAME={stock.folder}\n"

@@ -69,6 +69,10 @@ def test_int8_vectors_raise_no_alarm_where_int8_does_not_run(index_folder, tiny_
     monkeypatch.setenv("EMBTUNE_ENGINE", "torch")
     model = load_deployed_model(str(tiny_exported_folder))
     assert model.same_vector == SAME_VECTOR
+    # A real model's int8 is farther from its fp32 than the tiny one's, which SAME_VECTOR takes for the same.
+    monkeypatch.setattr("docsgpt_embtune.deployment.deployed_model.SAME_VECTOR", 0.99999)
+    assert examine(FaissStore(index_folder), model) == []
+    rewrite_vectors(index_folder, lambda in_int8: np.vstack([model.embed(CHUNKS[:30]), in_int8[30:]]))
     assert examine(FaissStore(index_folder), model) == []
 
 

@@ -20,7 +20,13 @@ from docsgpt_embtune.remote_model import RemoteModel
 
 from ..embeddings_server import serving
 from ..gateway_process import KEY
-from .conftest import CHUNKS, as_nobody, rewrite_vectors, write_index_folder
+from .conftest import CHUNKS, as_nobody, make_inverted, rewrite_vectors, write_index_folder
+
+
+def edit_json(folder, edit):
+    content = json.loads((folder / "index.json").read_text())
+    edit(content)
+    (folder / "index.json").write_text(json.dumps(content))
 
 
 def no_index(folder, tuned):
@@ -61,21 +67,35 @@ def stale_json(folder, tuned):
     write_index_folder(folder, tuned, [*CHUNKS, "New."], sidecars=("pkl",))
 
 
+def stale_pickle(folder, tuned):
+    """A chunk that was edited in index.json alone, under the same id."""
+    edit_json(folder, lambda content: content["documents"]["chunk-3"].update(page_content="Edited."))
+
+
+def other_ids(folder, tuned):
+    edit_json(folder, lambda content: content["index_to_docstore_id"].update({"60": "chunk-61", "61": "chunk-60"}))
+
+
+def row_that_is_left_out(folder, tuned):
+    edit_json(
+        folder, lambda content: content["index_to_docstore_id"].update({"62": content["index_to_docstore_id"].pop("3")})
+    )
+
+
 def fewer_vectors(folder, tuned):
     rewrite_vectors(folder, lambda vectors: vectors[:-1])
 
 
+def more_vectors(folder, tuned):
+    rewrite_vectors(folder, lambda vectors: np.vstack([vectors, vectors[:1]]))
+
+
 def textless_row(folder, tuned):
-    content = json.loads((folder / "index.json").read_text())
-    del content["documents"]["chunk-3"]
-    (folder / "index.json").write_text(json.dumps(content))
+    edit_json(folder, lambda content: content["documents"].pop("chunk-3"))
 
 
 def text_of_another_type(folder, tuned):
-    path = folder / "index.json"
-    content = json.loads(path.read_text())
-    content["documents"]["chunk-3"]["page_content"] = 12345
-    path.write_text(json.dumps(content))
+    edit_json(folder, lambda content: content["documents"]["chunk-3"].update(page_content=12345))
 
 
 def wrong_width(folder, tuned):
@@ -109,7 +129,11 @@ def text_not_seen(folder, tuned):
         (numbered_index, "unreadable", "index.faiss: IndexIDMap does not tell the vector of a row"),
         (hostile_pickle, "unreadable", "names os.system"),
         (stale_json, "unreadable", "one of them is stale"),
+        (stale_pickle, "unreadable", "one of them is stale"),
+        (other_ids, "unreadable", "one of them is stale"),
+        (row_that_is_left_out, "unreadable", "index.json: its rows are not 0 to 61"),
         (fewer_vectors, "unreadable", "has 61 vectors and its sidecar 62 chunks"),
+        (more_vectors, "unreadable", "has 63 vectors and its sidecar 62 chunks"),
         (textless_row, "unreadable", "1 of 62 rows have no text (first: 'chunk-3')"),
         (text_of_another_type, "unreadable", "index.json: the text of chunk 'chunk-3' is no text but of type int; del"),
         (wrong_width, "width", "vectors of 64 numbers, the model gives 32"),
@@ -151,10 +175,7 @@ def test_healthy_indexes_raise_no_alarm(tmp_path, index_folder, tuned):
 
 def test_index_of_another_kind_is_examined_as_well(tmp_path, stock, tuned):
     folder = write_index_folder(tmp_path / "handbook", tuned)
-    inverted = faiss.index_factory(tuned.dimension, "IVF2,Flat")
-    inverted.train(tuned.embed(CHUNKS * 2))
-    inverted.add(tuned.embed(CHUNKS))
-    faiss.write_index(inverted, str(folder / "index.faiss"))
+    make_inverted(folder)
     assert examine(FaissStore(folder), tuned) == []
     assert [finding.problem for finding in examine(FaissStore(folder), stock)] == ["vectors"]
 
@@ -232,7 +253,7 @@ def test_vectors_are_compared_with_what_a_server_has(index_folder, upstream, tmp
     ("text", "adapted", "message"),
     [
         ("EMBEDDINGS_NAME=org/minilm\n", False, "asks no server; set it to http://embed:80, and"),
-        ("EMBEDDINGS_BASE_URL=http://embed:80/v1\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
+        ("EMBEDDINGS_BASE_URL=http://embed:80/v1/\nEMBEDDINGS_NAME=org/minilm\n", False, "leave out /v1"),
         ("EMBEDDINGS_BASE_URL=http://u:p@embed:80\n", False, "EMBEDDINGS_NAME=None: the model examined"),
         ("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n", True, "so that DocsGPT passes it by"),
     ],
@@ -243,6 +264,12 @@ def test_settings_that_ask_another_server_are_named(tmp_path, text, adapted, mes
     (finding,) = examine_settings_for_server(EnvironmentFile(tmp_path / ".env"), remote)
     assert message in finding.message
     assert "u:p" not in finding.message
+
+
+def test_settings_that_ask_the_server_raise_no_alarm(tmp_path):
+    (tmp_path / ".env").write_text("EMBEDDINGS_BASE_URL=http://embed:80/\nEMBEDDINGS_NAME=org/minilm\n")
+    remote = RemoteModel("http://embed:80", "org/minilm", None)
+    assert examine_settings_for_server(EnvironmentFile(tmp_path / ".env"), remote) == []
 
 
 def test_relative_folder_is_no_name_that_docsgpt_knows(tmp_path, tuned, monkeypatch):

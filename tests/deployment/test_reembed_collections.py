@@ -19,6 +19,7 @@ import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
+from docsgpt_embtune.deployment import collection_store
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.collection_store import CollectionStore
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
@@ -350,6 +351,16 @@ def test_collection_that_an_alias_leads_to_is_not_taken_for_one_of_a_run_that_di
         assert store.unfinished() == ""
 
 
+def test_collection_that_was_replaced_once_and_is_back_in_force_is_not_deleted(
+    database, opened, environment, tuned, third
+):
+    for model in (tuned, third, tuned):
+        reembed(opened, model, environment)
+    forget(database, environment)
+    assert database.names() == [in_force(environment)]
+    require_whole(database.dump(in_force(environment)), tuned)
+
+
 def test_collection_that_the_settings_name_is_never_deleted(database, opened, environment, tuned):
     reembed(opened, tuned, environment)
     with opened() as store, pytest.raises(DeploymentError, match="names it still"):
@@ -409,6 +420,26 @@ def test_chunks_that_come_and_go_before_the_swap(database, opened, environment, 
     require_whole(database.dump(in_force(environment)), tuned, [*CHUNKS[:3], *CHUNKS[4:], LATE])
 
 
+def test_chunk_that_comes_after_the_last_check_is_not_left_out(database, opened, environment, stock, tuned):
+    with opened() as store:
+        store.build(tuned)
+        store.prepare(tuned)
+    database.add(stock, [LATE])
+    with opened() as store:
+        store.swap(tuned)
+        target = store._target(tuned)
+    require_whole(database.dump(target), tuned, [*CHUNKS, LATE])
+
+
+def test_chunk_deleted_since_is_not_brought_back_by_a_rollback(database, opened, environment, tuned):
+    reembed(opened, tuned, environment)
+    gone = next(iter(database.dump(in_force(environment))))
+    with opened() as store:
+        store._collections.remove(in_force(environment), [gone])
+        with pytest.raises(DeploymentError, match=r"added or removed .*--model OLD_MODEL"):
+            steps.roll_back([store], environment)
+
+
 def test_chunks_added_since_are_not_thrown_away_by_a_rollback(database, opened, environment, stock, tuned):
     reembed(opened, tuned, environment)
     database.add(tuned, [LATE], in_force(environment))
@@ -427,6 +458,16 @@ def test_chunks_of_a_worker_that_was_not_restarted_are_mended(database, opened, 
     assert reembed(opened, tuned, environment) == 1
     require_whole(database.dump(in_force(environment)), tuned, [*CHUNKS, LATE])
     assert reembed(opened, tuned, environment) == 0
+
+
+def test_chunk_of_another_model_is_found_among_more_than_are_drawn(
+    opened, database, environment, stock, tuned, monkeypatch
+):
+    reembed(opened, tuned, environment)
+    database.add(stock, [LATE], in_force(environment))
+    monkeypatch.setattr(collection_store, "LATECOMERS_CHECKED", 1)
+    with opened() as store:
+        assert not store.is_on(tuned)
 
 
 def test_vector_that_is_not_the_models_is_caught_before_the_swap(opened, stock, tuned):

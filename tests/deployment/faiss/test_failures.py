@@ -1,6 +1,7 @@
 """Full disks, kills and Ctrl-C: the index is whole at every moment, and what is half done is told."""
 
 import contextlib
+import os
 import random
 import re
 import resource
@@ -77,6 +78,25 @@ def test_who_stops_it_between_two_swaps_is_told_what_is_half_done(index_folder, 
     assert not hasattr(stopped.value, "__notes__")
 
 
+def test_swap_that_is_stopped_half_way_has_not_lost_the_way_back(index_folder, tuned, monkeypatch):
+    before, store, replace = contents(index_folder), FaissStore(index_folder), os.replace
+
+    def replace_and_stop(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    store.build(tuned)
+    store.prepare(tuned)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", replace_and_stop)
+        with pytest.raises(KeyboardInterrupt):
+            store.swap(tuned)
+    assert store.can_roll_back() == (contents(index_folder) != before)
+    steps.reembed([store], tuned)
+    steps.roll_back([store])
+    assert contents(index_folder) == before
+
+
 def test_every_store_is_verified_before_the_first_is_swapped(index_folder, stock, tuned):
     class FailsToVerify(FaissStore):
         def build(self, model):
@@ -112,11 +132,18 @@ def test_journal_drops_what_a_crash_tore_off(tmp_path, tuned):
         journal.embed_missing(CHUNKS[:20])
     for path in tmp_path.iterdir():
         with path.open("ab") as file:
-            file.write(b"torn")
+            file.write(b"torn" * (1 if path.suffix == ".keys" else tuned.dimension + 1))  # a vector more than keys
     with VectorJournal(tmp_path, tuned) as journal:
         assert all(text in journal for text in CHUNKS[:20])
         journal.embed_missing(CHUNKS[:30])
         assert same_vectors(journal.vectors(CHUNKS[:30]), tuned.embed(CHUNKS[:30]))
+
+
+def test_half_a_character_in_a_chunk_does_not_stop_the_others(tmp_path, tuned):
+    texts = ["half a character: \ud83d", CHUNKS[0]]
+    with VectorJournal(tmp_path, tuned) as journal:
+        journal.embed_missing(texts)
+        assert same_vectors(journal.vectors(texts), tuned.embed(texts))
 
 
 # The stock and the tuned vectors of a killed run must be told apart, so the child re-embeds a real index for real;

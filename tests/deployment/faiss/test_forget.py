@@ -109,6 +109,13 @@ def test_source_that_was_uploaded_again_is_no_remains(index_folder, stock, tuned
     assert find_remains(index_folder.parent) == []
 
 
+def test_source_that_lost_its_index_is_no_remains(index_folder, tuned):
+    steps.reembed([FaissStore(index_folder)], tuned)
+    (index_folder / "index.faiss").unlink()
+    assert find_remains(index_folder.parent) == []
+    assert find_index_folders(index_folder.parent) == [index_folder]
+
+
 def test_remains_that_may_not_be_deleted_are_named(stock, tuned):
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are closed to nobody
         Path(name).chmod(0o755)
@@ -118,6 +125,14 @@ def test_remains_that_may_not_be_deleted_are_named(stock, tuned):
         (folder / ".embtune").chmod(0o555)
         with as_nobody(), pytest.raises(DeploymentError, match=r"/\.embtune: cannot be deleted \(Permission denied"):
             delete_remains(folder)
+
+
+def test_source_without_chunks_keeps_nobodys_old_vectors(index_folder, stock, tuned, tmp_path):
+    stores = [FaissStore(write_index_folder(index_folder.parent / "empty", stock, [])), FaissStore(index_folder)]
+    environment = EnvironmentFile(tmp_path / ".env")
+    steps.reembed(stores, tuned, environment)
+    steps.forget(stores, environment)
+    assert [store.kept() for store in stores] == ["", ""]
 
 
 def test_way_back_that_may_be_needed_is_not_deleted(index_folder, stock, tuned, tmp_path):

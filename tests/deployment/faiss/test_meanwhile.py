@@ -67,6 +67,17 @@ def test_index_that_changes_meanwhile_is_not_swapped(index_folder, stock, tuned)
     assert search(index_folder, tuned, LATE) == [LATE]
 
 
+def test_upload_while_the_chunks_are_read_is_not_taken_for_them(index_folder, stock, tuned):
+    class UploadsMeanwhile(FaissStore):
+        def _read_consistent(self):
+            read = super()._read_consistent()
+            write_index_folder(index_folder, stock, [*CHUNKS[:-1], LATE])
+            return read
+
+    with pytest.raises(DeploymentError, match="changed while it was re-embedded"):
+        UploadsMeanwhile(index_folder).build(tuned)
+
+
 def test_upload_during_verification_is_not_overwritten(index_folder, tuned):
     class UploadsMeanwhile(FolderModel):
         def embed(self, texts):
@@ -93,6 +104,19 @@ def test_no_other_run_writes_while_what_was_built_is_verified(index_folder, tune
     store = FaissStore(index_folder)
     store.build(tuned)
     store.prepare(TriesToGetIn(tuned.name, tuned.fingerprint, tuned.embeddings, tuned.folder))
+
+
+def test_no_other_run_writes_while_an_index_is_put_in_its_place(index_folder, tuned):
+    class TriesToGetIn(FaissStore):
+        def _sources(self):
+            with (index_folder / ".embtune" / "lock").open("ab") as file, pytest.raises(BlockingIOError):
+                lock(file)
+            return super()._sources()
+
+    FaissStore(index_folder).build(tuned)
+    FaissStore(index_folder).prepare(tuned)
+    TriesToGetIn(index_folder).swap(tuned)
+    TriesToGetIn(index_folder).roll_back()
 
 
 def test_what_another_run_built_since_is_not_swapped_in(index_folder, tuned, third):

@@ -1,5 +1,6 @@
 """Re-embedding of index folders: nothing lost, and nothing else changed."""
 
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -7,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from docsgpt_embtune.deployment import faiss_folder
 from docsgpt_embtune.deployment import reembed as steps
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.deployment.doctor import examine
@@ -25,7 +27,7 @@ from docsgpt_embtune.serving.keywords import Keywords
 from docsgpt_embtune.serving.reading import Reading
 
 from ...conftest import build_tiny_folder
-from ..conftest import CHUNKS, contents, rewrite_vectors, same_vectors, search, write_index_folder
+from ..conftest import CHUNKS, contents, make_inverted, rewrite_vectors, same_vectors, search, write_index_folder
 from .runs import LATE, reembed_command
 
 
@@ -69,6 +71,11 @@ def test_sources_behind_links_are_found_once(tmp_path, stock):
     assert [folder.resolve() for folder in find_index_folders(indexes)] == [elsewhere]
 
 
+def test_what_an_unfinished_run_built_is_no_source(index_folder, tuned):
+    FaissStore(index_folder).build(tuned)
+    assert find_index_folders(index_folder.parent) == [index_folder]
+
+
 def test_second_run_has_nothing_to_do(index_folder, tuned):
     store = FaissStore(index_folder)
     steps.reembed([store], tuned)
@@ -97,6 +104,14 @@ def test_old_index_with_only_the_pickle(tmp_path, stock, tuned):
     assert store.similarity_search(CHUNKS[9], k=1)[0].page_content == CHUNKS[9]
 
 
+def test_rows_in_any_order_of_the_file_keep_their_chunks(tmp_path, tuned):
+    folder = write_index_folder(tmp_path / "handbook", tuned, sidecars=("json",))
+    content = json.loads((folder / "index.json").read_text())
+    content["index_to_docstore_id"] = dict(reversed(content["index_to_docstore_id"].items()))
+    (folder / "index.json").write_text(json.dumps(content))
+    assert read_sidecar(folder).row_texts == CHUNKS
+
+
 def test_hostile_pickle_runs_nothing(index_folder, tmp_path):
     proof = tmp_path / "ran"
     (index_folder / "index.json").unlink()
@@ -116,6 +131,25 @@ def test_dry_run_changes_nothing(index_folder, tuned):
     assert sorted(index_folder.rglob("*")) == before
 
 
+def test_dry_run_reads_the_chunks_once(index_folder, tuned, monkeypatch):
+    read, read_json = [], faiss_folder._read_json_sidecar
+    monkeypatch.setattr(faiss_folder, "_read_json_sidecar", lambda path: read.append(path) or read_json(path))
+    steps.plan([FaissStore(index_folder)], tuned)
+    assert read == [index_folder / "index.json"]
+
+
+def test_index_of_another_kind_gives_way_and_comes_back(index_folder, tuned):
+    make_inverted(index_folder)
+    before = contents(index_folder)
+    given = ("--model", tuned.folder, "--indexes", index_folder)
+    for how in (["--dry-run"], []):
+        assert f"{index_folder}: the IndexIVFFlat gives way to an IndexFlatL2" in reembed_command(*given, *how).output
+    assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
+    assert "gives way" not in reembed_command(*given).output
+    FaissStore(index_folder).roll_back()
+    assert contents(index_folder) == before
+
+
 def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_the_old_index(
     index_folder, stock, tuned, third
 ):
@@ -125,6 +159,7 @@ def test_chunk_of_a_worker_that_was_not_restarted_is_mended_and_not_taken_for_th
     write_index_folder(index_folder, stock, [*CHUNKS, LATE])
     rewrite_vectors(index_folder, lambda vectors: np.vstack([stored, vectors[-1:]]))
     assert [finding.problem for finding in examine(store, tuned)] == ["mixed"]
+    assert not store.replaces_kept(tuned)
     assert steps.reembed([store], tuned) == [store]
     assert examine(store, tuned) == []
     with pytest.raises(DeploymentError, match="--model OLD_MODEL"):

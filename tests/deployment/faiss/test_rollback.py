@@ -1,11 +1,13 @@
 """The way back, to the byte, and for all sources or for none."""
 
 import errno
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -20,7 +22,7 @@ from docsgpt_embtune.deployment.faiss_folder import (
 from docsgpt_embtune.deployment.faiss_store import FaissStore
 from docsgpt_embtune.errors import DeploymentError
 
-from ..conftest import CHUNKS, as_nobody, contents, search, write_index_folder
+from ..conftest import CHUNKS, as_nobody, contents, rewrite_vectors, search, write_index_folder
 from .runs import LATE, reembed_command, switched_to
 
 
@@ -47,12 +49,30 @@ def test_rollback_by_half_is_refused(index_folder, stock, tuned, tmp_path):
     environment.path.write_text("EMBEDDINGS_NAME=/models/stock\n")
     steps.reembed(stores, tuned, environment)
     shutil.rmtree(other / ".embtune")
+    rewrite_vectors(
+        other, lambda vectors: np.vstack([vectors[:9], np.roll(vectors[9:], 1, axis=1)])
+    )  # a few are enough
     before = contents(index_folder), environment.path.read_bytes()
     with pytest.raises(DeploymentError, match=r"other: has vectors of .* nothing is rolled back"):
         steps.roll_back(stores, environment)
     assert (contents(index_folder), environment.path.read_bytes()) == before
     steps.roll_back(stores[:1], environment)
     assert environment.get("EMBEDDINGS_NAME") == "/models/stock"
+
+
+@pytest.mark.parametrize(("others", "is_way_back"), [(5, True), (len(CHUNKS) - 5, False)])
+def test_old_vectors_may_be_another_models_in_part_but_not_for_the_most(
+    index_folder, stock, tuned, tmp_path, others, is_way_back
+):
+    rewrite_vectors(index_folder, lambda old: np.vstack([np.roll(old[:others], 1, axis=1), old[others:]]))
+    before, environment = contents(index_folder), EnvironmentFile(tmp_path / ".env")
+    switched_to(tuned, index_folder, environment, stock)
+    if is_way_back:
+        steps.roll_back([FaissStore(index_folder)], environment)
+        assert contents(index_folder) == before
+    else:
+        with pytest.raises(DeploymentError, match="the vectors that would come back are not of"):
+            steps.roll_back([FaissStore(index_folder)], environment)
 
 
 def test_source_that_cannot_be_written_to_is_named_before_a_rollback(stock, tuned):
@@ -141,6 +161,18 @@ def test_rollback_without_env_goes_back_to_one_model(index_folder, stock, tuned,
     assert search(index_folder, tuned, CHUNKS[7]) == [CHUNKS[7]]
 
 
+def test_each_source_is_told_whether_it_was_switched_and_rolled_back(index_folder, stock, tuned):
+    given = ("--indexes", index_folder.parent)
+    reembed_command("--model", tuned.folder, *given)
+    other = write_index_folder(index_folder.parent / "other", stock)
+    said = reembed_command("--model", tuned.folder, *given).output
+    assert f"{index_folder}: was on the model already\n{other}: on the model now\n" in said
+    FaissStore(index_folder).roll_back()
+    said = reembed_command("--rollback", *given).output
+    assert f"{index_folder}: nothing to take back; if it was uploaded since, embed it with the old model\n" in said
+    assert f"{other}: rolled back\n" in said
+
+
 def test_rollback_without_env_says_what_is_left_to_do(index_folder, tuned):
     steps.reembed([FaissStore(index_folder)], tuned)
     result = CliRunner().invoke(main, ("reembed", "--rollback", "--indexes", str(index_folder)))
@@ -200,6 +232,7 @@ def test_runs_that_are_not_finished_leave_the_way_back(index_folder, tuned, thir
     for _ in range(3):
         store.build(third)
         assert store.is_on(tuned)
+    assert len(json.loads((index_folder / ".embtune" / "runs.json").read_bytes())) == 2  # and does not grow
     steps.roll_back([store])
     assert contents(index_folder) == before
 

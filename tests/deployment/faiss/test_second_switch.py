@@ -93,3 +93,15 @@ def test_model_that_a_rollback_brings_back_is_not_embedded_again(index_folder, s
     assert contents(index_folder) == first
     with pytest.raises(DeploymentError, match="no re-embedding to take back"):
         steps.roll_back([FaissStore(index_folder)], environment)
+
+
+def test_copy_that_an_unfinished_switch_left_does_not_take_the_place_of_the_way_back(index_folder, tuned, third):
+    before, store = contents(index_folder), FaissStore(index_folder)
+    steps.reembed([store], tuned)
+    store.build(third)
+    store.prepare(third)  # and was stopped
+    store.build(tuned)
+    store.prepare(tuned)
+    store.swap(tuned)
+    steps.roll_back([store])
+    assert contents(index_folder) == before

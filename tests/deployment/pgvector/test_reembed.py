@@ -40,6 +40,15 @@ def test_chunks_and_entity_names_are_embedded_anew_and_nothing_else_changes(uri,
     assert [examine(store, tuned) for store in stores] == [[], []]
 
 
+def test_row_without_a_vector_is_no_chunk_and_none_that_was_added_since(uri, stores, tuned):
+    execute(uri, "INSERT INTO documents (text, source_id) VALUES ('no vector', 'handbook')")
+    before = dump(uri)
+    assert steps.plan(stores, tuned)[0].chunks == len(CHUNKS)
+    steps.reembed(stores, tuned)
+    steps.roll_back(stores)
+    assert dump(uri) == before
+
+
 def test_rollback_brings_everything_back(uri, stores, tuned):
     before = dump(uri)
     steps.reembed(stores, tuned)
@@ -128,11 +137,13 @@ def test_column_that_must_be_filled_stays_so_and_the_kept_one_need_not_be(uri, s
         execute(uri, row_without_vector)
 
 
-def test_vectors_that_stand_in_the_rows_themselves_still_do(uri, stores, tuned):
-    execute(uri, "ALTER TABLE documents ALTER COLUMN embedding SET STORAGE PLAIN")
+def test_storage_and_statistics_of_the_column_stay_as_they_were_set(uri, stores, tuned):
+    for what in ("STORAGE PLAIN", "STATISTICS 0"):
+        execute(uri, f"ALTER TABLE documents ALTER COLUMN embedding SET {what}")
     steps.reembed(stores, tuned)
-    storage = "SELECT attstorage FROM pg_attribute WHERE attrelid = 'documents'::regclass AND attname = 'embedding'"
-    assert rows(uri, storage) == [("p",)]
+    settings = "SELECT attstorage, attstattarget FROM pg_attribute "
+    column = "WHERE attrelid = 'documents'::regclass AND attname = 'embedding'"
+    assert rows(uri, settings + column) == [("p", 0)]
 
 
 def test_width_of_a_column_that_declares_none_is_that_of_its_vectors(uri, stores):

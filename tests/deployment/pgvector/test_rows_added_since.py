@@ -25,7 +25,17 @@ def test_rows_added_since_are_not_thrown_away_by_a_rollback(uri, stores, tuned):
     add(uri, ["A chunk that came later."], tuned)
     with pytest.raises(DeploymentError, match="1 rows were added since"):
         steps.roll_back([store])
+    with pytest.raises(DeploymentError, match="1 rows were added since"):
+        store.roll_back()  # as when it came while the other stores were looked at
     assert len(vectors(uri)) == len(CHUNKS) + 1
+
+
+def test_foreign_row_is_found_among_more_than_are_drawn(uri, stores, stock, tuned, monkeypatch):
+    steps.reembed(stores[:1], tuned)
+    monkeypatch.setattr(pgvector_store, "LATECOMERS_CHECKED", 1)
+    assert stores[0].is_on(tuned)
+    add(uri, ["A chunk of the old worker."], stock)
+    assert not stores[0].is_on(tuned)
 
 
 def test_rows_of_a_worker_that_was_not_restarted_are_mended(uri, stores, stock, tuned):
