@@ -32,16 +32,16 @@ def test_rare_words_and_short_chunks_count_more():
 @pytest.mark.parametrize(
     ("text", "found"),
     [
+        pytest.param("Restart worker seven: disk full, alarm in logs, and call admin", ["0"], id="terse English"),
         pytest.param(
-            "Restart worker seven: disk full, alarm in log rotation, and call admin", ["0"], id="terse English"
-        ),
-        pytest.param(
-            "Was rotiert in einer Nacht? Protokolle, Sicherungen, Rechnungen, Auszüge, Belege", [], id="German"
+            "Logs rotieren jede Nacht in einem Dienst, Sicherungen, Rechnungen und Belege bleiben erhalten",
+            [],
+            id="German",
         ),
     ],
 )
 def test_words_are_cut_to_stems_where_a_tenth_of_all_are_english_stop_words(text, found):
-    assert rank("rotations protokoll", text) == found
+    assert rank("log", text) == found
 
 
 def test_another_language_keeps_its_words_as_they_are():
