@@ -37,7 +37,7 @@ def hold_out(dataset: RetrievalDataset, share: float, seed: int) -> tuple[Retrie
     if len(sizes) < 2:
         why = f"all {len(dataset)} questions share their good chunks" if len(dataset) > 1 else "there is one question"
         raise DatasetError(f"{', '.join(dataset.sources)}: {why}, so none can be held out for validation; give --val")
-    drawn = draw_groups(sizes, [max(1, round(share * len(dataset)))], seed)[0]
+    drawn = draw_groups(sizes, [round(share * len(dataset))], seed)[0]
     out = np.isin(group_of, drawn if len(drawn) else sizes.argmin())
     query_ids = list(dataset.queries)
     return (

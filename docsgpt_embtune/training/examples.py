@@ -38,7 +38,7 @@ class TrainingExamples:
     Attributes:
         rows: Columns (anchor, positive[, negative…]) or (anchor, text, label).
         groups: Numbers of the rows that must share a batch; each row is in one group.
-        good_texts: For each group, all good texts of its question.
+        good_texts: For each group, all good texts of its question; empty where the loss ignores other rows.
         turns: Numbers of the groups that take turns: an epoch uses one group out of each tuple.
     """
 
@@ -87,20 +87,18 @@ def _labelled(questions: Sequence[Question], loss: LossName) -> TrainingExamples
     label_type = int if take_turns else float
     rows: dict[str, list[Any]] = {"anchor": [], "text": [], "label": []}
     groups: list[tuple[int, ...]] = []
-    good_texts = []
     turns: list[tuple[int, ...]] = []
     for question in questions:
-        first, good_for_it = len(groups), frozenset(question.good)
+        first = len(groups)
         for good, bad in _dealt(question, again=take_turns):
             start = len(rows["anchor"])
             rows["anchor"] += [question.text] * (1 + len(bad))
             rows["text"] += [good, *bad]
             rows["label"] += [label_type(1), *[label_type(0)] * len(bad)]
             groups.append(tuple(range(start, len(rows["anchor"]))))
-            good_texts.append(good_for_it)
         numbers = tuple(range(first, len(groups)))
         turns += [numbers] if take_turns else [(number,) for number in numbers]
-    return TrainingExamples(Dataset.from_dict(rows), tuple(groups), tuple(good_texts), tuple(turns))
+    return TrainingExamples(Dataset.from_dict(rows), tuple(groups), good_texts=(), turns=tuple(turns))
 
 
 def _dealt(question: Question, *, again: bool) -> list[tuple[str, tuple[str, ...]]]:
@@ -235,10 +233,7 @@ class GroupedBatchSampler(DefaultBatchSampler):
             rows = self.examples.groups[group]
             if batch and len(batch) + len(rows) > self.batch_size:
                 return batch, left_over + waiting[position:]
-            # Another row of the same question always clashes, so its texts need not be compared. To compare them for
-            # every batch took two minutes with 60 questions of 500 good chunks each.
-            is_asked = self.examples.good_texts[group] in answers
-            if self.in_batch_negatives and batch and (is_asked or self._clash(group, texts, good)):
+            if self.in_batch_negatives and batch and self._clash(group, texts, good, answers):
                 left_over.append(group)
                 continue
             batch += rows
@@ -248,8 +243,11 @@ class GroupedBatchSampler(DefaultBatchSampler):
                 answers.add(self.examples.good_texts[group])
         return batch, left_over
 
-    def _clash(self, group: int, texts: set[str], good: set[str]) -> bool:
-        return not (self.examples.good_texts[group].isdisjoint(texts) and self._texts[group].isdisjoint(good))
+    def _clash(self, group: int, texts: set[str], good: set[str], answers: set[frozenset[str]]) -> bool:
+        good_for_it = self.examples.good_texts[group]
+        # Another row of the same question always clashes, so its texts need not be compared. To compare them for every
+        # batch took two minutes with 60 questions of 500 good chunks each.
+        return good_for_it in answers or not (good_for_it.isdisjoint(texts) and self._texts[group].isdisjoint(good))
 
     def _texts_of(self, group: tuple[int, ...]) -> set[str]:
         rows = self.examples.rows

@@ -94,8 +94,7 @@ def chunks_to_rank(questions: Sequence[Question]) -> TrainingExamples:
         "label": label,
     }
     each_alone = tuple((number,) for number in range(len(questions)))
-    own = tuple(frozenset(question.good) for question in questions)
-    return TrainingExamples(Dataset.from_dict(rows), each_alone, own, turns=each_alone)
+    return TrainingExamples(Dataset.from_dict(rows), each_alone, good_texts=(), turns=each_alone)
 
 
 def rarity_of_tokens(model: SentenceTransformer, chunks: Sequence[str]) -> torch.Tensor:

@@ -1,3 +1,5 @@
+from itertools import product
+
 import pytest
 
 from docsgpt_embtune.data.corpus_questions import (
@@ -24,6 +26,13 @@ def test_question_is_a_run_of_words_of_its_chunk():
             assert text in CORPUS[doc_id]
             assert text.strip() == text != CORPUS[doc_id].strip()
         assert SHORTEST <= len(made.queries["words of long"].split()) <= LONGEST
+
+
+def test_any_six_to_twelve_words_of_a_long_chunk_may_ask_for_it():
+    chunk = " ".join(f"word{number}" for number in range(30))
+    made = [questions_from_corpus({"c": chunk}, seed).queries["words of c"].split() for seed in range(400)]
+    assert {len(run) for run in made} == set(range(6, 13))
+    assert {run[0] for run in made} | {run[-1] for run in made} == set(chunk.split())
 
 
 def test_chunk_that_says_no_more_than_its_question_would_is_not_asked_for():
@@ -68,9 +77,17 @@ def test_half_ask_by_words_of_their_own_and_half_by_a_sentence_that_is_gone(seed
             assert made.questions.corpus[doc_id] == PAGES[doc_id]
         else:
             assert text.endswith(".")
+            assert len(text.split()) >= SHORTEST
             assert made.questions.corpus[doc_id].split() == PAGES[doc_id].replace(text, " ").split()
     assert len(made.questions) == 4
     assert questions_of_both_kinds(PAGES, seed, count=2).questions.queries == made.questions.queries
+
+
+def test_any_chunk_may_be_asked_for_in_either_way_and_no_more_than_wanted():
+    drawn = [questions_of_both_kinds(PAGES, seed, count=1) for seed in range(40)]
+    assert all(len(made.questions) == 2 for made in drawn)
+    asked = {query_id for made in drawn for query_id in made.questions.queries}
+    assert asked == {f"{kind} {doc_id}" for kind in ("words of", "cut from") for doc_id in PAGES}
 
 
 @pytest.mark.parametrize("seed", range(10))
@@ -89,7 +106,12 @@ def test_chunks_with_sentences_ask_first_and_runs_of_words_fill_up():
 
 
 def test_what_is_cut_out_is_gone_and_leaves_something():
-    repeated = {"table": "n/a n/a n/a n/a", "log": "the disk is full the disk is full and so on it went for days"}
+    twice = "The disk is full again now."
+    repeated = {
+        "table": "n/a n/a n/a n/a",
+        "run": f"{twice[:-1]} {twice[:-1]}",
+        "sentence": f"{twice} {twice} Then what?",
+    }
     for seed in range(20):
         asked, corpus = cut_from({**repeated, **PAGES}, seed)
         assert all(question not in corpus[doc_id] for doc_id, question in asked.items())
@@ -101,6 +123,23 @@ MIXED = {
     "table": "| 2019 | 4.1 % | 12,400 |\n| 2020 | 3.9 % | 11,900 |\n| 2021 | 4.4 % | 13,050 |\n" * 3,
     "both": "x = f(y[0], z=1); w += g(x_1)\n" * 9 + "The rows are kept until the next night, when it runs again.",
 }
+
+
+def test_sentence_that_is_too_long_to_type_is_not_asked_for_whole():
+    words = ["".join(pair) for pair in product("abcdefghij", repeat=2)]
+    corpus = {str(n): f"{' '.join(words[:40])} {n}. {' '.join(words[40:])} {n}." for n in range(4)}
+    asked, _ = cut_from(corpus, 0)
+    assert len(asked) == 2
+    assert max(len(text.split()) for text in asked.values()) <= LONGEST
+
+
+def test_of_programs_and_numbers_nothing_is_asked():
+    programs = {
+        str(n): "\n".join(f"x{i} = f(y[{n}], z={i}); w_{i} += g(x_{n}) + h(k[{i}])." for i in range(9))
+        for n in range(4)
+    }
+    tables = {f"t{n}": "\n".join(f"{n}{i} 4.1 12,400 3.{i} 11,900 {i}." for i in range(9)) for n in range(4)}
+    assert not len(questions_of_both_kinds({**programs, **tables}, 0, count=4).questions)
 
 
 def test_only_prose_asks_where_that_is_wanted():

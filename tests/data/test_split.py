@@ -36,6 +36,12 @@ def test_groups_larger_than_the_share_give_the_smallest():
     assert set(hold_out(dataset, 0.2, 0)[1].queries) == {"a", "b"}
 
 
+def test_share_is_met_as_nearly_as_whole_groups_allow():
+    dataset = dataset_of({f"q{n}": (f"{n}",) for n in range(9)})
+    assert len(hold_out(dataset, 0.4, 0)[1]) == 4
+    assert len(hold_out(dataset, 0.01, 0)[1]) == 1
+
+
 def test_question_under_several_ids_is_one_piece_of_evidence_whatever_answers_it():
     dataset = dataset_of({"a": ("1",), "b": ("2",), "c": ("3",), "d": ("3",), "e": ("4",)})
     asked = {**dataset.queries, "a": "What is  it?", "b": "what is it?"}

@@ -1,13 +1,15 @@
+import pytest
+
 from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.evaluation.bm25 import english_tokens, retrieve_bm25
 from docsgpt_embtune.words import plain_tokens
 
 
-def rank(query: str, *corpus: str) -> list[str]:
+def rank(query: str, *corpus: str, k: int = 10) -> list[str]:
     dataset = RetrievalDataset(
         queries={"q": query}, corpus={str(i): text for i, text in enumerate(corpus)}, relevant_docs={"q": ("0",)}
     )
-    return retrieve_bm25(dataset).top("q", 10)
+    return retrieve_bm25(dataset, k=k).top("q", k)
 
 
 def test_english_is_stemmed_and_loses_its_stop_words():
@@ -22,6 +24,26 @@ def test_english_is_stemmed_and_loses_its_stop_words():
     assert found == ["1"]
 
 
+def test_rare_words_and_short_chunks_count_more():
+    assert rank("disk alarm", "disk log", "disk alarm log", "disk job") == ["1", "0", "2"]
+    assert rank("disk", "disk one two three four five", "disk one", "log one") == ["1", "0"]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        pytest.param("Restart worker seven: disk full, alarm in logs, and call admin", ["0"], id="terse English"),
+        pytest.param(
+            "Logs rotieren jede Nacht in einem Dienst, Sicherungen, Rechnungen und Belege bleiben erhalten",
+            [],
+            id="German",
+        ),
+    ],
+)
+def test_words_are_cut_to_stems_where_a_tenth_of_all_are_english_stop_words(text, found):
+    assert rank("log", text) == found
+
+
 def test_another_language_keeps_its_words_as_they_are():
     assert plain_tokens("Die Protokolle rotieren") == ["die", "protokolle", "rotieren"]
     assert rank("Protokolle löschen", "Rechnung stornieren heute", "Protokolle werden gelöscht") == ["1"]
@@ -33,6 +55,7 @@ def test_text_without_spaces_is_found_by_pairs_of_characters():
 
 def test_equal_scores_stand_in_corpus_order_and_a_question_of_unknown_words_finds_nothing():
     assert rank("the disk", "the disk is here", "the log is there", "the disk is here") == ["0", "2"]
+    assert rank("the disk", *["the disk is here"] * 40, "the log is there", k=20) == [str(row) for row in range(20)]
     assert rank("xylophone", "the disk is here", "the log is there") == []
 
 

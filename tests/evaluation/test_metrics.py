@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from docsgpt_embtune.evaluation.metrics import KS, k_for_share, mean_scores, score_queries
+from docsgpt_embtune.evaluation.metrics import (
+    KS,
+    joined_scores,
+    k_for_share,
+    mean_scores,
+    score_queries,
+    share_answered,
+)
 from docsgpt_embtune.evaluation.ranking import Ranking, search_exact
 
 
@@ -30,9 +37,11 @@ def test_by_hand():
 
 
 def test_a_query_that_found_nothing_counts_as_zero():
-    scores = score_queries(ranking([0, 1], [-1, -1]), {"q0": {"d0": 1}, "q1": {"d0": 1}}, ks=(1, 2))
-    assert scores["recall@2"] == {"q0": 1.0, "q1": 0.0}
-    assert mean_scores(scores)["ndcg@2"] == 0.5
+    found = ranking([0, 1], [-1, -1], [-1, -1], [0, 1])
+    scores = score_queries(found, {query_id: {"d0": 1} for query_id in found.query_ids}, ks=(1, 2))
+    assert scores["recall@2"] == {"q0": 1.0, "q1": 0.0, "q2": 0.0, "q3": 1.0}
+    two_of_five = joined_scores([scores, {"ndcg@2": {"another": 0.0}}])
+    assert mean_scores(two_of_five)["ndcg@2"] == 0.4
 
 
 def test_agrees_with_trec_eval_on_200_random_rankings_with_ties():
@@ -72,3 +81,4 @@ def test_the_k_that_a_share_of_the_questions_needs():
 def test_an_answer_is_found_with_the_first_of_several_good_chunks():
     found = ranking([5, 4, 0, 1])
     assert k_for_share(found, {"q0": ("d1", "d4")}, targets=(1.0,)) == {1.0: 2}
+    assert share_answered(found, {"q0": ("d2",)}).tolist() == [0.0] * 5  # one for each K, though nothing is found

@@ -123,3 +123,15 @@ def test_cosine_is_ranked_beside_l2_for_a_model_that_is_not_unit_norm():
 def test_cosine_is_the_same_ranking_for_a_unit_norm_model(tiny_base_folder):
     found = retrieve(StockEmbeddings(tiny_base_folder), dataset(["reset a password"], list(TEXTS)))
     assert found.by_cosine is found
+
+
+def test_model_of_nearly_unit_norm_is_ranked_by_cosine_too():
+    found = retrieve(KeywordEmbeddings(["log", "disk"], scale=1.01), dataset(["log"], ["log", "disk"]))
+    assert found.by_cosine is not found
+
+
+def test_vectors_of_a_model_that_cannot_be_told_from_others_are_not_kept(tmp_path):
+    data = dataset(["log"], ["log", "disk"])
+    for words, nearest in ((["log", "disk"], "d0"), (["tape", "disk", "log"], "d0"), (["disk", "log"], "d0")):
+        assert retrieve(KeywordEmbeddings(words), data, cache=tmp_path).top("q0", 1) == [nearest]
+    assert not list(tmp_path.iterdir())

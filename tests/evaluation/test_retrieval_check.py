@@ -176,6 +176,19 @@ def test_hybrid_search_that_finds_more_is_told():
     assert lead in leads_in_words(comparison)
 
 
+def test_hybrid_search_takes_no_tuning():
+    found = [compare(HALF, tuned, word_dataset()).rankings["hybrid"].nearest for tuned in (HALF, WHOLE)]
+    assert (found[0] == found[1]).all()
+
+
+def test_lead_of_bm25_in_many_wordings_of_three_questions_could_be_chance():
+    unknown = {f"q-{word}-{n}": f"where is {word} {n}" for word in WORDS[13:16] for n in range(10)}
+    good = {query_id: (query_id.split("-")[1],) for query_id in unknown}
+    comparison = compare(HALF, HALF, RetrievalDataset(unknown, word_dataset().corpus, good))
+    assert comparison.scores["bm25"]["hit@1"] > comparison.scores["tuned"]["hit@1"] + 0.5
+    assert comparison.untuned_leads == ()
+
+
 def test_wordings_of_one_question_count_once():
     dataset = word_dataset()
     wordings = {f"{query_id}-{n}": f"{text} {n}" for query_id, text in dataset.queries.items() for n in range(5)}

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from docsgpt_embtune.errors import EvaluationError
+from docsgpt_embtune.evaluation import vector_cache
 from docsgpt_embtune.evaluation.vector_cache import (
     ROWS_PER_BLOCK,
     RememberedDocuments,
@@ -55,6 +56,7 @@ def test_vectors_come_back_in_the_order_of_the_texts_and_are_embedded_once(tmp_p
     first, model = stored(tmp_path)
     assert np.array_equal(first, SpectrumEmbeddings().embed_documents(TEXTS))
     assert sorted(model.asked) == sorted(TEXTS)
+    assert [len(text) for text in model.asked] == sorted(map(len, TEXTS), reverse=True)
     again, model = stored(tmp_path, texts=TEXTS[::-1] + TEXTS[:5])
     assert not model.asked
     assert np.array_equal(again, np.vstack([first[::-1], first[:5]]))
@@ -93,10 +95,14 @@ def test_models_do_not_share_vectors(tmp_path):
     assert np.array_equal(vectors, SpectrumEmbeddings(shift=1.0).embed_documents(TEXTS))
 
 
-def test_shards_hold_every_text_once(tmp_path):
+@pytest.mark.parametrize("blocks", [1, 3, 4])
+def test_shards_hold_every_text_once(tmp_path, monkeypatch, blocks):
+    monkeypatch.setattr(vector_cache, "BLOCKS_PER_SHARD", blocks)  # of four
     vectors = embed_corpus(SpectrumEmbeddings(), TEXTS, VectorCache(tmp_path, MODEL, 8))
-    positions = np.concatenate([positions for positions, _ in vectors.shards()])
-    assert sorted(positions) == list(range(len(TEXTS)))
+    shards = [positions for positions, _ in vectors.shards()]
+    assert sorted(np.concatenate(shards)) == list(range(len(TEXTS)))
+    assert all((np.diff(positions) > 0).all() for positions in shards)
+    assert np.array_equal(vectors.array(), SpectrumEmbeddings().embed_documents(TEXTS))
 
 
 def flip_a_bit(path):
@@ -119,7 +125,17 @@ def swap_two_vectors(path):
     np.save(path, block)
 
 
-@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, empty, swap_two_vectors])
+def swap_two_texts(path):
+    block = np.load(path)
+    block["key"][[0, 1]] = block["key"][[1, 0]]
+    np.save(path, block)
+
+
+def something_else(path):
+    np.save(path, np.zeros(3))
+
+
+@pytest.mark.parametrize("damage", [flip_a_bit, cut_short, empty, swap_two_vectors, swap_two_texts, something_else])
 def test_a_damaged_block_is_found_out_said_and_embedded_again(tmp_path, caplog, damage):
     right, _ = stored(tmp_path)
     path = blocks(tmp_path)[1]
@@ -173,6 +189,20 @@ def test_who_has_no_cache_folder_goes_without(tmp_path, monkeypatch):
     monkeypatch.delenv("HOME")
     monkeypatch.setattr(pwd, "getpwuid", {}.__getitem__)  # a container's user id that /etc/passwd does not know
     assert default_cache_folder() is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ([[1.0, 2.0], [np.nan, 0.0], [3.0, np.inf]], r"not finite for 2 of 3 texts \(first: 'bb'\)"),
+        ([[1.0, 2.0], [1.0], [1.0, 2.0]], r"returned 3 vectors of width \[1, 2\] for 3 texts"),
+        ([[1.0, 2.0], [1.0, 2.0]], r"returned 2 vectors of width \[2\] for 3 texts"),
+    ],
+)
+def test_vectors_that_are_wrong_are_said_and_not_kept(tmp_path, given, said):
+    with pytest.raises(EvaluationError, match=said):
+        VectorCache(tmp_path, MODEL, 2).embed(["aaa", "bb", "c"], "document", lambda texts: given)
+    assert not blocks(tmp_path)
 
 
 STOPPED_RUN = textwrap.dedent(

@@ -9,11 +9,11 @@ MANY = [Question(f"q{n}", (f"good {n}", f"good {n + 1}"), (f"bad {n}", f"bad {n 
 
 
 def test_online_contrastive_gets_one_good_chunk_of_each_question_in_an_epoch_and_each_in_its_turn():
-    three, one = Question("q", ("g1", "g2", "g3"), ("b1", "b2")), Question("r", ("h",), ("c1", "c2"))
-    examples = build_examples([three, one], "online-contrastive")
+    four, one = Question("q", ("g1", "g2", "g3", "g4"), ("b1", "b2")), Question("r", ("h",), ("c1", "c2"))
+    examples = build_examples([four, one], "online-contrastive")
     sampler = GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=0)
     seen = []
-    for epoch in range(3):
+    for epoch in range(4):
         sampler.set_epoch(epoch)
         rows = [examples.rows[row] for batch in sampler for row in batch]
         seen.append(sorted((row["text"], row["label"]) for row in rows))
@@ -22,8 +22,15 @@ def test_online_contrastive_gets_one_good_chunk_of_each_question_in_an_epoch_and
         sorted([*always, ("b1", 0), ("g1", 1)]),
         sorted([*always, ("b1", 0), ("g3", 1)]),  # the two bad ones do not last: from the first again
         sorted([*always, ("b2", 0), ("g2", 1)]),
+        sorted([*always, ("b2", 0), ("g4", 1)]),
     ]
     assert all(isinstance(label, int) for label in examples.rows["label"])
+
+
+def test_not_all_questions_begin_with_their_first_good_chunk():
+    examples = build_examples([Question(q, (f"{q} 1", f"{q} 2"), (f"{q} 3",)) for q in "pq"], "online-contrastive")
+    sampler = GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=0)
+    assert {examples.rows[row]["text"] for batch in sampler for row in batch} == {"p 1", "p 3", "q 2", "q 3"}
 
 
 def test_cosine_similarity_gets_every_good_and_every_bad_chunk_in_an_epoch():
@@ -52,14 +59,30 @@ def test_question_without_a_bad_chunk_borrows_one_that_does_not_answer_it():
     assert [(row["anchor"], row["negative_1"]) for row in rows] == [("p", "b"), ("q", "b"), ("r", "h")]
 
 
+def test_ranking_gets_as_many_bad_ones_as_the_median_question_has_and_all_that_are_short_borrow_others():
+    given = [Question("p", ("g",), ("b1", "b2", "b3")), Question("q", ("h",), ("b4",)), Question("r", ("i",), ("b5",))]
+    rows = build_examples(given, "multiple-negatives-ranking").rows
+    assert [(row["anchor"], row["negative_1"]) for row in rows] == [("p", "b1"), ("q", "b4"), ("r", "b5")]
+    assert "negative_2" not in rows.column_names
+    full = [Question(f"q{n}", (f"g{n}",), ("b", f"b{n}")) for n in range(3)]
+    short = [Question("p", ("g",), ()), Question("q", ("h",), ("own",))]
+    rows = build_examples([*short, *full], "multiple-negatives-ranking").rows
+    assert [(row["negative_1"], row["negative_2"]) for row in rows][:2] == [("own", "b"), ("own", "b0")]
+
+
+def test_where_nothing_can_be_borrowed_no_question_has_bad_ones():
+    given = [Question("p", ("g",), ("h",)), Question("q", ("h",), ()), Question("r", ("i",), ("h",))]
+    assert build_examples(given, "multiple-negatives-ranking").rows.column_names == ["anchor", "positive"]
+
+
 def test_question_under_two_ids_has_the_good_chunks_of_both_and_none_of_them_bad():
     dataset = RetrievalDataset(
         queries={"1": "same", "2": "same"},
-        corpus={"a": "A", "b": "B", "c": "C"},
+        corpus={"a": "A", "b": "B", "c": "C", "d": "D"},
         relevant_docs={"1": ("a",), "2": ("b",)},
         irrelevant_docs={"1": ("b", "c")},
     )
-    assert questions_of(dataset, {"2": ("a",)}) == [Question("same", ("A", "B"), ("C",))]
+    assert questions_of(dataset, {"2": ("a", "d")}) == [Question("same", ("A", "B"), ("C", "D"))]
 
 
 @pytest.mark.parametrize(("loss", "pairs"), [("online-contrastive", 40), ("cosine-similarity", 80)])
@@ -94,7 +117,7 @@ def test_no_good_chunk_stands_as_a_negative_in_a_ranking_batch():
 
 
 def test_epochs_are_shuffled_apart_and_seeds_repeat():
-    examples = build_examples(MANY, "online-contrastive")
+    examples = build_examples(MANY, "cosine-similarity")
     first, again, other = (GroupedBatchSampler(examples, 10, in_batch_negatives=False, seed=s) for s in (1, 1, 2))
     assert list(first) == list(again) != list(other)
     again.set_epoch(1)
@@ -110,6 +133,13 @@ def test_batches_that_are_all_small_are_kept():
     same_answer = [Question(f"q{n}", ("good",), (f"bad {n}",)) for n in range(3)]
     examples = build_examples(same_answer, "multiple-negatives-ranking")
     assert sorted(GroupedBatchSampler(examples, 16, in_batch_negatives=True, seed=0)) == [[0], [1], [2]]
+
+
+def test_tail_of_questions_about_one_answer_is_left_out():
+    different = [Question(f"q{n}", (f"good {n}",), ()) for n in range(8)]
+    alike = [Question(f"r{n}", ("good",), ()) for n in range(12)]  # each needs a batch of its own
+    examples = build_examples([*different, *alike], "multiple-negatives-ranking")
+    assert [len(batch) for batch in GroupedBatchSampler(examples, 8, in_batch_negatives=True, seed=0)] == [8]
 
 
 CONTRASTIVE = [
@@ -140,9 +170,8 @@ def test_of_few_questions_the_remainder_is_learned_from_too(count, learned_from)
     assert sum(map(len, GroupedBatchSampler(examples, 32, in_batch_negatives=True, seed=0))) == learned_from
 
 
-@pytest.mark.parametrize("loss", ["online-contrastive", "multiple-negatives-ranking"])
-def test_rows_of_a_question_share_what_is_good_for_it(loss):
+def test_rows_of_a_question_share_what_is_good_for_it():
     many_good = [Question(f"q{n}", tuple(f"g{n} {i}" for i in range(50)), (f"b{n}",)) for n in range(3)]
-    examples = build_examples(many_good, loss)
+    examples = build_examples(many_good, "multiple-negatives-ranking")
     assert len(examples.good_texts) == 150
     assert len({id(texts) for texts in examples.good_texts}) == 3

@@ -66,9 +66,33 @@ def test_unique_texts_finds_its_way_back(model):
     assert torch.equal(tokens["input_ids"][place[3:], :length], features[1]["input_ids"])
 
 
+def test_rows_that_are_alike_but_for_padding_are_one_text_and_a_padding_token_in_a_text_is_none():
+    def column(ids, mask):
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+
+    short, long = column([[5, 6], [5, 7]], [[1, 1], [1, 1]]), column([[5, 6, 1], [5, 7, 1]], [[1, 1, 0], [1, 1, 1]])
+    tokens, place = unique_texts([short, long], pad_token_id=1)
+    assert place[0] == place[2]
+    assert len({*place.tolist()}) == len(tokens["input_ids"]) == 3
+    assert tokens["attention_mask"][place].tolist() == [[1, 1, 0], [1, 1, 0], [1, 1, 0], [1, 1, 1]]
+
+
+def test_room_for_a_batch_is_measured_with_its_longest_text(model):
+    short, long = "logs", "logs are kept for a week on the second disk " * 4
+
+    def bytes_per_token(*columns):
+        loss = make_loss(model, "multiple-negatives-ranking")
+        loss([model.preprocess([text]) for text in columns], None)
+        return loss.room.bytes_per_token
+
+    assert bytes_per_token(short, long) == bytes_per_token(long, short) == bytes_per_token(long, long)
+    assert bytes_per_token(short, long) != bytes_per_token(short, short)
+
+
 def test_width_above_the_models_own_is_refused(model):
     with pytest.raises(TrainingError, match="the model is 32 wide and cannot be cut to 33; give --widths up to 32"):
         make_loss(model, "online-contrastive", (16, 33))
+    make_loss(model, "online-contrastive", (16, 32))
 
 
 def test_left_padded_models_keep_the_librarys_way(model):

@@ -1,5 +1,6 @@
 """Which candidate of a run is kept, and which weights are loaded in the end."""
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
@@ -75,6 +76,17 @@ def test_a_later_one_takes_the_place_of_the_best_within_its_leniency_and_none_th
     for name, scores in (("hardly better", scored(0.2, 0.82)), ("level, and below the base", scored(0.78, 0.2))):
         selection.enter(name, scores)
     assert selection.kept.name == "hardly better"
+
+
+@pytest.mark.parametrize(("below", "kept"), [(0.9, "later"), (1.1, "best")])
+def test_leniency_is_counted_in_standard_errors(model, below, kept):
+    drawn = np.random.default_rng(0).normal(0.0, 0.1, len(QUERIES))
+    error = drawn.std(ddof=1) / len(QUERIES) ** 0.5
+    changed = drawn - drawn.mean() - below * error
+    selection = selection_of(model, leniency=1.0)
+    selection.enter("best", scored(*[0.7] * len(QUERIES)))
+    selection.enter("later", scored(*(0.7 + changed)))
+    assert selection.kept.name == kept
 
 
 def test_of_what_follows_the_stages_all_count_as_tried_and_one_may_be_kept(model):

@@ -140,7 +140,7 @@ def teach(student: SentenceTransformer, texts: Sequence[str], vectors: Vectors, 
     """
     rows = Dataset.from_dict({"text": list(texts), "label": list(vectors)})
     each_alone = tuple((n,) for n in range(len(texts)))
-    examples = TrainingExamples(rows, each_alone, (frozenset(),) * len(texts), turns=each_alone)
+    examples = TrainingExamples(rows, each_alone, good_texts=(), turns=each_alone)
     config = TrainConfig(epochs=epochs, batch_size=BATCH, learning_rate=LEARNING_RATE, seed=seed)
     precision = resolve_precision("auto", student.device)
     fit(student, examples, config, precision, loss=loss_of_vectors(student), name="teaching")

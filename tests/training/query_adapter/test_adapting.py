@@ -27,9 +27,10 @@ from docsgpt_embtune.manifest import read_manifest
 from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, verify
 from docsgpt_embtune.seen_questions import without_learned
 from docsgpt_embtune.training.config import TrainConfig
+from docsgpt_embtune.training.keywords.fitting import NARROW, STRESSED, KeywordFitting
 from docsgpt_embtune.training.query_adapter import fitting as adapter_fitting
 from docsgpt_embtune.training.query_adapter.adapting import adapt, summary
-from docsgpt_embtune.training.query_adapter.fitting import _Objective, fit_adapter
+from docsgpt_embtune.training.query_adapter.fitting import STRENGTHS, _Objective, fit_adapter
 from docsgpt_embtune.training.train import train
 from docsgpt_embtune.vectors import unit_norm
 
@@ -76,6 +77,39 @@ def test_questions_about_one_answer_are_in_one_fold(rotated):
         asked_for = {answers[query_id][0] for query_id in fold.held_out.queries}
         learned = {f"d{row}" for rows in fold._objective.good for row in rows}
         assert len(asked_for) + len(learned) == len(asked_for | learned) == 50
+    assert fit_adapter(questions, asked, chunks).choice.judgment.groups == 50
+
+
+def test_words_of_a_folds_own_questions_teach_nothing_that_they_are_asked_with(rotated):
+    questions, asked, chunks = rotated
+    drawn = np.random.default_rng(1)
+    texts = [" ".join(f"word{row:02}" for row in drawn.choice(40, 5, replace=False)) for _ in range(200)]
+    named = replace(
+        questions,
+        queries={f"q{n}": f"{' '.join(text.split()[:3])} q{n}" for n, text in enumerate(texts)},
+        corpus={f"d{n}": f"{text} d{n}" for n, text in enumerate(texts)},
+    )
+    fitting = KeywordFitting.of(named.corpus.values(), DIMENSION)
+    stressed = f"{STRESSED} {NARROW}"
+    for fold in adapter_fitting._folds(named, asked, chunks, _Objective.of(named, asked, chunks, seed=0)):
+        fold.score_map_of(1.0)
+        others = named.subset(query_id for query_id in named.queries if query_id not in fold.held_out.queries)
+        stresses = fold.unseen(0, fitting).kinds[stressed].stresses
+        assert np.array_equal(stresses, fitting.kinds(others)[stressed].stresses)
+        assert not np.allclose(stresses, fitting.kinds(fold.held_out)[stressed].stresses, atol=0.01)
+
+
+def test_map_is_of_the_strength_that_validation_prefers(rotated):
+    questions, asked, chunks = rotated
+    questions, asked = questions.subset(list(questions.queries)[:15]), asked[:15]
+    report = fit_adapter(questions, asked, chunks)
+    gains = [mean_ndcg(scores) for scores in report.choice.tried]
+    assert gains[2] <= gains[1] < gains[4]  # one without improvement does not end the search
+    assert report.strength == STRENGTHS[int(np.argmax(gains))] == STRENGTHS[4]
+    objective = _Objective.of(questions, asked, chunks, seed=0)
+    change = (report.adapter.matrix - np.eye(DIMENSION)) @ objective.basis
+    slopes = {each: np.abs(objective.value_and_gradient(change, each)[1]).max() for each in STRENGTHS}
+    assert min(slopes, key=slopes.get) == report.strength
 
 
 def test_where_all_ask_in_the_same_words_no_fold_has_anything_to_learn_from(rotated):
@@ -121,17 +155,21 @@ def test_keywords_stand_beside_where_questions_gain_by_them(rotated, blurred):
 def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
     monkeypatch.setattr(adapter_fitting, "_ROWS", 4)  # three parts of ten questions
     questions, asked, chunks = rotated
-    training = questions.subset(list(questions.queries)[:10])
+    chunks[149] = asked[0]
+    both = {f"q{n}": (f"d{n}", f"d{n + 100}") for n in range(10)}
+    training = replace(questions.subset(both), relevant_docs=both)
     objective = _Objective.of(training, asked[:10].astype(np.float64), chunks, seed=0)
     near_duplicate = _Objective(
         objective.query_embeddings, objective.chunk_embeddings, objective.good, [np.array([149])] * 10
     )
-    at = 0.01 * np.random.default_rng(1).standard_normal((DIMENSION, 10))
-    _, gradient = near_duplicate.value_and_gradient(at, 0.1)
+    at = 0.1 * np.random.default_rng(1).standard_normal((DIMENSION, 10))
+    value, gradient = near_duplicate.value_and_gradient(at, 30.0)
     slope = approx_fprime(
-        at.ravel(), lambda flat: near_duplicate.value_and_gradient(flat.reshape(at.shape), 0.1)[0], 1e-3
+        at.ravel(), lambda flat: near_duplicate.value_and_gradient(flat.reshape(at.shape), 30.0)[0], 1e-3
     )
     assert gradient == pytest.approx(slope, abs=0.02 * np.abs(slope).max())
+    without = replace(objective, chunk_embeddings=np.delete(objective.chunk_embeddings, 149, axis=0))
+    assert value == pytest.approx(without.value_and_gradient(at, 30.0)[0], rel=1e-5)
 
 
 def test_few_questions_get_the_map_that_a_search_among_all_maps_finds(rotated):
@@ -150,20 +188,24 @@ def test_near_duplicates_of_an_answer_are_not_pushed_away(rotated):
     questions, asked, chunks = rotated
     corpus = chunks.copy()
     corpus[7] = corpus[3]
-    objective = _Objective.of(questions, asked, corpus, seed=0)
+    also_good = {**questions.relevant_docs, "q3": ("d3", "d50")}
+    objective = _Objective.of(replace(questions, relevant_docs=also_good), asked, corpus, seed=0)
     assert objective.ignored[3].tolist() == [7]
-    assert objective.good[3].tolist() == [3]
+    assert objective.good[3].tolist() == [3, 50]
 
 
 def test_a_sampled_corpus_keeps_what_is_judged_and_what_is_hard(rotated, monkeypatch):
     monkeypatch.setattr(adapter_fitting, "MAX_CHUNKS", 20)
     monkeypatch.setattr(adapter_fitting, "HARDEST_PER_QUERY", 2)
     questions, asked, chunks = rotated
-    few = questions.subset(["q0", "q1", "q2"])
+    good = {f"q{n}": (f"d{n + 100}",) for n in range(3)}  # far from what asks for them
+    bad = {"q0": tuple(f"d{n}" for n in range(150, 160))}
+    few = replace(questions.subset(good), relevant_docs=good, irrelevant_docs=bad)
     objective = _Objective.of(few, asked[:3], chunks, seed=0)
-    assert 20 <= len(objective.chunk_embeddings) <= 20 + 3 + 6
+    assert 20 <= len(objective.chunk_embeddings) <= 20 + 3 + 10 + 6
+    assert all((objective.chunk_embeddings == chunks[row]).all(axis=1).any() for row in range(150, 160))
     for question, rows in enumerate(objective.good):
-        assert np.array_equal(objective.chunk_embeddings[rows[0]], chunks[question])
+        assert np.array_equal(objective.chunk_embeddings[rows[0]], chunks[question + 100])
         hardest = chunks[np.argmax(chunks @ asked[question])]
         assert (objective.chunk_embeddings == hardest).all(axis=1).any()
 
