@@ -89,9 +89,11 @@ def test_review_files_survive_the_round_trip(tmp_path, suffix):
 
 
 def test_a_spreadsheet_never_sees_a_formula(tmp_path):
-    write_review([Candidate("q", "=1+1", "c0", "@x", 0.5, "why", "")], tmp_path / "review.csv")
-    (row,) = csv.DictReader((tmp_path / "review.csv").read_text(encoding="utf-8-sig").splitlines())
-    assert (row["question"], row["chunk"]) == ("'=1+1", "'@x")
+    texts = ["=1+1", "@x", "+1", "-1", "\t=1", "\r=1"]
+    write_review([Candidate("q", text, "c0", text, 0.5, "why", "") for text in texts], tmp_path / "review.csv")
+    table = io.StringIO((tmp_path / "review.csv").read_bytes().decode("utf-8-sig"), newline="")
+    rows = [(row["question"], row["chunk"]) for row in csv.DictReader(table)]
+    assert rows == [(f"'{text}", f"'{text}") for text in texts]
 
 
 def test_a_table_saved_with_semicolons_is_read(tmp_path):
