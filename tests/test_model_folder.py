@@ -297,6 +297,7 @@ def test_a_model_with_code_of_its_own_is_refused_before_it_loads(tiny_base_folde
     [
         ("SentenceTransformer", {}, "sentence_transformers.SentenceTransformer"),  # of which nobody reads the modules
         ("base.model.torch", {}, "sentence_transformers.base.model.torch"),  # torch.load takes a pickle
+        ("models.Asym", {"config.json": {"types": {"query_0": "custom_st.Transformer"}}}, "custom_st.Transformer"),
         ("models.Dense", {"config.json": {"activation_function": "custom_st.run"}}, "custom_st.run"),
         (
             "models.WordEmbeddings",

@@ -366,7 +366,8 @@ def end(connection, rest=b""):
 
 def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_took(adapted_folder):
     body = json.dumps({"input": [TEXTS[0]] * 40}).encode()
-    with server(adapted_folder, "--max-requests", "3") as process:
+    with server(adapted_folder, "--max-requests", "3", "--name", "manual") as process:
+        assert HTTP.get(f"{process.address}/health").json()["model"] == "manual"
         taken = [begin(process.address, body, 5) for _ in range(3)]
         wait_until(lambda: "embtune_requests_in_flight 3.0" in HTTP.get(f"{process.address}/metrics").text)
         refused = ask(process, input="a")

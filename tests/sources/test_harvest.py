@@ -80,7 +80,7 @@ def test_stored_sources_find_their_chunks():
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_review_files_survive_the_round_trip(tmp_path, suffix):
-    awkward = ['=HYPERLINK("x")', "'quoted", '-1; two\nlines\u2028, "and" more', "Größe?"]
+    awkward = ['=HYPERLINK("x")', "'quoted", '-1; two\nlines\u2028, "and" more', "Größe?", "x" * 200_000]
     written = [Candidate(f"q{n}", text, "c0", TEXTS[0], 0.25, "why", "2026-03-01") for n, text in enumerate(awkward)]
     path = tmp_path / f"review{suffix}"
     write_review(written, path)
