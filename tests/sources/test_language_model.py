@@ -132,7 +132,7 @@ def test_who_waits_at_a_narrow_gate_passes_when_all_is_stopped():
         gate.narrow()
         waiting = pool.submit(lambda: gate.passed().__enter__())
         gate.open()
-        waiting.result(timeout=60)
+        waiting.result(timeout=10)
 
 
 def test_who_is_told_to_wait_holds_back_the_others():
