@@ -18,6 +18,7 @@ from docsgpt_embtune.model_folder import verify
 from docsgpt_embtune.serving.graphs import AUTO, Graph, choose_graph, wanted_engine
 from docsgpt_embtune.serving.keywords import load_keywords
 from docsgpt_embtune.serving.reading import Encode, Reading, document_encoder, question_encoder, vectors_fingerprint
+from docsgpt_embtune.static_model import beginnings_read
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -121,7 +122,8 @@ class StockEmbeddings:
     def _encode(self, texts: Sequence[str]) -> "Vectors":
         _ForkGuard.has_encoded = True
         try:
-            vectors: Vectors = self.model.encode(list(texts), **{**self.encode_kwargs, "convert_to_numpy": True})
+            read = beginnings_read(self.model, texts)
+            vectors: Vectors = self.model.encode(read, **{**self.encode_kwargs, "convert_to_numpy": True})
         except (IndexError, RuntimeError) as error:  # IndexError on a CPU, RuntimeError on a GPU
             self._explain(error)
             raise

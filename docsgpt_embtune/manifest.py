@@ -5,14 +5,16 @@ again, so that they survive an older version.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args, get_origin, get_type_hints, is_typeddict
 
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.files import write_text_atomically
 
 MANIFEST = "embtune.json"
 SCHEMA = 1
+_IN_WORDS = {dict: "an object", list: "a list", str: "a string", int: "a whole number", float: "a number"}
 
 
 class BaseRecord(TypedDict):
@@ -119,7 +121,8 @@ def read_manifest(folder: str | Path) -> Manifest:
     """Read `embtune.json`.
 
     Raises:
-        ModelFolderError: If the folder or the manifest is missing, closed to this user, broken, or of a newer schema.
+        ModelFolderError: If the folder or the manifest is missing, closed to this user, broken, or of a newer schema,
+            or if one of the fields above is of another type.
     """
     path = Path(folder) / MANIFEST
     if not path.parent.is_dir():
@@ -143,8 +146,28 @@ def read_manifest(folder: str | Path) -> Manifest:
         raise ModelFolderError(f"{path}: schema {schema!r}, this version reads {SCHEMA}; upgrade docsgpt-embtune")
     if "dimension" not in manifest:
         raise ModelFolderError(f"{path}: broken (no dimension in it); train or copy the folder again")
+    if wrong := next(_of_another_type(manifest, Manifest), None):
+        raise ModelFolderError(f"{path}: broken ({wrong}); train or copy the folder again")
     read: Manifest = manifest
     return read
+
+
+def _of_another_type(value: Any, expected: Any, key: str = "") -> Iterator[str]:
+    """Yield what is not as the annotations say, by its key; a field that is missing, or not known, is left alone."""
+    kind = dict if is_typeddict(expected) else get_origin(expected) or expected
+    if kind is Any:
+        return
+    kinds: Any = (int, float) if kind is float else kind
+    if not isinstance(value, kinds):
+        yield f"{key} must be {_IN_WORDS[kind]}, and is {json.dumps(value):.40}"
+        return
+    if kind is dict:
+        below = get_type_hints(expected) if is_typeddict(expected) else dict.fromkeys(value, get_args(expected)[1])
+        for name in filter(below.__contains__, value):
+            yield from _of_another_type(value[name], below[name], f"{key}.{name}" if key else name)
+    elif kind is list:
+        for place, item in enumerate(value):
+            yield from _of_another_type(item, get_args(expected)[0], f"{key}[{place}]")
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

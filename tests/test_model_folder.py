@@ -123,7 +123,15 @@ def test_fingerprint_is_of_the_vectors_and_not_of_the_rest(written):
 
 
 @pytest.mark.parametrize(
-    "name", ["sentence_bert_config.json", "1_Pooling/config.json", "tokenizer.json", "model.safetensors"]
+    "name",
+    [
+        "config.json",
+        "modules.json",
+        "sentence_bert_config.json",
+        "1_Pooling/config.json",
+        "tokenizer.json",
+        "model.safetensors",
+    ],
 )
 def test_any_change_that_matters_is_found(written, name):
     _, folder = written()
@@ -132,6 +140,55 @@ def test_any_change_that_matters_is_found(written, name):
     path.write_bytes(path.read_bytes()[:-1] + b" ")
     with pytest.raises(ModelFolderError, match="half-copied or changed"):
         verify(folder)
+
+
+@pytest.mark.parametrize("name", ["2_Dense/model.safetensors", "2_Dense/pytorch_model.bin", "0_Static/tokenizer.json"])
+def test_files_of_other_modules_are_part_of_the_identity(written, name):
+    _, folder = written()
+    (folder / name).parent.mkdir()
+    (folder / name).write_bytes(b"of another layer")
+    with pytest.raises(ModelFolderError, match="half-copied or changed"):
+        verify(folder)
+
+
+def test_which_prompt_is_the_default_is_part_of_the_identity(written):
+    _, folder = written()
+    prompts = {"prompts": {"query": "find: ", "document": ""}}
+    found = []
+    for name in ("query", "document"):
+        content = json.dumps({**prompts, "default_prompt_name": name})
+        (folder / "config_sentence_transformers.json").write_text(content)
+        found.append(fingerprint(folder))
+    assert found[0] != found[1]
+
+
+def test_model_that_would_not_be_served_as_it_was_tuned_is_not_written(tiny_base_folder, tmp_path):
+    other = Path(shutil.copytree(tiny_base_folder, tmp_path / "other"))
+    words = json.loads((other / "tokenizer.json").read_text())
+    of_word = words["model"]["vocab"]
+    words["model"]["vocab"] = dict(zip(of_word, reversed(of_word.values()), strict=True))
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    model = load_base(BaseModel("tiny", tiny_base_folder), "cpu")
+    with pytest.raises(ModelFolderError, match="the written model differs from the tuned one"):
+        write_model_folder(model, other, tmp_path / "tuned", {})
+    assert not (tmp_path / "tuned").exists()
+
+
+def test_folder_of_something_else_is_left_alone(tiny_base_folder, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "kept.txt").write_text("mine")
+    model = load_base(BaseModel("tiny", tiny_base_folder), "cpu")
+    with pytest.raises(ModelFolderError, match="exists and is not a tuned model; choose another --out"):
+        write_model_folder(model, tiny_base_folder, tmp_path / "notes", {})
+    assert (tmp_path / "notes" / "kept.txt").read_text() == "mine"
+
+
+def test_changed_folder_is_not_packed(written, tmp_path):
+    _, folder = written()
+    (folder / "modules.json").write_text("[]")
+    with pytest.raises(ModelFolderError, match="half-copied or changed"):
+        zip_model_folder(folder)
+    assert not list(tmp_path.glob("*.zip"))
 
 
 def test_prompts_are_part_of_the_identity(written):
@@ -240,6 +297,7 @@ def test_a_model_with_code_of_its_own_is_refused_before_it_loads(tiny_base_folde
     [
         ("SentenceTransformer", {}, "sentence_transformers.SentenceTransformer"),  # of which nobody reads the modules
         ("base.model.torch", {}, "sentence_transformers.base.model.torch"),  # torch.load takes a pickle
+        ("models.Asym", {"config.json": {"types": {"query_0": "custom_st.Transformer"}}}, "custom_st.Transformer"),
         ("models.Dense", {"config.json": {"activation_function": "custom_st.run"}}, "custom_st.run"),
         (
             "models.WordEmbeddings",

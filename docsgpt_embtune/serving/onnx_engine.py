@@ -22,6 +22,7 @@ import numpy.typing as npt
 from docsgpt_embtune.errors import ModelFolderError
 from docsgpt_embtune.serving.batching import batches_within
 from docsgpt_embtune.serving.graphs import ENVIRONMENT_VARIABLE, Graph, import_onnxruntime
+from docsgpt_embtune.static_model import beginnings_with
 from docsgpt_embtune.tokenizer import load_tokenizer, text_preparation
 from docsgpt_embtune.vectors import Vectors
 
@@ -65,6 +66,7 @@ class OnnxEngine:
         self._prepare = text_preparation(folder)
         self._tokenizer = load_tokenizer(folder)
         self._tokenizer.enable_truncation(max_seq_length)
+        self._max_seq_length = max_seq_length
         # int8 scales by the largest number in the run: texts in one run would influence each other's vectors.
         self._tokens_per_run = 1 if graph.is_quantised else TOKENS_PER_RUN
         self._graph = graph
@@ -81,7 +83,7 @@ class OnnxEngine:
         vectors = np.empty((len(texts), self.dimension), dtype=np.float32)
         for start in range(0, len(texts), _TEXTS_AT_ONCE):
             some = [self._prepare(text) for text in texts[start : start + _TEXTS_AT_ONCE]]
-            encodings = self._tokenizer.encode_batch(some)
+            encodings = self._tokenizer.encode_batch(beginnings_with(self._max_seq_length, some))
             runs = list(batches_within(self._tokens_per_run, [len(encoding) for encoding in encodings]))
             found = self._run_all([[encodings[row] for row in rows] for rows in runs])
             for rows, result in zip(runs, found, strict=True):

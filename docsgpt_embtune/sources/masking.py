@@ -32,7 +32,7 @@ _OF_A_FORM = re.compile(
     r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
     r"|(?:(?:\s|\\[rn])*[A-Za-z0-9+/=]{24,})+(?:\s[A-Za-z0-9+/=]+\Z)?)"  # the end may be missing
     r"|(?i:(?<![0-9a-z])[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}(?![0-9a-z]))"
-    r"|(?<![A-Za-z0-9])(?:(?:hf|gsk)_[A-Za-z0-9]{20,}|(?:AIza|sk-)[A-Za-z0-9_-]{20,})"
+    r"|(?<![A-Za-z0-9])(?:(?:hf|gsk|gh[oprsu])_[A-Za-z0-9]{20,}|(?:AIza|sk-)[A-Za-z0-9_-]{20,})"
     r"|(?<![A-Za-z0-9])gl(?:pat|dt|ft|soat|rt|cbt|imt|ptt|agent|oas)-[A-Za-z0-9_-]{20,}(?:\.[A-Za-z0-9_-]+)*"
     # AWS secret keys; paths use these characters, too, but seldom 40 of them with so many capitals.
     r"|(?<![A-Za-z0-9/+_-])(?=[A-Za-z0-9/+]{40}(?![A-Za-z0-9/+_-]))(?=[A-Za-z/+]*\d)"
@@ -70,7 +70,6 @@ _DETECTORS = (
     "BasicAuthDetector",
     "CloudantDetector",
     "DiscordBotTokenDetector",
-    "GitHubTokenDetector",
     "GitLabTokenDetector",
     "IbmCloudIamDetector",
     "JwtTokenDetector",

@@ -78,6 +78,11 @@ def test_tuned_folder_is_ours_and_every_other_name_the_hosts(hooked, host, tiny_
     assert run(hooked, host, ASK.format("huggingface_hkunlp/instructor-large")).stdout.strip() == "tuple"
 
 
+def test_host_gets_what_was_passed_with_a_name_of_its_own(hooked, host):
+    code = "from application.vectorstore.base import EmbeddingsSingleton as E; print(E.get_instance('openai', 'sk-1'))"
+    assert run(hooked, host, code).stdout.strip() == "('stock', 'openai', ('sk-1',))"
+
+
 def test_without_the_hook_everything_is_the_hosts(environment, host, tiny_tuned_folder):
     assert run(environment, host, ASK.format(str(tiny_tuned_folder))).stdout.strip() == "tuple"
 

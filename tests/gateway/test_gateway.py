@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import numpy as np
@@ -25,11 +26,14 @@ from docsgpt_embtune.adapter import QueryAdapter
 from docsgpt_embtune.cli import main
 from docsgpt_embtune.deployment.deployed_model import load_deployed_model
 from docsgpt_embtune.embeddings import TunedEmbeddings
+from docsgpt_embtune.errors import ModelFolderError
+from docsgpt_embtune.gateway import app
 from docsgpt_embtune.gateway.app import Gateway
 from docsgpt_embtune.gateway.config import Limits, ServerConfig
-from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, GatewayModel, OwnModel
+from docsgpt_embtune.gateway.model import DOCUMENTS_PER_CALL, LONGEST_QUESTION, GatewayModel, OwnModel
 from docsgpt_embtune.gateway.protocol import Offer, RequestError, parse_request
 from docsgpt_embtune.gateway.server import _listen, instructions
+from docsgpt_embtune.remote_model import Embedded
 from docsgpt_embtune.training.query_adapter.adapting import write_adapted_folder
 
 from ..conftest import TEXTS
@@ -150,6 +154,81 @@ def test_a_body_that_is_no_json_or_longer_than_announced_is_refused(gateway):
     assert "at most 1000000" in error_of(HTTP.post(url, content=chunked, headers=headers), 413)["message"]
 
 
+def body_that_arrives(receive, limit=10):
+    """What a gateway makes of a request's body, whose parts `receive` gives."""
+
+    async def read():
+        gateway = Gateway(SimpleNamespace(dimension=32), "handbook", "fingerprint", Limits(max_body=limit))
+        return await asyncio.wait_for(gateway._body(Request({"type": "http", "headers": []}, receive)), 10)
+
+    return asyncio.run(read())
+
+
+def test_a_body_of_just_the_limit_is_taken():
+    parts = [{"type": "http.request", "body": b"x" * 5, "more_body": more} for more in (False, True)]
+
+    async def receive():
+        return parts.pop()
+
+    assert body_that_arrives(receive) == b"x" * 10
+
+
+def test_a_body_without_an_end_is_not_heard_out():
+    heard = []
+
+    async def receive():
+        heard.append(10)
+        assert len(heard) < 20
+        return {"type": "http.request", "body": b"x" * 10, "more_body": True}
+
+    with pytest.raises(RequestError, match="has 90 bytes or more, at most 10 are taken") as refused:
+        body_that_arrives(receive)
+    assert refused.value.status == 413
+
+
+def test_a_body_that_does_not_come_to_its_end_is_given_up(monkeypatch):
+    monkeypatch.setattr(app, "BODY_TIMEOUT", 0.01)
+
+    async def silence():
+        await asyncio.Event().wait()
+
+    async def leave():
+        return {"type": "http.disconnect"}
+
+    for receive, status, said in ((silence, 408, "did not arrive within 0.01 s"), (leave, 400, "the client left")):
+        with pytest.raises(RequestError, match=said) as refused:
+            body_that_arrives(receive)
+        assert refused.value.status == status
+
+
+def test_tokens_are_counted_to_the_end_of_a_long_text(adapted_folder):
+    model = OwnModel(load_deployed_model(str(adapted_folder)))
+    assert model._count_tokens(["logs " * 60_000, "", "logs"]) == (60_000 + 2) + 2 + 3
+
+
+def test_a_long_question_waits_among_the_documents(adapted_folder, monkeypatch):
+    ran = []
+    served = OwnModel(load_deployed_model(str(adapted_folder)))
+    monkeypatch.setattr(
+        served, "embed_question", lambda text: ran.append(threading.current_thread().name) or Embedded([[0.0]], 1)
+    )
+
+    async def ask_both():
+        model = GatewayModel(served)
+        for length in (LONGEST_QUESTION, LONGEST_QUESTION + 1):
+            await model.embed_question("x" * length)
+
+    asyncio.run(ask_both())
+    assert [name.partition("_")[0] for name in ran] == ["question", "documents"]
+
+
+def test_a_model_without_a_fast_tokenizer_is_not_served(tiny_base_folder, tmp_path):
+    folder = shutil.copytree(tiny_base_folder, tmp_path / "model")
+    (folder / "tokenizer.json").rename(tmp_path / "aside")
+    with pytest.raises(ModelFolderError, match=r"has no tokenizer\.json"):
+        OwnModel(SimpleNamespace(folder=folder))
+
+
 def test_other_paths_say_where_the_embeddings_are(gateway):
     assert "POST /v1/embeddings" in error_of(HTTP.get(f"{gateway.address}/embeddings"), 404)["message"]
     error_of(HTTP.get(f"{gateway.address}/v1/embeddings"), 405)
@@ -161,6 +240,7 @@ def test_a_wrong_key_opens_nothing(gateway, key):
     for response in (
         HTTP.post(f"{gateway.address}/v1/embeddings", json={"input": "a"}, headers=headers),
         HTTP.get(f"{gateway.address}/v1/models", headers=headers),
+        HTTP.get(f"{gateway.address}/v1/models/handbook", headers=headers),
         HTTP.post(f"{gateway.address}/v1/embeddings", json={"input": "a"}),
     ):
         assert error_of(response, 401)["code"] == "invalid_api_key"
@@ -286,11 +366,14 @@ def end(connection, rest=b""):
 
 def test_a_full_server_says_when_to_come_back_and_a_stopped_one_answers_what_it_took(adapted_folder):
     body = json.dumps({"input": [TEXTS[0]] * 40}).encode()
-    with server(adapted_folder, "--max-requests", "3") as process:
+    with server(adapted_folder, "--max-requests", "3", "--name", "manual") as process:
+        assert HTTP.get(f"{process.address}/health").json()["model"] == "manual"
         taken = [begin(process.address, body, 5) for _ in range(3)]
         wait_until(lambda: "embtune_requests_in_flight 3.0" in HTTP.get(f"{process.address}/metrics").text)
         refused = ask(process, input="a")
-        assert "3 requests are waiting" in error_of(refused, 429)["message"]
+        error = error_of(refused, 429)
+        assert "3 requests are waiting" in error["message"]
+        assert error["type"] == "server_error"  # the request is right, and may be sent again
         assert refused.headers["Retry-After"] == "1"
         assert end(taken.pop(), body[5:]).startswith(b"HTTP/1.1 200")
         assert ask(process, input="a").status_code == 200
@@ -384,6 +467,7 @@ def test_padding_keeps_every_distance(adapted_folder, in_process):
     plain = np.array(in_process.embed_documents(list(TEXTS))) - in_process.embed_query("Where is the backup?")
     padded = np.array(chunks) - question
     assert padded.shape == (len(TEXTS), 768)
+    assert np.allclose(question[:32], in_process.embed_query("Where is the backup?"), atol=1e-5)
     assert np.allclose(np.linalg.norm(padded, axis=1), np.linalg.norm(plain, axis=1), atol=1e-5)
 
 
@@ -421,7 +505,8 @@ def test_no_name_of_a_model_is_told_so():
         (ServerConfig(width=768), "768 wide", "--pad-to"),
         (ServerConfig(width=1536), "tuned with --keywords narrow", "--pad-to"),
         (ServerConfig(host="0.0.0.0"), "warning: no EMBTUNE_API_KEY", "EMBEDDINGS_KEY"),
-        (ServerConfig(host="0.0.0.0", api_key="k"), "EMBEDDINGS_KEY=", "warning"),
+        (ServerConfig(host="0.0.0.0", api_key=KEY), "EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY", "warning"),
+        (ServerConfig(api_key=KEY), "EMBEDDINGS_KEY=the value of EMBTUNE_API_KEY", KEY),
         (ServerConfig(name="tuned #2"), "  EMBEDDINGS_NAME='tuned #2'\n", "EMBEDDINGS_NAME=tuned"),
     ],
 )

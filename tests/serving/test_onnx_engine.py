@@ -92,6 +92,13 @@ def test_chunks_computed_side_by_side_are_those_of_one_core(tiny_exported_folder
     assert np.allclose(found[0], found[1], rtol=0, atol=1e-6)
 
 
+def test_more_texts_than_are_tokenised_together_stay_in_order(tiny_exported_folder, monkeypatch):
+    embeddings = TunedEmbeddings(str(tiny_exported_folder), engine="onnx")
+    expected = embeddings.embed_documents(MIXED)
+    monkeypatch.setattr(onnx_engine, "_TEXTS_AT_ONCE", 3)
+    assert np.allclose(embeddings.embed_documents(MIXED), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("exchanged", [False, True])
 def test_engine_whose_folder_was_exchanged_goes_on_with_what_it_loaded(copied, monkeypatch, exchanged):
     graph = graphs.graphs_of(copied, read_manifest(copied))["onnx"]

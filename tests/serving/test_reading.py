@@ -64,6 +64,13 @@ def test_vector_is_the_mean_of_the_windows_weighted_by_their_tokens(windowed):
     assert embeddings.embed_documents([LONG])[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
 
 
+def test_windows_leave_room_for_the_default_prompt(windowed):
+    prompts = {"prompts": {"both": "logs are kept for a week "}, "default_prompt_name": "both"}
+    (windowed / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    prompted = WindowReader(windowed, 32)
+    assert max(tokens for _, tokens in prompted._cut(LONG * 4)) <= 32 - 2 - 6
+
+
 def test_windows_cover_the_text_between_words_in_like_lengths(windowed):
     windows = list(WindowReader(windowed, 32)._cut(LONG * 4))
     assert " ".join(text for text, _ in windows).split() == (LONG * 4).split()
@@ -75,6 +82,8 @@ def test_windows_cover_the_text_between_words_in_like_lengths(windowed):
 def test_chunk_that_fits_and_every_question_are_what_they_are_without_windows(windowed, tiny_exported_folder):
     with_windows, without = (TunedEmbeddings(str(folder)) for folder in (windowed, tiny_exported_folder))
     assert with_windows.embed_documents(["x", TEXTS[0]]) == without.embed_documents(["x", TEXTS[0]])
+    beside_a_long_one = with_windows.embed_documents(["x", LONG, TEXTS[0]])
+    assert np.allclose(beside_a_long_one[::2], without.embed_documents(["x", TEXTS[0]]), rtol=0, atol=1e-6)
     question = with_windows.embed_query(LONG)
     assert question == pytest.approx(with_windows.embed_query(f"{LONG} {TEXTS[4]}"), abs=1e-6)
     assert question != pytest.approx(with_windows.embed_documents([LONG])[0], abs=1e-3)

@@ -70,7 +70,14 @@ def test_mongodb_conversations_since_0_13(tmp_path):
     )
     found = [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-06-01")]
     assert list(MongoAnswers([path])) == found
-    path.write_text(f"\n  {path.read_text()}")
+    path.write_text(json.dumps([conversation(query("How long are logs kept?", "LIKE"))]))  # before it had a time
+    assert list(MongoAnswers([path])) == [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-02-01")]
+
+
+def test_mongodb_array_is_told_by_its_first_letter(tmp_path):
+    path = tmp_path / "conversations.json"
+    found = [RatedAnswer("How long are logs kept?", TEXTS[:1], True, True, "2024-02-01")]
+    path.write_text(f"\n  {json.dumps([conversation(query('How long are logs kept?', 'LIKE'))])}")
     assert list(MongoAnswers([path])) == found
 
 
@@ -80,11 +87,13 @@ def test_mongodb_feedback_before_0_13_is_joined_by_the_question(tmp_path):
     thumbs = [
         {"question": "How long are logs kept?", "answer": "A week.", "feedback": "DISLIKE", "timestamp": "2024-02-02"},
         {"question": "asked elsewhere", "answer": "…", "feedback": "LIKE"},
+        {"question": "first", "answer": "A week.", "feedback": "LIKE"},
     ]
     feedback.write_text("".join(json.dumps(thumb) + "\n\n" for thumb in thumbs))
     assert list(MongoAnswers([conversations, feedback])) == [
         RatedAnswer("How long are logs kept?", TEXTS[:1], False, False, "2024-02-02"),
         RatedAnswer("asked elsewhere", (), True, True, ""),
+        RatedAnswer("first", TEXTS[:1], True, True, ""),
     ]
 
 

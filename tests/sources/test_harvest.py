@@ -80,7 +80,7 @@ def test_stored_sources_find_their_chunks():
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
 def test_review_files_survive_the_round_trip(tmp_path, suffix):
-    awkward = ['=HYPERLINK("x")', "'quoted", '-1; two\nlines\u2028, "and" more', "Größe?"]
+    awkward = ['=HYPERLINK("x")', "'quoted", '-1; two\nlines\u2028, "and" more', "Größe?", "x" * 200_000]
     written = [Candidate(f"q{n}", text, "c0", TEXTS[0], 0.25, "why", "2026-03-01") for n, text in enumerate(awkward)]
     path = tmp_path / f"review{suffix}"
     write_review(written, path)
@@ -89,9 +89,11 @@ def test_review_files_survive_the_round_trip(tmp_path, suffix):
 
 
 def test_a_spreadsheet_never_sees_a_formula(tmp_path):
-    write_review([Candidate("q", "=1+1", "c0", "@x", 0.5, "why", "")], tmp_path / "review.csv")
-    (row,) = csv.DictReader((tmp_path / "review.csv").read_text(encoding="utf-8-sig").splitlines())
-    assert (row["question"], row["chunk"]) == ("'=1+1", "'@x")
+    texts = ["=1+1", "@x", "+1", "-1", "\t=1", "\r=1"]
+    write_review([Candidate("q", text, "c0", text, 0.5, "why", "") for text in texts], tmp_path / "review.csv")
+    table = io.StringIO((tmp_path / "review.csv").read_bytes().decode("utf-8-sig"), newline="")
+    rows = [(row["question"], row["chunk"]) for row in csv.DictReader(table)]
+    assert rows == [(f"'{text}", f"'{text}") for text in texts]
 
 
 def test_a_table_saved_with_semicolons_is_read(tmp_path):

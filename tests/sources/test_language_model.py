@@ -2,14 +2,18 @@
 
 import json
 import re
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 
 import pytest
 
 from docsgpt_embtune.errors import GenerationError
 from docsgpt_embtune.openai_client import client as openai_client
-from docsgpt_embtune.openai_client.client import Patience, RefusedRequestError
+from docsgpt_embtune.openai_client.answers import retry_after
+from docsgpt_embtune.openai_client.client import OpenAIClient, Patience, RefusedRequestError
+from docsgpt_embtune.openai_client.pacing import Gate, Pace
 from docsgpt_embtune.sources.blind_judge import parse_questions
 from docsgpt_embtune.sources.language_model import ANSWER_ATTEMPTS, LanguageModel
 
@@ -77,6 +81,65 @@ def test_what_the_server_says_of_its_refusal_is_passed_on_without_the_key(status
             model.ask("Passage:\nAnchor", str)
     name = " for model 'tiny'" if status == 402 else ""
     assert re.search(rf"HTTP {status}{name}{re.escape(said)}(;|$)", str(refused.value))
+
+
+@pytest.mark.parametrize(
+    ("status", "raised", "tries"),
+    [
+        *((status, GenerationError, 1) for status in (301, 307, 401, 402, 403, 404, 405)),
+        *((status, RefusedRequestError, 1) for status in (400, 413, 422)),
+        *((status, GenerationError, 2) for status in (408, 409, 425, 429, 500, 502, 503, 529)),
+    ],
+)
+def test_only_what_may_pass_is_asked_for_again(status, raised, tries):
+    patience = Patience(attempts=2, first_wait=0.001)
+    with running(status=status) as server:
+        client = OpenAIClient(server.url, "tiny", key=None, settings="it", error=GenerationError, patience=patience)
+        with closing(client), pytest.raises(raised) as ended:
+            client.post({"messages": [{"content": "How?"}]}, str)
+    assert type(ended.value) is raised
+    assert client.requests == tries
+
+
+@pytest.mark.parametrize("header", ["", "-5", "inf", "nan", "soon", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_a_wait_that_is_none_is_not_waited(header):
+    assert retry_after(header) == 0
+
+
+def test_fewer_requests_pass_after_a_failure_and_one_more_after_every_20_answers():
+    gate = Gate(narrows=True)
+
+    def most():
+        with ExitStack() as under_way:
+            while gate.under_way < gate._most:
+                under_way.enter_context(gate.passed())
+            return gate.under_way
+
+    with gate.passed(), gate.passed(), gate.passed(), gate.passed():
+        assert gate.narrow() == 4
+    assert most() == 2
+    for _ in range(20):
+        gate.widen()
+    assert most() == 3
+    with gate.passed():
+        gate.narrow()
+    assert most() == 1  # never none, or all would wait for ever
+
+
+def test_who_waits_at_a_narrow_gate_passes_when_all_is_stopped():
+    gate = Gate(narrows=True)
+    with ThreadPoolExecutor() as pool, gate.passed():
+        gate.narrow()
+        waiting = pool.submit(lambda: gate.passed().__enter__())
+        gate.open()
+        waiting.result(timeout=10)
+
+
+def test_who_is_told_to_wait_holds_back_the_others():
+    pace, now = Pace(None), time.monotonic()
+    pace.hold(0.05)
+    pace.wait(threading.Event())
+    assert time.monotonic() >= now + 0.05
 
 
 def test_a_wait_that_the_server_asks_for_is_told():

@@ -45,6 +45,59 @@ def test_what_identifies_or_opens_is_masked(typed, masked):
     assert mask(typed) == masked
 
 
+LETTERS = "QwErTyUiOpAsDfGhJkLzXcVbNm" * 4  # without digits, so that no other pattern finds what is made of them
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        f"AKC{LETTERS[:14]}",
+        f"AccountKey={LETTERS[:86]}==",
+        f"M{LETTERS[:23]}.{LETTERS[:6]}.{LETTERS[:27]}",
+        f"ghp_{LETTERS[:36]}",
+        f"gsk_{LETTERS[:24]}",
+        f"sk-{LETTERS[:24]}",
+        f"glrt-{LETTERS[:22]}",
+        f"{LETTERS[:32].lower()}-us12",
+        f"pypi-AgEIcHlwaS5vcmc{LETTERS[:80]}",
+        f"SG.{LETTERS[:22]}.{LETTERS[:43]}",
+        "xoxb-1-qwerty",
+        f"sq0csp-{LETTERS[:43]}",
+        f"sk_live_{LETTERS[:24]}",
+        f"123456789:{LETTERS[:35]}",
+        f"AC{LETTERS[:32].lower()}",
+        "7C9E6679-7425-40DE-944B-E07FC1F90AE7",
+    ],
+)
+def test_key_of_each_kind_is_masked(key):
+    assert mask(key) == "[key]"
+
+
+@pytest.mark.parametrize(
+    ("before", "value"),
+    [
+        ("//registry.npmjs.org/:_authToken=", f"npm_{LETTERS[:36]}"),
+        ("ibm_cloud_iam_key = '", LETTERS[:44]),
+        ("Authorization: Basic ", "Ym9iOmh1bnRlcjI="),
+        ("Bearer ", LETTERS[:24]),
+        ("DB_PASSWD=", "hunter"),
+        ("CLIENT_SECRET=", "hunter"),
+        ("API_TOKEN=", "hunter"),
+        ("DB_PASS=", "hunter"),
+        ("passwd: ", "hunter2x"),
+        ("pwd=", "hunter2x"),
+        ("token: ", "hunter2x"),
+    ],
+)
+def test_value_of_each_name_is_masked(before, value):
+    assert mask(f"{before}{value}") == f"{before}[key]"
+
+
+@pytest.mark.parametrize("number", ["(212) 736-5000", "020 7946 0958", "030 901820", "912 345 678", "022-27782183"])
+def test_national_numbers_of_each_country_are_masked(number):
+    assert mask(f"call {number} now") == "call [phone] now"
+
+
 @pytest.mark.parametrize("kind", ["PRIVATE KEY", "RSA PRIVATE KEY", "PGP PRIVATE KEY BLOCK"])
 def test_nothing_of_a_private_key_is_left(kind):
     body = "MIIEpAIBAAKCAQEA/bcdefgh/0wTR+zf\n" * 9 + "e0A9TDyN=="
