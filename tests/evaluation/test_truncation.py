@@ -23,6 +23,7 @@ def test_wordpieces_are_counted_beyond_what_the_model_reads(tiny_base_folder):
     words = truncation_in_words(found)
     assert "1 of 3 chunks are cut, and 1 of the 1 that answer a question" in words
     assert "at most 51 tokens" in words
+    assert "up to" not in words  # it reads what its positions allow
 
 
 def test_a_default_prompt_takes_room_in_every_chunk(tiny_base_folder):

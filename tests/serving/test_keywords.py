@@ -144,6 +144,13 @@ def test_question_without_words_is_left_to_the_model():
 def test_corpus_without_a_word():
     keywords = Keywords.of(["", "?"], 384)
     assert np.allclose(np.linalg.norm(keywords.of_questions(["what"]), axis=1), 1.0)
+    assert np.allclose(np.linalg.norm(keywords.of_documents(["?"]), axis=1), 1.0)
+
+
+def test_no_more_than_the_longest_tenth_of_the_chunks_is_cut_to_unit_length():
+    chunks = [" ".join(f"word{n}of{length}" for n in range(length)) for length in range(1, 101)]
+    padding = Keywords.of(chunks, 384).of_documents(chunks)[:, -2]
+    assert np.count_nonzero(padding < 1e-3) == 10
 
 
 @pytest.mark.parametrize(
