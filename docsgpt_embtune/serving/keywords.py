@@ -201,7 +201,6 @@ class Keywords:
         laid = np.linalg.norm(vectors, axis=1)
         wordless = laid <= TINY
         vectors /= np.where(wordless, 1.0, laid)[:, None]
-        vectors[wordless] = 0.0
         return np.column_stack([vectors, np.zeros(len(texts), np.float32), wordless.astype(np.float32)])
 
     def beside(self, vectors: Vectors, part: Vectors) -> Vectors:

@@ -1,10 +1,11 @@
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
 
 from docsgpt_embtune.cli import main
-from docsgpt_embtune.data.dataset import RetrievalDataset, load_dataset, query_digest, save_dataset
+from docsgpt_embtune.data.dataset import load_corpus, load_dataset, query_digest, save_dataset
 from docsgpt_embtune.errors import DatasetError
 
 ARTICLE = {
@@ -84,10 +85,45 @@ def test_what_was_saved_is_read_again(tmp_path):
     assert again.fingerprint == apart.fingerprint == dataset.fingerprint
 
 
-def test_fingerprint_sees_a_changed_judgment(tmp_path):
+def test_fingerprint_sees_every_change_and_no_order(tmp_path):
     dataset = load_dataset(write(tmp_path, json.dumps(EXPLICIT)))
-    other = RetrievalDataset(dataset.queries, dataset.corpus, dataset.relevant_docs, {"q1": ("c3",)})
-    assert other.fingerprint != dataset.fingerprint
+    turned = {key: dict(reversed(values.items())) for key, values in EXPLICIT.items()}
+    assert load_dataset(write(tmp_path, json.dumps(turned))).fingerprint == dataset.fingerprint
+    others = [
+        replace(dataset, queries={**dataset.queries, "q1": "How long?"}),
+        replace(dataset, corpus={**dataset.corpus, "c3": "Invoices cannot be cancelled."}),
+        replace(dataset, relevant_docs={**dataset.relevant_docs, "q2": ("c2",)}),
+        replace(dataset, irrelevant_docs={"q1": ("c3",)}),
+    ]
+    assert len({each.fingerprint for each in (dataset, *others)}) == 5
+
+
+def test_every_good_chunk_is_judged_relevant(tmp_path):
+    assert load_dataset(write(tmp_path, json.dumps(EXPLICIT))).qrels == {"q1": {"c1": 1}, "q2": {"c2": 1, "c3": 1}}
+
+
+OF_QUESTIONS = ("queries", "relevant_docs", "irrelevant_docs", "dates")
+
+
+def test_part_of_the_questions_keeps_what_is_known_of_these_alone(tmp_path):
+    dates = {"q1": "2026-01-01", "q2": "2026-02-01"}
+    dataset = replace(load_dataset(write(tmp_path, json.dumps(EXPLICIT))), dates=dates)
+    first, second = dataset.subset(["q1"]), dataset.subset(["q2"])
+    assert (first.relevant_docs, first.irrelevant_docs) == ({"q1": ("c1",)}, {"q1": ("c2",)})
+    assert (second.relevant_docs, second.irrelevant_docs) == ({"q2": ("c2", "c3")}, {})
+    assert (first.dates, second.dates) == ({"q1": "2026-01-01"}, {"q2": "2026-02-01"})
+    assert replace(dataset, **{name: getattr(first, name) for name in OF_QUESTIONS}) == first  # and the rest stays
+
+
+def test_text_that_is_good_under_one_id_and_bad_under_another_is_refused(tmp_path):
+    corpus = {**EXPLICIT["corpus"], "c2": EXPLICIT["corpus"]["c1"]}
+    with pytest.raises(DatasetError, match="the same text is both good and bad, under two ids, for: 'q1'"):
+        load_dataset(write(tmp_path, changed(EXPLICIT, corpus=corpus)))
+
+
+def test_chunk_file_with_a_blank_chunk_is_refused(tmp_path):
+    with pytest.raises(DatasetError, match=r"corpus: text is empty: 'c2' \(first of 1, of 2\)"):
+        load_corpus(write(tmp_path, json.dumps({"c1": "Logs", "c2": " "})))
 
 
 MALFORMED = {

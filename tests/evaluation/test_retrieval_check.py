@@ -103,6 +103,33 @@ def test_a_model_that_knows_the_words_beats_one_that_knows_half():
     assert swapped.verdict == "worse"
 
 
+def test_the_headline_is_about_more_questions_where_the_baseline_answers_most_at_once():
+    comparison = compare(Side(KeywordEmbeddings(WORDS[:16])), WHOLE, word_dataset())  # 17 of 20 come first
+    assert comparison.headline_share == 0.9
+    assert comparison.k_for_recall[0.9] == {"baseline": 2, "tuned": 1, "bm25": 1, "hybrid": 1}
+
+
+def test_the_seed_draws_the_intervals():
+    first, again, other = (compare(HALF, WHOLE, word_dataset(), seed=seed).judgment for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_scores_by_cosine_are_of_the_ranking_by_cosine():
+    long = RetrievalDataset({"q": "log"}, {"near": "log disk", "long": "log log log log"}, {"q": ("long",)})
+    side = Side(KeywordEmbeddings(["log", "disk"]))
+    comparison = compare(side, side, long)
+    assert comparison.scores["tuned"]["recall@1"] == 0.0
+    assert comparison.cosine_scores["tuned"]["recall@1"] == 1.0
+    assert comparison.cosine_disagrees == ["baseline", "tuned"]
+
+
+def test_chunks_that_two_models_read_alike_are_embedded_once(tmp_path):
+    model = KeywordEmbeddings(WORDS)
+    plain, adapted = (Side(model, of_queries, tmp_path, document_fingerprint="cc") for of_queries in ("aa", "bb"))
+    compare(plain, adapted, word_dataset())
+    assert len(model.embedded) == 20
+
+
 def test_gain_of_three_questions_at_the_default_k_could_be_chance():
     three = word_dataset().subset(f"q-{word}" for word in WORDS[13:16])
     comparison = compare(HALF, WHOLE, three)
@@ -149,7 +176,7 @@ def test_bm25_is_left_out_of_a_large_corpus_and_that_is_said(monkeypatch):
     assert "and there are 20." in untuned_in_words(large)
     assert large.to_json()["bm25"] is large.to_json()["hybrid"] is None
     assert large.k_for_recall[0.8].keys() == {"baseline", "tuned"}
-    monkeypatch.undo()
+    monkeypatch.setattr("docsgpt_embtune.evaluation.comparison.BM25_CHUNKS", 20)
     assert untuned_in_words(compare(HALF, WHOLE, word_dataset())).startswith("hybrid: ")
 
 

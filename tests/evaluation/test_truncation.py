@@ -2,7 +2,7 @@ from docsgpt_embtune.data.dataset import RetrievalDataset
 from docsgpt_embtune.embeddings import StockEmbeddings
 from docsgpt_embtune.evaluation import truncation
 from docsgpt_embtune.evaluation.summary import truncation_in_words
-from docsgpt_embtune.evaluation.truncation import audit_truncation, parts_read, share_read
+from docsgpt_embtune.evaluation.truncation import audit_truncation, count_cut, parts_read, share_read
 from docsgpt_embtune.static_model import beginnings_read
 
 
@@ -23,6 +23,7 @@ def test_wordpieces_are_counted_beyond_what_the_model_reads(tiny_base_folder):
     words = truncation_in_words(found)
     assert "1 of 3 chunks are cut, and 1 of the 1 that answer a question" in words
     assert "at most 51 tokens" in words
+    assert "up to" not in words  # it reads what its positions allow
 
 
 def test_a_default_prompt_takes_room_in_every_chunk(tiny_base_folder):
@@ -74,11 +75,26 @@ def test_a_good_chunk_that_is_cut_is_said_though_the_sample_missed_it(tiny_base_
     assert (found.chunks_cut, found.good_chunks_cut, found.longest) == (0, 1, 100)
     assert "1 of the 1 that answer a question" in truncation_in_words(found)
     assert found.advice
+    whole = audit_truncation(StockEmbeddings(tiny_base_folder).model, dataset, in_windows=True)
+    assert (whole.good_chunks_cut, whole.share_seen, whole.advice) == (0, 1.0, "")
+
+
+def test_chunk_that_answers_two_questions_is_one_chunk(tiny_base_folder):
+    dataset = RetrievalDataset({"q": "a", "r": "b"}, {"d": "logs " * 100}, {"q": ("d",), "r": ("d",)})
+    found = audit_truncation(StockEmbeddings(tiny_base_folder).model, dataset)
+    assert (found.good_chunks, found.good_chunks_cut) == (1, 1)
+
+
+def test_half_a_character_is_counted_as_the_model_reads_it(tiny_base_folder):
+    model = StockEmbeddings(tiny_base_folder).model
+    assert share_read(model, ["logs \ud800"]) == 1.0
+    assert count_cut(model, ["logs \ud800", "\ud800" + " logs" * 100]) == 1
 
 
 def test_no_more_chunks_are_counted_than_the_sample_has(tiny_base_folder, monkeypatch):
     monkeypatch.setattr(truncation, "_SAMPLE", 2)
     assert audit(tiny_base_folder, "logs", "memory", "disk").chunks == 2
+    assert audit(tiny_base_folder, "logs", "logs", "logs " * 9, "logs").wordpieces == 1 + 9  # evenly spread
 
 
 def test_a_long_text_is_cut_off_without_another_vector(tiny_base_folder):

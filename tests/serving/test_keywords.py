@@ -4,6 +4,7 @@ import shutil
 import tracemalloc
 from dataclasses import replace
 
+import bm25s
 import numpy as np
 import pytest
 
@@ -21,11 +22,12 @@ from docsgpt_embtune.manifest import read_manifest, write_manifest
 from docsgpt_embtune.model_folder import fingerprint
 from docsgpt_embtune.model_writing import write_model_folder
 from docsgpt_embtune.seen_questions import data_record
-from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, load_keywords
+from docsgpt_embtune.serving.keywords import KEYWORDS_FILE, Keywords, _tokens, load_keywords
 from docsgpt_embtune.serving.reading import Reading
 from docsgpt_embtune.training.query_adapter.adapting import write_adapted_folder
 from docsgpt_embtune.training.smaller.distillation import distill
 from docsgpt_embtune.training.smaller.shrinking import shrink
+from docsgpt_embtune.words import K1, B
 
 from ..conftest import TEXTS
 
@@ -60,6 +62,25 @@ def test_text_without_spaces_is_found_by_pairs_of_characters_once_each():
     keywords = Keywords.of(["東京大学の図書館は月曜日に休みです", "京都の図書館は火曜日に休みです"], 384)
     assert keywords.of_question("東京大学").tokens == ["東京", "京大", "大学"]
     assert keywords.of_question("Tokyo 大学").tokens == ["tokyo", "tokyo…", "大学"]
+
+
+def test_rarity_counts_chunks_and_length_counts_every_word():
+    keywords = Keywords.of(["log log log disk", "log"], 384)
+    occurs_in = dict(zip(keywords.known.tolist(), keywords.occurs_in.tolist(), strict=True))
+    assert [occurs_in[keywords.of_question(word).keys[0]] for word in ("log", "disk")] == [2, 1]
+    assert keywords.average_length == (8 + 2) / 2  # each word and its start
+
+
+def test_words_of_a_question_and_of_a_chunk_weigh_together_what_bm25_makes_of_them():
+    chunks = ["log log log disk", "log of a worker that restarts", "disk disk", "a", "the backup of the disk"]
+    keywords, question = Keywords.of(chunks, 384), "disk disk log worker"
+    theirs = bm25s.BM25(method="lucene", k1=K1, b=B)
+    theirs.index([_tokens(text) for text in chunks], show_progress=False)
+    asked = keywords.of_question(question)
+    weights = dict(zip(asked.tokens, asked.weights.tolist(), strict=True))
+    found = [keywords.of_chunk(text) for text in chunks]
+    ours = [sum(weights.get(t, 0) * w for t, w in zip(words.tokens, words.weights, strict=True)) for words in found]
+    assert ours == pytest.approx((K1 + 1) * theirs.get_scores(_tokens(question)), rel=1e-5)  # Lucene leaves that out
 
 
 def test_long_text_takes_little_memory_and_is_laid_whole():
@@ -123,11 +144,18 @@ def test_question_without_words_is_left_to_the_model():
 def test_corpus_without_a_word():
     keywords = Keywords.of(["", "?"], 384)
     assert np.allclose(np.linalg.norm(keywords.of_questions(["what"]), axis=1), 1.0)
+    assert np.allclose(np.linalg.norm(keywords.of_documents(["?"]), axis=1), 1.0)
+
+
+def test_no_more_than_the_longest_tenth_of_the_chunks_is_cut_to_unit_length():
+    chunks = [" ".join(f"word{n}of{length}" for n in range(length)) for length in range(1, 101)]
+    padding = Keywords.of(chunks, 384).of_documents(chunks)[:, -2]
+    assert np.count_nonzero(padding < 1e-3) == 10
 
 
 @pytest.mark.parametrize(
     ("model_width", "width", "wide"),
-    [(384, 384, 1152), (32, 736, 1504), (512, 256, 1024), (768, 384, 768), (1024, 384, 768)],
+    [(384, 384, 1152), (32, 736, 1504), (512, 256, 1024), (513, 384, 1023), (768, 384, 768), (1024, 384, 768)],
 )
 def test_vectors_are_768_or_1536_wide_where_the_model_leaves_enough_of_that(model_width, width, wide):
     keywords = Keywords.of(["one"], model_width)

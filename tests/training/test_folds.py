@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass, replace
 from functools import partial
 
+import numpy as np
 import pytest
 
 from docsgpt_embtune.base_models import resolve_base
@@ -14,7 +15,7 @@ from docsgpt_embtune.evaluation.best_of_many import mean_ndcg
 from docsgpt_embtune.serving.encoding import Encoder
 from docsgpt_embtune.training import callbacks, recipe, tuning_run
 from docsgpt_embtune.training import train as train_module
-from docsgpt_embtune.training.folds import FOLDS, folds_of
+from docsgpt_embtune.training.folds import FOLDS, FoldVectors, folds_of
 from docsgpt_embtune.training.held_out import FEWEST_GROUPS, are_few
 from docsgpt_embtune.training.keywords.fitting import KeywordFitting
 from docsgpt_embtune.training.large_corpora import as_time_allows
@@ -269,6 +270,20 @@ def test_question_that_is_asked_twice_about_two_answers_is_not_learned_from_wher
     folds = folds_of(replace(FEW, queries={**FEW.queries, **same}))
     assert [fold.asked.queries.keys() for fold in folds] == [f.asked.queries.keys() for f in (one, other, neither)]
     assert [[twin in fold.learned for twin in twins] for fold in folds] == [[False] * 2, [False] * 2, [True] * 2]
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_vectors_are_kept_by_fold_and_by_candidate(on_disk, tmp_path):
+    kept = FoldVectors(tmp_path / "new" if on_disk else None)
+    made = {(fold, candidate): np.full((1, 2), [fold, len(candidate)]) for fold in (0, 1) for candidate in ("a", "bb")}
+    assert not kept.has(0, "a")
+    for key, vectors in made.items():
+        kept.keep(*key, vectors, -vectors)
+    for key, vectors in made.items():
+        questions, chunks = kept.load(*key)
+        assert kept.has(*key)
+        assert (questions.tolist(), chunks.tolist()) == (vectors.tolist(), (-vectors).tolist())
+    assert not kept.has(2, "a")
 
 
 def test_folds_share_the_groups():

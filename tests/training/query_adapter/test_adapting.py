@@ -28,9 +28,10 @@ from docsgpt_embtune.model_folder import document_fingerprint, fingerprint, veri
 from docsgpt_embtune.seen_questions import without_learned
 from docsgpt_embtune.training.config import TrainConfig
 from docsgpt_embtune.training.keywords.fitting import NARROW, STRESSED, KeywordFitting
+from docsgpt_embtune.training.keywords.weights import WEIGHTS
 from docsgpt_embtune.training.query_adapter import fitting as adapter_fitting
 from docsgpt_embtune.training.query_adapter.adapting import adapt, summary
-from docsgpt_embtune.training.query_adapter.fitting import STRENGTHS, _Objective, fit_adapter
+from docsgpt_embtune.training.query_adapter.fitting import PATIENCE, STRENGTHS, _Objective, fit_adapter
 from docsgpt_embtune.training.train import train
 from docsgpt_embtune.vectors import unit_norm
 
@@ -65,6 +66,16 @@ def test_learns_a_map_that_holds_for_questions_that_it_was_fitted_without(rotate
     _, asked, _ = rotated
     one_by_one = [report.adapter(question) for question in asked[:50].tolist()]
     assert report.adapter.map(asked[:50]) == pytest.approx(np.array(one_by_one), abs=1e-6)
+
+
+def test_the_map_is_of_the_strength_that_is_reported(rotated):
+    report = fit_adapter(*rotated)
+    objective = _Objective.of(*rotated, seed=0)
+    off = {
+        strength: np.abs(objective.minimum(strength, start=np.eye(DIMENSION)) - report.adapter.matrix).max()
+        for strength in STRENGTHS
+    }
+    assert min(off, key=off.get) == report.strength != STRENGTHS[0]
 
 
 def test_questions_about_one_answer_are_in_one_fold(rotated):
@@ -118,6 +129,8 @@ def test_where_all_ask_in_the_same_words_no_fold_has_anything_to_learn_from(rota
     report = fit_adapter(same, asked, chunks)
     assert all(scores == report.choice.baseline for scores in report.choice.tried)
     assert not report.choice.is_higher
+    assert report.strength == STRENGTHS[0]  # of equal ones, that which changes least
+    assert len(report.choice.tried) == 1 + PATIENCE
 
 
 def test_what_luck_can_do_is_not_an_improvement(rotated):
@@ -150,6 +163,33 @@ def test_keywords_stand_beside_where_questions_gain_by_them(rotated, blurred):
     gain = mean_ndcg(report.choice.chosen) - mean_ndcg(alone.choice.chosen)
     assert gain > 0.1 if blurred else gain == 0
     assert len(report.choice.tried) > len(alone.choice.tried)  # luck may make any of them the best
+
+
+def test_keywords_that_tell_nothing_are_left_out_beside_a_map_that_tells_much(rotated):
+    questions, asked, chunks = rotated
+    wordless = replace(questions, corpus={f"d{n}": "?" * (n + 1) for n in range(200)})
+    report, alone = (fit_adapter(wordless, asked, chunks, keywords=keywords) for keywords in (True, False))
+    assert alone.improved
+    beside = report.choice.tried[len(alone.choice.tried) :]
+    assert [mean_ndcg(scores) for scores in beside] == pytest.approx([mean_ndcg(alone.choice.chosen)] * len(WEIGHTS))
+    assert report.keywords is None
+
+
+def test_keywords_are_of_the_kind_and_weight_that_answered_best(rotated):
+    """Half of the chunks share a name with a good one, and a word of every question that only misleads."""
+    questions, asked, chunks = rotated
+    named = replace(
+        questions.subset(f"q{n}" for n in range(100)),
+        queries={f"q{n}": f"tell name{n:02}" for n in range(100)},
+        corpus={f"d{n}": f"name{n % 100:02} {'stands here' if n < 100 else 'tell'}" for n in range(200)},
+    )
+    noise = 0.3 * np.random.default_rng(2).standard_normal((100, DIMENSION), dtype=np.float32)
+    report = fit_adapter(named, unit_norm(asked[:100] + noise), chunks, keywords=True)
+    plain, stressed = np.reshape(list(map(mean_ndcg, report.choice.tried[-2 * len(WEIGHTS) :])), (2, len(WEIGHTS)))
+    assert plain.max() < stressed.max() == mean_ndcg(report.choice.chosen)
+    assert report.keywords.weight == WEIGHTS[stressed.argmax()]
+    tell = report.keywords.known == report.keywords.of_question("tell").keys[0]
+    assert report.keywords.stresses[tell] < 0.9
 
 
 def test_gradient_is_the_slope_of_the_loss(rotated, monkeypatch):
