@@ -92,6 +92,16 @@ def test_chunks_computed_side_by_side_are_those_of_one_core(tiny_exported_folder
     assert np.allclose(found[0], found[1], rtol=0, atol=1e-6)
 
 
+def test_text_is_not_tokenised_beyond_what_counts(tiny_exported_folder, monkeypatch):
+    inputs, cut_off = onnx_engine.graph_inputs, []
+    monkeypatch.setattr(
+        onnx_engine, "graph_inputs", lambda names, read: cut_off.extend(read[0].overflowing) or inputs(names, read)
+    )
+    embeddings = TunedEmbeddings(str(tiny_exported_folder))
+    assert embeddings.embed_query("logs are kept " * 5_000) == embeddings.embed_query("logs are kept " * 100)
+    assert len(cut_off) < 20  # runs of tokens as long as what is read; of the whole text there are hundreds
+
+
 def test_more_texts_than_are_tokenised_together_stay_in_order(tiny_exported_folder, monkeypatch):
     embeddings = TunedEmbeddings(str(tiny_exported_folder), engine="onnx")
     expected = embeddings.embed_documents(MIXED)
