@@ -170,9 +170,16 @@ class _ServerBase:
     def write(
         self, out: Path, report: AdapterReport, record: FittingRecord, corpus: Corpus, *, learned: Collection[str]
     ) -> None:
-        adapter, keywords, server = report.adapter, report.keywords, self.embeddings
+        adapter, keywords = report.adapter, report.keywords
         write_for_server(
-            self.remote, server, out, corpus, adapter=adapter, keywords=keywords, record=record, learned=learned
+            self.remote,
+            self.embeddings,
+            out,
+            corpus,
+            adapter=adapter,
+            keywords=keywords,
+            record=record,
+            learned=learned,
         )
 
 
